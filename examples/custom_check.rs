@@ -1,0 +1,49 @@
+//! Checks of your own, in three ways: a `Probe` for a type of yours, a function for a type of somebody else, and the registry.
+
+use std::{error::Error, io, path::PathBuf};
+
+use actix_web::{App, HttpServer, web};
+use health::{Check, Class, HealthCheck, Probe, ProbeError};
+
+#[derive(HealthCheck)]
+struct AppState {
+    /// `service.mailer`: found, for it is a `Probe`.
+    mailer: Mailer,
+    /// `system.uploads`: asked by a function.
+    #[health(with = is_writable, group = "system")]
+    uploads: PathBuf,
+}
+
+#[derive(Clone)]
+struct Mailer {
+    queue: Vec<String>,
+}
+
+impl Probe for Mailer {
+    const GROUP: &'static str = "service";
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        match self.queue.len() {
+            0..1000 => Ok(()),
+            // This sentence is shown to who asks; the text of any other error is for the log alone.
+            waiting => Err(ProbeError::new(Class::Failed, format!("{waiting} mails are waiting")).degraded()),
+        }
+    }
+}
+
+async fn is_writable(directory: &PathBuf) -> io::Result<()> {
+    let read_only = directory.metadata()?.permissions().readonly();
+    if read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
+}
+
+#[actix_web::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // Any crate, at any time.
+    health::register(Check::new("queue", "orders", || async { Ok::<_, io::Error>(()) }).optional())?;
+
+    let state = web::Data::new(AppState { mailer: Mailer { queue: Vec::new() }, uploads: std::env::temp_dir() });
+    let server =
+        HttpServer::new(move || App::new().app_data(state.clone()).service(health::scope())).bind(("127.0.0.1", 0))?;
+    println!("listening on http://{0}; try: curl -i http://{0}/health/queue/orders", server.addrs()[0]);
+    Ok(server.run().await?)
+}

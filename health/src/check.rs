@@ -1,0 +1,272 @@
+//! [`Check`]: a named probe with its options, and the identity that makes it one check however often it is cloned.
+
+use std::{error::Error, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use crate::{
+    error::{BoxError, ProbeError},
+    probe::{self, Ask, Probe},
+    runs::Runs,
+};
+
+/// Words that are paths of the scope, and so can't be groups.
+pub(crate) const PATH_WORDS: [&str; 3] = ["live", "ready", "startup"];
+
+/// A named probe with its options.
+///
+/// A check is a cheap clone with an identity: made once and cloned into the factory of the workers, it is one check,
+/// which is run once for all of them. Made inside the factory it would be one check a worker.
+/// A setter that is called on one of several clones makes a check of its own.
+///
+/// A check is critical, has no limit but the deadline of the scope, and goes up and down with every single result,
+/// unless a setter says otherwise.
+///
+/// # Examples
+///
+/// ```
+/// # use std::time::Duration;
+/// use health::Check;
+///
+/// let orders = Check::new("queue", "orders", || async {
+///     std::fs::metadata("/")?; // any error of the standard library, of anyhow, or a text
+///     Ok::<_, std::io::Error>(())
+/// })
+/// .optional()
+/// .timeout(Duration::from_millis(250));
+/// assert_eq!(orders.to_string(), "queue.orders");
+/// ```
+#[derive(Clone)]
+#[must_use = "a check does nothing until it is registered or given to a scope"]
+pub struct Check {
+    core: Arc<Core>,
+}
+
+/// What all clones of a check share.
+pub(crate) struct Core {
+    pub(crate) group: Arc<str>,
+    pub(crate) name: Arc<str>,
+    pub(crate) options: Options,
+    pub(crate) probe: Arc<dyn Ask>,
+    pub(crate) runs: Runs,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) critical: bool,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) live: bool,
+    pub(crate) rise: u32,
+    pub(crate) fall: u32,
+}
+
+impl Check {
+    /// A check that runs a function of your own.
+    ///
+    /// `group` is the kind of resource (`database`, `cache`, `queue`, `service`, `system`, or a word of your own), `name`
+    /// tells it from the others of its group. Both are validated when the check is registered, or when the scope starts.
+    ///
+    /// The error may be any of the standard library, of anyhow, a `String` or a `&str`; a [`ProbeError`] inside keeps its
+    /// class and its sentence. The text of any other goes to the log alone, and the answer says `the check failed`.
+    pub fn new<F, Fut, E>(group: impl Into<String>, name: impl Into<String>, f: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        struct Function<F>(F);
+
+        impl<F, Fut, E> Ask for Function<F>
+        where
+            F: Fn() -> Fut + Send + Sync,
+            Fut: Future<Output = Result<(), E>> + Send + 'static,
+            E: Into<BoxError>,
+        {
+            fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+                let asked = (self.0)();
+                Box::pin(async { asked.await.map_err(ProbeError::from_error) })
+            }
+        }
+
+        Self::erased(group, name, Arc::new(Function(f)))
+    }
+
+    /// A check that probes a resource; its group is the probe's.
+    pub fn probe<P: Probe>(name: impl Into<String>, resource: P) -> Self {
+        Self::erased(P::GROUP, name, probe::erase(resource))
+    }
+
+    fn erased(group: impl Into<String>, name: impl Into<String>, probe: Arc<dyn Ask>) -> Self {
+        Self {
+            core: Arc::new(Core {
+                group: group.into().into(),
+                name: name.into().into(),
+                options: Options { critical: true, timeout: None, live: false, rise: 1, fall: 1 },
+                probe,
+                runs: Runs::default(),
+            }),
+        }
+    }
+
+    /// Optional instead of critical: when it is down, the service is `DEGRADED` (200) and not `DOWN` (503).
+    pub fn optional(self) -> Self {
+        self.with(|core| core.options.critical = false)
+    }
+
+    /// A limit of the check's own: without an answer within it, the check is down. Default is the deadline of the scope,
+    /// which also bounds this one.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.with(|core| core.options.timeout = Some(timeout))
+    }
+
+    /// Counts for liveness too: only for what a restart of the process mends, and never for a dependency, or an outage of
+    /// that one restarts every replica. Default is not.
+    pub fn live(self) -> Self {
+        self.with(|core| core.options.live = true)
+    }
+
+    /// How many successes in a row bring a check that is down up again. Default is 1; 0 counts as 1.
+    pub fn rise(self, successes: u32) -> Self {
+        self.with(|core| core.options.rise = successes.max(1))
+    }
+
+    /// How many failures in a row take a check that is up down. Default is 1; 0 counts as 1. The first result of all
+    /// counts at once, whatever it is.
+    pub fn fall(self, failures: u32) -> Self {
+        self.with(|core| core.options.fall = failures.max(1))
+    }
+
+    /// The first part of the check's name, the kind of resource.
+    pub fn group(&self) -> &str {
+        &self.core.group
+    }
+
+    /// The second part of the check's name.
+    pub fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    pub(crate) fn renamed(self, name: String) -> Self {
+        self.with(|core| core.name = name.into())
+    }
+
+    pub(crate) fn in_group(self, group: &str) -> Self {
+        self.with(|core| core.group = group.into())
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Equal for clones of one check, and for nothing else as long as one of them lives.
+    pub(crate) fn identity(&self) -> usize {
+        Arc::as_ptr(&self.core).addr()
+    }
+
+    /// # Errors
+    ///
+    /// The group or the name can't be part of a path.
+    pub(crate) fn valid(&self) -> Result<(), InvalidName> {
+        let (group, name) = (self.group(), self.name());
+        if PATH_WORDS.contains(&group) {
+            return Err(InvalidName::PathWord(group.to_owned()));
+        }
+        for part in [group, name] {
+            if part.is_empty() {
+                return Err(InvalidName::Empty);
+            }
+            if part == "." || part == ".." || part.contains(|c: char| c == '/' || c.is_control()) {
+                return Err(InvalidName::NoPathSegment(part.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Core)) -> Self {
+        if Arc::get_mut(&mut self.core).is_none() {
+            let Core { group, name, options, probe, .. } = &*self.core;
+            self.core = Arc::new(Core {
+                group: Arc::clone(group),
+                name: Arc::clone(name),
+                options: *options,
+                probe: Arc::clone(probe),
+                runs: Runs::default(),
+            });
+        }
+        set(Arc::get_mut(&mut self.core).expect("this handle is the only one"));
+        self
+    }
+}
+
+impl fmt::Display for Check {
+    /// `group.name`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.group(), self.name())
+    }
+}
+
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Options { critical, timeout, live, rise, fall } = self.core.options;
+        f.debug_struct("Check")
+            .field("group", &self.group())
+            .field("name", &self.name())
+            .field("critical", &critical)
+            .field("timeout", &timeout)
+            .field("live", &live)
+            .field("rise", &rise)
+            .field("fall", &fall)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a group or a name can't be one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum InvalidName {
+    Empty,
+    NoPathSegment(String),
+    PathWord(String),
+}
+
+impl fmt::Display for InvalidName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("a group and a name can't be empty"),
+            Self::NoPathSegment(part) => {
+                write!(f, "`{}` can't be a group or a name: it is to be one segment of a path", part.escape_debug())
+            }
+            Self::PathWord(word) => write!(f, "`{word}` can't be a group: it is a path of the scope"),
+        }
+    }
+}
+
+impl Error for InvalidName {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(group: &str, name: &str) -> Check {
+        Check::new(group, name, || async { Ok::<_, &str>(()) })
+    }
+
+    #[test]
+    fn a_clone_is_the_same_check_until_a_setter_makes_it_another() {
+        let one = check("queue", "orders");
+        let clone = one.clone();
+        assert_eq!(one.identity(), clone.identity());
+        let other = clone.optional();
+        assert_ne!(one.identity(), other.identity());
+        assert!(one.core().options.critical);
+    }
+
+    #[test]
+    fn names_are_segments_of_a_path() {
+        assert_eq!(check("queue", "orders.eu-1 ü").valid(), Ok(()));
+        for (group, name) in [("", "a"), ("a", ""), ("a/b", "c"), ("a", "/"), ("a", "b\n"), ("a", "..")] {
+            assert!(check(group, name).valid().is_err(), "{group:?} {name:?}");
+        }
+        for word in PATH_WORDS {
+            assert_eq!(check(word, "a").valid(), Err(InvalidName::PathWord(word.to_owned())));
+            assert_eq!(check("a", word).valid(), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! How the derive tells, by type and on stable Rust, what is in a field.
+//!
+//! The derive writes `Look::<FieldType, _>::find(…)` for every field, and the compiler picks one of two functions of that
+//! name: the inherent one, which exists where the type is something that [`Discover`] knows, or else that of the trait
+//! [`Ignored`], which every type has. An inherent item wins over a trait's, so aliases, re-exports and wrappers work, and no
+//! field has to be anything.
+//!
+//! `Discover` is implemented for every probe, for every struct that derives `HealthCheck`, and for wrappers of either. Those
+//! impls would overlap, so each has a kind of its own as the trait's parameter; the `_` of `Look` is that kind, inferred.
+#![allow(missing_docs, reason = "none of it is documented for users")]
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    marker::PhantomData,
+    sync::Arc,
+};
+
+use actix_web::web::Data;
+
+use super::{Checks, HealthCheck, Place};
+use crate::{check::Check, probe::Probe};
+
+/// Kinds of what is discovered. Never made; they keep the impls of [`Discover`] apart.
+pub(crate) mod kind {
+    use super::PhantomData;
+
+    /// A probe.
+    pub struct Leaf;
+    /// Anything else, of which there may be none, one or many.
+    pub struct Many<K>(PhantomData<K>);
+    /// A struct that derives.
+    pub struct Nested;
+    /// `Option<T>` …
+    pub struct Optional<K>(PhantomData<K>);
+    /// `Vec<T>` …
+    pub struct Listed<K>(PhantomData<K>);
+    /// `HashMap<_, T>` …
+    pub struct Keyed<K>(PhantomData<K>);
+    /// `Arc<T>`, `Box<T>`, `web::Data<T>` …
+    pub struct Pointed<K>(PhantomData<K>);
+    /// Nothing that is known.
+    pub struct Unknown;
+}
+
+use kind::{Keyed, Leaf, Listed, Many, Nested, Optional, Pointed, Unknown};
+
+/// What can be found in a field. `K` is one of the kinds.
+pub trait Discover<K> {
+    /// The group of what is found under the field's own name; `None` where names or groups are known at run time only.
+    const GROUP: Option<&'static str>;
+
+    /// Adds what there is.
+    fn discover(&self, place: Place<'_>, checks: &mut Checks);
+}
+
+impl<P: Probe + Clone> Discover<Leaf> for P {
+    const GROUP: Option<&'static str> = Some(P::GROUP);
+
+    fn discover(&self, place: Place<'_>, checks: &mut Checks) {
+        checks.add(Check::probe(place.name(), self.clone()));
+    }
+}
+
+impl<H: HealthCheck + ?Sized> Discover<Many<Nested>> for H {
+    const GROUP: Option<&'static str> = None;
+
+    fn discover(&self, place: Place<'_>, checks: &mut Checks) {
+        match place {
+            Place::Flat => checks.append(Checks::of(self)),
+            place => checks.nested(place.name(), self),
+        }
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Discover<K>, K> Discover<Many<Optional<K>>> for Option<T> {
+    const GROUP: Option<&'static str> = T::GROUP;
+
+    fn discover(&self, place: Place<'_>, checks: &mut Checks) {
+        if let Some(there) = self {
+            there.discover(place, checks);
+        }
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Discover<K>, K> Discover<Many<Listed<K>>> for Vec<T> {
+    const GROUP: Option<&'static str> = None;
+
+    fn discover(&self, place: Place<'_>, checks: &mut Checks) {
+        for (index, element) in self.iter().enumerate() {
+            element.discover(place.at(index), checks);
+        }
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<N: fmt::Display, T: Discover<K>, K, S> Discover<Many<Keyed<K>>> for HashMap<N, T, S> {
+    const GROUP: Option<&'static str> = None;
+
+    fn discover(&self, place: Place<'_>, checks: &mut Checks) {
+        // The order of a hash map is another one in every process; that of an answer should not be.
+        let entries: BTreeMap<String, &T> = self.iter().map(|(key, value)| (key.to_string(), value)).collect();
+        for (key, value) in entries {
+            value.discover(place.under(&key), checks);
+        }
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<N: fmt::Display, T: Discover<K>, K> Discover<Many<Keyed<K>>> for BTreeMap<N, T> {
+    const GROUP: Option<&'static str> = None;
+
+    fn discover(&self, place: Place<'_>, checks: &mut Checks) {
+        for (key, value) in self {
+            value.discover(place.under(&key.to_string()), checks);
+        }
+    }
+}
+
+/// A pointer to a probe is a probe (see `probe.rs`); this is for pointers to anything else.
+macro_rules! pointers {
+    ($($pointer:ident),*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl<T: Discover<Many<K>> + ?Sized, K> Discover<Many<Pointed<K>>> for $pointer<T> {
+            const GROUP: Option<&'static str> = T::GROUP;
+
+            fn discover(&self, place: Place<'_>, checks: &mut Checks) {
+                T::discover(self, place, checks);
+            }
+        }
+    )*};
+}
+
+pointers!(Arc, Box, Data);
+
+/// A probe in `web::Data` is probed as one in `Arc` is.
+impl<P: Probe> Probe for Data<P> {
+    const GROUP: &'static str = P::GROUP;
+
+    fn probe(&self) -> impl Future<Output = Result<(), crate::ProbeError>> + Send {
+        (***self).probe()
+    }
+
+    fn kept(&self) -> Option<Arc<dyn crate::probe::Ask>> {
+        (***self).kept()
+    }
+}
+
+/// What is in a field of type `T`: see the head of this file.
+pub struct Look<T: ?Sized, K>(PhantomData<K>, PhantomData<T>);
+
+impl<T: Discover<K> + ?Sized, K> Look<T, K> {
+    pub const FOUND: bool = true;
+    pub const GROUP: Option<&'static str> = T::GROUP;
+
+    pub fn find(field: &T, place: Place<'_>, checks: &mut Checks) {
+        field.discover(place, checks);
+    }
+}
+
+/// What is in a field of any other type: nothing.
+pub trait Ignored<T: ?Sized> {
+    const FOUND: bool = false;
+    const GROUP: Option<&'static str> = None;
+
+    fn find(_: &T, place: Place<'_>, checks: &mut Checks) {
+        checks.ignored.push(place.name().to_owned());
+    }
+}
+
+impl<T: ?Sized> Ignored<T> for Look<T, Unknown> {}
+
+/// Whether `T` is a probe at all, also one that can't be cloned and so is not found: the same trick.
+pub struct LookForProbe<T: ?Sized>(PhantomData<T>);
+
+impl<T: Probe> LookForProbe<T> {
+    pub const IS_PROBE: bool = true;
+}
+
+/// The answer for any other type.
+pub trait NoProbe {
+    const IS_PROBE: bool = false;
+}
+
+impl<T: ?Sized> NoProbe for LookForProbe<T> {}
+
+/// Whether two checks of one name would be in one group, as far as that is known when compiling.
+pub const fn same_group(one: Option<&str>, other: Option<&str>) -> bool {
+    let (Some(one), Some(other)) = (one, other) else { return false };
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    if one.len() != other.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < one.len() {
+        if one[at] != other[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+/// What the derive demands of fields: traits of one method, which every type has that [`Discover`] knows, and whose messages
+/// say why this field must be one. The derive picks the trait by what is written at the field.
+macro_rules! demands {
+    ($($(#[$diagnostic:meta])* $name:ident;)*) => {$(
+        $(#[$diagnostic])*
+        pub trait $name<K> {
+            /// Compiles where the demand is met.
+            fn met(&self) {}
+        }
+
+        #[diagnostic::do_not_recommend]
+        impl<T: Discover<K> + ?Sized, K> $name<K> for T {}
+    )*};
+}
+
+/// The demands.
+pub mod demand {
+    use super::{Discover, HealthCheck};
+
+    demands! {
+        #[diagnostic::on_unimplemented(
+            message = "`{Self}` is not probed, but `#[health(probe)]` says it must be",
+            label = "no `Probe`",
+            note = "implement `health::Probe` for it, derive `HealthCheck` if it is a struct of resources, or ask it your own way: `#[health(with = path)]`"
+        )]
+        Probed;
+        #[diagnostic::on_unimplemented(
+            message = "`{Self}` is not probed, and `#[health(strict)]` lets no field pass in silence",
+            label = "neither probed nor skipped",
+            note = "write `#[health(skip)]` on the field if there is nothing to ask, or `#[health(with = path)]` to say how to ask"
+        )]
+        Strict;
+        #[diagnostic::on_unimplemented(
+            message = "the type `{Self}` depends on a type parameter, so `HealthCheck` can't tell whether it is a resource",
+            label = "probed or not?",
+            note = "write `#[health(probe)]` if it is to be probed (the parameter must then be a `Probe`), else `#[health(skip)]`"
+        )]
+        Generic;
+        #[diagnostic::on_unimplemented(
+            message = "`{Self}` looks like a database pool, but `health` can't probe it",
+            label = "nothing would ask this pool whether its database answers",
+            note = "pools of sqlx 0.9 are probed with the feature `sqlx` of `health`, which is on by default: is it off, or is this another version of sqlx (`cargo tree -i sqlx`)?",
+            note = "to ask it your own way, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`"
+        )]
+        SqlxPool;
+        #[diagnostic::on_unimplemented(
+            message = "`{Self}` looks like a connection to redis, but `health` can't probe it",
+            label = "nothing would ask this server whether it answers",
+            note = "`Client`, `aio::MultiplexedConnection` and `aio::ConnectionManager` of redis 1 are probed with the feature `redis` of `health`, which is on by default: is it off, or is this another version of redis (`cargo tree -i redis`)?",
+            note = "to ask it your own way, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`"
+        )]
+        Redis;
+        #[diagnostic::on_unimplemented(
+            message = "`{Self}` looks like a resource, but `health` can't probe it",
+            label = "nothing would ask it whether it answers",
+            note = "implement `health::Probe` for a type of your own, or ask it your own way: `#[health(with = path)]`; to leave it unprobed, write `#[health(skip)]`"
+        )]
+        Resource;
+    }
+
+    /// What `#[health(flatten)]` demands of what is inside the wrappers of a field.
+    pub fn flattened<H: HealthCheck + ?Sized>() {}
+}
+
+/// What `#[health(with = …)]` needs of a field: the check keeps a clone of it and asks it from another thread.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be handed to a health check",
+    label = "must be `Clone + Send + Sync`",
+    note = "derive `Clone`, or hold the field in an `Arc`"
+)]
+pub trait Handed: Clone + Send + Sync + 'static {
+    /// The clone that the check keeps.
+    fn handed(&self) -> Self {
+        self.clone()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Clone + Send + Sync + 'static> Handed for T {}

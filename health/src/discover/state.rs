@@ -1,0 +1,70 @@
+//! Finds the states of an application: those that the scope was given, and those in its `app_data` whose types derive.
+
+use std::{any::TypeId, rc::Rc, sync::Arc};
+
+use actix_web::{HttpRequest, web::Data};
+
+use super::{Checks, HealthCheck};
+
+/// A type that derives `HealthCheck`. The derive submits one for each type that has no generic parameters; only the scope
+/// knows where to look for it.
+pub struct StateType {
+    name: &'static str,
+    find: fn(&HttpRequest) -> Option<FoundState>,
+}
+
+inventory::collect!(StateType);
+
+impl StateType {
+    /// The entry of a type, named as in the source.
+    pub const fn of<S: HealthCheck + 'static>(name: &'static str) -> Self {
+        Self { name, find: |request| request.app_data::<Data<S>>().map(FoundState::of) }
+    }
+}
+
+/// A state, held for as long as its address is part of an engine's key.
+#[derive(Clone)]
+pub(crate) struct FoundState {
+    address: (TypeId, usize),
+    collect: Rc<dyn Fn() -> Checks>,
+}
+
+impl FoundState {
+    pub(crate) fn of<S: HealthCheck + 'static>(data: &Data<S>) -> Self {
+        let state: Arc<S> = Data::clone(data).into_inner();
+        Self { address: (TypeId::of::<S>(), Arc::as_ptr(&state).addr()), collect: Rc::new(move || Checks::of(&*state)) }
+    }
+
+    /// Equal for handles of one state, and for nothing else as long as one of them lives.
+    pub(crate) fn address(&self) -> (TypeId, usize) {
+        self.address
+    }
+
+    pub(crate) fn checks(&self) -> Checks {
+        (self.collect)()
+    }
+}
+
+/// The given states, and those that the application holds, each once.
+pub(crate) fn find(given: &[FoundState], request: &HttpRequest) -> Vec<FoundState> {
+    let mut found: Vec<FoundState> = Vec::new();
+    let held = types().filter_map(|state| (state.find)(request));
+    for state in given.iter().cloned().chain(held) {
+        if found.iter().all(|known| known.address != state.address) {
+            found.push(state);
+        }
+    }
+    found
+}
+
+/// The names of all types that derive and could have been found.
+pub(crate) fn type_names() -> Vec<&'static str> {
+    types().map(|state| state.name).collect()
+}
+
+/// In the order of their names: that in which the linker lays them out is no order to show.
+fn types() -> impl Iterator<Item = &'static StateType> {
+    let mut types: Vec<_> = inventory::iter::<StateType>().collect();
+    types.sort_by_key(|state| state.name);
+    types.into_iter()
+}

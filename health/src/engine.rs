@@ -1,0 +1,509 @@
+//! Rounds: which checks there are, running those that are due all at once, and reporting by the deadline with what is known.
+//!
+//! The scopes of all workers that see the same states and have the same settings share one engine.
+
+use std::{
+    any::TypeId,
+    collections::{HashMap, HashSet},
+    sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    runtime::{self, Handle},
+    time::Instant,
+};
+
+use crate::{
+    check::Check,
+    registry::Registry,
+    report::{Entry, Report, Status},
+    runs::Outcome,
+};
+
+/// How long rounds wait, and how long their results keep.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Settings {
+    pub(crate) deadline: Duration,
+    pub(crate) max_age: Duration,
+}
+
+/// Where checks come from.
+pub(crate) struct Sources {
+    /// Found in states and given to the scope: fixed.
+    pub(crate) fixed: Vec<Slot>,
+    /// Asked anew at every round.
+    pub(crate) registries: Vec<Registry>,
+}
+
+/// A place in the report.
+#[derive(Clone)]
+pub(crate) enum Slot {
+    Check(Check),
+    /// What is known to be wrong without asking anybody.
+    Fault {
+        group: Arc<str>,
+        name: Arc<str>,
+        sentence: Arc<str>,
+    },
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Selection<'a> {
+    All,
+    Group(&'a str),
+    Check(&'a str, &'a str),
+}
+
+/// The slots of all sources, and the versions of the registries that they are of.
+struct Merged {
+    versions: Vec<u64>,
+    slots: Arc<[Slot]>,
+}
+
+/// Runs checks and reports.
+///
+/// Only scopes hold one strongly, beside the states whose addresses are part of its key: see [`shared`].
+pub(crate) struct Engine {
+    sources: Sources,
+    settings: Settings,
+    home: Handle,
+    merged: Mutex<Option<Merged>>,
+}
+
+impl Engine {
+    pub(crate) fn new(sources: Sources, settings: Settings, home: Handle) -> Self {
+        Self { sources, settings, home, merged: Mutex::new(None) }
+    }
+
+    /// One round: runs what is due of the selection, and reports by the deadline. `None` if the selection is empty.
+    pub(crate) async fn report(&self, selection: Selection<'_>) -> Option<Report> {
+        let deadline = Instant::now() + self.settings.deadline;
+        let slots = self.slots();
+        let selected: Vec<_> = slots.iter().filter(|slot| selection.takes(slot)).collect();
+        if selected.is_empty() {
+            return None;
+        }
+        let checks = || selected.iter().filter_map(|slot| slot.check());
+        for check in checks() {
+            check.core().run_if_due(self.settings.max_age, self.settings.deadline, &self.home);
+        }
+        for check in checks() {
+            check.core().settled(deadline).await;
+        }
+        Some(Report { entries: selected.into_iter().map(|slot| self.entry(slot)).collect() })
+    }
+
+    fn entry(&self, slot: &Slot) -> Entry {
+        match slot {
+            Slot::Check(check) => Entry {
+                group: Arc::clone(&check.core().group),
+                name: Arc::clone(&check.core().name),
+                critical: check.core().options.critical,
+                outcome: check.core().outcome(self.settings.deadline),
+            },
+            Slot::Fault { group, name, sentence } => Entry {
+                group: Arc::clone(group),
+                name: Arc::clone(name),
+                critical: true,
+                outcome: Outcome { status: Status::Down, error: Some(Arc::clone(sentence)) },
+            },
+        }
+    }
+
+    /// All checks in the order of registration, each name once.
+    fn slots(&self) -> Arc<[Slot]> {
+        let mut merged = self.merged.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read before the checks are: a change in between is merged now and once more at the next round.
+        let versions: Vec<u64> = self.sources.registries.iter().map(Registry::version).collect();
+        match &*merged {
+            Some(known) if known.versions == versions => Arc::clone(&known.slots),
+            _ => {
+                let slots = self.merge();
+                *merged = Some(Merged { versions, slots: Arc::clone(&slots) });
+                slots
+            }
+        }
+    }
+
+    fn merge(&self) -> Arc<[Slot]> {
+        let registered = self.sources.registries.iter().flat_map(Registry::checks).map(Slot::Check);
+        let slots = unique(self.sources.fixed.iter().cloned().chain(registered));
+        for slot in &slots {
+            if let Slot::Fault { group, name, sentence } = slot {
+                tracing::error!(check = %format_args!("{group}.{name}"), "health check {group}.{name} can't be run: {sentence}");
+            }
+        }
+        if slots.is_empty() {
+            let sentence = "there is no check: nothing is registered, and no state was found that derives HealthCheck";
+            tracing::error!("health scope: {sentence}");
+            return [Slot::fault("health", "checks", sentence)].into();
+        }
+        slots.into()
+    }
+}
+
+impl Slot {
+    pub(crate) fn fault(group: &str, name: &str, sentence: &str) -> Self {
+        Self::Fault { group: group.into(), name: name.into(), sentence: sentence.into() }
+    }
+
+    fn check(&self) -> Option<&Check> {
+        match self {
+            Self::Check(check) => Some(check),
+            Self::Fault { .. } => None,
+        }
+    }
+
+    fn group(&self) -> &Arc<str> {
+        match self {
+            Self::Check(check) => &check.core().group,
+            Self::Fault { group, .. } => group,
+        }
+    }
+
+    fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Check(check) => &check.core().name,
+            Self::Fault { name, .. } => name,
+        }
+    }
+}
+
+impl Selection<'_> {
+    fn takes(&self, slot: &Slot) -> bool {
+        match self {
+            Self::All => true,
+            Self::Group(group) => **slot.group() == **group,
+            Self::Check(group, name) => **slot.group() == **group && **slot.name() == **name,
+        }
+    }
+}
+
+/// Each name once. Two checks of one name are neither merged nor shadowed: their place says what happened. One check that
+/// comes from two places is one check.
+fn unique(slots: impl Iterator<Item = Slot>) -> Vec<Slot> {
+    let mut unique: Vec<Slot> = Vec::new();
+    let mut places: HashMap<(Arc<str>, Arc<str>), usize> = HashMap::new();
+    for slot in slots {
+        let slot = match slot {
+            Slot::Check(check) => match check.valid() {
+                Ok(()) => Slot::Check(check),
+                Err(invalid) => Slot::fault(check.group(), check.name(), &invalid.to_string()),
+            },
+            fault @ Slot::Fault { .. } => fault,
+        };
+        let key = (Arc::clone(slot.group()), Arc::clone(slot.name()));
+        match places.get(&key) {
+            None => {
+                places.insert(key, unique.len());
+                unique.push(slot);
+            }
+            Some(&place) => {
+                let same = match (&unique[place], &slot) {
+                    (Slot::Check(one), Slot::Check(other)) => one.identity() == other.identity(),
+                    _ => false,
+                };
+                if !same {
+                    let sentence =
+                        format!("two checks are named {}.{}: give one of them another name or group", key.0, key.1);
+                    unique[place] = Slot::Fault { group: key.0, name: key.1, sentence: sentence.into() };
+                }
+            }
+        }
+    }
+    unique
+}
+
+/// What makes two scopes share an engine.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// The addresses of the states.
+    pub(crate) states: Vec<(TypeId, usize)>,
+    /// The identities of the scope's own checks, and what they are called.
+    pub(crate) checks: Vec<usize>,
+    pub(crate) names: Vec<String>,
+    pub(crate) registries: Vec<usize>,
+    pub(crate) settings: Settings,
+}
+
+/// The engine of that key: the one there is, or a new one.
+///
+/// A key holds addresses, which say nothing once their owners are gone. So an engine is found only while it is alive,
+/// and it is alive only while a scope holds it, together with everything whose address is in its key.
+pub(crate) fn shared(key: Key, make: impl FnOnce() -> Sources) -> Arc<Engine> {
+    static ENGINES: LazyLock<Mutex<HashMap<Key, Weak<Engine>>>> = LazyLock::new(Mutex::default);
+
+    let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(engine) = engines.get(&key).and_then(Weak::upgrade) {
+        return engine;
+    }
+    engines.retain(|_, engine| engine.strong_count() > 0);
+    if engines.keys().any(|known| known.differs_by_identity_alone(&key)) {
+        let names: HashSet<_> = key.names.iter().map(String::as_str).collect();
+        tracing::warn!(
+            checks = ?names,
+            "health scope: these checks are made anew for each worker, so each worker runs its own; \
+             make them once, outside the factory of HttpServer, and clone them into it"
+        );
+    }
+    let engine = Arc::new(Engine::new(make(), key.settings, home()));
+    engines.insert(key, Arc::downgrade(&engine));
+    engine
+}
+
+impl Key {
+    fn differs_by_identity_alone(&self, other: &Self) -> bool {
+        self.checks != other.checks
+            && !self.checks.is_empty()
+            && self.names == other.names
+            && self.states == other.states
+            && self.registries == other.registries
+            && self.settings == other.settings
+    }
+}
+
+/// Where checks run: a thread and a runtime of their own, so that neither a worker nor a main thread that is blocked holds
+/// them up. Connections that a probe opens here serve the application too, as long as this thread lives: so it never ends.
+fn home() -> Handle {
+    static HOME: LazyLock<Handle> = LazyLock::new(|| {
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().build().expect("no runtime for health checks");
+        let handle = runtime.handle().clone();
+        thread::Builder::new()
+            .name("health".to_owned())
+            .spawn(move || runtime.block_on(std::future::pending::<()>()))
+            .expect("no thread for health checks");
+        handle
+    });
+    HOME.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::pending,
+        sync::atomic::{AtomicU32, Ordering},
+    };
+
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::{Class, ProbeError};
+
+    const SETTINGS: Settings = Settings { deadline: Duration::from_millis(800), max_age: Duration::from_secs(1) };
+
+    fn engine(checks: impl IntoIterator<Item = Check>) -> Engine {
+        let fixed = checks.into_iter().map(Slot::Check).collect();
+        Engine::new(Sources { fixed, registries: Vec::new() }, SETTINGS, Handle::current())
+    }
+
+    fn boom() -> Result<(), String> {
+        panic!("s3cret payload")
+    }
+
+    async fn statuses(engine: &Engine) -> Vec<(String, Status, Option<String>)> {
+        let report = engine.report(Selection::All).await.unwrap();
+        let entry = |entry: &Entry| {
+            let error = entry.outcome.error.as_deref().map(str::to_owned);
+            (format!("{}.{}", entry.group, entry.name), entry.outcome.status, error)
+        };
+        report.entries.iter().map(entry).collect()
+    }
+
+    fn sleeping(name: &str, ms: u64) -> Check {
+        Check::new("service", name, move || async move {
+            sleep(Duration::from_millis(ms)).await;
+            Ok::<_, String>(())
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn four_checks_of_200_ms_take_one_round_of_200_ms() {
+        let engine = engine(["a", "b", "c", "d"].map(|name| sleeping(name, 200)));
+        let started = Instant::now();
+        let report = engine.report(Selection::All).await.unwrap();
+        let took = started.elapsed();
+        assert_eq!(report.status(), Status::Up);
+        // The clock of the runtime ticks in whole milliseconds.
+        assert!((200..=202).contains(&took.as_millis()), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_answer_leaves_by_the_deadline_and_names_the_hung_check_alone() {
+        let hung = Check::new("cache", "hung", pending::<Result<(), String>>);
+        let engine = engine([sleeping("fast", 10), hung]);
+        let started = Instant::now();
+        let answer = statuses(&engine).await;
+        let took = started.elapsed();
+        assert!((800..=802).contains(&took.as_millis()), "{took:?}");
+        assert_eq!(
+            answer,
+            [
+                ("service.fast".into(), Status::Up, None),
+                ("cache.hung".into(), Status::Down, Some("no answer within 800 ms".into())),
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_has_a_limit_of_its_own_inside_the_deadline() {
+        let limited = |name, ms| sleeping(name, 10_000).timeout(Duration::from_millis(ms));
+        let engine = engine([limited("short", 250), limited("long", 5_000)]);
+        let answer = statuses(&engine).await;
+        assert_eq!(answer[0].2.as_deref(), Some("no answer within 250 ms"));
+        assert_eq!(answer[1].2.as_deref(), Some("no answer within 800 ms"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_result_is_served_until_it_is_max_age_old() {
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&runs);
+        let engine = engine([Check::new("a", "b", move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async { Ok::<_, String>(()) }
+        })]);
+        statuses(&engine).await;
+        sleep(Duration::from_millis(900)).await;
+        statuses(&engine).await;
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+        sleep(Duration::from_millis(101)).await;
+        statuses(&engine).await;
+        assert_eq!(runs.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_leaves_neither_cancels_the_run_nor_spoils_it() {
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&runs);
+        let engine = engine([Check::new("a", "b", move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async {
+                sleep(Duration::from_millis(200)).await;
+                Ok::<_, String>(())
+            }
+        })]);
+        let impatient = tokio::time::timeout(Duration::from_millis(50), engine.report(Selection::All)).await;
+        assert!(impatient.is_err());
+        assert_eq!(statuses(&engine).await[0].1, Status::Up);
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_run_is_the_only_one_until_the_hard_limit_and_answers_at_once_meanwhile() {
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&runs);
+        let engine = engine([Check::new("a", "b", move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            pending::<Result<(), String>>()
+        })]);
+        let started = Instant::now();
+        statuses(&engine).await;
+        for _ in 0..28 {
+            sleep(Duration::from_secs(1)).await;
+            let asked = Instant::now();
+            assert_eq!(statuses(&engine).await[0].1, Status::Down);
+            assert_eq!(asked.elapsed(), Duration::ZERO);
+        }
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+        tokio::time::sleep_until(started + Duration::from_millis(30_002)).await;
+        assert_eq!(statuses(&engine).await[0].1, Status::Down);
+        assert_eq!(runs.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_success_is_not_shown_as_up_and_the_next_caller_runs_it_anew() {
+        let took = Arc::new(AtomicU32::new(1_500));
+        let ms = Arc::clone(&took);
+        let engine = engine([Check::new("database", "cold", move || {
+            let ms = ms.load(Ordering::SeqCst);
+            async move {
+                sleep(Duration::from_millis(ms.into())).await;
+                Ok::<_, String>(())
+            }
+        })]);
+        assert_eq!(statuses(&engine).await[0].1, Status::Down);
+        took.store(5, Ordering::SeqCst);
+        sleep(Duration::from_millis(710)).await;
+        assert_eq!(statuses(&engine).await[0].1, Status::Up);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panicking_check_is_down_and_the_others_are_not_disturbed() {
+        let in_future = Check::new("a", "future", || async { boom() });
+        let in_call = Check::new("a", "call", || std::future::ready(boom()));
+        let engine = engine([in_future, in_call, sleeping("fine", 10)]);
+        let panicked = || (Status::Down, Some("the check panicked".to_owned()));
+        let answer: Vec<_> = statuses(&engine).await.into_iter().map(|(_, status, error)| (status, error)).collect();
+        assert_eq!(answer, [panicked(), panicked(), (Status::Up, None)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rise_and_fall_damp_what_is_shown() {
+        // One result a second, true is up; below it what is shown, with fall 2 and rise 3.
+        let raw = [true, false, true, false, false, true, true, false, true, true, true];
+        let shown = [true, true, true, true, false, false, false, false, false, false, true];
+        let step = Arc::new(AtomicU32::new(0));
+        let engine = engine([Check::new("a", "b", move || {
+            let up = raw[step.fetch_add(1, Ordering::SeqCst) as usize];
+            async move { if up { Ok(()) } else { Err("down") } }
+        })
+        .fall(2)
+        .rise(3)]);
+        for (at, up) in shown.into_iter().enumerate() {
+            let status = statuses(&engine).await[0].1;
+            assert_eq!(status == Status::Up, up, "result {at}");
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn one_name_for_two_checks_is_down_and_says_which() {
+        let engine = engine([sleeping("main", 0), sleeping("other", 0), sleeping("main", 0)]);
+        let answer = statuses(&engine).await;
+        assert_eq!(answer.len(), 2);
+        assert_eq!(answer[0].1, Status::Down);
+        assert!(answer[0].2.as_deref().unwrap().starts_with("two checks are named service.main"), "{answer:?}");
+        assert_eq!(answer[1].1, Status::Up);
+    }
+
+    #[tokio::test]
+    async fn one_check_from_two_places_is_one_check() {
+        let check = sleeping("main", 0);
+        let engine = engine([check.clone(), check]);
+        assert_eq!(statuses(&engine).await, [("service.main".into(), Status::Up, None)]);
+    }
+
+    #[tokio::test]
+    async fn nothing_to_check_is_down() {
+        let engine = engine([]);
+        assert_eq!(engine.report(Selection::All).await.unwrap().status(), Status::Down);
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_is_all_that_runs() {
+        let engine = engine([
+            sleeping("a", 0),
+            Check::new("cache", "b", || async { Err(ProbeError::new(Class::Failed, "was asked")) }),
+        ]);
+        let service = engine.report(Selection::Group("service")).await.unwrap();
+        assert_eq!(service.status(), Status::Up);
+        assert!(engine.report(Selection::Check("service", "b")).await.is_none());
+        assert!(engine.report(Selection::Group("queue")).await.is_none());
+        assert_eq!(engine.report(Selection::Check("cache", "b")).await.unwrap().status(), Status::Down);
+    }
+
+    #[tokio::test]
+    async fn checks_can_come_and_go_while_the_engine_serves() {
+        let registry = Registry::new();
+        let sources = Sources { fixed: vec![Slot::Check(sleeping("fixed", 0))], registries: vec![registry.clone()] };
+        let engine = Engine::new(sources, SETTINGS, Handle::current());
+        assert_eq!(statuses(&engine).await.len(), 1);
+        registry.register(sleeping("late", 0)).unwrap();
+        assert_eq!(statuses(&engine).await.len(), 2);
+        registry.unregister("service", "late");
+        assert_eq!(statuses(&engine).await.len(), 1);
+    }
+}

@@ -1,0 +1,39 @@
+#![doc = include_str!("../../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod access;
+mod check;
+mod discover;
+mod engine;
+mod error;
+mod probe;
+pub mod probes;
+mod redact;
+mod registry;
+mod render;
+mod report;
+mod runs;
+mod scope;
+
+pub use check::Check;
+pub use discover::{Checks, HealthCheck};
+pub use error::{BoxError, Class, ProbeError};
+pub use health_derive::HealthCheck;
+pub use ipnet::IpNet;
+pub use probe::Probe;
+pub use registry::{RegisterError, RegisterErrorKind, Registry, register, registry, unregister};
+pub use report::Status;
+pub use scope::{Scope, scope};
+
+/// What the derive writes; nothing for people.
+#[doc(hidden)]
+pub mod __private {
+    pub use inventory;
+
+    pub use crate::discover::{
+        Field,
+        dispatch::{Handed, Ignored, Look, LookForProbe, NoProbe, demand, same_group},
+        state::StateType,
+    };
+    pub use crate::probe::Ask;
+}

@@ -1,0 +1,117 @@
+//! [`Probe`], what a resource type implements, its pointers, and the one erased form that checks hold.
+
+use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
+
+use futures_util::FutureExt as _;
+
+use crate::error::{Class, ProbeError};
+
+/// One question to one resource: do you answer?
+///
+/// Implement it for the types of your own that a service depends on; the derive then finds every field of that type.
+/// A probe should make the resource do real work, in one round trip, on the connections that the application itself uses.
+/// It needs no timeout of its own: each check has one.
+///
+/// The derive keeps a clone of the field, so the type is [`Clone`] too, or the field is an [`Arc`] of it.
+///
+/// # Examples
+///
+/// ```
+/// use health::{Class, Probe, ProbeError};
+///
+/// #[derive(Clone)]
+/// struct Mailer { /* … */ }
+///
+/// impl Mailer {
+///     async fn noop(&self) -> Result<u16, std::io::Error> { Ok(250) }
+/// }
+///
+/// impl Probe for Mailer {
+///     const GROUP: &'static str = "service";
+///
+///     async fn probe(&self) -> Result<(), ProbeError> {
+///         match self.noop().await? {
+///             250 => Ok(()),
+///             code => Err(ProbeError::new(Class::Failed, format!("the mail server answered {code}"))),
+///         }
+///     }
+/// }
+/// ```
+pub trait Probe: Send + Sync + 'static {
+    /// What kind of resource it is, and the first part of the check's name: `database`, `cache`, `queue`, `service`,
+    /// `system` or a word of your own. Not one of `live`, `ready` and `startup`, and without a `/`.
+    const GROUP: &'static str;
+
+    /// Asks the resource once.
+    ///
+    /// # Errors
+    ///
+    /// The resource does not answer, or not as it should. `?` turns any [`std::io::Error`] and the errors of the
+    /// backends that are switched on into a [`ProbeError`]; [`ProbeError::from_error`] takes any other.
+    fn probe(&self) -> impl Future<Output = Result<(), ProbeError>> + Send;
+
+    /// The form in which a check keeps the resource, where that is not the resource itself: a probe that has
+    /// something to remember from one run to the next (a connection of its own) makes it here.
+    #[doc(hidden)]
+    fn kept(&self) -> Option<Arc<dyn Ask>> {
+        None
+    }
+}
+
+impl<P: Probe> Probe for Arc<P> {
+    const GROUP: &'static str = P::GROUP;
+
+    fn probe(&self) -> impl Future<Output = Result<(), ProbeError>> + Send {
+        (**self).probe()
+    }
+
+    fn kept(&self) -> Option<Arc<dyn Ask>> {
+        (**self).kept()
+    }
+}
+
+impl<P: Probe> Probe for Box<P> {
+    const GROUP: &'static str = P::GROUP;
+
+    fn probe(&self) -> impl Future<Output = Result<(), ProbeError>> + Send {
+        (**self).probe()
+    }
+
+    fn kept(&self) -> Option<Arc<dyn Ask>> {
+        (**self).kept()
+    }
+}
+
+/// A probe with its type erased: what a check asks.
+#[doc(hidden)]
+pub trait Ask: Send + Sync {
+    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>>;
+}
+
+/// Erases a probe's type.
+pub(crate) fn erase<P: Probe>(probe: P) -> Arc<dyn Ask> {
+    struct Erased<P>(P);
+
+    impl<P: Probe> Ask for Erased<P> {
+        fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+            Box::pin(self.0.probe())
+        }
+    }
+
+    probe.kept().unwrap_or_else(|| Arc::new(Erased(probe)))
+}
+
+/// Asks, and turns a panic, in the call or in its future, into an answer.
+pub(crate) async fn ask_contained(probe: &dyn Ask) -> Result<(), ProbeError> {
+    let asked = AssertUnwindSafe(async { probe.ask().await });
+    asked.catch_unwind().await.unwrap_or_else(|payload| {
+        let text = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "a payload that is no text".to_owned());
+        // A payload may panic again when it is dropped, which would end the run after all.
+        std::mem::forget(payload);
+        Err(ProbeError::new(Class::Panicked, "the check panicked").with_source(text))
+    })
+}

@@ -1,0 +1,110 @@
+//! What the probes of several drivers need: where a handle connects to, and why it does not.
+
+use std::{fmt, future::Future, pin::pin, time::Duration};
+
+use futures_util::future::{Either, select};
+
+/// How long a driver may be silent before the reason is looked for.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Waits for the driver's answer. Drivers retry a refused connection in silence, so after a while `reason` is asked on the
+/// side why that is; if it knows of none, the driver is waited for.
+pub(super) async fn answer_or_reason<T, E>(
+    answer: impl Future<Output = Result<T, E>>,
+    reason: impl Future<Output = Option<E>>,
+) -> Result<T, E> {
+    let answer = pin!(answer);
+    let reason = pin!(async {
+        tokio::time::sleep(PATIENCE).await;
+        reason.await
+    });
+    match select(answer, reason).await {
+        Either::Left((answer, _)) => answer,
+        Either::Right((Some(error), _)) => Err(error),
+        Either::Right((None, answer)) => answer.await,
+    }
+}
+
+/// A driver's options by what they print of themselves: some have no accessor for where they connect to.
+///
+/// That form is no promise of the driver's: where it is not as expected, nothing is found, and a sentence names no address.
+/// The tests against real servers look for the addresses. It may hold a password, and is never shown or logged.
+#[derive(Default)]
+pub(super) struct Described(String);
+
+impl Described {
+    pub(super) fn by_debug(options: &impl fmt::Debug) -> Self {
+        Self(format!("{options:?}"))
+    }
+
+    /// As a driver with those fields prints itself.
+    pub(super) fn server(host: &str, port: u16, password: Option<&str>) -> Self {
+        Self(format!("host: {host:?}, port: {port}, password: {password:?}"))
+    }
+
+    /// As a driver with those fields prints itself.
+    pub(super) fn file(name: &str, in_memory: bool) -> Self {
+        Self(format!("filename: {name:?}, in_memory: {in_memory}, vfs: None"))
+    }
+
+    pub(super) fn has(&self, field: &str) -> bool {
+        self.0.contains(field)
+    }
+
+    /// The first quoted text after a field's name.
+    pub(super) fn text(&self, field: &str) -> Option<String> {
+        let (_, rest) = self.0.split_once(field)?;
+        let mut text = String::new();
+        let mut chars = rest.strip_prefix('"')?.chars();
+        loop {
+            match chars.next()? {
+                '"' => return Some(text),
+                '\\' => match chars.next()? {
+                    c @ ('"' | '\'' | '\\') => text.push(c),
+                    // Control characters and what is no UTF-8: nothing that a host, a path or a password should have.
+                    _ => return None,
+                },
+                c => text.push(c),
+            }
+        }
+    }
+
+    /// `host:port`, the first of each after their fields' names.
+    pub(super) fn address(&self, host: &str, port: &str) -> Option<Address> {
+        let host_name = self.text(host)?;
+        let (_, rest) = self.0.split_once(host)?;
+        let (_, rest) = rest[host_name.len()..].split_once(port)?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        Some(Address { host: host_name, port: rest[..digits].parse().ok()? })
+    }
+}
+
+/// Where a server listens. Prints as `host:port`, or `[host]:port` for an IPv6 address.
+pub(super) struct Address {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') && !host.starts_with('[') {
+            write!(f, "[{host}]:{port}")
+        } else {
+            write!(f, "{host}:{port}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_described_server_has_an_address_and_a_password() {
+        let described = Described::server("::1", 5432, Some("a\"b\\c"));
+        assert_eq!(described.address("host: ", "port: ").unwrap().to_string(), "[::1]:5432");
+        assert_eq!(described.text("password: Some(").unwrap(), "a\"b\\c");
+        assert!(Described::default().address("host: ", "port: ").is_none());
+    }
+}

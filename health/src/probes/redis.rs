@@ -1,0 +1,205 @@
+//! `redis::Client`, `MultiplexedConnection` and `ConnectionManager`, and how errors of redis are told apart.
+//!
+//! Each round writes a fresh value with a short expiry and reads it back, in one pipelined round trip, under a key that no
+//! other process and no other round has. A `PING` would not do: a replica, a server out of memory and one that can't write
+//! its disk all answer it.
+//!
+//! | what happens | class | status |
+//! | --- | --- | --- |
+//! | refused, reset, no such host | [`Class::Unreachable`] | DOWN |
+//! | wrong password, no permission | [`Class::Rejected`] | DOWN |
+//! | no answer within the connection's own time | [`Class::TimedOut`] | DOWN |
+//! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`Class::ReadOnly`] | DOWN |
+//! | `LOADING`, another value read than written, anything else | [`Class::Failed`] | DOWN |
+//!
+//! A `Client` holds no connection, so its check keeps one of its own from round to round. A connection that turns out
+//! broken after it was idle is tried once more. A `MultiplexedConnection` never connects again: once broken it is down for
+//! good, for the application as for its check.
+
+use std::{
+    future::Future,
+    hash::{BuildHasher as _, RandomState},
+    pin::Pin,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use redis::{
+    Client, ConnectionAddr, ErrorKind, RedisError, RedisResult, ServerErrorKind,
+    aio::{ConnectionLike, ConnectionManager, MultiplexedConnection},
+};
+use tokio::{net::TcpStream, sync::Mutex};
+
+use super::driver::{Address, Described, answer_or_reason};
+use crate::{
+    error::{Class, ProbeError},
+    probe::{Ask, Probe},
+};
+
+/// How long a written value is kept.
+const EXPIRY_MS: u64 = 10_000;
+
+impl Probe for ConnectionManager {
+    const GROUP: &'static str = "cache";
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        // A manager has no accessor for its client, but prints it.
+        let address = Described::by_debug(self).address("addr: Tcp(", ", ");
+        // While it connects anew, with growing pauses between its attempts, every command waits for it.
+        let answer = answer_or_reason(ask_twice(self.clone()), refusal(address.as_ref())).await;
+        public(answer, address.as_ref(), None)
+    }
+}
+
+impl Probe for MultiplexedConnection {
+    const GROUP: &'static str = "cache";
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        public(ask(&mut self.clone()).await, None, None)
+    }
+}
+
+impl Probe for Client {
+    const GROUP: &'static str = "cache";
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        Kept::new(self.clone()).ask().await
+    }
+
+    fn kept(&self) -> Option<Arc<dyn Ask>> {
+        Some(Arc::new(Kept::new(self.clone())))
+    }
+}
+
+impl From<RedisError> for ProbeError {
+    fn from(error: RedisError) -> Self {
+        Self::from_error(error)
+    }
+}
+
+/// A client and the one connection that its check asks on.
+struct Kept {
+    client: Client,
+    connection: Mutex<Option<MultiplexedConnection>>,
+}
+
+impl Kept {
+    fn new(client: Client) -> Self {
+        Self { client, connection: Mutex::new(None) }
+    }
+
+    async fn asked(&self) -> RedisResult<Answer> {
+        let mut kept = self.connection.lock().await;
+        // Taken out: if the question fails or is dropped, the next one gets a new connection.
+        if let Some(mut connection) = kept.take() {
+            let answer = ask(&mut connection).await;
+            let broken = |error: &RedisError| error.is_unrecoverable_error();
+            if !answer.as_ref().is_err_and(|error| broken(error) || error.is_io_error()) {
+                *kept = Some(connection);
+            }
+            if !answer.as_ref().is_err_and(broken) {
+                return answer;
+            }
+        }
+        let mut connection = self.client.get_multiplexed_async_connection().await?;
+        let answer = ask(&mut connection).await?;
+        *kept = Some(connection);
+        Ok(answer)
+    }
+}
+
+impl Ask for Kept {
+    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+        Box::pin(async {
+            let info = self.client.get_connection_info();
+            let address = match info.addr() {
+                ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                    Some(Address { host: host.clone(), port: *port })
+                }
+                _ => None,
+            };
+            let password = info.redis_settings().password().map(str::to_owned);
+            public(self.asked().await, address.as_ref(), password)
+        })
+    }
+}
+
+#[derive(PartialEq)]
+enum Answer {
+    AsWritten,
+    Other,
+}
+
+/// Writes and reads back.
+async fn ask(connection: &mut impl ConnectionLike) -> RedisResult<Answer> {
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
+    static ROUND: AtomicU64 = AtomicU64::new(0);
+
+    let round = ROUND.fetch_add(1, Ordering::Relaxed);
+    let key = format!("health:{:016x}:{round}", *PROCESS);
+    let nonce = RandomState::new().hash_one(round);
+    let (read,): (Option<u64>,) = redis::pipe()
+        .cmd("SET")
+        .arg(&key)
+        .arg(nonce)
+        .arg("PX")
+        .arg(EXPIRY_MS)
+        .ignore()
+        .cmd("GET")
+        .arg(&key)
+        .query_async(connection)
+        .await?;
+    Ok(if read == Some(nonce) { Answer::AsWritten } else { Answer::Other })
+}
+
+/// A connection that was closed while it was idle shows that at the first question, and is replaced by the second.
+async fn ask_twice(mut connection: impl ConnectionLike) -> RedisResult<Answer> {
+    match ask(&mut connection).await {
+        Err(error) if error.is_unrecoverable_error() => ask(&mut connection).await,
+        answer => answer,
+    }
+}
+
+/// Why the server can't be connected to, if it can't.
+async fn refusal(address: Option<&Address>) -> Option<RedisError> {
+    let Address { host, port } = address?;
+    TcpStream::connect((host.as_str(), *port)).await.err().map(RedisError::from)
+}
+
+fn public(answer: RedisResult<Answer>, address: Option<&Address>, password: Option<String>) -> Result<(), ProbeError> {
+    let redis = || address.map_or_else(|| "redis".to_owned(), |address| format!("redis at {address}"));
+    match answer {
+        Ok(Answer::AsWritten) => Ok(()),
+        Ok(Answer::Other) => Err(ProbeError::new(Class::Failed, Class::Failed.sentence(&redis()))
+            .with_source("the value read is not the value written")),
+        Err(error) => {
+            let class = class_of(&error);
+            Err(ProbeError::new(class, class.sentence(&redis())).with_source(error).with_secret(password))
+        }
+    }
+}
+
+/// The class of an error, by its kind and, where the server sent one, its code.
+pub(crate) fn class_of(error: &RedisError) -> Class {
+    match error.kind() {
+        ErrorKind::Io if error.is_timeout() => Class::TimedOut,
+        ErrorKind::Io => Class::Unreachable,
+        ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => Class::Rejected,
+        ErrorKind::Server(ServerErrorKind::ReadOnly) => Class::ReadOnly,
+        // The code of a failure inside a pipeline is to be had only so.
+        _ => match error
+            .clone()
+            .into_server_errors()
+            .iter()
+            .flat_map(|errors| errors.iter())
+            .map(|(_, error)| error.code())
+            .next()
+        {
+            Some("OOM" | "MISCONF" | "NOREPLICAS") => Class::ReadOnly,
+            Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED") => Class::Rejected,
+            _ => Class::Failed,
+        },
+    }
+}

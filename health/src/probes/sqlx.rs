@@ -1,0 +1,363 @@
+//! `sqlx::Pool` of any database, and how errors of sqlx are told apart.
+//!
+//! Each round asks one question on an idle connection of the application's own pool: `SELECT 1`, or on SQLite one that reads
+//! the file. A ping would not do: on PostgreSQL it is a protocol sync that runs no query.
+//!
+//! | what happens | class | status |
+//! | --- | --- | --- |
+//! | refused, reset, no such host, shutting down or starting up | [`Class::Unreachable`] | DOWN |
+//! | wrong password, no such database, no permission, TLS | [`Class::Rejected`] | DOWN |
+//! | all connections of the pool, or of the server, are in use, and the server lets further ones in or says that it is full | [`Class::Saturated`] | DEGRADED |
+//! | read-only transaction, disk full | [`Class::ReadOnly`] | DOWN |
+//! | SQLite: the file is gone | [`Class::Unreachable`] | DOWN |
+//! | SQLite: the file is no database; anything else | [`Class::Failed`] | DOWN |
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::PathBuf,
+};
+
+use percent_encoding::percent_decode_str;
+use sqlx::{ConnectOptions as _, Connection, Database, Error, Executor, Pool, pool::PoolConnection};
+
+use super::driver::{Described, answer_or_reason};
+use crate::{
+    error::{Class, ProbeError, class_of_io},
+    probe::Probe,
+};
+
+impl<DB> Probe for Pool<DB>
+where
+    DB: Database,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    const GROUP: &'static str = "database";
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        let asked = match ask(self).await {
+            Ok(()) => sqlite_file_is_there(self).await,
+            failed => failed,
+        };
+        asked.map_err(|failure| failure.public(self))
+    }
+}
+
+impl From<Error> for ProbeError {
+    fn from(error: Error) -> Self {
+        Self::from_error(error)
+    }
+}
+
+/// Why the question has no answer, before it has a public sentence.
+enum Failure {
+    Driver(Error),
+    /// Of so many connections, none is free.
+    Saturated(u32),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Driver(error)
+    }
+}
+
+impl Failure {
+    fn public<DB: Database>(self, pool: &Pool<DB>) -> ProbeError {
+        match self {
+            Self::Saturated(connections) => {
+                ProbeError::new(Class::Saturated, format!("all {connections} connections are in use"))
+            }
+            Self::Driver(error) => {
+                let class = class_of(&error);
+                let described = described(pool);
+                let sentence = class.sentence(&public_name(pool, &described));
+                ProbeError::new(class, sentence).with_source(error).with_secret(described.text("password: Some("))
+            }
+        }
+    }
+}
+
+async fn ask<DB>(pool: &Pool<DB>) -> Result<(), Failure>
+where
+    DB: Database,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    let sql = Kind::of(pool).sql();
+    // After a restart of the server all idle connections are dead, and each says so at once. One that answers is enough.
+    for _ in 0..=pool.size() {
+        let Some(idle) = pool.try_acquire() else { break };
+        match Asking::new(idle).question(sql).await {
+            Err(error) if is_dead(&error) => {}
+            answer => return Ok(answer?),
+        }
+    }
+    if is_saturated(pool) {
+        // The counters can't tell a busy server from a dead one: on a server that is stopped or frozen, the application's
+        // own attempts soon hold every place of the pool. So the server is asked whether it would let one more in.
+        return Err(match refusal(pool).await {
+            None => Failure::Saturated(pool.size()),
+            Some(error) if class_of(&error) == Class::Saturated => Failure::Saturated(pool.size()),
+            Some(error) => error.into(),
+        });
+    }
+    // While a server refuses or starts up, the pool tries again and again and says nothing until its own time is over.
+    let acquired = answer_or_reason(pool.acquire(), refusal(pool)).await?;
+    Ok(Asking::new(acquired).question(sql).await?)
+}
+
+/// A connection with a question under way. If that is dropped, the connection is closed: given back, it would hang there too.
+struct Asking<DB: Database> {
+    connection: PoolConnection<DB>,
+    answered: bool,
+}
+
+impl<DB> Asking<DB>
+where
+    DB: Database,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    async fn question(mut self, sql: &'static str) -> Result<(), Error> {
+        let answer = question::<DB>(&mut self.connection, sql).await;
+        self.answered = !answer.as_ref().is_err_and(is_dead);
+        answer
+    }
+}
+
+impl<DB: Database> Asking<DB> {
+    fn new(connection: PoolConnection<DB>) -> Self {
+        Self { connection, answered: false }
+    }
+}
+
+impl<DB: Database> Drop for Asking<DB> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+async fn question<DB>(connection: &mut DB::Connection, sql: &'static str) -> Result<(), Error>
+where
+    DB: Database,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    // Raw, so that it is one round trip also on a connection that has not seen it before, and behind a proxy that keeps no
+    // prepared statements.
+    connection.execute(sqlx::raw_sql(sql)).await.map(drop)
+}
+
+fn is_saturated<DB: Database>(pool: &Pool<DB>) -> bool {
+    pool.size() >= pool.options().get_max_connections() && pool.num_idle() == 0
+}
+
+/// Why the server would not let us in, if it would not; asked with a connection that is closed again.
+async fn refusal<DB: Database>(pool: &Pool<DB>) -> Option<Error> {
+    if Kind::of(pool) == Kind::Sqlite {
+        // To connect may create the file, and tells nothing that a look at it does not.
+        return None;
+    }
+    match pool.connect_options().connect().await {
+        Ok(connection) => {
+            // The answer is known; how the parting goes does not matter.
+            let _ = connection.close().await;
+            None
+        }
+        Err(error) => Some(error),
+    }
+}
+
+/// Whether a connection is of no more use.
+fn is_dead(error: &Error) -> bool {
+    matches!(error, Error::Io(_) | Error::Tls(_) | Error::Protocol(_) | Error::WorkerCrashed)
+        || class_of(error) == Class::Unreachable
+}
+
+/// SQLite keeps reading a file that has been removed, and in WAL mode it may not look at one that was overwritten. The
+/// application would lose what it writes there, so the file is looked at by its path.
+async fn sqlite_file_is_there<DB>(pool: &Pool<DB>) -> Result<(), Failure>
+where
+    DB: Database,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    if Kind::of(pool) != Kind::Sqlite {
+        return Ok(());
+    }
+    let described = described(pool);
+    if !described.has("in_memory: false") || !described.has("vfs: None") {
+        return Ok(());
+    }
+    let Some(file) = described.text("filename: ").map(PathBuf::from) else { return Ok(()) };
+    let header = tokio::task::spawn_blocking(move || sqlite_header(file));
+    let looked = header.await.map_err(|_| Error::WorkerCrashed)?;
+    if looked.map_err(Error::Io)? == Header::Other {
+        // No database, or an encrypted one: a connection knows, and does not create a file, for there is one.
+        let mut connection = pool.connect_options().connect().await?;
+        question::<DB>(&mut connection, Kind::Sqlite.sql()).await?;
+        let _ = connection.close().await;
+    }
+    Ok(())
+}
+
+#[derive(PartialEq)]
+enum Header {
+    /// That of a database, or none yet.
+    Sqlite,
+    Other,
+}
+
+fn sqlite_header(file: PathBuf) -> io::Result<Header> {
+    // The first 16 bytes of every database: https://www.sqlite.org/fileformat.html, 'The Database Header'.
+    const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+    let mut head = Vec::with_capacity(MAGIC.len());
+    File::open(file)?.take(MAGIC.len() as u64).read_to_end(&mut head)?;
+    Ok(if head.is_empty() || head == MAGIC { Header::Sqlite } else { Header::Other })
+}
+
+/// What kind of server a pool is of, in the word that sentences use.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Postgres,
+    MySql,
+    Sqlite,
+    Other,
+}
+
+impl Kind {
+    fn of<DB: Database>(pool: &Pool<DB>) -> Self {
+        match DB::NAME {
+            "PostgreSQL" => Self::Postgres,
+            "MySQL" => Self::MySql,
+            "SQLite" => Self::Sqlite,
+            "Any" => match pool.connect_options().to_url_lossy().scheme() {
+                "postgres" | "postgresql" => Self::Postgres,
+                "mysql" | "mariadb" => Self::MySql,
+                "sqlite" => Self::Sqlite,
+                _ => Self::Other,
+            },
+            _ => Self::Other,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::MySql => "mysql",
+            Self::Sqlite => "sqlite",
+            Self::Other => "the database",
+        }
+    }
+
+    /// The question. SQLite reads its file only in a read transaction, which this begins.
+    fn sql(self) -> &'static str {
+        if self == Self::Sqlite { "SELECT count(*) FROM sqlite_master" } else { "SELECT 1" }
+    }
+}
+
+/// Where a pool connects to. `ConnectOptions::to_url_lossy` would be the public way, but it panics on hosts and user names
+/// that are no part of a URL. Those of `Any` are the URL that they were made of.
+fn described<DB: Database>(pool: &Pool<DB>) -> Described {
+    let options = pool.connect_options();
+    if DB::NAME != "Any" {
+        return Described::by_debug(&options);
+    }
+    let url = options.to_url_lossy();
+    let default_port = match Kind::of(pool) {
+        Kind::Postgres => 5432,
+        Kind::MySql => 3306,
+        Kind::Sqlite => return described_file(url.as_str()),
+        Kind::Other => return Described::default(),
+    };
+    url.host_str().map_or_else(Described::default, |host| {
+        Described::server(host, url.port().unwrap_or(default_port), url.password())
+    })
+}
+
+/// As sqlx reads the URL of a SQLite database: <https://docs.rs/sqlx/0.9/sqlx/sqlite/struct.SqliteConnectOptions.html>.
+fn described_file(url: &str) -> Described {
+    let rest = url.strip_prefix("sqlite:").unwrap_or(url);
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    let (file, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let file = percent_decode_str(file).decode_utf8_lossy();
+    Described::file(&file, file == ":memory:" || query.split('&').any(|pair| pair == "mode=memory"))
+}
+
+fn public_name<DB: Database>(pool: &Pool<DB>, described: &Described) -> String {
+    let word = Kind::of(pool).word();
+    // A socket has a path, which may tell more than an address.
+    match described.address("host: ", "port: ") {
+        Some(address) if !described.has("socket: Some(") => format!("{word} at {address}"),
+        _ => word.to_owned(),
+    }
+}
+
+/// The class of an error, by its variant and, where the database sent one, its code.
+pub(crate) fn class_of(error: &Error) -> Class {
+    match error {
+        Error::Io(error) => class_of_io(error),
+        Error::Tls(_) => Class::Rejected,
+        Error::PoolTimedOut => Class::TimedOut,
+        Error::WorkerCrashed => Class::Unreachable,
+        Error::Database(error) => error.code().map_or(Class::Failed, |code| class_of_code(&code)),
+        _ => Class::Failed,
+    }
+}
+
+/// SQLSTATE has five characters (<https://www.postgresql.org/docs/current/errcodes-appendix.html>,
+/// <https://mariadb.com/kb/en/mariadb-error-code-reference/>); SQLite's result codes are numbers of one to four digits
+/// (<https://www.sqlite.org/rescode.html>), of which the low byte is the primary one.
+fn class_of_code(code: &str) -> Class {
+    if code.len() < 5
+        && let Ok(code) = code.parse::<u32>()
+    {
+        return match code & 0xff {
+            3 | 23 => Class::Rejected, // PERM, AUTH
+            5 | 6 => Class::Saturated, // BUSY, LOCKED: somebody else writes
+            8 | 13 => Class::ReadOnly, // READONLY, FULL
+            14 => Class::Unreachable,  // CANTOPEN
+            _ => Class::Failed,        // NOTADB, CORRUPT, IOERR …
+        };
+    }
+    match code {
+        "53300" | "08004" => Class::Saturated, // too many connections: PostgreSQL, MySQL
+        "25006" | "53100" => Class::ReadOnly,  // read-only transaction, disk full
+        "42501" | "42000" => Class::Rejected,  // no permission; MySQL: no such database, or none for this user
+        "57014" => Class::TimedOut,            // cancelled, as by statement_timeout
+        _ => match &code[..code.len().min(2)] {
+            "28" | "3D" => Class::Rejected,    // authorization; PostgreSQL: no such database
+            "08" | "57" => Class::Unreachable, // connection; shutting down, starting up
+            _ => Class::Failed,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_three_databases_are_told_apart() {
+        for (code, class) in [
+            ("28P01", Class::Rejected),
+            ("3D000", Class::Rejected),
+            ("28000", Class::Rejected),
+            ("42000", Class::Rejected),
+            ("53300", Class::Saturated),
+            ("08004", Class::Saturated),
+            ("57P03", Class::Unreachable),
+            ("57P01", Class::Unreachable),
+            ("57014", Class::TimedOut),
+            ("08S01", Class::Unreachable),
+            ("25006", Class::ReadOnly),
+            ("HY000", Class::Failed),
+            ("14", Class::Unreachable),
+            ("26", Class::Failed),
+            ("5", Class::Saturated),
+            ("1032", Class::ReadOnly), // READONLY_DBMOVED
+            ("", Class::Failed),
+        ] {
+            assert_eq!(class_of_code(code), class, "{code}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! [`Registry`]: the ordered set of checks, unique by group and name, that any code can add to or remove from at any time.
+
+use std::{
+    error::Error,
+    fmt,
+    sync::{
+        Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::check::{Check, InvalidName};
+
+/// An ordered set of checks, unique by group and name, shared by its clones.
+///
+/// Checks can be added and removed at any time and from any thread, also while a scope serves it.
+///
+/// # Examples
+///
+/// ```
+/// use health::{Check, Registry};
+///
+/// let plugins = Registry::new();
+/// plugins.register(Check::new("plugin", "search", || async { Ok::<_, String>(()) }))?;
+/// let scope = health::scope().registry(&plugins);
+/// assert!(plugins.unregister("plugin", "search"));
+/// # Ok::<_, health::RegisterError>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Registry {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    checks: RwLock<Vec<Check>>,
+    /// Grows with every change.
+    version: AtomicU64,
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a check behind those that are there.
+    ///
+    /// # Errors
+    ///
+    /// A check of that group and name is there already, or one of the two can't be part of a path.
+    pub fn register(&self, check: Check) -> Result<(), RegisterError> {
+        if let Err(invalid) = check.valid() {
+            return Err(RegisterError(Box::new(Reason::Invalid(check, invalid))));
+        }
+        let mut checks = self.write();
+        if checks.iter().any(|known| is(known, check.group(), check.name())) {
+            return Err(RegisterError(Box::new(Reason::Duplicate(check))));
+        }
+        checks.push(check);
+        self.shared.version.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Removes the check of that group and name; says whether there was one.
+    pub fn unregister(&self, group: &str, name: &str) -> bool {
+        let mut checks = self.write();
+        let before = checks.len();
+        checks.retain(|check| !is(check, group, name));
+        let removed = checks.len() < before;
+        if removed {
+            self.shared.version.fetch_add(1, Ordering::Release);
+        }
+        removed
+    }
+
+    /// The checks, in the order of registration.
+    pub fn checks(&self) -> Vec<Check> {
+        self.read().clone()
+    }
+
+    /// Changes whenever the set does.
+    pub(crate) fn version(&self) -> u64 {
+        self.shared.version.load(Ordering::Acquire)
+    }
+
+    /// Equal for clones of one registry, and for nothing else as long as one of them lives.
+    pub(crate) fn identity(&self) -> usize {
+        Arc::as_ptr(&self.shared).addr()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Vec<Check>> {
+        self.shared.checks.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Vec<Check>> {
+        self.shared.checks.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.read().iter().map(Check::to_string)).finish()
+    }
+}
+
+/// The registry of the process, which every scope shows.
+pub fn registry() -> &'static Registry {
+    static PROCESS: LazyLock<Registry> = LazyLock::new(Registry::new);
+    &PROCESS
+}
+
+/// Adds a check to the registry of the process: from any crate, at any time; every scope shows it.
+///
+/// # Errors
+///
+/// A check of that group and name is there already, or one of the two can't be part of a path.
+///
+/// # Examples
+///
+/// ```
+/// health::register(health::Check::new("queue", "orders", || async {
+///     Err("the text of this error is for the log; the answer says `the check failed`")
+/// }))?;
+/// # assert!(health::unregister("queue", "orders"));
+/// # Ok::<_, health::RegisterError>(())
+/// ```
+pub fn register(check: Check) -> Result<(), RegisterError> {
+    registry().register(check)
+}
+
+/// Removes a check from the registry of the process; says whether there was one.
+pub fn unregister(group: &str, name: &str) -> bool {
+    registry().unregister(group, name)
+}
+
+fn is(check: &Check, group: &str, name: &str) -> bool {
+    check.group() == group && check.name() == name
+}
+
+/// Why a check was not registered.
+#[derive(Debug)]
+pub struct RegisterError(Box<Reason>);
+
+#[derive(Debug)]
+enum Reason {
+    Duplicate(Check),
+    Invalid(Check, InvalidName),
+}
+
+/// The kind of a [`RegisterError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RegisterErrorKind {
+    /// There is a check of that group and name already.
+    Duplicate,
+    /// The group or the name can't be part of a path.
+    InvalidName,
+}
+
+impl RegisterError {
+    /// What kind of error it is.
+    pub fn kind(&self) -> RegisterErrorKind {
+        match &*self.0 {
+            Reason::Duplicate(_) => RegisterErrorKind::Duplicate,
+            Reason::Invalid(..) => RegisterErrorKind::InvalidName,
+        }
+    }
+}
+
+impl fmt::Display for RegisterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Reason::Duplicate(check) => write!(f, "a health check named {check} is registered already"),
+            Reason::Invalid(check, invalid) => {
+                write!(f, "the health check {} was not registered: {invalid}", check.to_string().escape_debug())
+            }
+        }
+    }
+}
+
+impl Error for RegisterError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(group: &str, name: &str) -> Check {
+        Check::new(group, name, || async { Ok::<_, String>(()) })
+    }
+
+    #[test]
+    fn a_name_is_taken_once_and_free_again_when_removed() {
+        let registry = Registry::new();
+        registry.register(check("queue", "orders")).unwrap();
+        registry.register(check("cache", "orders")).unwrap();
+        let error = registry.register(check("queue", "orders")).unwrap_err();
+        assert_eq!(error.kind(), RegisterErrorKind::Duplicate);
+        assert_eq!(error.to_string(), "a health check named queue.orders is registered already");
+        assert!(registry.unregister("queue", "orders"));
+        assert!(!registry.unregister("queue", "orders"));
+        registry.register(check("queue", "orders")).unwrap();
+        let names: Vec<_> = registry.checks().iter().map(Check::to_string).collect();
+        assert_eq!(names, ["cache.orders", "queue.orders"]);
+    }
+
+    #[test]
+    fn a_name_that_no_path_can_hold_is_refused() {
+        let registry = Registry::new();
+        for (group, name) in [("ready", "a"), ("a", "b/c"), ("", "a")] {
+            let error = registry.register(check(group, name)).unwrap_err();
+            assert_eq!(error.kind(), RegisterErrorKind::InvalidName, "{error}");
+        }
+        assert!(registry.checks().is_empty());
+    }
+}

@@ -1,0 +1,68 @@
+//! A client that sends just what it is told, over TCP from any local address, or over a Unix socket.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpSocket, UnixStream},
+    time::timeout,
+};
+
+/// An answer, as it came over the wire.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+    pub(crate) took: Duration,
+}
+
+impl Response {
+    /// The value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+pub(crate) async fn get(server: SocketAddr, path: &str) -> Response {
+    request(server, "GET", path).await
+}
+
+pub(crate) async fn request(server: SocketAddr, method: &str, path: &str) -> Response {
+    request_from(server.ip(), server, method, path).await
+}
+
+/// A request from a local address of choice: all of 127.0.0.0/8 is this machine.
+pub(crate) async fn request_from(from: IpAddr, server: SocketAddr, method: &str, path: &str) -> Response {
+    let socket = if server.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    exchange(socket.connect(server).await.unwrap(), method, path).await
+}
+
+pub(crate) async fn request_unix(socket: &Path, method: &str, path: &str) -> Response {
+    exchange(UnixStream::connect(socket).await.unwrap(), method, path).await
+}
+
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, method: &str, path: &str) -> Response {
+    let started = Instant::now();
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut raw = Vec::new();
+    timeout(Duration::from_secs(60), stream.read_to_end(&mut raw)).await.expect("no answer within a minute").unwrap();
+    let took = started.elapsed();
+    let text = String::from_utf8(raw).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Response { status, head: head.to_owned(), body: body.to_owned(), took }
+}

@@ -1,0 +1,53 @@
+//! Everything that is logged in this process, as one text.
+
+use std::{
+    io,
+    sync::{Mutex, MutexGuard, Once, PoisonError},
+};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+static LOGGED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+/// Starts to keep what is logged, at level info and above.
+pub(crate) fn keep() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        tracing_subscriber::fmt().with_writer(Keep).with_ansi(false).with_target(true).init();
+    });
+}
+
+/// What has been logged so far.
+pub(crate) fn text() -> String {
+    String::from_utf8(logged().clone()).expect("logs are text")
+}
+
+/// What the crate itself has logged so far, a line each.
+pub(crate) fn lines() -> Vec<String> {
+    text().lines().filter(|line| line.contains(" health::")).map(str::to_owned).collect()
+}
+
+fn logged() -> MutexGuard<'static, Vec<u8>> {
+    LOGGED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Keep;
+
+impl io::Write for Keep {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        logged().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Keep {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        Self
+    }
+}

@@ -1,0 +1,45 @@
+//! An application under test: a real `HttpServer` on a free port.
+
+use std::net::SocketAddr;
+
+use actix_web::{App, HttpServer, dev::ServerHandle, web::ServiceConfig};
+
+use super::{http, logs};
+
+/// A running application. It is stopped when dropped.
+pub(crate) struct Rig {
+    pub(crate) address: SocketAddr,
+    handle: ServerHandle,
+}
+
+impl Rig {
+    /// Serves what `configure` sets up, on the given number of workers.
+    pub(crate) fn start(workers: usize, configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static) -> Self {
+        logs::keep();
+        let server = HttpServer::new(move || App::new().configure(configure.clone()))
+            .workers(workers)
+            .disable_signals()
+            .shutdown_timeout(0)
+            .bind(("127.0.0.1", 0))
+            .unwrap();
+        let address = server.addrs()[0];
+        let server = server.run();
+        let handle = server.handle();
+        actix_web::rt::spawn(server);
+        Self { address, handle }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> http::Response {
+        http::get(self.address, path).await
+    }
+
+    pub(crate) async fn health(&self) -> http::Response {
+        self.get("/health").await
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        drop(self.handle.stop(false));
+    }
+}

@@ -1,0 +1,9 @@
+//! The tests of `health` against real servers and over real HTTP; one module a subject.
+//!
+//! Run them with `tests/run`, which installs what they need.
+
+#![allow(missing_docs, reason = "the names of tests are sentences")]
+
+mod common;
+
+mod databases;
