@@ -1,6 +1,10 @@
 //! Checks of your own, in three ways: a `Probe` for a type of yours, a function for a type of somebody else, and the registry.
 
-use std::{error::Error, io, path::PathBuf};
+use std::{
+    error::Error,
+    io,
+    path::{Path, PathBuf},
+};
 
 use actix_web::{App, HttpServer, web};
 use health::{Check, Class, HealthCheck, Probe, ProbeError};
@@ -31,7 +35,7 @@ impl Probe for Mailer {
     }
 }
 
-async fn is_writable(directory: &PathBuf) -> io::Result<()> {
+async fn is_writable(directory: &Path) -> io::Result<()> {
     let read_only = directory.metadata()?.permissions().readonly();
     if read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
 }

@@ -6,4 +6,11 @@
 
 mod common;
 
+mod access;
+mod caches;
 mod databases;
+mod derive;
+mod examples;
+mod features;
+mod scope;
+mod sqlite;

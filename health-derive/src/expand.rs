@@ -3,7 +3,7 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens as _, quote, quote_spanned};
-use syn::{DeriveInput, Path, parse_quote, spanned::Spanned as _};
+use syn::{DeriveInput, parse_quote, spanned::Spanned as _};
 
 use crate::{
     ast::{Field, Struct},
@@ -46,31 +46,32 @@ fn expand(state: &Struct<'_>, krate: &TokenStream) -> TokenStream {
     let asserted = asserted(state, &private);
     // Of a generic struct, the fields' types exist only inside the impl; and which of its types is the state, only who
     // makes it knows.
-    let (asserted_inside, outside) = if generics.params.is_empty() {
+    let (inside, outside) = if generics.params.is_empty() {
         let name = ident.to_string();
         let submitted = quote! {
             #private::inventory::submit! {
                 #private::StateType::of::<#ident>(::core::concat!(::core::module_path!(), "::", #name))
             }
         };
-        let asserted = asserted.map(|asserted| quote!(const _: () = { #asserted };));
-        (None, quote!(#asserted #submitted))
+        (None, quote!(#(const _: () = #asserted;)* #submitted))
     } else {
-        (asserted.map(|asserted| quote!(const { #asserted };)), TokenStream::new())
+        (Some(quote!(#(const { #asserted };)*)), TokenStream::new())
     };
 
     quote! {
         const _: () = {
+            #[allow(unused_imports)]
+            use #private::{Ignored as _, NoProbe as _};
+
             #[automatically_derived]
             impl #impl_generics #krate::HealthCheck for #ident #ty_generics #where_clause {
                 fn health_checks(&self, checks: &mut #krate::Checks) {
-                    #[allow(unused_imports)]
-                    use #private::Ignored as _;
-                    #asserted_inside
+                    #inside
                     #(#demands)*
                     #(#fields)*
                 }
             }
+
             #outside
         };
     }
@@ -126,17 +127,17 @@ fn checks(field: &Field<'_>, krate: &TokenStream, private: &TokenStream) -> Toke
     }
     match &attrs.with {
         Some(path) => {
-            let asked = asked(path);
-            let kept = quote_spanned!(ty.span()=> <#ty as #private::Handed>::handed(&self.#member));
-            let check = quote_spanned! {path.span()=>
-                #krate::Check::new("service", #name, move || {
-                    let field = ::core::clone::Clone::clone(&field);
-                    #asked
-                })
+            let kept = quote_spanned!(ty.span()=> #private::hand::<#ty>(&self.#member));
+            let asked = quote_spanned! {path.span()=>
+                let answer: ::core::result::Result<(), _> = #path(&*field).await;
+                answer
             };
             quote! {{
-                let field: #ty = #kept;
-                #options.add(checks, #check);
+                let field = #kept;
+                #options.add(checks, #krate::Check::new("service", #name, move || {
+                    let field = ::std::sync::Arc::clone(&field);
+                    async move { #asked }
+                }));
             }}
         }
         None => {
@@ -144,10 +145,6 @@ fn checks(field: &Field<'_>, krate: &TokenStream, private: &TokenStream) -> Toke
             quote!(#options.find(checks, |place, checks| #find(&self.#member, place, checks));)
         }
     }
-}
-
-fn asked(path: &Path) -> TokenStream {
-    quote_spanned!(path.span()=> async move { #path(&field).await })
 }
 
 fn options(field: &Field<'_>, private: &TokenStream) -> TokenStream {
@@ -174,19 +171,14 @@ fn options(field: &Field<'_>, private: &TokenStream) -> TokenStream {
     quote!(#private::Field { #(#set)* ..#private::Field::new(#name) })
 }
 
-/// What holds of the fields' types, asserted when compiling; `None` if there is nothing to assert.
-fn asserted(state: &Struct<'_>, private: &TokenStream) -> Option<TokenStream> {
-    let looked_at = || state.fields.iter().filter(|field| field.attrs.skip.is_none() && field.attrs.with.is_none());
-    let mut asserted: Vec<_> = looked_at().map(|field| can_be_cloned(field, private)).collect();
-    asserted.extend(something_is_probed(state, private));
-    asserted.extend(valid::same_names(state).filter_map(|(field, other)| not_in_one_group(field, other, private)));
-    (!asserted.is_empty()).then(|| {
-        quote! {
-            #[allow(unused_imports)]
-            use #private::{Ignored as _, NoProbe as _};
-            #(#asserted)*
-        }
-    })
+/// What must hold of the fields' types, each an assertion for the compiler to evaluate.
+fn asserted(state: &Struct<'_>, private: &TokenStream) -> Vec<TokenStream> {
+    let looked_at = state.fields.iter().filter(|field| field.attrs.skip.is_none() && field.attrs.with.is_none());
+    looked_at
+        .map(|field| can_be_cloned(field, private))
+        .chain(something_is_probed(state, private))
+        .chain(valid::same_names(state).filter_map(|(field, other)| not_in_one_group(field, other, private)))
+        .collect()
 }
 
 /// A probe that can't be cloned is not found, which would be a silent miss.
@@ -196,7 +188,7 @@ fn can_be_cloned(field: &Field<'_>, private: &TokenStream) -> TokenStream {
     let message = "this type is a `Probe` but not `Clone`, and a check keeps a clone of what it probes: derive `Clone`, or \
                    hold it in an `Arc`";
     quote_spanned! {ty.span()=>
-        ::core::assert!(!#private::LookForProbe::<#probe>::IS_PROBE || #private::Look::<#ty, _>::FOUND, #message);
+        ::core::assert!(!#private::LookForProbe::<#probe>::IS_PROBE || #private::Look::<#ty, _>::FOUND, #message)
     }
 }
 
@@ -217,7 +209,7 @@ fn something_is_probed(state: &Struct<'_>, private: &TokenStream) -> Option<Toke
     );
     // In the span of the name alone, not in the hygiene of it.
     let span = Span::call_site().located_at(ident.span());
-    Some(quote_spanned!(span=> ::core::assert!(#(#found)||*, #message);))
+    Some(quote_spanned!(span=> ::core::assert!(#(#found)||*, #message)))
 }
 
 /// Two checks of one name, of at least one of which only the type tells the group.
@@ -236,5 +228,5 @@ fn not_in_one_group(field: &Field<'_>, other: &Field<'_>, private: &TokenStream)
     let span = other.attrs.name.as_ref().map_or_else(|| other.member.span(), syn::LitStr::span);
     let message =
         format!("two checks of one group are named `{}`: give one of them another name or group", other.name());
-    Some(quote_spanned!(span=> ::core::assert!(!#private::same_group(#one, #another), #message);))
+    Some(quote_spanned!(span=> ::core::assert!(!#private::same_group(#one, #another), #message)))
 }

@@ -32,7 +32,7 @@ pub mod __private {
 
     pub use crate::discover::{
         Field,
-        dispatch::{Handed, Ignored, Look, LookForProbe, NoProbe, demand, same_group},
+        dispatch::{Ignored, Look, LookForProbe, NoProbe, demand, hand, same_group},
         state::StateType,
     };
     pub use crate::probe::Ask;

@@ -37,6 +37,11 @@ use crate::error::{Class, ProbeError};
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no `Probe`",
+    label = "health can't ask it whether it answers",
+    note = "implement `health::Probe` for `{Self}`; for pools and connections, see the features of `health`"
+)]
 pub trait Probe: Send + Sync + 'static {
     /// What kind of resource it is, and the first part of the check's name: `database`, `cache`, `queue`, `service`,
     /// `system` or a word of your own. Not one of `live`, `ready` and `startup`, and without a `/`.

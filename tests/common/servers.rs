@@ -89,6 +89,10 @@ impl Server {
         self.process.as_ref().expect("it runs").thaw();
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }

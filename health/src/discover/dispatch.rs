@@ -226,7 +226,7 @@ pub mod demand {
         #[diagnostic::on_unimplemented(
             message = "`{Self}` is not probed, but `#[health(probe)]` says it must be",
             label = "no `Probe`",
-            note = "implement `health::Probe` for it, derive `HealthCheck` if it is a struct of resources, or ask it your own way: `#[health(with = path)]`"
+            note = "implement `health::Probe` (and `Clone`) for it, derive `HealthCheck` if it is a struct of resources, or ask it your own way: `#[health(with = path)]`"
         )]
         Probed;
         #[diagnostic::on_unimplemented(
@@ -273,12 +273,19 @@ pub mod demand {
     label = "must be `Clone + Send + Sync`",
     note = "derive `Clone`, or hold the field in an `Arc`"
 )]
-pub trait Handed: Clone + Send + Sync + 'static {
-    /// The clone that the check keeps.
-    fn handed(&self) -> Self {
-        self.clone()
-    }
+pub trait Handed {
+    #[doc(hidden)]
+    fn handed(&self) -> Arc<Self>;
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: Clone + Send + Sync + 'static> Handed for T {}
+impl<T: Clone + Send + Sync + 'static> Handed for T {
+    fn handed(&self) -> Arc<Self> {
+        Arc::new(self.clone())
+    }
+}
+
+/// The clone that the check keeps.
+pub fn hand<T: Handed>(field: &T) -> Arc<T> {
+    field.handed()
+}

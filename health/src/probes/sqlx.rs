@@ -87,7 +87,7 @@ where
     // After a restart of the server all idle connections are dead, and each says so at once. One that answers is enough.
     for _ in 0..=pool.size() {
         let Some(idle) = pool.try_acquire() else { break };
-        match Asking::new(idle).question(sql).await {
+        match Asking::question(idle, sql).await {
             Err(error) if is_dead(&error) => {}
             answer => return Ok(answer?),
         }
@@ -95,45 +95,43 @@ where
     if is_saturated(pool) {
         // The counters can't tell a busy server from a dead one: on a server that is stopped or frozen, the application's
         // own attempts soon hold every place of the pool. So the server is asked whether it would let one more in.
-        return Err(match refusal(pool).await {
-            None => Failure::Saturated(pool.size()),
-            Some(error) if class_of(&error) == Class::Saturated => Failure::Saturated(pool.size()),
-            Some(error) => error.into(),
-        });
+        let all = pool.options().get_max_connections();
+        match refusal(pool).await {
+            Some(error) if class_of(&error) != Class::Saturated => return Err(error.into()),
+            // Meanwhile one may have come free.
+            _ if is_saturated(pool) => return Err(Failure::Saturated(all)),
+            _ => {}
+        }
     }
     // While a server refuses or starts up, the pool tries again and again and says nothing until its own time is over.
     let acquired = answer_or_reason(pool.acquire(), refusal(pool)).await?;
-    Ok(Asking::new(acquired).question(sql).await?)
+    Ok(Asking::question(acquired, sql).await?)
 }
 
 /// A connection with a question under way. If that is dropped, the connection is closed: given back, it would hang there too.
-struct Asking<DB: Database> {
-    connection: PoolConnection<DB>,
-    answered: bool,
-}
+struct Asking<DB: Database>(Option<PoolConnection<DB>>);
 
 impl<DB> Asking<DB>
 where
     DB: Database,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    async fn question(mut self, sql: &'static str) -> Result<(), Error> {
-        let answer = question::<DB>(&mut self.connection, sql).await;
-        self.answered = !answer.as_ref().is_err_and(is_dead);
+    async fn question(connection: PoolConnection<DB>, sql: &'static str) -> Result<(), Error> {
+        let mut asking = Self(Some(connection));
+        let answer = question::<DB>(asking.0.as_mut().expect("it was put there"), sql).await;
+        let connection = asking.0.take().expect("it was put there");
+        if answer.as_ref().is_err_and(is_dead) {
+            // Waited for, so that its place in the pool is free; how the parting goes does not matter.
+            let _ = connection.close().await;
+        }
         answer
-    }
-}
-
-impl<DB: Database> Asking<DB> {
-    fn new(connection: PoolConnection<DB>) -> Self {
-        Self { connection, answered: false }
     }
 }
 
 impl<DB: Database> Drop for Asking<DB> {
     fn drop(&mut self) {
-        if !self.answered {
-            self.connection.close_on_drop();
+        if let Some(connection) = &mut self.0 {
+            connection.close_on_drop();
         }
     }
 }

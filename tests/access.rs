@@ -1,0 +1,167 @@
+//! Who is let in, over real connections from listed and other addresses, and what keeps a server from starting.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use actix_web::{App, HttpServer, test, web};
+use health::{Check, HealthCheck, Scope};
+
+use crate::common::{http, logs, rig::Rig};
+
+fn check() -> Check {
+    Check::new("service", "fine", || async { Ok::<_, String>(()) })
+}
+
+fn serve(scope: fn(Scope) -> Scope) -> Rig {
+    let check = check();
+    Rig::start(1, move |app| {
+        app.service(scope(health::scope().check(check.clone())));
+    })
+}
+
+async fn status_from(from: &str, rig: &Rig) -> u16 {
+    http::request_from(from.parse::<IpAddr>().unwrap(), rig.address, "GET", "/health").await.status
+}
+
+#[actix_web::test]
+async fn only_listed_addresses_are_let_in() {
+    let rig = serve(|scope| scope.allow(["127.0.0.1/32".parse().unwrap(), "127.1.0.0/16".parse().unwrap()]));
+    assert_eq!(status_from("127.0.0.1", &rig).await, 200);
+    assert_eq!(status_from("127.1.2.3", &rig).await, 200);
+    assert_eq!(status_from("127.0.0.2", &rig).await, 403);
+    let loopback = serve(|scope| scope);
+    assert_eq!(status_from("127.0.0.2", &loopback).await, 200);
+    let nobody = serve(|scope| scope.allow([]));
+    assert_eq!(status_from("127.0.0.1", &nobody).await, 403);
+    let anybody = serve(Scope::allow_any);
+    assert_eq!(status_from("127.0.0.2", &anybody).await, 200);
+}
+
+#[actix_web::test]
+async fn a_refusal_is_empty_comes_before_everything_and_is_logged_once() {
+    static LOOKED_UP: AtomicUsize = AtomicUsize::new(0);
+
+    struct State;
+
+    impl HealthCheck for State {
+        fn health_checks(&self, checks: &mut health::Checks) {
+            LOOKED_UP.fetch_add(1, Ordering::SeqCst);
+            checks.add(Check::new("service", "counted", || {
+                LOOKED_UP.fetch_add(1, Ordering::SeqCst);
+                async { Ok::<_, String>(()) }
+            }));
+        }
+    }
+
+    let state = web::Data::new(State);
+    let rig = Rig::start(1, move |app| {
+        app.service(health::scope().allow(["10.0.0.0/8".parse().unwrap()]).state(&state));
+    });
+    for (method, path) in [("GET", "/health"), ("HEAD", "/health/"), ("POST", "/health"), ("GET", "/health/nothing")] {
+        let answer = http::request(rig.address, method, path).await;
+        assert_eq!((answer.status, &*answer.body), (403, ""), "{method} {path}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        assert_eq!(answer.header("content-length"), Some("0"));
+    }
+    assert_eq!(LOOKED_UP.load(Ordering::SeqCst), 0);
+    let refusals: Vec<_> = logs::lines().into_iter().filter(|line| line.contains("refused")).collect();
+    assert_eq!(refusals.len(), 1, "{refusals:#?}");
+    assert!(refusals[0].contains("refused 127.0.0.1") && refusals[0].contains("HEALTHCHECK_IPS"), "{refusals:#?}");
+}
+
+#[actix_web::test]
+async fn an_ipv4_peer_of_a_dual_stack_socket_is_its_ipv4_address() {
+    let check = check();
+    let server = HttpServer::new(move || App::new().service(health::scope().check(check.clone())))
+        .workers(1)
+        .disable_signals()
+        .bind("[::]:0")
+        .unwrap();
+    let port = server.addrs()[0].port();
+    let server = server.run();
+    let handle = server.handle();
+    actix_web::rt::spawn(server);
+    // Seen by the server as ::ffff:127.0.0.1.
+    assert_eq!(http::get(SocketAddr::from(([127, 0, 0, 1], port)), "/health").await.status, 200);
+    assert_eq!(http::get(format!("[::1]:{port}").parse().unwrap(), "/health").await.status, 200);
+    handle.stop(false).await;
+}
+
+#[actix_web::test]
+async fn a_unix_socket_is_refused_unless_it_is_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let told: [fn(Scope) -> Scope; 3] = [|scope| scope, Scope::allow_unix, Scope::allow_any];
+    for (at, (scope, expected)) in told.into_iter().zip([403, 200, 200]).enumerate() {
+        let socket = folder.path().join(at.to_string());
+        let check = check();
+        let server = HttpServer::new(move || App::new().service(scope(health::scope().check(check.clone()))))
+            .workers(1)
+            .disable_signals()
+            .bind_uds(&socket)
+            .unwrap()
+            .run();
+        let handle = server.handle();
+        actix_web::rt::spawn(server);
+        assert_eq!(http::request_unix(&socket, "GET", "/health").await.status, expected, "{at}");
+        handle.stop(false).await;
+    }
+    logs::keep();
+}
+
+#[actix_web::test]
+async fn a_request_without_a_peer_is_refused_in_tests_of_the_application_too() {
+    let app = test::init_service(App::new().service(health::scope().check(check()))).await;
+    assert_eq!(test::call_service(&app, test::TestRequest::get().uri("/health").to_request()).await.status(), 403);
+}
+
+#[actix_web::test]
+async fn a_headers_word_is_not_taken_for_the_peers_address() {
+    let app = test::init_service(App::new().service(health::scope().check(check()))).await;
+    let forged = test::TestRequest::get()
+        .uri("/health")
+        .peer_addr("203.0.113.9:4711".parse().unwrap())
+        .insert_header(("X-Forwarded-For", "127.0.0.1"))
+        .insert_header(("Forwarded", "for=127.0.0.1"));
+    assert_eq!(test::call_service(&app, forged.to_request()).await.status(), 403);
+}
+
+/// The error with which a server with such a scope does not start, as logged.
+async fn start_error(scope: impl Fn() -> Scope + Send + Clone + 'static) -> String {
+    logs::keep();
+    let server = HttpServer::new(move || App::new().service(scope())).workers(2).disable_signals();
+    let started = server.bind(("127.0.0.1", 0)).unwrap().run().await;
+    assert!(started.is_err());
+    let line = logs::lines().into_iter().find(|line| line.contains("can't start"));
+    line.unwrap_or_else(|| panic!("nothing is logged: {}", logs::text()))
+}
+
+#[actix_web::test]
+async fn a_network_with_host_bits_keeps_the_server_from_starting() {
+    let error = start_error(|| health::scope().allow(["10.0.0.5/8".parse().unwrap()])).await;
+    assert!(error.contains("`10.0.0.5/8`") && error.contains("`10.0.0.0/8`"), "{error}");
+}
+
+#[actix_web::test]
+async fn a_name_that_no_path_can_hold_keeps_the_server_from_starting() {
+    let named = Check::new("ready", "a", || async { Ok::<_, String>(()) });
+    let error = start_error(move || health::scope().check(named.clone())).await;
+    assert!(error.contains("`ready` can't be a group"), "{error}");
+}
+
+#[actix_web::test]
+async fn two_checks_of_one_name_keep_the_server_from_starting() {
+    let checks = Arc::new([check(), check()]);
+    let error = start_error(move || checks.iter().cloned().fold(health::scope(), Scope::check)).await;
+    assert!(error.contains("two checks of the scope are named service.fine"), "{error}");
+}
+
+#[actix_web::test]
+async fn a_deadline_of_nothing_keeps_the_server_from_starting() {
+    let error = start_error(|| health::scope().deadline(std::time::Duration::ZERO)).await;
+    assert!(error.contains("the deadline is zero"), "{error}");
+}

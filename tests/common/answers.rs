@@ -1,0 +1,60 @@
+//! What answers must say.
+
+use std::time::Duration;
+
+use super::{DATABASE, PASSWORD, USER, eventually, http::Response, logs, rig::Rig};
+
+/// The `max_age` of the scopes under test.
+pub(crate) const MAX_AGE: Duration = Duration::from_millis(500);
+
+/// Asks, and all is up.
+pub(crate) async fn up(rig: &Rig, group: &str, name: &str) -> Response {
+    let answer = rig.health().await;
+    assert_eq!(answer.status, 200, "{answer:?}\n{}", logs::text());
+    assert_eq!(answer.json(), serde_json::json!({"status": "UP", "checks": {group: {name: "UP"}}}));
+    answer
+}
+
+/// Asks, and the check is down with that sentence.
+pub(crate) async fn down(rig: &Rig, group: &str, name: &str, sentence: &str) -> Response {
+    failing(rig, group, name, sentence, 503, "DOWN").await
+}
+
+/// Asks, and the check is degraded with that sentence.
+pub(crate) async fn degraded(rig: &Rig, group: &str, name: &str, sentence: &str) -> Response {
+    failing(rig, group, name, sentence, 200, "DEGRADED").await
+}
+
+async fn failing(rig: &Rig, group: &str, name: &str, sentence: &str, code: u16, status: &str) -> Response {
+    let answer = rig.health().await;
+    assert_eq!(
+        answer.json(),
+        serde_json::json!({"status": status, "errors": {group: {name: sentence}}, "checks": {group: {name: status}}}),
+        "{}",
+        logs::text()
+    );
+    assert_eq!(answer.status, code);
+    answer
+}
+
+/// What was down works again: up within one poll and `max_age`.
+pub(crate) async fn back_up(rig: &Rig, group: &str, name: &str) {
+    rig.health().await;
+    tokio::time::sleep(MAX_AGE).await;
+    up(rig, group, name).await;
+}
+
+/// The answer tells no name and none of the driver's text, which the log has; and the log has no password.
+pub(crate) async fn assert_secret(answer: &Response, driver: &[&str]) {
+    for secret in [USER, PASSWORD, DATABASE].iter().chain(driver) {
+        assert!(!answer.body.contains(secret) && !answer.head.contains(secret), "{secret:?} is told: {answer:?}");
+    }
+    for text in driver {
+        // The answer does not wait for the log.
+        eventually(&format!("{text:?} is in the log"), || async {
+            logs::lines().iter().any(|line| line.contains(text))
+        })
+        .await;
+    }
+    assert!(!logs::text().contains(PASSWORD), "the password is in the log: {}", logs::text());
+}

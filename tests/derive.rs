@@ -1,0 +1,359 @@
+//! What the derive finds, by type, and how it names it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    convert::Infallible,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use actix_web::web;
+use health::{Checks, HealthCheck, Probe, ProbeError};
+use sqlx::{MySqlPool, PgPool, SqlitePool};
+
+#[derive(Clone)]
+struct Mail;
+
+impl Probe for Mail {
+    const GROUP: &'static str = "service";
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        Ok(())
+    }
+}
+
+/// Can't be cloned, as many clients can't; so it stands in an `Arc`.
+struct Search;
+
+impl Probe for Search {
+    const GROUP: &'static str = "search";
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        Ok(())
+    }
+}
+
+fn names(state: &impl HealthCheck) -> Vec<String> {
+    Checks::of(state).iter().map(ToString::to_string).collect()
+}
+
+fn pg() -> PgPool {
+    PgPool::connect_lazy("postgres://localhost/x").unwrap()
+}
+
+fn mysql() -> MySqlPool {
+    MySqlPool::connect_lazy("mysql://localhost/x").unwrap()
+}
+
+fn sqlite() -> SqlitePool {
+    SqlitePool::connect_lazy("sqlite::memory:").unwrap()
+}
+
+fn client() -> redis::Client {
+    redis::Client::open("redis://127.0.0.1").unwrap()
+}
+
+type Aliased = PgPool;
+
+mod deep {
+    pub(super) use sqlx::Pool as Renamed;
+}
+
+/// The struct of README.md, with every kind of field that an application has.
+#[derive(HealthCheck)]
+#[allow(dead_code)]
+struct Plain {
+    db: PgPool,
+    mysql: MySqlPool,
+    aliased: Aliased,
+    renamed: deep::Renamed<sqlx::Sqlite>,
+    sessions: redis::Client,
+    r#type: Mail,
+    title: String,
+    secret: [u8; 32],
+    callback: Box<dyn Fn() -> u8>,
+    shared: Arc<std::sync::Mutex<Vec<String>>>,
+    client: reqwest_like::Client,
+    function: fn() -> PgPool,
+    none_of_it: Option<Vec<u8>>,
+}
+
+mod reqwest_like {
+    pub(super) struct Client;
+}
+
+#[actix_web::test]
+async fn fields_are_found_by_type_and_all_others_are_ignored() {
+    let state = Plain {
+        db: pg(),
+        mysql: mysql(),
+        aliased: pg(),
+        renamed: sqlite(),
+        sessions: client(),
+        r#type: Mail,
+        title: String::new(),
+        secret: [0; 32],
+        callback: Box::new(|| 1),
+        shared: Arc::default(),
+        client: reqwest_like::Client,
+        function: pg,
+        none_of_it: None,
+    };
+    assert_eq!(
+        names(&state),
+        ["database.db", "database.mysql", "database.aliased", "database.renamed", "cache.sessions", "service.type"]
+    );
+    let ignored = format!("{:?}", Checks::of(&state));
+    for field in ["title", "secret", "callback", "shared", "client", "function", "none_of_it"] {
+        assert!(ignored.contains(&format!("{field:?}")), "{ignored}");
+    }
+}
+
+#[derive(HealthCheck)]
+#[allow(clippy::vec_box, reason = "people write it")]
+struct Wrapped {
+    arc: Arc<PgPool>,
+    boxed: Box<PgPool>,
+    data: web::Data<PgPool>,
+    some: Option<PgPool>,
+    none: Option<PgPool>,
+    list: Vec<PgPool>,
+    by_key: HashMap<String, PgPool>,
+    ordered: BTreeMap<u16, PgPool>,
+    deep: Arc<Option<Vec<Box<PgPool>>>>,
+    not_clone: Arc<Search>,
+    lists_by_key: BTreeMap<&'static str, Vec<Arc<PgPool>>>,
+}
+
+#[actix_web::test]
+async fn wrappers_are_seen_through() {
+    let state = Wrapped {
+        arc: pg().into(),
+        boxed: pg().into(),
+        data: web::Data::new(pg()),
+        some: Some(pg()),
+        none: None,
+        list: vec![pg(), pg()],
+        by_key: HashMap::from([("primary".into(), pg()), ("replica".into(), pg())]),
+        ordered: BTreeMap::from([(1, pg()), (2, pg())]),
+        deep: Arc::new(Some(vec![Box::new(pg())])),
+        not_clone: Arc::new(Search),
+        lists_by_key: BTreeMap::from([("eu", vec![Arc::new(pg()), Arc::new(pg())])]),
+    };
+    assert_eq!(
+        names(&state),
+        [
+            "database.arc",
+            "database.boxed",
+            "database.data",
+            "database.some",
+            "database.list.0",
+            "database.list.1",
+            "database.primary",
+            "database.replica",
+            "database.1",
+            "database.2",
+            "database.deep.0",
+            "search.not_clone",
+            "database.eu.0",
+            "database.eu.1",
+        ]
+    );
+}
+
+#[derive(HealthCheck)]
+struct Inner {
+    db: PgPool,
+    by_key: BTreeMap<&'static str, PgPool>,
+}
+
+#[derive(HealthCheck)]
+struct Outer {
+    one: Inner,
+    shared: Arc<Inner>,
+    off: Option<Inner>,
+    many: Vec<Inner>,
+    keyed: BTreeMap<&'static str, Inner>,
+    boxed: Box<dyn HealthCheck>,
+    #[health(flatten)]
+    flat: Arc<Inner>,
+}
+
+fn inner() -> Inner {
+    Inner { db: pg(), by_key: BTreeMap::from([("k", pg())]) }
+}
+
+#[actix_web::test]
+async fn nested_structs_bring_their_checks_along() {
+    let state = Outer {
+        one: inner(),
+        shared: inner().into(),
+        off: None,
+        many: vec![inner()],
+        keyed: BTreeMap::from([("eu", inner())]),
+        boxed: Box::new(inner()),
+        flat: inner().into(),
+    };
+    assert_eq!(
+        names(&state),
+        [
+            "database.one.db",
+            "database.one.k",
+            "database.shared.db",
+            "database.shared.k",
+            "database.many.0.db",
+            "database.many.0.k",
+            "database.eu.db",
+            "database.eu.k",
+            "database.boxed.db",
+            "database.boxed.k",
+            "database.db",
+            "database.k",
+        ]
+    );
+}
+
+async fn ping(_: &Path) -> Result<(), Infallible> {
+    Ok(())
+}
+
+mod functions {
+    pub(super) async fn generic<T: Sync>(_: &T) -> Result<(), String> {
+        Ok(())
+    }
+
+    pub(super) async fn any_error(_: &std::sync::Arc<super::Unclonable>) -> anyhow::Result<()> {
+        anyhow::bail!("any")
+    }
+}
+
+struct Unclonable;
+
+#[derive(HealthCheck)]
+struct Attributed {
+    #[health(name = "main", group = "store", optional, timeout = "250ms", live)]
+    db: PgPool,
+    #[health(with = ping)]
+    folder: PathBuf,
+    #[health(with = functions::generic::<PgPool>, group = "database", name = "writes")]
+    pool: PgPool,
+    #[health(with = functions::any_error)]
+    any: Arc<Unclonable>,
+    #[health(skip)]
+    #[allow(dead_code)]
+    skipped: PgPool,
+    #[health(name = "shard", timeout = "2s")]
+    shards: BTreeMap<u8, PgPool>,
+    #[health(optional, group = "reports")]
+    nested: Inner,
+    #[health(name = "main")]
+    cache: redis::Client,
+    #[health(probe)]
+    must: Option<PgPool>,
+}
+
+#[actix_web::test]
+async fn attributes_override() {
+    let state = Attributed {
+        db: pg(),
+        folder: PathBuf::new(),
+        pool: pg(),
+        any: Arc::new(Unclonable),
+        skipped: pg(),
+        shards: BTreeMap::from([(1, pg())]),
+        nested: inner(),
+        cache: client(),
+        must: Some(pg()),
+    };
+    assert_eq!(
+        names(&state),
+        [
+            "store.main",
+            "service.folder",
+            "database.writes",
+            "service.any",
+            "database.shard.1",
+            "reports.nested.db",
+            "reports.nested.k",
+            "cache.main",
+            "database.must",
+        ]
+    );
+    let checks: Vec<_> = Checks::of(&state).into_iter().map(|check| format!("{check:?}")).collect();
+    let written = format!("critical: false, timeout: Some({:?}), live: true", Duration::from_millis(250));
+    assert!(checks[0].contains(&written), "{}", checks[0]);
+    assert!(checks[1].contains("critical: true, timeout: None, live: false"), "{}", checks[1]);
+    assert!(checks[4].contains("timeout: Some(2s)"), "{}", checks[4]);
+    assert!(checks[5].contains("critical: false"), "{}", checks[5]);
+}
+
+#[derive(HealthCheck)]
+struct Generic<'a, T, R: Probe + Clone, DB: sqlx::Database, const N: usize>
+where
+    T: Send,
+{
+    #[health(probe)]
+    pool: sqlx::Pool<DB>,
+    #[health(probe)]
+    shared: Option<Arc<T>>,
+    bounded: R,
+    concrete: PgPool,
+    #[allow(dead_code)]
+    marker: std::marker::PhantomData<(&'a T, [DB; N])>,
+    #[health(skip)]
+    #[allow(dead_code)]
+    skipped: Option<T>,
+}
+
+#[actix_web::test]
+async fn generic_structs_derive_too() {
+    let state: Generic<'static, Search, Mail, sqlx::MySql, 3> = Generic {
+        pool: mysql(),
+        shared: Some(Arc::new(Search)),
+        bounded: Mail,
+        concrete: pg(),
+        marker: std::marker::PhantomData,
+        skipped: None,
+    };
+    assert_eq!(names(&state), ["database.pool", "search.shared", "service.bounded", "database.concrete"]);
+}
+
+#[derive(HealthCheck)]
+struct Tuple(
+    #[health(name = "db")] PgPool,
+    #[health(skip)]
+    #[allow(dead_code)]
+    String,
+    #[health(flatten)] Inner,
+);
+
+#[actix_web::test]
+async fn tuple_structs_have_the_names_they_are_given() {
+    let state = Tuple(pg(), String::new(), Inner { db: pg(), by_key: BTreeMap::default() });
+    assert_eq!(names(&state), ["database.db", "database.db"]);
+}
+
+#[derive(HealthCheck)]
+#[health(strict, crate = ::health)]
+struct Strict {
+    db: PgPool,
+    #[health(skip)]
+    #[allow(dead_code)]
+    title: String,
+    #[health(with = ping)]
+    folder: PathBuf,
+}
+
+#[actix_web::test]
+async fn a_strict_struct_says_what_is_left_out() {
+    assert_eq!(
+        names(&Strict { db: pg(), title: String::new(), folder: PathBuf::new() }),
+        ["database.db", "service.folder"]
+    );
+}
+
+#[test]
+fn what_must_not_compile_does_not_and_says_why() {
+    trybuild::TestCases::new().compile_fail("ui/*.rs");
+}

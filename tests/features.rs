@@ -1,0 +1,125 @@
+//! Without the features: the crate builds and serves custom checks, and a pool that it can't probe does not compile.
+//!
+//! Each is a project of its own, for the features of one build are the same for all that is in it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// A project that depends on `health` without its default features.
+struct Project(tempfile::TempDir);
+
+impl Project {
+    fn new(features: &str, dependencies: &str, main: &str) -> Self {
+        let workspace = workspace();
+        let folder = tempfile::tempdir().unwrap();
+        let health = workspace.join("health").display().to_string();
+        let manifest = format!(
+            "[package]\nname = \"project\"\nedition = \"2024\"\n[workspace]\n[dependencies]\n\
+             health = {{ path = {health:?}, default-features = false, features = [{features}] }}\n{dependencies}\n"
+        );
+        fs::create_dir(folder.path().join("src")).unwrap();
+        fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
+        fs::write(folder.path().join("src/main.rs"), main).unwrap();
+        // The same versions as in the workspace.
+        fs::copy(workspace.join("Cargo.lock"), folder.path().join("Cargo.lock")).unwrap();
+        Self(folder)
+    }
+
+    fn cargo(&self, command: &str) -> Output {
+        Command::new(env!("CARGO"))
+            .args([command, "--quiet"])
+            .current_dir(self.0.path())
+            // One folder for all of them, kept from run to run.
+            .env("CARGO_TARGET_DIR", workspace().join("target/features"))
+            .output()
+            .unwrap()
+    }
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+const ACTIX: &str = "actix-web = { version = \"4\", default-features = false, features = [\"macros\"] }";
+const SQLX: &str =
+    "sqlx = { version = \"0.9\", default-features = false, features = [\"postgres\", \"runtime-tokio\"] }";
+const REDIS: &str =
+    "redis = { version = \"1\", default-features = false, features = [\"connection-manager\", \"tokio-comp\"] }";
+
+/// The struct of README.md.
+const STATE: &str = "
+    #[derive(health::HealthCheck)]
+    struct AppState {
+        db: sqlx::PgPool,
+        sessions: redis::aio::ConnectionManager,
+        title: String,
+    }
+    fn main() {
+        let _ = health::scope();
+    }";
+
+#[test]
+fn the_state_of_the_readme_compiles_with_both_features_and_without_one_says_what_to_do() {
+    let dependencies = format!("{SQLX}\n{REDIS}");
+    let compiles = Project::new("\"sqlx\", \"redis\"", &dependencies, STATE).cargo("check");
+    assert!(compiles.status.success(), "{}", String::from_utf8_lossy(&compiles.stderr));
+
+    let refused = |features: &str| {
+        let output = Project::new(features, &dependencies, STATE).cargo("check");
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let pool = "looks like a database pool, but `health` can't probe it";
+    let redis = "looks like a connection to redis, but `health` can't probe it";
+    let error = refused("\"redis\"");
+    assert!(
+        error.contains(pool) && error.contains("the feature `sqlx` of `health`") && !error.contains(redis),
+        "{error}"
+    );
+    assert!(error.contains("db: sqlx::PgPool"), "{error}");
+    let error = refused("\"sqlx\"");
+    assert!(
+        error.contains(redis) && error.contains("the feature `redis` of `health`") && !error.contains(pool),
+        "{error}"
+    );
+    let error = refused("");
+    assert!(error.contains(pool) && error.contains(redis), "{error}");
+}
+
+#[test]
+fn without_features_custom_checks_are_served() {
+    let main = r#"
+        use actix_web::{App, test};
+        #[actix_web::main]
+        async fn main() {
+            let check = health::Check::new("queue", "orders", || async { Ok::<_, String>(()) });
+            let app = test::init_service(App::new().service(health::scope().check(check))).await;
+            let request = test::TestRequest::get().uri("/health").peer_addr("127.0.0.1:1".parse().unwrap());
+            let body = test::call_and_read_body(&app, request.to_request()).await;
+            println!("{}", String::from_utf8_lossy(&body));
+        }"#;
+    let output = Project::new("", ACTIX, main).cargo("run");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap().trim(),
+        r#"{"status":"UP","checks":{"queue":{"orders":"UP"}}}"#
+    );
+}
+
+#[test]
+fn the_default_features_bring_no_driver_no_tls_and_no_macro_along() {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--package", "health", "--edges", "normal,build", "--prefix", "none", "--format", "{p} {f}"])
+        .current_dir(workspace())
+        .output()
+        .unwrap();
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    assert!(tree.contains("sqlx-core") && tree.contains("redis"), "{tree}");
+    let unwanted = ["sqlx-postgres", "sqlx-mysql", "sqlx-sqlite", "sqlx-macros", "rustls", "native-tls", "openssl"];
+    for line in tree.lines() {
+        assert!(!unwanted.iter().any(|unwanted| line.starts_with(unwanted)), "{line}");
+    }
+}

@@ -1,0 +1,311 @@
+//! The scope over real HTTP: paths, methods, headers, states, registries, and that workers share what they should.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actix_web::{App, http::StatusCode, test, web};
+use health::{Check, Class, HealthCheck, Probe, ProbeError, Registry};
+
+use crate::common::{http, logs, rig::Rig};
+
+/// A resource that counts how often it is asked.
+#[derive(Clone, Default)]
+struct Counted {
+    asked: Arc<AtomicUsize>,
+    broken: bool,
+}
+
+impl Counted {
+    fn broken() -> Self {
+        Self { broken: true, ..Self::default() }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+impl Probe for Counted {
+    const GROUP: &'static str = "service";
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.broken {
+            return Err(ProbeError::new(Class::Failed, "it is broken"));
+        }
+        Ok(())
+    }
+}
+
+#[derive(HealthCheck)]
+struct State {
+    mail: Counted,
+    #[health(optional)]
+    search: Counted,
+}
+
+#[derive(HealthCheck)]
+struct OtherState {
+    other: Counted,
+}
+
+fn ok(group: &str, name: &str) -> Check {
+    Check::new(group, name, || async { Ok::<_, String>(()) })
+}
+
+/// Ages of hours: whatever runs is counted once.
+fn scope() -> health::Scope {
+    health::scope().max_age(Duration::from_hours(1))
+}
+
+#[actix_web::test]
+async fn groups_and_single_checks_have_paths_of_their_own() {
+    let state = web::Data::new(State { mail: Counted::default(), search: Counted::broken() });
+    let rig = Rig::start(1, move |app| {
+        app.app_data(state.clone()).service(scope().check(ok("queue", "a b ü")));
+    });
+    let all = r#"{"status":"DEGRADED","errors":{"service":{"search":"it is broken"}},"checks":{"service":{"mail":"UP","search":"DOWN"},"queue":{"a b ü":"UP"}}}"#;
+    for (path, status, body) in [
+        ("/health", 200, all),
+        ("/health/", 200, all),
+        ("/health?any=query", 200, all),
+        ("/health/service/mail", 200, r#"{"status":"UP","checks":{"service":{"mail":"UP"}}}"#),
+        ("/health/service/mail/", 200, r#"{"status":"UP","checks":{"service":{"mail":"UP"}}}"#),
+        ("/health/queue", 200, r#"{"status":"UP","checks":{"queue":{"a b ü":"UP"}}}"#),
+        ("/health/queue/a%20b%20%C3%BC", 200, r#"{"status":"UP","checks":{"queue":{"a b ü":"UP"}}}"#),
+        ("/health/nothing", 404, ""),
+        ("/health/service/nothing", 404, ""),
+        ("/health/mail", 404, ""),
+        ("/health/service/mail/more", 404, ""),
+        ("/healthy", 404, ""),
+    ] {
+        let answer = rig.get(path).await;
+        assert_eq!((answer.status, &*answer.body), (status, body), "{path}");
+    }
+}
+
+#[actix_web::test]
+async fn head_is_get_without_the_body_and_other_methods_are_not_allowed() {
+    for broken in [false, true] {
+        let state = web::Data::new(OtherState { other: Counted { broken, ..Counted::default() } });
+        let rig = Rig::start(1, move |app| {
+            app.app_data(state.clone()).service(scope());
+        });
+        for path in ["/health", "/health/service/other/", "/health/nothing"] {
+            let get = http::request(rig.address, "GET", path).await;
+            let head = http::request(rig.address, "HEAD", path).await;
+            let without_date =
+                |head: &str| head.lines().filter(|line| !line.starts_with("date:")).collect::<Vec<_>>().join("\n");
+            assert_eq!(without_date(&get.head), without_date(&head.head), "{path}");
+            assert_eq!(head.body, "");
+            assert_eq!(get.header("cache-control"), Some("no-store"));
+        }
+        assert_eq!(rig.health().await.header("content-type"), Some("application/json"));
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
+            let answer = http::request(rig.address, method, "/health").await;
+            assert_eq!(
+                (answer.status, answer.header("allow"), &*answer.body),
+                (405, Some("GET, HEAD"), ""),
+                "{method}"
+            );
+            assert_eq!(answer.header("cache-control"), Some("no-store"));
+        }
+    }
+}
+
+#[actix_web::test]
+async fn three_workers_and_any_number_of_callers_share_one_run() {
+    let state = web::Data::new(State { mail: Counted::default(), search: Counted::default() });
+    let own = Counted::default();
+    let check = Check::probe("own", own.clone());
+    let shared = state.clone();
+    let rig = Rig::start(3, move |app| {
+        app.app_data(shared.clone()).service(scope().check(check.clone()));
+    });
+    // Each connection goes to the next worker.
+    for _ in 0..12 {
+        assert_eq!(rig.health().await.status, 200);
+    }
+    assert_eq!((state.mail.asked(), state.search.asked(), own.asked()), (1, 1, 1));
+    let found = logs::lines().iter().filter(|line| line.contains("health scope at /health probes:")).count();
+    assert_eq!(found, 1, "{:#?}", logs::lines());
+}
+
+#[actix_web::test]
+async fn a_check_that_each_worker_makes_anew_is_warned_of() {
+    let rig = Rig::start(2, |app| {
+        app.service(scope().check(ok("queue", "made inside")));
+    });
+    for _ in 0..4 {
+        assert_eq!(rig.health().await.status, 200);
+    }
+    let warned = logs::lines().iter().any(|line| {
+        line.contains("WARN") && line.contains("queue.made inside") && line.contains("made anew for each worker")
+    });
+    assert!(warned, "{:#?}", logs::lines());
+}
+
+#[actix_web::test]
+async fn two_applications_with_different_states_do_not_mix() {
+    let [up, down] = [Counted::default(), Counted::broken()].map(|other| {
+        let state = web::Data::new(OtherState { other });
+        Rig::start(2, move |app| {
+            app.app_data(state.clone()).service(scope());
+        })
+    });
+    for _ in 0..4 {
+        assert_eq!(up.health().await.status, 200);
+        assert_eq!(down.health().await.status, 503);
+    }
+}
+
+#[actix_web::test]
+async fn an_application_that_is_gone_does_not_answer_for_a_new_one() {
+    for broken in [false, true, false, true] {
+        let state = web::Data::new(OtherState { other: Counted { broken, ..Counted::default() } });
+        let app = test::init_service(App::new().app_data(state).service(scope())).await;
+        let request = test::TestRequest::get().uri("/health").peer_addr("127.0.0.1:1".parse().unwrap()).to_request();
+        let expected = if broken { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+        assert_eq!(test::call_service(&app, request).await.status(), expected);
+    }
+}
+
+#[actix_web::test]
+async fn two_states_of_one_application_are_both_checked() {
+    let first = web::Data::new(State { mail: Counted::default(), search: Counted::default() });
+    let second = web::Data::new(OtherState { other: Counted::broken() });
+    let rig = Rig::start(1, move |app| {
+        // Given and found: it is one state all the same.
+        app.app_data(first.clone()).app_data(second.clone()).service(scope().state(&second));
+    });
+    let answer = rig.health().await;
+    let checks = serde_json::json!({"service": {"mail": "UP", "search": "UP", "other": "DOWN"}});
+    assert_eq!((answer.status, &answer.json()["checks"]), (503, &checks));
+}
+
+#[actix_web::test]
+async fn a_state_that_is_nowhere_is_down_and_says_which_step_is_missing() {
+    let rig = Rig::start(1, |app| {
+        app.service(scope());
+    });
+    let answer = rig.health().await;
+    assert_eq!(answer.status, 503);
+    let told = answer.json()["errors"]["health"]["state"].as_str().unwrap().to_owned();
+    assert!(told.contains(".app_data(web::Data::new(state))") && told.contains(".state(&data)"), "{told}");
+    assert!(
+        logs::lines().iter().any(|line| line.contains("ERROR") && line.contains("scope::OtherState")),
+        "{:#?}",
+        logs::lines()
+    );
+}
+
+#[actix_web::test]
+async fn checks_of_the_process_and_of_registries_come_and_go_while_serving() {
+    let plugins = Registry::new();
+    let registry = plugins.clone();
+    let rig = Rig::start(2, move |app| {
+        app.service(scope().check(ok("a", "own")).registry(&registry));
+    });
+    let checks = async || rig.health().await.json()["checks"].clone();
+    assert_eq!(checks().await, serde_json::json!({"a": {"own": "UP"}}));
+
+    plugins.register(ok("plugin", "search")).unwrap();
+    std::thread::spawn(|| health::register(ok("process", "wide"))).join().unwrap().unwrap();
+    let all = serde_json::json!({"a": {"own": "UP"}, "plugin": {"search": "UP"}, "process": {"wide": "UP"}});
+    assert_eq!(checks().await, all);
+    let other = Rig::start(1, |app| {
+        app.service(scope().path("other").check(ok("b", "own")));
+    });
+    let others = other.get("/other").await.json()["checks"].clone();
+    assert_eq!(others, serde_json::json!({"b": {"own": "UP"}, "process": {"wide": "UP"}}));
+
+    assert!(plugins.unregister("plugin", "search") && health::unregister("process", "wide"));
+    assert_eq!(checks().await, serde_json::json!({"a": {"own": "UP"}}));
+    assert_eq!(rig.get("/health/plugin").await.status, 404);
+}
+
+#[derive(HealthCheck)]
+struct Clashing {
+    primary: BTreeMap<String, Counted>,
+    replica: BTreeMap<&'static str, Counted>,
+}
+
+#[actix_web::test]
+async fn a_name_met_twice_at_run_time_is_down_and_says_which() {
+    let state = web::Data::new(Clashing {
+        primary: BTreeMap::from([("eu".to_owned(), Counted::default()), ("us/1".to_owned(), Counted::default())]),
+        replica: BTreeMap::from([("eu", Counted::default()), ("asia", Counted::default())]),
+    });
+    let rig = Rig::start(1, move |app| {
+        app.app_data(state.clone()).service(scope());
+    });
+    let answer = rig.health().await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["checks"]["service"], serde_json::json!({"eu": "DOWN", "us/1": "DOWN", "asia": "UP"}));
+    let told = &answer.json()["errors"]["service"];
+    assert!(told["eu"].as_str().unwrap().starts_with("two checks are named service.eu"), "{told}");
+    assert!(told["us/1"].as_str().unwrap().contains("one segment of a path"), "{told}");
+}
+
+#[actix_web::test]
+async fn a_scope_can_stand_inside_another_and_at_any_path() {
+    let state = web::Data::new(OtherState { other: Counted::default() });
+    let rig = Rig::start(1, move |app| {
+        app.service(web::scope("/api").app_data(state.clone()).service(scope()))
+            .service(scope().path("/internal/status/").state(&state));
+    });
+    for path in ["/api/health", "/api/health/service/other", "/internal/status", "/internal/status/service/"] {
+        assert_eq!(rig.get(path).await.status, 200, "{path}");
+    }
+    assert_eq!(rig.get("/health").await.status, 404);
+}
+
+#[actix_web::test]
+async fn four_things_that_hang_are_waited_for_at_once() {
+    let hung = ["a", "b", "c", "d"].map(|name| Check::new("service", name, std::future::pending::<Result<(), String>>));
+    let rig = Rig::start(1, move |app| {
+        app.service(hung.iter().cloned().fold(scope(), health::Scope::check));
+    });
+    let answer = rig.health().await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
+}
+
+#[actix_web::test]
+async fn a_panic_is_down_and_its_text_is_for_the_log_alone() {
+    let panicking = Check::new("service", "a", || async {
+        if true { panic!("canary-5ecret payload") } else { Ok::<_, String>(()) }
+    });
+    let rig = Rig::start(1, move |app| {
+        app.service(scope().check(panicking.clone()).check(ok("service", "b")));
+    });
+    let answer = rig.health().await;
+    let body = r#"{"status":"DOWN","errors":{"service":{"a":"the check panicked"}},"checks":{"service":{"a":"DOWN","b":"UP"}}}"#;
+    assert_eq!((answer.status, &*answer.body), (503, body));
+    crate::common::eventually("the payload is logged", || async {
+        logs::lines().iter().any(|line| line.contains("canary-5ecret payload"))
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn a_state_that_cannot_be_shared_between_threads_is_probed_all_the_same() {
+    #[derive(HealthCheck)]
+    struct PerWorker {
+        mail: Counted,
+        requests: std::cell::Cell<u32>,
+    }
+    let mail = Counted::default();
+    let rig = Rig::start(2, move |app| {
+        app.app_data(web::Data::new(PerWorker { mail: mail.clone(), requests: std::cell::Cell::new(0) }))
+            .service(scope());
+    });
+    let answer = rig.health().await;
+    assert_eq!((answer.status, &*answer.body), (200, r#"{"status":"UP","checks":{"service":{"mail":"UP"}}}"#));
+}

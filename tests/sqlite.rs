@@ -1,0 +1,128 @@
+//! SQLite, whose server is a file: one that is gone, or no database, is down, though open connections still read it.
+
+use std::{fs, path::Path};
+
+use actix_web::web;
+use health::HealthCheck;
+use sqlx::{
+    AnyPool, SqlitePool,
+    any::install_default_drivers,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode},
+};
+use tempfile::TempDir;
+
+use crate::common::{
+    answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
+    rig::Rig,
+};
+
+#[derive(HealthCheck)]
+struct State {
+    db: SqlitePool,
+}
+
+fn serve(db: SqlitePool) -> Rig {
+    let state = web::Data::new(State { db });
+    Rig::start(1, move |app| {
+        app.app_data(state.clone()).service(health::scope().max_age(MAX_AGE));
+    })
+}
+
+/// A database with a table in it.
+async fn database(file: &Path, mode: SqliteJournalMode) -> SqlitePool {
+    let options = SqliteConnectOptions::new().filename(file).create_if_missing(true).journal_mode(mode);
+    let pool = SqlitePool::connect_with(options).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE notes (text TEXT); INSERT INTO notes VALUES ('one'); PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute(&pool)
+        .await
+        .unwrap();
+    pool
+}
+
+const MODES: [SqliteJournalMode; 2] = [SqliteJournalMode::Delete, SqliteJournalMode::Wal];
+
+fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("canarybase").tempdir().unwrap()
+}
+
+#[actix_web::test]
+async fn a_file_that_is_removed_is_down_and_not_made_anew() {
+    for mode in MODES {
+        let folder = folder();
+        let file = folder.path().join("notes.db");
+        let rig = serve(database(&file, mode).await);
+        up(&rig, "database", "db").await;
+
+        fs::remove_file(&file).unwrap();
+        tokio::time::sleep(MAX_AGE).await;
+        let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
+        assert_secret(&answer, &["No such file"]).await;
+        assert!(!file.exists());
+    }
+}
+
+#[actix_web::test]
+async fn a_file_that_is_overwritten_is_down() {
+    for mode in MODES {
+        let folder = folder();
+        let file = folder.path().join("notes.db");
+        let rig = serve(database(&file, mode).await);
+        up(&rig, "database", "db").await;
+
+        fs::write(&file, "this is no database, however long it is".repeat(1000)).unwrap();
+        tokio::time::sleep(MAX_AGE).await;
+        let answer = down(&rig, "database", "db", "sqlite did not answer as expected").await;
+        assert_secret(&answer, &["not a database"]).await;
+    }
+}
+
+#[actix_web::test]
+async fn a_file_that_never_was_is_down_until_it_is() {
+    let folder = folder();
+    let file = folder.path().join("notes.db");
+    let rig = serve(SqlitePool::connect_lazy(&format!("sqlite://{}", file.display())).unwrap());
+    let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
+    assert_secret(&answer, &["unable to open database file"]).await;
+    database(&file, SqliteJournalMode::Delete).await;
+    back_up(&rig, "database", "db").await;
+}
+
+#[actix_web::test]
+async fn an_exhausted_pool_is_degraded() {
+    let folder = folder();
+    let pool = database(&folder.path().join("notes.db"), SqliteJournalMode::Wal).await;
+    let rig = serve(pool.clone());
+    let mut held = Vec::new();
+    for _ in 0..pool.options().get_max_connections() {
+        held.push(pool.acquire().await.unwrap());
+    }
+    degraded(&rig, "database", "db", "all 10 connections are in use").await;
+    drop(held);
+    back_up(&rig, "database", "db").await;
+}
+
+#[derive(HealthCheck)]
+struct Any {
+    db: AnyPool,
+}
+
+#[actix_web::test]
+async fn what_works_is_up_in_memory_on_odd_paths_and_behind_any() {
+    install_default_drivers();
+    let folder = folder();
+    let odd = folder.path().join("a 'b\" #100% ü?.db");
+    up(&serve(database(&odd, SqliteJournalMode::Wal).await), "database", "db").await;
+    up(&serve(SqlitePool::connect_lazy("sqlite::memory:").unwrap()), "database", "db").await;
+
+    let file = folder.path().join("any db.sqlite");
+    drop(database(&file, SqliteJournalMode::Delete).await);
+    let url = format!("sqlite://{}", file.display().to_string().replace(' ', "%20"));
+    let state = web::Data::new(Any { db: AnyPool::connect_lazy(&url).unwrap() });
+    let rig = Rig::start(1, move |app| {
+        app.app_data(state.clone()).service(health::scope().max_age(MAX_AGE));
+    });
+    up(&rig, "database", "db").await;
+    fs::remove_file(&file).unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    down(&rig, "database", "db", "unable to connect to sqlite").await;
+}

@@ -1,0 +1,16 @@
+use health::HealthCheck;
+use sqlx::PgPool;
+
+#[derive(HealthCheck)]
+struct State {
+    #[health(name = "")]
+    a: PgPool,
+    #[health(name = "a/b")]
+    b: PgPool,
+    #[health(group = "ready")]
+    c: PgPool,
+    #[health(group = "..")]
+    d: PgPool,
+}
+
+fn main() {}

@@ -1,0 +1,9 @@
+use health::HealthCheck;
+
+#[derive(HealthCheck)]
+struct State {
+    title: String,
+    numbers: Option<Vec<u8>>,
+}
+
+fn main() {}

@@ -1,0 +1,6 @@
+use health::HealthCheck;
+
+#[derive(HealthCheck)]
+struct State(sqlx::PgPool, String);
+
+fn main() {}
