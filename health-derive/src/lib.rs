@@ -45,15 +45,34 @@ use syn::{DeriveInput, parse_macro_input};
 ///
 /// # Examples
 ///
-/// ```ignore
+/// ```
+/// use std::{collections::HashMap, path::{Path, PathBuf}};
+///
+/// use health::{HealthCheck, Probe, ProbeError};
+///
+/// #[derive(Clone)]
+/// struct Mailer;
+///
+/// impl Probe for Mailer {
+///     const GROUP: &'static str = "service";
+///
+///     async fn probe(&self) -> Result<(), ProbeError> {
+///         Ok(())
+///     }
+/// }
+///
+/// async fn exists(folder: &Path) -> std::io::Result<()> {
+///     folder.metadata().map(drop)
+/// }
+///
 /// #[derive(HealthCheck)]
 /// struct AppState {
-///     db: sqlx::PgPool,
+///     mailer: Mailer,                        // service.mailer
 ///     #[health(optional, timeout = "250ms")]
-///     sessions: redis::aio::ConnectionManager,
-///     #[health(with = mail_server_answers)]
-///     mailer: Mailer,
-///     title: String,
+///     newsletters: HashMap<String, Mailer>,  // one a key, e.g. service.monday
+///     #[health(with = exists, group = "system")]
+///     uploads: PathBuf,                      // system.uploads
+///     title: String,                         // ignored
 /// }
 /// ```
 #[proc_macro_derive(HealthCheck, attributes(health))]

@@ -44,8 +44,16 @@ impl Class {
         }
     }
 
-    /// The public sentence for a resource that may be named, as in `postgres at 127.0.0.1:5432`.
-    pub(crate) fn sentence(self, resource: &str) -> String {
+    /// The public sentence of this class for a resource, by a name that everybody may see: what it is, and at most its
+    /// `host:port`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use health::Class;
+    /// assert_eq!(Class::TimedOut.sentence("kafka at 10.0.0.7:9092"), "no answer from kafka at 10.0.0.7:9092");
+    /// ```
+    pub fn sentence(self, resource: &str) -> String {
         match self {
             Self::Unreachable => format!("unable to connect to {resource}"),
             Self::Rejected => format!("{resource} refused access"),
@@ -164,8 +172,10 @@ impl ProbeError {
         self
     }
 
-    /// A password that the driver's text might repeat; it is struck out of the log line.
-    pub(crate) fn with_secret(mut self, secret: Option<String>) -> Self {
+    /// A password that the driver's text might repeat: it is struck out of the log line. Passwords in URLs and after
+    /// `password=` are struck out without that.
+    #[must_use]
+    pub fn with_secret(mut self, secret: Option<String>) -> Self {
         self.0.secret = secret.filter(|secret| !secret.is_empty());
         self
     }

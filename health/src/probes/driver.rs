@@ -30,25 +30,11 @@ pub(super) async fn answer_or_reason<T, E>(
 /// That form is no promise of the driver's: where it is not as expected, nothing is found, and a sentence names no address.
 /// The tests against real servers look for the addresses. It may hold a password, and is never shown or logged.
 #[derive(Default)]
-pub(super) struct Described(String);
+pub(super) struct Described(pub(super) String);
 
 impl Described {
     pub(super) fn by_debug(options: &impl fmt::Debug) -> Self {
         Self(format!("{options:?}"))
-    }
-
-    /// As a driver with those fields prints itself.
-    pub(super) fn server(host: &str, port: u16, password: Option<&str>) -> Self {
-        Self(format!("host: {host:?}, port: {port}, password: {password:?}"))
-    }
-
-    /// As a driver with those fields prints itself.
-    pub(super) fn file(name: &str, in_memory: bool) -> Self {
-        Self(format!("filename: {name:?}, in_memory: {in_memory}, vfs: None"))
-    }
-
-    pub(super) fn has(&self, field: &str) -> bool {
-        self.0.contains(field)
     }
 
     /// The first quoted text after a field's name.
@@ -102,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_described_server_has_an_address_and_a_password() {
-        let described = Described::server("::1", 5432, Some("a\"b\\c"));
+        let described = Described(format!("host: {:?}, port: 5432, password: {:?}", "::1", Some("a\"b\\c")));
         assert_eq!(described.address("host: ", "port: ").unwrap().to_string(), "[::1]:5432");
         assert_eq!(described.text("password: Some(").unwrap(), "a\"b\\c");
         assert!(Described::default().address("host: ", "port: ").is_none());

@@ -183,7 +183,7 @@ where
         return Ok(());
     }
     let described = described(pool);
-    if !described.has("in_memory: false") || !described.has("vfs: None") {
+    if !described.0.contains("in_memory: false") || !described.0.contains("vfs: None") {
         return Ok(());
     }
     let Some(file) = described.text("filename: ").map(PathBuf::from) else { return Ok(()) };
@@ -254,7 +254,7 @@ impl Kind {
 }
 
 /// Where a pool connects to. `ConnectOptions::to_url_lossy` would be the public way, but it panics on hosts and user names
-/// that are no part of a URL. Those of `Any` are the URL that they were made of.
+/// that are no part of a URL. Those of `Any` are the URL that they were made of, and are described as its drivers' are.
 fn described<DB: Database>(pool: &Pool<DB>) -> Described {
     let options = pool.connect_options();
     if DB::NAME != "Any" {
@@ -268,7 +268,9 @@ fn described<DB: Database>(pool: &Pool<DB>) -> Described {
         Kind::Other => return Described::default(),
     };
     url.host_str().map_or_else(Described::default, |host| {
-        Described::server(host, url.port().unwrap_or(default_port), url.password())
+        let port = url.port().unwrap_or(default_port);
+        let password = url.password().map(|password| percent_decode_str(password).decode_utf8_lossy());
+        Described(format!("host: {host:?}, port: {port}, password: {password:?}"))
     })
 }
 
@@ -278,14 +280,15 @@ fn described_file(url: &str) -> Described {
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let (file, query) = rest.split_once('?').unwrap_or((rest, ""));
     let file = percent_decode_str(file).decode_utf8_lossy();
-    Described::file(&file, file == ":memory:" || query.split('&').any(|pair| pair == "mode=memory"))
+    let in_memory = file == ":memory:" || query.split('&').any(|pair| pair == "mode=memory");
+    Described(format!("filename: {file:?}, in_memory: {in_memory}, vfs: None"))
 }
 
 fn public_name<DB: Database>(pool: &Pool<DB>, described: &Described) -> String {
     let word = Kind::of(pool).word();
     // A socket has a path, which may tell more than an address.
     match described.address("host: ", "port: ") {
-        Some(address) if !described.has("socket: Some(") => format!("{word} at {address}"),
+        Some(address) if !described.0.contains("socket: Some(") => format!("{word} at {address}"),
         _ => word.to_owned(),
     }
 }
