@@ -163,5 +163,5 @@ async fn two_checks_of_one_name_keep_the_server_from_starting() {
 #[actix_web::test]
 async fn a_deadline_of_nothing_keeps_the_server_from_starting() {
     let error = start_error(|| health::scope().deadline(std::time::Duration::ZERO)).await;
-    assert!(error.contains("the deadline is zero"), "{error}");
+    assert!(error.contains("`deadline` is zero"), "{error}");
 }

@@ -12,5 +12,6 @@ mod databases;
 mod derive;
 mod examples;
 mod features;
+mod lifecycle;
 mod scope;
 mod sqlite;

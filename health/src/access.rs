@@ -6,10 +6,11 @@ use std::{
     error::Error,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use tokio::time::Instant;
 
 /// The environment variable that holds the default list.
 pub(crate) const VARIABLE: &str = "HEALTHCHECK_IPS";

@@ -5,6 +5,7 @@ use std::{error::Error, fmt, future::Future, pin::Pin, sync::Arc, time::Duration
 use crate::{
     error::{BoxError, ProbeError},
     probe::{self, Ask, Probe},
+    report::Sample,
     runs::Runs,
 };
 
@@ -142,6 +143,11 @@ impl Check {
     /// The second part of the check's name.
     pub fn name(&self) -> &str {
         &self.core.name
+    }
+
+    /// The check's latest results, 60 at most, the oldest first: for a page that draws them.
+    pub fn history(&self) -> Vec<Sample> {
+        self.core.history()
     }
 
     pub(crate) fn renamed(self, name: String) -> Self {

@@ -5,28 +5,47 @@
 use std::{
     any::TypeId,
     collections::{HashMap, HashSet},
-    sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
+    fmt,
+    hash::{BuildHasher as _, RandomState},
+    sync::{
+        Arc, LazyLock, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
 
 use tokio::{
     runtime::{self, Handle},
-    time::Instant,
+    task::AbortHandle,
+    time::{Instant, sleep},
 };
 
 use crate::{
+    change,
     check::Check,
     registry::Registry,
-    report::{Entry, Report, Status},
-    runs::Outcome,
+    report::{Entry, Outcome, Report, Status},
 };
 
-/// How long rounds wait, and how long their results keep.
+/// How long rounds wait, how long their results keep, and whether they are run without being asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Settings {
     pub(crate) deadline: Duration,
     pub(crate) max_age: Duration,
+    pub(crate) refresh: Option<Duration>,
+}
+
+impl Settings {
+    /// How old a result may be that is made in the background: three times as old as the next one should be.
+    fn stale(&self, refresh: Duration) -> Duration {
+        refresh * 3 + self.deadline
+    }
+
+    /// How long what was rendered of a result may be served again.
+    fn keeps(&self) -> Duration {
+        self.refresh.map_or(self.max_age, |refresh| self.stale(refresh))
+    }
 }
 
 /// Where checks come from.
@@ -50,9 +69,13 @@ pub(crate) enum Slot {
 }
 
 /// What a request asks for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Selection<'a> {
     All,
+    /// The checks that count for liveness.
+    Live,
+    /// The checks that are not optional.
+    Critical,
     Group(&'a str),
     Check(&'a str, &'a str),
 }
@@ -67,6 +90,14 @@ struct Merged {
 ///
 /// Only scopes hold one strongly, beside the states whose addresses are part of its key: see [`shared`].
 pub(crate) struct Engine {
+    rounds: Arc<Rounds>,
+    /// Every critical check has been up once; then for good.
+    started: AtomicBool,
+    refresher: Option<AbortHandle>,
+}
+
+/// What the engine and its refresher share.
+struct Rounds {
     sources: Sources,
     settings: Settings,
     home: Handle,
@@ -75,41 +106,92 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(sources: Sources, settings: Settings, home: Handle) -> Self {
-        Self { sources, settings, home, merged: Mutex::new(None) }
+        let rounds = Arc::new(Rounds { sources, settings, home, merged: Mutex::new(None) });
+        let refresher = settings.refresh.map(|refresh| {
+            let refreshed = Arc::clone(&rounds).refresh(refresh);
+            rounds.home.spawn(refreshed).abort_handle()
+        });
+        Self { rounds, started: AtomicBool::new(false), refresher }
     }
 
-    /// One round: runs what is due of the selection, and reports by the deadline. `None` if the selection is empty.
-    pub(crate) async fn report(&self, selection: Selection<'_>) -> Option<Report> {
-        let deadline = Instant::now() + self.settings.deadline;
-        let slots = self.slots();
+    /// Reports on a selection by the deadline; without `refresh`, what is due of it is run first. `None` if there is nothing
+    /// of that name. With the report comes until when it keeps, if it does, and the count of changes as of which it does.
+    pub(crate) async fn report(
+        &self,
+        selection: Selection<'_>,
+        details: bool,
+    ) -> Option<(Report, Option<Instant>, u64)> {
+        let settings = self.rounds.settings;
+        let deadline = Instant::now() + settings.deadline;
+        let slots = self.rounds.slots();
         let selected: Vec<_> = slots.iter().filter(|slot| selection.takes(slot)).collect();
-        if selected.is_empty() {
+        if selected.is_empty() && matches!(selection, Selection::Group(_) | Selection::Check(..)) {
             return None;
         }
         let checks = || selected.iter().filter_map(|slot| slot.check());
-        for check in checks() {
-            check.core().run_if_due(self.settings.max_age, self.settings.deadline, &self.home);
+        match settings.refresh {
+            None => {
+                self.rounds.run_due(checks(), settings.max_age);
+                for check in checks() {
+                    check.core().settled(deadline).await;
+                }
+            }
+            Some(_) => {
+                for check in checks() {
+                    check.core().first_result(deadline).await;
+                }
+            }
         }
-        for check in checks() {
-            check.core().settled(deadline).await;
-        }
-        Some(Report { entries: selected.into_iter().map(|slot| self.entry(slot)).collect() })
+        let changes = change::count();
+        let until = checks().try_fold(Instant::now() + settings.keeps(), |until, check| {
+            check.core().keeps_until(settings.keeps()).map(|other| until.min(other))
+        });
+        let entries = selected.iter().map(|slot| slot.entry(&settings, details)).collect();
+        Some((Report::of(entries), until, changes))
     }
 
-    fn entry(&self, slot: &Slot) -> Entry {
-        match slot {
-            Slot::Check(check) => Entry {
-                group: Arc::clone(&check.core().group),
-                name: Arc::clone(&check.core().name),
-                critical: check.core().options.critical,
-                outcome: check.core().outcome(self.settings.deadline),
-            },
-            Slot::Fault { group, name, sentence } => Entry {
-                group: Arc::clone(group),
-                name: Arc::clone(name),
-                critical: true,
-                outcome: Outcome { status: Status::Down, error: Some(Arc::clone(sentence)) },
-            },
+    /// The critical checks that have not been up yet; none once there were none.
+    pub(crate) fn not_started(&self) -> Vec<String> {
+        if self.started.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let waits = |slot: &Slot| match slot {
+            Slot::Check(check) => check.core().options.critical && !check.core().ever_up(),
+            Slot::Fault { .. } => true,
+        };
+        let slots = self.rounds.slots();
+        let waited_for: Vec<_> = slots.iter().filter(|slot| waits(slot)).map(Slot::to_string).collect();
+        if waited_for.is_empty() {
+            self.started.store(true, Ordering::Release);
+        }
+        waited_for
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(refresher) = &self.refresher {
+            refresher.abort();
+        }
+    }
+}
+
+impl Rounds {
+    fn run_due<'a>(&self, checks: impl Iterator<Item = &'a Check>, max_age: Duration) {
+        for check in checks {
+            check.core().run_if_due(max_age, self.settings.deadline, &self.home);
+        }
+    }
+
+    /// Runs all checks, again and again, a tenth of the time sooner or later: so the replicas of a service, which all start
+    /// at once, don't ask at once for ever.
+    async fn refresh(self: Arc<Self>, every: Duration) {
+        let random = RandomState::new();
+        for round in 0_u64.. {
+            let slots = self.slots();
+            self.run_due(slots.iter().filter_map(Slot::check), Duration::ZERO);
+            drop(slots);
+            sleep(jittered(every, random.hash_one(round))).await;
         }
     }
 
@@ -132,8 +214,8 @@ impl Engine {
         let registered = self.sources.registries.iter().flat_map(Registry::checks).map(Slot::Check);
         let slots = unique(self.sources.fixed.iter().cloned().chain(registered));
         for slot in &slots {
-            if let Slot::Fault { group, name, sentence } = slot {
-                tracing::error!(check = %format_args!("{group}.{name}"), "health check {group}.{name} can't be run: {sentence}");
+            if let Slot::Fault { sentence, .. } = slot {
+                tracing::error!(check = %slot, "health check {slot} can't be run: {sentence}");
             }
         }
         if slots.is_empty() {
@@ -145,6 +227,12 @@ impl Engine {
     }
 }
 
+/// Between nine and eleven tenths of a time.
+fn jittered(time: Duration, random: u64) -> Duration {
+    let per_mille = 900 + u32::try_from(random % 201).expect("it is at most 200");
+    time * per_mille / 1000
+}
+
 impl Slot {
     pub(crate) fn fault(group: &str, name: &str, sentence: &str) -> Self {
         Self::Fault { group: group.into(), name: name.into(), sentence: sentence.into() }
@@ -154,6 +242,31 @@ impl Slot {
         match self {
             Self::Check(check) => Some(check),
             Self::Fault { .. } => None,
+        }
+    }
+
+    fn entry(&self, settings: &Settings, details: bool) -> Entry {
+        match self {
+            Self::Check(check) => {
+                let core = check.core();
+                Entry {
+                    group: Arc::clone(&core.group),
+                    name: Arc::clone(&core.name),
+                    critical: core.options.critical,
+                    outcome: match settings.refresh {
+                        None => core.outcome(settings.deadline),
+                        Some(refresh) => core.refreshed_outcome(settings.stale(refresh), settings.deadline),
+                    },
+                    details: if details { core.details() } else { None },
+                }
+            }
+            Self::Fault { group, name, sentence } => Entry {
+                group: Arc::clone(group),
+                name: Arc::clone(name),
+                critical: true,
+                outcome: Outcome { status: Status::Down, error: Some(Arc::clone(sentence)) },
+                details: None,
+            },
         }
     }
 
@@ -172,10 +285,19 @@ impl Slot {
     }
 }
 
+impl fmt::Display for Slot {
+    /// `group.name`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.group(), self.name())
+    }
+}
+
 impl Selection<'_> {
     fn takes(&self, slot: &Slot) -> bool {
         match self {
             Self::All => true,
+            Self::Live => slot.check().is_some_and(|check| check.core().options.live),
+            Self::Critical => slot.check().is_none_or(|check| check.core().options.critical),
             Self::Group(group) => **slot.group() == **group,
             Self::Check(group, name) => **slot.group() == **group && **slot.name() == **name,
         }
@@ -267,7 +389,7 @@ impl Key {
 
 /// Where checks run: a thread and a runtime of their own, so that neither a worker nor a main thread that is blocked holds
 /// them up. Connections that a probe opens here serve the application too, as long as this thread lives: so it never ends.
-fn home() -> Handle {
+pub(crate) fn home() -> Handle {
     static HOME: LazyLock<Handle> = LazyLock::new(|| {
         let runtime =
             runtime::Builder::new_current_thread().enable_all().build().expect("no runtime for health checks");
@@ -293,7 +415,8 @@ mod tests {
     use super::*;
     use crate::{Class, ProbeError};
 
-    const SETTINGS: Settings = Settings { deadline: Duration::from_millis(800), max_age: Duration::from_secs(1) };
+    const SETTINGS: Settings =
+        Settings { deadline: Duration::from_millis(800), max_age: Duration::from_secs(1), refresh: None };
 
     fn engine(checks: impl IntoIterator<Item = Check>) -> Engine {
         let fixed = checks.into_iter().map(Slot::Check).collect();
@@ -305,7 +428,7 @@ mod tests {
     }
 
     async fn statuses(engine: &Engine) -> Vec<(String, Status, Option<String>)> {
-        let report = engine.report(Selection::All).await.unwrap();
+        let (report, ..) = engine.report(Selection::All, false).await.unwrap();
         let entry = |entry: &Entry| {
             let error = entry.outcome.error.as_deref().map(str::to_owned);
             (format!("{}.{}", entry.group, entry.name), entry.outcome.status, error)
@@ -324,9 +447,9 @@ mod tests {
     async fn four_checks_of_200_ms_take_one_round_of_200_ms() {
         let engine = engine(["a", "b", "c", "d"].map(|name| sleeping(name, 200)));
         let started = Instant::now();
-        let report = engine.report(Selection::All).await.unwrap();
+        let (report, ..) = engine.report(Selection::All, false).await.unwrap();
         let took = started.elapsed();
-        assert_eq!(report.status(), Status::Up);
+        assert_eq!(report.status, Status::Up);
         // The clock of the runtime ticks in whole milliseconds.
         assert!((200..=202).contains(&took.as_millis()), "{took:?}");
     }
@@ -385,7 +508,7 @@ mod tests {
                 Ok::<_, String>(())
             }
         })]);
-        let impatient = tokio::time::timeout(Duration::from_millis(50), engine.report(Selection::All)).await;
+        let impatient = tokio::time::timeout(Duration::from_millis(50), engine.report(Selection::All, false)).await;
         assert!(impatient.is_err());
         assert_eq!(statuses(&engine).await[0].1, Status::Up);
         assert_eq!(runs.load(Ordering::SeqCst), 1);
@@ -479,7 +602,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_to_check_is_down() {
         let engine = engine([]);
-        assert_eq!(engine.report(Selection::All).await.unwrap().status(), Status::Down);
+        assert_eq!(engine.report(Selection::All, false).await.unwrap().0.status, Status::Down);
     }
 
     #[tokio::test]
@@ -488,11 +611,11 @@ mod tests {
             sleeping("a", 0),
             Check::new("cache", "b", || async { Err(ProbeError::new(Class::Failed, "was asked")) }),
         ]);
-        let service = engine.report(Selection::Group("service")).await.unwrap();
-        assert_eq!(service.status(), Status::Up);
-        assert!(engine.report(Selection::Check("service", "b")).await.is_none());
-        assert!(engine.report(Selection::Group("queue")).await.is_none());
-        assert_eq!(engine.report(Selection::Check("cache", "b")).await.unwrap().status(), Status::Down);
+        let service = engine.report(Selection::Group("service"), false).await.unwrap();
+        assert_eq!(service.0.status, Status::Up);
+        assert!(engine.report(Selection::Check("service", "b"), false).await.is_none());
+        assert!(engine.report(Selection::Group("queue"), false).await.is_none());
+        assert_eq!(engine.report(Selection::Check("cache", "b"), false).await.unwrap().0.status, Status::Down);
     }
 
     #[tokio::test]

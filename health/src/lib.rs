@@ -2,10 +2,13 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod access;
+mod change;
 mod check;
 mod discover;
 mod engine;
 mod error;
+mod events;
+mod lifecycle;
 mod probe;
 pub mod probes;
 mod redact;
@@ -18,11 +21,13 @@ mod scope;
 pub use check::Check;
 pub use discover::{Checks, HealthCheck};
 pub use error::{BoxError, Class, ProbeError};
+pub use events::{Transition, Transitions};
 pub use health_derive::HealthCheck;
 pub use ipnet::IpNet;
+pub use lifecycle::{Drain, drain};
 pub use probe::Probe;
-pub use registry::{RegisterError, RegisterErrorKind, Registry, register, registry, unregister};
-pub use report::Status;
+pub use registry::{RegisterError, RegisterErrorKind, Registered, Registry, register, registry, unregister};
+pub use report::{Sample, Status};
 pub use scope::{Scope, scope};
 
 /// What the derive writes; nothing for people.

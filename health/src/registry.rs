@@ -9,7 +9,11 @@ use std::{
     },
 };
 
-use crate::check::{Check, InvalidName};
+use crate::{
+    change,
+    check::{Check, InvalidName},
+    events::Transitions,
+};
 
 /// An ordered set of checks, unique by group and name, shared by its clones.
 ///
@@ -58,20 +62,75 @@ impl Registry {
             return Err(RegisterError(Box::new(Reason::Duplicate(check))));
         }
         checks.push(check);
-        self.shared.version.fetch_add(1, Ordering::Release);
+        self.changed();
         Ok(())
     }
 
     /// Removes the check of that group and name; says whether there was one.
     pub fn unregister(&self, group: &str, name: &str) -> bool {
+        self.remove(|check| is(check, group, name))
+    }
+
+    fn remove(&self, which: impl Fn(&Check) -> bool) -> bool {
         let mut checks = self.write();
         let before = checks.len();
-        checks.retain(|check| !is(check, group, name));
+        checks.retain(|check| !which(check));
         let removed = checks.len() < before;
         if removed {
-            self.shared.version.fetch_add(1, Ordering::Release);
+            self.changed();
         }
         removed
+    }
+
+    fn changed(&self) {
+        self.shared.version.fetch_add(1, Ordering::Release);
+        change::happened();
+    }
+
+    /// Adds a check for as long as the returned guard lives: for a plugin that may be unloaded.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Registry::register`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use health::{Check, Registry};
+    ///
+    /// struct Plugin {
+    ///     _search: health::Registered,
+    /// }
+    ///
+    /// let plugin = Plugin {
+    ///     _search: health::registry().register_guarded(Check::new("plugin", "search", || async { Ok::<_, String>(()) }))?,
+    /// };
+    /// drop(plugin);
+    /// assert!(!health::unregister("plugin", "search"));
+    /// # Ok::<_, health::RegisterError>(())
+    /// ```
+    pub fn register_guarded(&self, check: Check) -> Result<Registered, RegisterError> {
+        self.register(check.clone())?;
+        Ok(Registered { registry: self.clone(), check })
+    }
+
+    /// The transitions of this registry's checks from now on; of the registry of the process, those of all checks.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn alert(_: String) {}
+    /// # async fn example() {
+    /// let mut transitions = health::registry().subscribe();
+    /// loop {
+    ///     let transition = transitions.next().await;
+    ///     alert(format!("{}.{} is {}", transition.group, transition.name, transition.to)).await;
+    /// }
+    /// # }
+    /// ```
+    pub fn subscribe(&self) -> Transitions {
+        let of_all = self.identity() == registry().identity();
+        Transitions::of((!of_all).then(|| self.clone()))
     }
 
     /// The checks, in the order of registration.
@@ -101,6 +160,21 @@ impl Registry {
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.read().iter().map(Check::to_string)).finish()
+    }
+}
+
+/// A check's place in a registry: when this is dropped, the check is removed. Another check that has taken its name
+/// meanwhile stays.
+#[derive(Debug)]
+#[must_use = "the check is removed when this is dropped"]
+pub struct Registered {
+    registry: Registry,
+    check: Check,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.registry.remove(|check| check.identity() == self.check.identity());
     }
 }
 

@@ -1,8 +1,8 @@
 //! [`Status`] and the report of a round: plain data, without HTTP and without the engine.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
-use crate::runs::Outcome;
+use crate::error::ProbeError;
 
 /// Whether a check, or the service as a whole, can do its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,8 +32,54 @@ impl fmt::Display for Status {
     }
 }
 
+/// A result in the history of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sample {
+    /// How long ago it was.
+    pub age: Duration,
+    /// How long the probe took; of one without an answer in time, how long it was waited for.
+    pub latency: Duration,
+    /// The result itself, before `rise` and `fall`.
+    pub status: Status,
+}
+
+/// What a run came to, as far as answers show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) status: Status,
+    /// The public sentence; `None` when up.
+    pub(crate) error: Option<Arc<str>>,
+}
+
+impl From<&Result<(), ProbeError>> for Outcome {
+    fn from(result: &Result<(), ProbeError>) -> Self {
+        match result {
+            Ok(()) => Self { status: Status::Up, error: None },
+            Err(error) => Self { status: error.status(), error: Some(error.sentence().as_ref().into()) },
+        }
+    }
+}
+
+/// What is known of a check beside its status. All times are lengths of time until now.
+#[derive(Clone, Debug)]
+pub(crate) struct Details {
+    pub(crate) latency: Duration,
+    /// Since the latest result.
+    pub(crate) age: Duration,
+    /// Since the status that is shown is shown.
+    pub(crate) since: Duration,
+    pub(crate) last_success: Option<Duration>,
+    pub(crate) runs: u64,
+    /// Results in a row that were down.
+    pub(crate) failures: u32,
+    /// The latest result, before `rise` and `fall`.
+    pub(crate) raw: Status,
+}
+
 /// The outcome of a round, in the order of registration.
 pub(crate) struct Report {
+    pub(crate) status: Status,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -43,9 +89,25 @@ pub(crate) struct Entry {
     pub(crate) name: Arc<str>,
     pub(crate) critical: bool,
     pub(crate) outcome: Outcome,
+    /// There if they were asked for and there was a result.
+    pub(crate) details: Option<Details>,
 }
 
 impl Entry {
+    /// What is up or down without being a check.
+    pub(crate) fn plain(group: &str, name: &str, error: Option<String>) -> Self {
+        Self {
+            group: group.into(),
+            name: name.into(),
+            critical: true,
+            outcome: Outcome {
+                status: if error.is_some() { Status::Down } else { Status::Up },
+                error: error.map(Into::into),
+            },
+            details: None,
+        }
+    }
+
     /// The public sentence of what is wrong.
     pub(crate) fn error(&self) -> Option<&str> {
         self.outcome.error.as_deref()
@@ -53,16 +115,16 @@ impl Entry {
 }
 
 impl Report {
-    /// Down if a critical check is, degraded if anything else is not up. A report of nothing is down: nobody was asked.
-    pub(crate) fn status(&self) -> Status {
-        let entries = || self.entries.iter();
-        if self.entries.is_empty() || entries().any(|entry| entry.critical && entry.outcome.status == Status::Down) {
+    /// Down if a critical check is, degraded if anything else is not up.
+    pub(crate) fn of(entries: Vec<Entry>) -> Self {
+        let status = if entries.iter().any(|entry| entry.critical && entry.outcome.status == Status::Down) {
             Status::Down
-        } else if entries().any(|entry| entry.outcome.status != Status::Up) {
+        } else if entries.iter().any(|entry| entry.outcome.status != Status::Up) {
             Status::Degraded
         } else {
             Status::Up
-        }
+        };
+        Self { status, entries }
     }
 }
 
@@ -70,23 +132,23 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn report(entries: &[(bool, Status)]) -> Status {
+    fn status(entries: &[(bool, Status)]) -> Status {
         let entry = |&(critical, status): &(bool, Status)| Entry {
             group: "g".into(),
             name: "n".into(),
             critical,
             outcome: Outcome { status, error: None },
+            details: None,
         };
-        Report { entries: entries.iter().map(entry).collect() }.status()
+        Report::of(entries.iter().map(entry).collect()).status
     }
 
     #[test]
     fn only_a_critical_check_takes_the_service_down() {
         use Status::{Degraded, Down, Up};
-        assert_eq!(report(&[(true, Up), (false, Up)]), Up);
-        assert_eq!(report(&[(true, Up), (false, Down)]), Degraded);
-        assert_eq!(report(&[(true, Degraded), (false, Up)]), Degraded);
-        assert_eq!(report(&[(true, Down), (false, Up)]), Down);
-        assert_eq!(report(&[]), Down);
+        assert_eq!(status(&[(true, Up), (false, Up)]), Up);
+        assert_eq!(status(&[(true, Up), (false, Down)]), Degraded);
+        assert_eq!(status(&[(true, Degraded), (false, Up)]), Degraded);
+        assert_eq!(status(&[(true, Down), (false, Up)]), Down);
     }
 }

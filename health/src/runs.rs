@@ -4,6 +4,7 @@
 //! cancels it. The engine starts runs and waits for them.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,15 +16,20 @@ use tokio::{
 };
 
 use crate::{
+    change,
     check::Core,
     error::{Class, ProbeError},
+    events::{self, Transition},
     probe::ask_contained,
-    report::Status,
+    report::{Details, Outcome, Sample, Status},
 };
 
 /// A run that has not ended by then is aborted, unless ten of its limits are longer.
 const HARD_LIMIT: Duration = Duration::from_secs(30);
 const HARD_LIMIT_IN_LIMITS: u32 = 10;
+
+/// How many results of a check are remembered.
+const HISTORY: usize = 60;
 
 /// The runs of one check.
 #[derive(Default)]
@@ -37,6 +43,13 @@ pub(crate) struct Runs {
 struct State {
     in_flight: Option<InFlight>,
     latest: Option<Latest>,
+    started: u64,
+    last_success: Option<Instant>,
+    /// It has been up, or degraded, once.
+    ever_up: bool,
+    /// The first result's time, from which the history counts.
+    epoch: Option<Instant>,
+    history: VecDeque<Past>,
     /// Of the classes of the failures since the check was last up, those that the log has.
     logged: Vec<Class>,
 }
@@ -50,34 +63,25 @@ enum InFlight {
 
 struct Latest {
     finished: Instant,
+    latency: Duration,
     /// To be run anew whatever its age: the answer to this one came too late to count.
     due: bool,
+    raw: Status,
     shown: Outcome,
+    /// Since when the status that is shown is shown.
+    since: Instant,
     /// Results in a row that contradict what is shown.
     against: u32,
+    /// Results in a row that were down.
+    failures: u32,
 }
 
-/// What a run came to, as far as answers show it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    pub(crate) status: Status,
-    /// The public sentence; `None` when up.
-    pub(crate) error: Option<Arc<str>>,
-}
-
-impl Outcome {
-    pub(crate) fn no_answer_within(limit: Duration) -> Self {
-        Self { status: Status::Down, error: Some(sentence_no_answer(limit).into()) }
-    }
-}
-
-impl From<&Result<(), ProbeError>> for Outcome {
-    fn from(result: &Result<(), ProbeError>) -> Self {
-        match result {
-            Ok(()) => Self { status: Status::Up, error: None },
-            Err(error) => Self { status: error.status(), error: Some(error.sentence().as_ref().into()) },
-        }
-    }
+/// A result in the history, in few bytes: there are sixty of each check.
+struct Past {
+    /// Since the first result.
+    finished_ms: u64,
+    latency_us: u32,
+    status: Status,
 }
 
 impl Core {
@@ -89,6 +93,7 @@ impl Core {
             return;
         }
         state.in_flight = Some(InFlight::Asked);
+        state.started += 1;
         drop(state);
         let limit = self.options.timeout.map_or(deadline, |timeout| timeout.min(deadline));
         home.spawn(Arc::clone(self).run(limit));
@@ -102,11 +107,10 @@ impl Core {
             self.record(&result, started.elapsed(), None);
             return;
         }
-        let late = ProbeError::new(Class::TimedOut, sentence_no_answer(limit));
-        self.record(&Err(late), limit, Some(InFlight::Overdue));
+        self.record(&Err(no_answer_within(limit)), limit, Some(InFlight::Overdue));
         match timeout_at(started + hard_limit, asked).await {
             // It says more than that there was no answer.
-            Ok(Err(failure)) => self.record(&Err(failure), started.elapsed(), None),
+            Ok(Err(failure)) => self.record_late(&failure, started.elapsed()),
             // Too late to count, or aborted here: what is known stays, and who asks next has it run anew.
             Ok(Ok(())) | Err(_) => {
                 let mut state = self.runs.state();
@@ -116,28 +120,63 @@ impl Core {
                 }
             }
         }
+        change::happened();
     }
 
     fn record(&self, result: &Result<(), ProbeError>, latency: Duration, in_flight: Option<InFlight>) {
+        let now = Instant::now();
         let mut state = self.runs.state();
         state.in_flight = in_flight;
+        let raw = Outcome::from(result);
+        let status = raw.status;
+        let down = status == Status::Down;
         let before = state.latest.as_ref().map(|latest| latest.shown.status);
-        let (shown, against) = self.damped(state.latest.as_ref(), result.into());
+        let (shown, against) = self.damped(state.latest.as_ref(), raw);
         let after = shown.status;
-        state.latest = Some(Latest { finished: Instant::now(), due: false, shown, against });
+        let since = state.latest.as_ref().filter(|_| before == Some(after)).map_or(now, |latest| latest.since);
+        let failures = if down { state.latest.as_ref().map_or(0, |latest| latest.failures) + 1 } else { 0 };
+        let transition = (before != Some(after)).then(|| shown.clone());
+        state.latest =
+            Some(Latest { finished: now, latency, due: false, raw: status, shown, since, against, failures });
+        state.remember(now, latency, status);
+        if status == Status::Up {
+            state.last_success = Some(now);
+        }
+        state.ever_up |= after != Status::Down;
         if after == Status::Up {
             state.logged.clear();
         }
-        let unlogged = match result {
-            Err(error) if after != Status::Up && (before != Some(after) || !state.logged.contains(&error.class())) => {
-                state.logged.push(error.class());
-                Some(error)
-            }
-            _ => None,
-        };
+        let unlogged = result.as_ref().err().filter(|_| after != Status::Up);
+        let unlogged = unlogged.filter(|error| before != Some(after) || !state.logged.contains(&error.class()));
+        state.logged.extend(unlogged.map(ProbeError::class));
         drop(state);
+
+        change::happened();
         self.runs.settled.notify_waiters();
         self.log(before, after, unlogged, latency);
+        if let Some(Outcome { status: to, error }) = transition {
+            let class = result.as_ref().err().map(ProbeError::class);
+            let (group, name) = (Arc::clone(&self.group), Arc::clone(&self.name));
+            events::publish(|| Transition { group, name, from: before, to, class, error });
+        }
+    }
+
+    /// A failure after the limit, of a run that was counted when that passed: what is shown of it says why, if it is down.
+    fn record_late(&self, failure: &ProbeError, latency: Duration) {
+        let mut state = self.runs.state();
+        state.in_flight = None;
+        let Some(latest) = &mut state.latest else { return };
+        latest.finished = Instant::now();
+        let shown_down = latest.shown.status == Status::Down;
+        if shown_down && failure.status() == Status::Down {
+            latest.shown = Outcome::from(&Err(ProbeError::new(failure.class(), failure.sentence().clone())));
+        }
+        let unlogged = shown_down && !state.logged.contains(&failure.class());
+        if unlogged {
+            state.logged.push(failure.class());
+        }
+        drop(state);
+        self.log(Some(Status::Down), Status::Down, unlogged.then_some(failure), latency);
     }
 
     /// What is shown after a result: the result, once enough in a row have contradicted what was shown before.
@@ -174,7 +213,8 @@ impl Core {
         }
     }
 
-    /// Waits until the run in flight, if there is one, has an outcome or has passed its limit; no longer than to `deadline`.
+    /// Waits until the check has an outcome to show: the run in flight, if there is one, has ended or passed its limit. No
+    /// longer than to `deadline`.
     pub(crate) async fn settled(&self, deadline: Instant) {
         loop {
             // Made before the look, so that no outcome slips in between.
@@ -190,14 +230,92 @@ impl Core {
         let state = self.runs.state();
         match &state.latest {
             Some(latest) if state.is_settled() => latest.shown.clone(),
-            latest => self.damped(latest.as_ref(), Outcome::no_answer_within(deadline)).0,
+            latest => self.damped(latest.as_ref(), Outcome::from(&Err(no_answer_within(deadline)))).0,
         }
+    }
+
+    /// What an answer says of a check that is run in the background, every so often: a result that is older than `keeps` says
+    /// nothing any more.
+    pub(crate) fn refreshed_outcome(&self, keeps: Duration, deadline: Duration) -> Outcome {
+        let state = self.runs.state();
+        match &state.latest {
+            Some(latest) if latest.finished.elapsed() < keeps => latest.shown.clone(),
+            Some(latest) => Outcome {
+                status: Status::Down,
+                error: Some(format!("no result for {} s", latest.finished.elapsed().as_secs()).into()),
+            },
+            None => Outcome::from(&Err(no_answer_within(deadline))),
+        }
+    }
+
+    /// Whether it has a result at all.
+    pub(crate) async fn first_result(&self, deadline: Instant) {
+        loop {
+            let settled = self.runs.settled.notified();
+            if self.runs.state().latest.is_some() || timeout_at(deadline, settled).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Until when what is shown keeps, if no change happens: `None` if it is not to be kept at all.
+    pub(crate) fn keeps_until(&self, max_age: Duration) -> Option<Instant> {
+        let state = self.runs.state();
+        let latest = state.latest.as_ref()?;
+        match state.in_flight {
+            Some(InFlight::Asked) => None,
+            // Nothing is started anew before this one ends, and that is a change.
+            Some(InFlight::Overdue) => Some(Instant::now() + max_age),
+            None => (!latest.due).then(|| latest.finished + max_age),
+        }
+    }
+
+    /// Whether it has been up, or degraded, once.
+    pub(crate) fn ever_up(&self) -> bool {
+        self.runs.state().ever_up
+    }
+
+    /// What is known of the check beside its status; `None` before its first result.
+    pub(crate) fn details(&self) -> Option<Details> {
+        let state = self.runs.state();
+        let latest = state.latest.as_ref()?;
+        Some(Details {
+            latency: latest.latency,
+            age: latest.finished.elapsed(),
+            since: latest.since.elapsed(),
+            last_success: state.last_success.map(|success| success.elapsed()),
+            runs: state.started,
+            failures: latest.failures,
+            raw: latest.raw,
+        })
+    }
+
+    /// The latest results, the oldest first.
+    pub(crate) fn history(&self) -> Vec<Sample> {
+        let state = self.runs.state();
+        let since_first = state.epoch.map_or(Duration::ZERO, |epoch| epoch.elapsed());
+        let sample = |past: &Past| Sample {
+            age: since_first.saturating_sub(Duration::from_millis(past.finished_ms)),
+            latency: Duration::from_micros(past.latency_us.into()),
+            status: past.status,
+        };
+        state.history.iter().map(sample).collect()
     }
 }
 
 impl State {
     fn is_settled(&self) -> bool {
         self.in_flight != Some(InFlight::Asked)
+    }
+
+    fn remember(&mut self, finished: Instant, latency: Duration, status: Status) {
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        let since_first = finished.duration_since(*self.epoch.get_or_insert(finished));
+        let finished_ms = u64::try_from(since_first.as_millis()).unwrap_or(u64::MAX);
+        let latency_us = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
+        self.history.push_back(Past { finished_ms, latency_us, status });
     }
 }
 
@@ -208,6 +326,6 @@ impl Runs {
     }
 }
 
-fn sentence_no_answer(limit: Duration) -> String {
-    format!("no answer within {} ms", limit.as_millis())
+fn no_answer_within(limit: Duration) -> ProbeError {
+    ProbeError::new(Class::TimedOut, format!("no answer within {} ms", limit.as_millis()))
 }

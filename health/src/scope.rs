@@ -1,39 +1,44 @@
-//! [`Scope`], the actix service: access, then the engine's report, then its rendering.
+//! [`Scope`], the builder, and the actix service that it is: access, then the engine's report, then its rendering.
 
 use std::{
-    cell::OnceCell,
+    borrow::Cow,
+    cell::{OnceCell, RefCell},
     collections::HashSet,
     error::Error,
     fmt,
     net::IpAddr,
-    rc::Rc,
-    sync::{LazyLock, Mutex, PoisonError},
-    time::{Duration, Instant},
+    rc::{Rc, Weak},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::Duration,
 };
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
-    dev::{AppService, HttpServiceFactory, ResourceDef, ServiceRequest, ServiceResponse, fn_factory, fn_service},
+    dev::{AppService, HttpServiceFactory, ResourceDef, ServiceRequest, ServiceResponse},
     http::{
         Method, StatusCode,
-        header::{ALLOW, CACHE_CONTROL, HeaderValue},
+        header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
     },
-    web::Data,
+    web::{Bytes, Data},
 };
+use futures_util::future::{Either, LocalBoxFuture, Ready, ready};
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
+use tokio::time::Instant;
 
 use crate::{
     access::{Allow, ListError, Policy, Refusals, VARIABLE},
+    change,
     check::{Check, InvalidName},
     discover::{
         HealthCheck,
         state::{self, FoundState},
     },
     engine::{self, Engine, Key, Selection, Settings, Slot, Sources},
+    lifecycle::{self, Heartbeat},
     registry::{Registry, registry},
     render::json,
-    report::Status,
+    report::{Entry, Report, Status},
 };
 
 /// The service that answers health checks: a builder, and what `App::service` takes, in one.
@@ -41,11 +46,15 @@ use crate::{
 /// | path | answered |
 /// | --- | --- |
 /// | `/health` | all checks |
+/// | `/health/ready` | all checks: whether requests should be sent here |
+/// | `/health/live` | the workers and the checks marked `live`: whether only a restart helps |
+/// | `/health/startup` | the critical checks: 200 once each has been up, and then for good |
 /// | `/health/{group}` | the checks of a group; 404 if there is none |
 /// | `/health/{group}/{name}` | one check; 404 if there is none |
 ///
 /// `GET` and `HEAD` are answered with 200 if the service is `UP` or `DEGRADED`, with 503 if it is `DOWN`; other methods with 405.
-/// A trailing slash changes nothing, and no answer may be cached. Who is not allowed to ask is refused with 403 and an empty
+/// A trailing slash changes nothing, and no answer may be cached. `?details` adds what is known of each check beside its
+/// status: latencies in milliseconds, ages, since when, how often. Who is not allowed to ask is refused with 403 and an empty
 /// body, before anything is looked up.
 ///
 /// # Errors
@@ -86,6 +95,7 @@ pub struct Scope {
     allow: Allow,
     unix: bool,
     settings: Settings,
+    stall: Duration,
     states: Vec<FoundState>,
     checks: Vec<Check>,
     registries: Vec<Registry>,
@@ -104,7 +114,8 @@ pub fn scope() -> Scope {
         path: "/health".to_owned(),
         allow: Allow::Default,
         unix: false,
-        settings: Settings { deadline: Duration::from_millis(800), max_age: Duration::from_secs(1) },
+        settings: Settings { deadline: Duration::from_millis(800), max_age: Duration::from_secs(1), refresh: None },
+        stall: Duration::from_secs(10),
         states: Vec::new(),
         checks: Vec::new(),
         registries: Vec::new(),
@@ -153,6 +164,21 @@ impl Scope {
         self
     }
 
+    /// Runs all checks in the background, about every so often (a tenth sooner or later), instead of when a request finds
+    /// their results too old: requests only read. A result that is three times as old as that says nothing any more, and its
+    /// check is down. Default is off. Begins with the first request.
+    pub fn refresh(mut self, every: Duration) -> Self {
+        self.settings.refresh = Some(every);
+        self
+    }
+
+    /// How long a worker's event loop may stand still before `/health/live` is down: a handler that blocks its thread that
+    /// long stops every request that the worker has. Default is 10 s.
+    pub fn stall(mut self, stall: Duration) -> Self {
+        self.stall = stall;
+        self
+    }
+
     /// Adds a check of this scope alone. Make it once, outside the factory of `HttpServer`, and clone it into the factory:
     /// made inside, it is another check in every worker, and each worker runs its own.
     pub fn check(mut self, check: Check) -> Self {
@@ -172,9 +198,12 @@ impl Scope {
         self
     }
 
-    fn start(self) -> Result<Service, StartError> {
-        if self.settings.deadline.is_zero() {
-            return Err(StartError::NoTime);
+    fn start(self) -> Result<Settled, StartError> {
+        let Settings { deadline, refresh, .. } = self.settings;
+        for (name, time) in [("deadline", Some(deadline)), ("refresh", refresh), ("stall", Some(self.stall))] {
+            if time.is_some_and(|time| time.is_zero()) {
+                return Err(StartError::NoTime(name));
+            }
         }
         let mut names = HashSet::new();
         for check in &self.checks {
@@ -184,7 +213,7 @@ impl Scope {
             }
         }
         let policy = Policy::new(&self.allow, self.unix)?;
-        Ok(Service { policy, scope: self, resolved: OnceCell::new() })
+        Ok(Settled { policy, scope: self })
     }
 }
 
@@ -203,85 +232,230 @@ impl fmt::Debug for Scope {
 
 impl HttpServiceFactory for Scope {
     fn register(self, config: &mut AppService) {
-        let path = self.path.trim_end_matches('/');
-        let patterns =
-            ["", "/{group}", "/{group}/{name}"].map(|tail| [format!("{path}{tail}"), format!("{path}{tail}/")]);
-        // What `new_service` of actix takes may be called once more when a worker is restarted.
-        let started = Rc::new(self.start());
-        let factory = fn_factory(move || {
-            let started = Rc::clone(&started);
-            async move {
-                if let Err(error) = &*started {
-                    tracing::error!("health scope can't start: {error}");
-                    if !tracing::dispatcher::has_been_set() {
-                        // A server that does not start for a reason that nobody sees helps nobody.
-                        eprintln!("health scope can't start: {error}");
-                    }
-                    return Err(());
-                }
-                Ok(fn_service(move |request: ServiceRequest| {
-                    let started = Rc::clone(&started);
-                    async move {
-                        let (request, _) = request.into_parts();
-                        let response = match &*started {
-                            Ok(service) => service.answer(&request).await,
-                            Err(_) => HttpResponse::ServiceUnavailable().finish(),
-                        };
-                        Ok(ServiceResponse::new(request, response))
-                    }
-                }))
-            }
-        });
-        config.register_service(ResourceDef::new(patterns.concat()), None, factory, None);
+        let path = self.path.trim_end_matches('/').to_owned();
+        let factory = ServiceFactory { settled: Rc::new(self.start()), started: Rc::default() };
+        let tails = ["/", "/{group}", "/{group}/", "/{group}/{name}", "/{group}/{name}/"];
+        // The path that is asked for most is a pattern of its own, which is matched as a plain text. At the root, `/` is it.
+        let (first, tails) = if path.is_empty() { ("/", &tails[1..]) } else { (&*path, &tails[..]) };
+        let tails: Vec<_> = tails.iter().map(|tail| format!("{path}{tail}")).collect();
+        config.register_service(ResourceDef::new(first), None, factory.clone(), None);
+        config.register_service(ResourceDef::new(tails), None, factory, None);
     }
 }
 
-/// A scope that has started, in one worker.
-struct Service {
+/// A scope whose settings hold.
+struct Settled {
     policy: Policy,
     scope: Scope,
+}
+
+/// Makes the one service of a worker, for all patterns of the scope.
+#[derive(Clone)]
+struct ServiceFactory {
+    settled: Rc<Result<Settled, StartError>>,
+    started: Rc<RefCell<Weak<Service>>>,
+}
+
+impl actix_web::dev::ServiceFactory<ServiceRequest> for ServiceFactory {
+    type Response = ServiceResponse;
+    type Error = actix_web::Error;
+    type Config = ();
+    type Service = Handle;
+    type InitError = ();
+    type Future = Ready<Result<Handle, ()>>;
+
+    fn new_service(&self, (): ()) -> Self::Future {
+        if let Err(error) = &*self.settled {
+            tracing::error!("health scope can't start: {error}");
+            if !tracing::dispatcher::has_been_set() {
+                // A server that does not start for a reason that nobody sees helps nobody.
+                eprintln!("health scope can't start: {error}");
+            }
+            return ready(Err(()));
+        }
+        let mut started = self.started.borrow_mut();
+        let service = started.upgrade().or_else(|| Service::start(Rc::clone(&self.settled))).ok_or(());
+        if let Ok(service) = &service {
+            *started = Rc::downgrade(service);
+        }
+        ready(service.map(Handle))
+    }
+}
+
+/// A scope in one worker.
+struct Service {
+    settled: Rc<Result<Settled, StartError>>,
+    heartbeat: Rc<Heartbeat>,
     resolved: OnceCell<Resolved>,
+    /// The latest answers at `/health` and `/health/ready`.
+    kept: [RefCell<Option<Kept>>; 2],
 }
 
 /// What the first request found. The engine is dropped before the states, whose addresses it is found by.
 struct Resolved {
-    engine: std::sync::Arc<Engine>,
+    engine: Arc<Engine>,
     _states: Vec<FoundState>,
 }
 
+/// An answer that was rendered, and is served again until then, or until something changes.
+struct Kept {
+    until: Instant,
+    changes: u64,
+    status: StatusCode,
+    body: Bytes,
+}
+
+/// The service as actix holds it.
+struct Handle(Rc<Service>);
+
+impl actix_web::dev::Service<ServiceRequest> for Handle {
+    type Response = ServiceResponse;
+    type Error = actix_web::Error;
+    type Future = Either<
+        Ready<Result<ServiceResponse, actix_web::Error>>,
+        LocalBoxFuture<'static, Result<ServiceResponse, actix_web::Error>>,
+    >;
+
+    actix_web::dev::always_ready!();
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        let (request, _) = request.into_parts();
+        match self.0.at_once(&request) {
+            Some(response) => Either::Left(ready(Ok(ServiceResponse::new(request, response)))),
+            None => {
+                let service = Rc::clone(&self.0);
+                Either::Right(Box::pin(async move {
+                    let response = service.answer(&request).await;
+                    Ok(ServiceResponse::new(request, response))
+                }))
+            }
+        }
+    }
+}
+
+/// What a path asks for.
+enum View<'a> {
+    Health,
+    Ready,
+    Live,
+    Startup,
+    Group(Cow<'a, str>),
+    Check(Cow<'a, str>, Cow<'a, str>),
+}
+
+impl<'a> View<'a> {
+    fn of(request: &'a HttpRequest) -> Self {
+        let segment = |name| request.match_info().get(name);
+        let decoded = |raw| percent_decode_str(raw).decode_utf8_lossy();
+        match (segment("group"), segment("name")) {
+            (None, _) => Self::Health,
+            (Some("ready"), None) => Self::Ready,
+            (Some("live"), None) => Self::Live,
+            (Some("startup"), None) => Self::Startup,
+            (Some(group), None) => Self::Group(decoded(group)),
+            (Some(group), Some(name)) => Self::Check(decoded(group), decoded(name)),
+        }
+    }
+
+    fn selection(&self) -> Selection<'_> {
+        match self {
+            Self::Health | Self::Ready => Selection::All,
+            Self::Live => Selection::Live,
+            Self::Startup => Selection::Critical,
+            Self::Group(group) => Selection::Group(group),
+            Self::Check(group, name) => Selection::Check(group, name),
+        }
+    }
+
+    /// The place of its answers among those that are kept.
+    fn kept(&self) -> Option<usize> {
+        match self {
+            Self::Health => Some(0),
+            Self::Ready => Some(1),
+            _ => None,
+        }
+    }
+}
+
 impl Service {
-    async fn answer(&self, request: &HttpRequest) -> HttpResponse {
+    fn start(settled: Rc<Result<Settled, StartError>>) -> Option<Rc<Self>> {
+        let heartbeat = Heartbeat::of_this_worker(settled.as_ref().as_ref().ok()?.scope.stall);
+        Some(Rc::new(Self { settled, heartbeat, resolved: OnceCell::new(), kept: Default::default() }))
+    }
+
+    fn settled(&self) -> &Settled {
+        self.settled.as_ref().as_ref().unwrap_or_else(|_| unreachable!("it has started"))
+    }
+
+    /// Everything that needs no wait: refusals, and the answer that is kept.
+    fn at_once(&self, request: &HttpRequest) -> Option<HttpResponse> {
         let peer = request.peer_addr().map(|peer| peer.ip());
-        if !self.policy.allows(peer) {
+        if !self.settled().policy.allows(peer) {
             log_refusal(peer);
-            return empty(StatusCode::FORBIDDEN).finish();
+            return Some(empty(StatusCode::FORBIDDEN).finish());
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return empty(StatusCode::METHOD_NOT_ALLOWED)
-                .insert_header((ALLOW, HeaderValue::from_static("GET, HEAD")))
-                .finish();
+            let allowed = (ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return Some(empty(StatusCode::METHOD_NOT_ALLOWED).insert_header(allowed).finish());
         }
-        let segment = |name| request.match_info().get(name).map(|raw| percent_decode_str(raw).decode_utf8_lossy());
-        let (group, name) = (segment("group"), segment("name"));
-        let selection = match (&group, &name) {
-            (Some(group), Some(name)) => Selection::Check(group, name),
-            (Some(group), None) => Selection::Group(group),
-            (None, _) => Selection::All,
-        };
+        if wants_details(request) {
+            return None;
+        }
+        let kept = self.kept[View::of(request).kept()?].borrow();
+        let Kept { status, body, .. } =
+            kept.as_ref().filter(|kept| kept.changes == change::count() && Instant::now() < kept.until)?;
+        Some(json(*status, body.clone()))
+    }
+
+    async fn answer(&self, request: &HttpRequest) -> HttpResponse {
+        let view = View::of(request);
+        let details = wants_details(request);
         let resolved = self.resolved.get_or_init(|| self.resolve(request));
-        match resolved.engine.report(selection).await {
-            Some(report) => {
-                let status =
-                    if report.status() == Status::Down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-                empty(status).content_type("application/json").body(json::body(&report))
+        let Some((mut report, until, changes)) = resolved.engine.report(view.selection(), details).await else {
+            return empty(StatusCode::NOT_FOUND).finish();
+        };
+        self.adjust(&mut report, &view, &resolved.engine);
+        let status = if report.status == Status::Down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+        let body = Bytes::from(json::body(&report, details));
+        if let (Some(place), Some(until), false) = (view.kept(), until, details) {
+            *self.kept[place].borrow_mut() = Some(Kept { until, changes, status, body: body.clone() });
+        }
+        json(status, body)
+    }
+
+    /// What a view says beside the checks.
+    fn adjust(&self, report: &mut Report, view: &View<'_>, engine: &Engine) {
+        let mut of_the_process = Vec::new();
+        match view {
+            View::Health | View::Ready => {
+                if lifecycle::is_draining() {
+                    let sentence = "the service is about to stop".to_owned();
+                    of_the_process.push(Entry::plain("health", "drain", Some(sentence)));
+                }
             }
-            None => empty(StatusCode::NOT_FOUND).finish(),
+            View::Live => of_the_process = self.heartbeat.of_all_workers(self.settled().scope.stall),
+            View::Startup => {
+                // Once started it stays so, whatever its checks are now.
+                report.status = if engine.not_started().is_empty() { Status::Up } else { Status::Down };
+                return;
+            }
+            View::Group(_) | View::Check(..) => {}
+        }
+        if let View::Ready = view
+            && let waited_for @ [_, ..] = &*engine.not_started()
+        {
+            let sentence = format!("not started: {} has not been up yet", waited_for.join(", "));
+            of_the_process.push(Entry::plain("health", "startup", Some(sentence)));
+        }
+        if !of_the_process.is_empty() {
+            of_the_process.append(&mut report.entries);
+            *report = Report::of(of_the_process);
         }
     }
 
     fn resolve(&self, request: &HttpRequest) -> Resolved {
-        let Scope { checks, registries, settings, .. } = &self.scope;
-        let states = state::find(&self.scope.states, request);
+        let Scope { checks, registries, settings, states, .. } = &self.settled().scope;
+        let states = state::find(states, request);
         let registries: Vec<_> = registries.iter().chain([registry()]).cloned().collect();
         let key = Key {
             states: states.iter().map(FoundState::address).collect(),
@@ -302,8 +476,8 @@ impl Service {
             ignored.extend_from_slice(found.ignored());
             checks.extend(found);
         }
-        checks.extend(self.scope.checks.iter().cloned());
-        let path = &self.scope.path;
+        checks.extend(self.settled().scope.checks.iter().cloned());
+        let path = &self.settled().scope.path;
         let probed = checks.iter().map(Check::to_string).collect::<Vec<_>>().join(", ");
         let ignored = ignored.join(", ");
         tracing::info!(path, probed, ignored, "health scope at {path} probes: {probed}; ignored fields: {ignored}");
@@ -320,7 +494,8 @@ impl Service {
             return None;
         }
         let types = types.join(", ");
-        let given = !self.scope.checks.is_empty() || !self.scope.registries.is_empty();
+        let Scope { checks, registries, .. } = &self.settled().scope;
+        let given = !checks.is_empty() || !registries.is_empty();
         if given {
             tracing::warn!(
                 types,
@@ -332,6 +507,14 @@ impl Service {
         tracing::error!(types, "health scope: {sentence}; these types derive HealthCheck: {types}");
         Some(Slot::fault("health", "state", sentence))
     }
+}
+
+fn wants_details(request: &HttpRequest) -> bool {
+    request.query_string().split('&').any(|pair| pair.split('=').next() == Some("details"))
+}
+
+fn json(status: StatusCode, body: Bytes) -> HttpResponse {
+    empty(status).insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json"))).body(body)
 }
 
 /// The head that every answer has.
@@ -367,7 +550,7 @@ enum StartError {
     List(ListError),
     Name(InvalidName),
     Duplicate(String),
-    NoTime,
+    NoTime(&'static str),
 }
 
 impl From<ListError> for StartError {
@@ -388,7 +571,7 @@ impl fmt::Display for StartError {
             Self::List(error) => error.fmt(f),
             Self::Name(error) => error.fmt(f),
             Self::Duplicate(check) => write!(f, "two checks of the scope are named {check}"),
-            Self::NoTime => f.write_str("the deadline is zero, which no check can keep"),
+            Self::NoTime(setting) => write!(f, "`{setting}` is zero, which nothing can keep"),
         }
     }
 }

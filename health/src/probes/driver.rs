@@ -4,23 +4,22 @@ use std::{fmt, future::Future, pin::pin, time::Duration};
 
 use futures_util::future::{Either, select};
 
-/// How long a driver may be silent before the reason is looked for.
+/// How long a driver may be silent.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Waits for the driver's answer. Drivers retry a refused connection in silence, so after a while `reason` is asked on the
-/// side why that is; if it knows of none, the driver is waited for.
-pub(super) async fn answer_or_reason<T, E>(
+/// Waits for the driver's answer. Drivers may be silent for long: they retry a refused connection, and wait on one that is
+/// dead without knowing it. So after a while another question is asked on the side; if that knows nothing, the driver is
+/// waited for.
+pub(super) async fn answer_or<T, E>(
     answer: impl Future<Output = Result<T, E>>,
-    reason: impl Future<Output = Option<E>>,
+    on_the_side: impl Future<Output = Option<Result<T, E>>>,
 ) -> Result<T, E> {
-    let answer = pin!(answer);
-    let reason = pin!(async {
+    let on_the_side = pin!(async {
         tokio::time::sleep(PATIENCE).await;
-        reason.await
+        on_the_side.await
     });
-    match select(answer, reason).await {
-        Either::Left((answer, _)) => answer,
-        Either::Right((Some(error), _)) => Err(error),
+    match select(pin!(answer), on_the_side).await {
+        Either::Left((answer, _)) | Either::Right((Some(answer), _)) => answer,
         Either::Right((None, answer)) => answer.await,
     }
 }

@@ -32,7 +32,7 @@ use redis::{
 };
 use tokio::{net::TcpStream, sync::Mutex};
 
-use super::driver::{Address, Described, answer_or_reason};
+use super::driver::{Address, Described, answer_or};
 use crate::{
     error::{Class, ProbeError},
     probe::{Ask, Probe},
@@ -48,7 +48,7 @@ impl Probe for ConnectionManager {
         // A manager has no accessor for its client, but prints it.
         let address = Described::by_debug(self).address("addr: Tcp(", ", ");
         // While it connects anew, with growing pauses between its attempts, every command waits for it.
-        let answer = answer_or_reason(ask_twice(self.clone()), refusal(address.as_ref())).await;
+        let answer = answer_or(ask_twice(self.clone()), refusal(address.as_ref())).await;
         public(answer, address.as_ref(), None)
     }
 }
@@ -95,11 +95,9 @@ impl Kept {
         // Taken out: if the question fails or is dropped, the next one gets a new connection.
         if let Some(mut connection) = kept.take() {
             let answer = ask(&mut connection).await;
-            let broken = |error: &RedisError| error.is_unrecoverable_error();
-            if !answer.as_ref().is_err_and(|error| broken(error) || error.is_io_error()) {
+            // Broken, or silent: that may be the connection's fault alone.
+            if !answer.as_ref().is_err_and(|error| error.is_unrecoverable_error() || error.is_io_error()) {
                 *kept = Some(connection);
-            }
-            if !answer.as_ref().is_err_and(broken) {
                 return answer;
             }
         }
@@ -163,9 +161,9 @@ async fn ask_twice(mut connection: impl ConnectionLike) -> RedisResult<Answer> {
 }
 
 /// Why the server can't be connected to, if it can't.
-async fn refusal(address: Option<&Address>) -> Option<RedisError> {
+async fn refusal(address: Option<&Address>) -> Option<RedisResult<Answer>> {
     let Address { host, port } = address?;
-    TcpStream::connect((host.as_str(), *port)).await.err().map(RedisError::from)
+    TcpStream::connect((host.as_str(), *port)).await.err().map(|error| Err(error.into()))
 }
 
 fn public(answer: RedisResult<Answer>, address: Option<&Address>, password: Option<String>) -> Result<(), ProbeError> {

@@ -21,7 +21,7 @@ use std::{
 use percent_encoding::percent_decode_str;
 use sqlx::{ConnectOptions as _, Connection, Database, Error, Executor, Pool, pool::PoolConnection};
 
-use super::driver::{Described, answer_or_reason};
+use super::driver::{Described, answer_or};
 use crate::{
     error::{Class, ProbeError, class_of_io},
     probe::Probe,
@@ -87,11 +87,22 @@ where
     // After a restart of the server all idle connections are dead, and each says so at once. One that answers is enough.
     for _ in 0..=pool.size() {
         let Some(idle) = pool.try_acquire() else { break };
-        match Asking::question(idle, sql).await {
-            Err(error) if is_dead(&error) => {}
-            answer => return Ok(answer?),
+        // One may be dead without saying so: behind a firewall that forgot it, or opened by a thread that is blocked.
+        let asked = async { Asking::question(idle, sql).await.map_err(Failure::Driver) };
+        match answer_or(asked, async { ask_anew(pool, sql).await.ok().map(Ok) }).await {
+            Err(Failure::Driver(error)) if is_dead(&error) => {}
+            answer => return answer,
         }
     }
+    ask_anew(pool, sql).await
+}
+
+/// Asks on a connection that the pool has made sure of, or opens.
+async fn ask_anew<DB>(pool: &Pool<DB>, sql: &'static str) -> Result<(), Failure>
+where
+    DB: Database,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
     if is_saturated(pool) {
         // The counters can't tell a busy server from a dead one: on a server that is stopped or frozen, the application's
         // own attempts soon hold every place of the pool. So the server is asked whether it would let one more in.
@@ -104,7 +115,7 @@ where
         }
     }
     // While a server refuses or starts up, the pool tries again and again and says nothing until its own time is over.
-    let acquired = answer_or_reason(pool.acquire(), refusal(pool)).await?;
+    let acquired = answer_or(pool.acquire(), async { refusal(pool).await.map(Err) }).await?;
     Ok(Asking::question(acquired, sql).await?)
 }
 

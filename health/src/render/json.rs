@@ -1,67 +1,99 @@
 //! The JSON of a report: `{"status":…,"errors":{group:{name:…}},"checks":{group:{name:…}}}`, in the order of registration.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
-use crate::report::{Entry, Report};
+use crate::report::{Details, Entry, Report};
 
-/// The body of an answer. `errors` is there only when it has something to say.
-pub(crate) fn body(report: &Report) -> String {
-    serde_json::to_string(report).expect("text under text keys is always JSON")
+/// The body of an answer. `errors` is there only when it has something to say, `details` only when asked for.
+pub(crate) fn body(report: &Report, details: bool) -> String {
+    serde_json::to_string(&Body { report, details }).expect("text under text keys is always JSON")
 }
 
-impl Serialize for Report {
+struct Body<'a> {
+    report: &'a Report,
+    details: bool,
+}
+
+impl Serialize for Body<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let error = |entry| Some((entry, Entry::error(entry)?));
-        let errors: ByGroup<'_> = self.entries.iter().filter_map(error).collect();
-        let checks: ByGroup<'_> = self.entries.iter().map(|entry| (entry, entry.outcome.status.as_str())).collect();
+        let Report { status, entries } = self.report;
+        let errors: ByGroup<'_, _> = entries.iter().filter_map(|entry| Some((entry, entry.error()?))).collect();
+        let checks: ByGroup<'_, _> = entries.iter().map(|entry| (entry, entry.outcome.status.as_str())).collect();
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("status", self.status().as_str())?;
+        map.serialize_entry("status", status.as_str())?;
         if !errors.0.is_empty() {
             map.serialize_entry("errors", &errors)?;
         }
         map.serialize_entry("checks", &checks)?;
+        if self.details {
+            let details: ByGroup<'_, _> = entries.iter().filter_map(|e| Some((e, e.details.as_ref()?))).collect();
+            map.serialize_entry("details", &details)?;
+        }
         map.end()
     }
 }
 
-/// `{group:{name:text}}`, the groups in the order in which they come first.
-struct ByGroup<'a>(Vec<(&'a str, ByName<'a>)>);
+impl Serialize for Details {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let ago = |time: Duration| humantime::format_rfc3339_millis(SystemTime::now() - time).to_string();
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("latency_ms", &milliseconds(self.latency))?;
+        map.serialize_entry("age_ms", &self.age.as_millis())?;
+        map.serialize_entry("since", &ago(self.since))?;
+        map.serialize_entry("last_success", &self.last_success.map(ago))?;
+        map.serialize_entry("runs", &self.runs)?;
+        map.serialize_entry("consecutive_failures", &self.failures)?;
+        map.serialize_entry("raw", self.raw.as_str())?;
+        map.end()
+    }
+}
 
-struct ByName<'a>(Vec<(&'a str, &'a str)>);
+/// With three digits after the point, which is what a probe's latency is worth.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
 
-impl<'a> FromIterator<(&'a Entry, &'a str)> for ByGroup<'a> {
-    fn from_iter<I: IntoIterator<Item = (&'a Entry, &'a str)>>(entries: I) -> Self {
+/// `{group:{name:value}}`, the groups in the order in which they come first.
+struct ByGroup<'a, V>(Vec<(&'a str, ByName<'a, V>)>);
+
+struct ByName<'a, V>(Vec<(&'a str, V)>);
+
+impl<'a, V> FromIterator<(&'a Entry, V)> for ByGroup<'a, V> {
+    fn from_iter<I: IntoIterator<Item = (&'a Entry, V)>>(entries: I) -> Self {
         let mut places = HashMap::new();
-        let mut groups: Vec<(&str, ByName<'_>)> = Vec::new();
-        for (entry, text) in entries {
+        let mut groups: Vec<(&str, ByName<'_, V>)> = Vec::new();
+        for (entry, value) in entries {
             let place = *places.entry(&*entry.group).or_insert(groups.len());
             if place == groups.len() {
                 groups.push((&entry.group, ByName(Vec::new())));
             }
-            groups[place].1.0.push((&entry.name, text));
+            groups[place].1.0.push((&entry.name, value));
         }
         Self(groups)
     }
 }
 
-impl Serialize for ByGroup<'_> {
+impl<V: Serialize> Serialize for ByGroup<'_, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(group, names)| (group, names)))
     }
 }
 
-impl Serialize for ByName<'_> {
+impl<V: Serialize> Serialize for ByName<'_, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().copied())
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{report::Status, runs::Outcome};
+    use crate::report::{Outcome, Status};
 
     fn entry(group: &str, name: &str, error: Option<&str>) -> Entry {
         Entry {
@@ -72,25 +104,28 @@ mod tests {
                 status: if error.is_some() { Status::Down } else { Status::Up },
                 error: error.map(Into::into),
             },
+            details: None,
         }
     }
 
     #[test]
     fn the_two_shapes_are_to_the_letter() {
-        let up = Report { entries: vec![entry("database", "default", None), entry("cache", "default", None)] };
-        assert_eq!(body(&up), r#"{"status":"UP","checks":{"database":{"default":"UP"},"cache":{"default":"UP"}}}"#);
-        let sentence = "unable to connect to redis at 127.0.0.1:6379";
-        let down =
-            Report { entries: vec![entry("database", "default", None), entry("cache", "default", Some(sentence))] };
+        let up = Report::of(vec![entry("database", "default", None), entry("cache", "default", None)]);
         assert_eq!(
-            body(&down),
+            body(&up, false),
+            r#"{"status":"UP","checks":{"database":{"default":"UP"},"cache":{"default":"UP"}}}"#
+        );
+        let sentence = "unable to connect to redis at 127.0.0.1:6379";
+        let down = Report::of(vec![entry("database", "default", None), entry("cache", "default", Some(sentence))]);
+        assert_eq!(
+            body(&down, false),
             r#"{"status":"DOWN","errors":{"cache":{"default":"unable to connect to redis at 127.0.0.1:6379"}},"checks":{"database":{"default":"UP"},"cache":{"default":"DOWN"}}}"#
         );
     }
 
     #[test]
     fn groups_stand_where_they_came_first_and_names_are_escaped() {
-        let report = Report { entries: vec![entry("b", "1", None), entry("a", "\"<\n", None), entry("b", "2", None)] };
-        assert_eq!(body(&report), r#"{"status":"UP","checks":{"b":{"1":"UP","2":"UP"},"a":{"\"<\n":"UP"}}}"#);
+        let report = Report::of(vec![entry("b", "1", None), entry("a", "\"<\n", None), entry("b", "2", None)]);
+        assert_eq!(body(&report, false), r#"{"status":"UP","checks":{"b":{"1":"UP","2":"UP"},"a":{"\"<\n":"UP"}}}"#);
     }
 }

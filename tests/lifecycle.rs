@@ -1,0 +1,347 @@
+//! Readiness, liveness, startup and drain, over real HTTP.
+
+use std::{
+    net::SocketAddr,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use actix_web::{App, HttpResponse, HttpServer, web};
+use health::{Check, HealthCheck};
+use sqlx::PgPool;
+use tokio::net::TcpStream;
+
+use crate::common::{
+    eventually, http, logs,
+    rig::Rig,
+    servers::{Kind, Server},
+};
+
+/// A check that is up as long as the switch is on.
+fn switched(group: &str, name: &str) -> (Arc<AtomicBool>, Check) {
+    let switch = Arc::new(AtomicBool::new(true));
+    let on = Arc::clone(&switch);
+    let check = Check::new(group, name, move || {
+        let up = on.load(Ordering::SeqCst);
+        async move { if up { Ok(()) } else { Err("switched off") } }
+    });
+    (switch, check)
+}
+
+/// Results that are never old enough to be served again.
+fn scope() -> health::Scope {
+    health::scope().max_age(Duration::ZERO)
+}
+
+#[actix_web::test]
+async fn liveness_is_of_workers_and_live_checks_and_not_of_dependencies() {
+    let (database, dependency) = switched("database", "db");
+    let (disk, live) = switched("system", "disk");
+    let live = live.live();
+    let rig = Rig::start(2, move |app| {
+        app.service(scope().check(dependency.clone()).check(live.clone()));
+    });
+    database.store(false, Ordering::SeqCst);
+    assert_eq!(rig.health().await.status, 503);
+    let up = r#"{"status":"UP","checks":{"worker":{"0":"UP","1":"UP"},"system":{"disk":"UP"}}}"#;
+    let answer = rig.get("/health/live").await;
+    assert_eq!((answer.status, &*answer.body), (200, up));
+    disk.store(false, Ordering::SeqCst);
+    let answer = rig.get("/health/live/").await;
+    let down = r#"{"status":"DOWN","errors":{"system":{"disk":"the check failed"}},"checks":{"worker":{"0":"UP","1":"UP"},"system":{"disk":"DOWN"}}}"#;
+    assert_eq!((answer.status, &*answer.body), (503, down));
+}
+
+#[actix_web::test]
+async fn startup_waits_for_each_critical_check_once_and_for_good() {
+    let (first, one) = switched("database", "one");
+    let (second, two) = switched("database", "two");
+    let (third, optional) = switched("cache", "three");
+    let optional = optional.optional();
+    let rig = Rig::start(1, move |app| {
+        app.service(scope().check(one.clone()).check(two.clone()).check(optional.clone()));
+    });
+    for switch in [&second, &third] {
+        switch.store(false, Ordering::SeqCst);
+    }
+    let waiting = r#"{"status":"DOWN","errors":{"database":{"two":"the check failed"}},"checks":{"database":{"one":"UP","two":"DOWN"}}}"#;
+    let answer = rig.get("/health/startup").await;
+    assert_eq!((answer.status, &*answer.body), (503, waiting));
+    let ready = rig.get("/health/ready").await;
+    let told = ready.json()["errors"]["health"]["startup"].as_str().unwrap().to_owned();
+    assert_eq!((ready.status, &*told), (503, "not started: database.two has not been up yet"));
+
+    // Each has been up once, though never both at once.
+    first.store(false, Ordering::SeqCst);
+    second.store(true, Ordering::SeqCst);
+    assert_eq!(rig.get("/health/startup").await.status, 200);
+    second.store(false, Ordering::SeqCst);
+    assert_eq!(rig.get("/health/startup").await.status, 200);
+    assert_eq!(rig.get("/health/ready").await.status, 503);
+    for switch in [&first, &second] {
+        switch.store(true, Ordering::SeqCst);
+    }
+    let ready = rig.get("/health/ready").await;
+    assert_eq!((ready.status, &ready.json()["status"]), (200, &"DEGRADED".into()));
+}
+
+#[derive(HealthCheck)]
+struct State {
+    db: PgPool,
+}
+
+async fn block(time: web::Path<u64>) -> HttpResponse {
+    thread::sleep(Duration::from_millis(*time));
+    HttpResponse::Ok().finish()
+}
+
+/// Opens a connection of its pool on the runtime of the worker that answers.
+async fn open(state: web::Data<State>) -> HttpResponse {
+    let connection = state.db.acquire().await.unwrap();
+    drop(connection);
+    HttpResponse::Ok().finish()
+}
+
+#[actix_web::test]
+async fn a_blocked_worker_neither_holds_up_the_others_nor_falsifies_what_they_say() {
+    let server = Server::start(Kind::Postgres);
+    let state = web::Data::new(State { db: PgPool::connect_lazy(&server.url()).unwrap() });
+    let rig = Rig::start(2, move |app| {
+        app.app_data(state.clone())
+            .route("/block/{ms}", web::get().to(block))
+            .route("/open", web::get().to(open))
+            .service(scope().stall(Duration::from_secs(1)));
+    });
+    // So that connections of the pool belong to the worker that will be blocked.
+    for _ in 0..2 {
+        assert_eq!(rig.get("/open").await.status, 200);
+    }
+    assert_eq!(rig.get("/health/live").await.status, 200);
+
+    let address = rig.address;
+    let blocked = actix_web::rt::spawn(async move { http::get(address, "/block/20000").await });
+    eventually("a worker is seen to stand still", || async {
+        // A request that goes to the blocked worker waits with it.
+        let asked = tokio::time::timeout(Duration::from_secs(3), http::get(address, "/health/live")).await;
+        asked.is_ok_and(|answer| {
+            let told = answer.json()["errors"]["worker"].clone();
+            let told = told.as_object().map(|told| told.values().next().unwrap().as_str().unwrap().to_owned());
+            answer.status == 503 && told.is_some_and(|told| told.contains("has not turned for"))
+        })
+    })
+    .await;
+    // Of two connections one goes to the worker that turns: it answers in time, and says that the database is up.
+    let both = [http::get(address, "/health"), http::get(address, "/health")].map(actix_web::rt::spawn);
+    let mut in_time = 0;
+    for answer in both {
+        if let Ok(answer) = tokio::time::timeout(Duration::from_secs(2), answer).await {
+            assert_eq!(answer.unwrap().status, 200, "{}", logs::text());
+            in_time += 1;
+        }
+    }
+    assert!(in_time >= 1, "no worker answered in time");
+    assert!(!blocked.is_finished(), "the worker was not blocked any more");
+    blocked.abort();
+}
+
+#[actix_web::test]
+async fn workers_that_stopped_in_good_order_do_not_count() {
+    let (_, check) = switched("service", "fine");
+    let other = check.clone();
+    let rig = Rig::start(1, move |app| {
+        app.service(scope().check(check.clone()));
+    });
+    let stopped = Rig::start(2, move |app| {
+        app.service(scope().check(other.clone()));
+    });
+    let workers = async || rig.get("/health/live").await.json()["checks"]["worker"].as_object().unwrap().len();
+    assert_eq!(workers().await, 3);
+    drop(stopped);
+    eventually("the workers have left", || async { workers().await == 1 }).await;
+    assert_eq!(rig.get("/health/live").await.status, 200);
+}
+
+/// What a drained server must do, however its drain begins.
+async fn drains(begin: impl FnOnce(&health::Drain)) {
+    logs::keep();
+    let (_, check) = switched("service", "fine");
+    let served = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&served);
+    let server = HttpServer::new(move || {
+        let counted = Arc::clone(&counted);
+        let work = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async { "done" }
+        };
+        // Kept answers must not outlive the beginning of the drain.
+        App::new()
+            .route("/work", web::get().to(work))
+            .service(health::scope().check(check.clone()).max_age(Duration::from_hours(1)))
+    })
+    .workers(2)
+    .disable_signals()
+    .bind(("127.0.0.1", 0))
+    .unwrap();
+    let address: SocketAddr = server.addrs()[0];
+    let server = server.run();
+    let drain = health::drain(server.handle(), Duration::from_secs(2));
+    let stopped = actix_web::rt::spawn(server);
+    for path in ["/health", "/health/ready", "/health/live"] {
+        assert_eq!(http::get(address, path).await.status, 200, "{path}");
+    }
+
+    begin(&drain);
+    eventually("the drain has begun", || async { http::get(address, "/health").await.status == 503 }).await;
+    let ready = http::get(address, "/health/ready").await;
+    assert_eq!(ready.status, 503);
+    assert_eq!(ready.json()["errors"]["health"]["drain"], "the service is about to stop");
+    assert_eq!(http::get(address, "/health/live").await.status, 200);
+    assert_eq!(http::get(address, "/health/service/fine").await.status, 200);
+    assert_eq!(http::get(address, "/work").await.body, "done");
+    assert!(!stopped.is_finished());
+
+    tokio::time::timeout(Duration::from_secs(30), stopped).await.expect("the server stops").unwrap().unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+    assert_eq!(served.load(Ordering::SeqCst), 1);
+    assert!(!logs::text().contains("ERROR"), "{}", logs::text());
+    assert!(logs::lines().iter().any(|line| line.contains("INFO") && line.contains("draining")), "{}", logs::text());
+}
+
+fn sigterm() {
+    assert!(Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status().unwrap().success());
+}
+
+#[actix_web::test]
+async fn a_drain_that_is_called_for_takes_the_server_out_of_rotation_before_it_stops() {
+    drains(health::Drain::start).await;
+}
+
+#[actix_web::test]
+async fn sigterm_begins_a_drain_under_actix_main() {
+    drains(|_| sigterm()).await;
+}
+
+#[test]
+fn sigterm_begins_a_drain_under_tokio_main() {
+    // As `#[tokio::main]` makes it.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(tokio::task::LocalSet::new().run_until(drains(|_| sigterm())));
+}
+
+#[actix_web::test]
+async fn a_second_sigterm_stops_a_draining_server_at_once() {
+    logs::keep();
+    let server = HttpServer::new(App::new).workers(1).disable_signals().bind(("127.0.0.1", 0)).unwrap().run();
+    health::drain(server.handle(), Duration::from_hours(1));
+    let stopped = actix_web::rt::spawn(server);
+    sigterm();
+    eventually("the drain has begun", || async { logs::text().contains("draining") }).await;
+    sigterm();
+    tokio::time::timeout(Duration::from_secs(30), stopped).await.expect("the server stops").unwrap().unwrap();
+}
+
+#[actix_web::test]
+async fn details_are_added_and_change_nothing_else() {
+    let (switch, check) = switched("service", "fine");
+    let damped = check.fall(2);
+    let own = damped.clone();
+    let rig = Rig::start(1, move |app| {
+        app.service(scope().check(damped.clone()));
+    });
+    let plain = rig.health().await.json();
+    switch.store(false, Ordering::SeqCst);
+    let answer = rig.get("/health?details").await;
+    let mut detailed = answer.json();
+    let details = detailed.as_object_mut().unwrap().remove("details").unwrap();
+    assert_eq!((answer.status, &detailed), (200, &plain));
+    let fine = &details["service"]["fine"];
+    assert_eq!((&fine["runs"], &fine["consecutive_failures"], &fine["raw"]), (&2.into(), &1.into(), &"DOWN".into()));
+    assert!(fine["latency_ms"].as_f64().unwrap() >= 0.0 && fine["age_ms"].as_u64().is_some(), "{fine}");
+    for time in ["since", "last_success"] {
+        let text = fine[time].as_str().unwrap();
+        assert!(text.starts_with("20") && text.ends_with('Z') && text.contains('T'), "{fine}");
+    }
+    let raw: Vec<_> = own.history().iter().map(|sample| sample.status).collect();
+    assert_eq!(raw, [health::Status::Up, health::Status::Down]);
+}
+
+#[actix_web::test]
+async fn transitions_can_be_subscribed_to_of_all_checks_or_of_a_registry() {
+    let (switch, check) = switched("service", "fine");
+    let plugins = health::Registry::new();
+    let (_, plugin) = switched("plugin", "search");
+    let guard = plugins.register_guarded(plugin).unwrap();
+    let registry = plugins.clone();
+    let rig = Rig::start(1, move |app| {
+        app.service(scope().check(check.clone()).registry(&registry));
+    });
+    let mut all = health::registry().subscribe();
+    let mut of_plugins = plugins.subscribe();
+    rig.health().await;
+    switch.store(false, Ordering::SeqCst);
+    rig.health().await;
+    rig.health().await;
+    switch.store(true, Ordering::SeqCst);
+    rig.health().await;
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let next = all.next().await;
+        seen.push((next.name.to_string(), next.from, next.to, next.class, next.error.map(|error| error.to_string())));
+    }
+    // Of the first round, either may be first.
+    seen[..2].sort_by(|a, b| a.0.cmp(&b.0));
+    use health::{
+        Class::Failed,
+        Status::{Down, Up},
+    };
+    assert_eq!(
+        seen,
+        [
+            ("fine".to_owned(), None, Up, None, None),
+            ("search".to_owned(), None, Up, None, None),
+            ("fine".to_owned(), Some(Up), Down, Some(Failed), Some("the check failed".to_owned())),
+            ("fine".to_owned(), Some(Down), Up, None, None),
+        ]
+    );
+    assert_eq!(&*of_plugins.next().await.name, "search");
+    drop(guard);
+    assert_eq!(rig.get("/health/plugin").await.status, 404);
+}
+
+#[actix_web::test]
+async fn with_refresh_requests_only_read_and_the_refresher_ends_with_its_scopes() {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    let check = Check::new("service", "counted", move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { Ok::<_, String>(()) }
+    });
+    let rig = Rig::start(2, move |app| {
+        app.service(scope().check(check.clone()).refresh(Duration::from_millis(200)));
+    });
+    assert_eq!(rig.health().await.status, 200);
+    eventually("it is run in the background", || async { runs.load(Ordering::SeqCst) >= 5 }).await;
+    let before = runs.load(Ordering::SeqCst);
+    for _ in 0..50 {
+        assert_eq!(rig.health().await.status, 200);
+    }
+    // However slow this machine is, fifty requests are not fifty runs.
+    assert!(runs.load(Ordering::SeqCst) < before + 50);
+    drop(rig);
+    let mut last = usize::MAX;
+    eventually("it is not run any more", || {
+        let still = runs.load(Ordering::SeqCst);
+        let stopped = std::mem::replace(&mut last, still) == still;
+        async move {
+            // Twice as long as the longest time between two runs.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            stopped
+        }
+    })
+    .await;
+}
