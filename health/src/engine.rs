@@ -629,4 +629,83 @@ mod tests {
         registry.unregister("service", "late");
         assert_eq!(statuses(&engine).await.len(), 1);
     }
+
+    fn counted(name: &str) -> (Arc<AtomicU32>, Check) {
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&runs);
+        let check = Check::new("service", name, move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async { Ok::<_, String>(()) }
+        });
+        (runs, check)
+    }
+
+    fn refreshed(checks: impl IntoIterator<Item = Check>) -> Engine {
+        let fixed = checks.into_iter().map(Slot::Check).collect();
+        let settings = Settings { refresh: Some(Duration::from_secs(5)), ..SETTINGS };
+        Engine::new(Sources { fixed, registries: Vec::new() }, settings, Handle::current())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_refresh_the_first_caller_waits_for_the_first_round_and_all_others_only_read() {
+        let (runs, check) = counted("a");
+        let engine = refreshed([check, sleeping("slow", 200)]);
+        let started = Instant::now();
+        assert!(statuses(&engine).await.iter().all(|(_, status, _)| *status == Status::Up));
+        assert!((200..=202).contains(&started.elapsed().as_millis()));
+        for _ in 0..100 {
+            let asked = Instant::now();
+            statuses(&engine).await;
+            assert_eq!(asked.elapsed(), Duration::ZERO);
+            sleep(Duration::from_millis(600)).await;
+        }
+        // In a minute, every 4.5 to 5.5 s.
+        let runs = runs.load(Ordering::SeqCst);
+        assert!((11..=14).contains(&runs), "{runs}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_refresher_stops_results_grow_stale_and_the_answer_becomes_down() {
+        let (_, check) = counted("a");
+        let engine = refreshed([check]);
+        assert_eq!(statuses(&engine).await[0].1, Status::Up);
+        engine.refresher.as_ref().unwrap().abort();
+        sleep(Duration::from_secs(15)).await;
+        assert_eq!(statuses(&engine).await[0].1, Status::Up);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(statuses(&engine).await[0], ("service.a".into(), Status::Down, Some("no result for 16 s".into())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refresher_ends_with_its_engine() {
+        let (runs, check) = counted("a");
+        let engine = refreshed([check]);
+        statuses(&engine).await;
+        drop(engine);
+        let before = runs.load(Ordering::SeqCst);
+        sleep(Duration::from_mins(1)).await;
+        assert_eq!(runs.load(Ordering::SeqCst), before);
+        assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
+    }
+
+    #[test]
+    fn jitter_is_a_tenth_to_either_side_and_spread() {
+        let every = Duration::from_secs(10);
+        let times: Vec<_> = (0..10_000).map(|round| jittered(every, RandomState::new().hash_one(round))).collect();
+        assert!(times.iter().all(|time| (Duration::from_secs(9)..=Duration::from_secs(11)).contains(time)));
+        for (low, high) in [(9_000, 9_500), (9_500, 10_000), (10_000, 10_500), (10_500, 11_000)] {
+            let here = times.iter().filter(|time| (low..high).contains(&time.as_millis())).count();
+            assert!((2_000..3_000).contains(&here), "{here} of 10000 between {low} and {high} ms");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_thousand_polls_of_what_never_answers_are_one_task() {
+        let engine = engine([Check::new("a", "b", pending::<Result<(), String>>)]);
+        for poll in 0..10_000 {
+            statuses(&engine).await;
+            assert_eq!(Handle::current().metrics().num_alive_tasks(), 1, "poll {poll}");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
 }

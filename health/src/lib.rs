@@ -9,6 +9,8 @@ mod engine;
 mod error;
 mod events;
 mod lifecycle;
+#[cfg(test)]
+mod model;
 mod probe;
 pub mod probes;
 mod redact;

@@ -4,6 +4,7 @@ pub(crate) mod answers;
 pub(crate) mod http;
 pub(crate) mod logs;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod rig;
 pub(crate) mod servers;
 

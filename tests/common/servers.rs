@@ -102,7 +102,15 @@ impl Server {
     }
 
     pub(crate) fn url_with(&self, password: &str) -> String {
-        let port = self.port;
+        self.url_of(password, self.port)
+    }
+
+    /// By way of a proxy on that port.
+    pub(crate) fn url_at(&self, port: u16) -> String {
+        self.url_of(PASSWORD, port)
+    }
+
+    fn url_of(&self, password: &str, port: u16) -> String {
         match self.kind {
             Kind::Postgres => format!("postgres://{USER}:{password}@127.0.0.1:{port}/{DATABASE}"),
             Kind::MariaDb => format!("mysql://{USER}:{password}@127.0.0.1:{port}/{DATABASE}"),

@@ -5,7 +5,7 @@ use std::{fmt, future::Future, pin::pin, time::Duration};
 use futures_util::future::{Either, select};
 
 /// How long a driver may be silent.
-const PATIENCE: Duration = Duration::from_millis(100);
+pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Waits for the driver's answer. Drivers may be silent for long: they retry a refused connection, and wait on one that is
 /// dead without knowing it. So after a while another question is asked on the side; if that knows nothing, the driver is

@@ -16,12 +16,16 @@ use std::{
     fs::File,
     io::{self, Read as _},
     path::PathBuf,
+    pin::pin,
+    time::Duration,
 };
 
+use futures_util::future::{Either, select};
 use percent_encoding::percent_decode_str;
 use sqlx::{ConnectOptions as _, Connection, Database, Error, Executor, Pool, pool::PoolConnection};
+use tokio::time::{sleep, timeout};
 
-use super::driver::{Described, answer_or};
+use super::driver::{Described, PATIENCE, answer_or};
 use crate::{
     error::{Class, ProbeError, class_of_io},
     probe::Probe,
@@ -48,6 +52,9 @@ impl From<Error> for ProbeError {
         Self::from_error(error)
     }
 }
+
+/// How long a server may be silent to a new connection before it is asked with another one.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Why the question has no answer, before it has a public sentence.
 enum Failure {
@@ -103,20 +110,32 @@ where
     DB: Database,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    if is_saturated(pool) {
-        // The counters can't tell a busy server from a dead one: on a server that is stopped or frozen, the application's
-        // own attempts soon hold every place of the pool. So the server is asked whether it would let one more in.
-        let all = pool.options().get_max_connections();
-        match refusal(pool).await {
-            Some(error) if class_of(&error) != Class::Saturated => return Err(error.into()),
-            // Meanwhile one may have come free.
-            _ if is_saturated(pool) => return Err(Failure::Saturated(all)),
-            _ => {}
+    loop {
+        if is_saturated(pool) {
+            // The counters can't tell a busy server from a dead one: on a server that is stopped or frozen, the
+            // application's own attempts soon hold every place of the pool. So the server is asked whether it would let one
+            // more in.
+            let all = pool.options().get_max_connections();
+            match refusal(pool).await {
+                Some(error) if class_of(&error) != Class::Saturated => return Err(error.into()),
+                // Meanwhile one may have come free.
+                _ if is_saturated(pool) => return Err(Failure::Saturated(all)),
+                _ => {}
+            }
+        }
+        let asked = pin!(async { Asking::question(pool.acquire().await?, sql).await });
+        // While a server refuses or starts up, the pool tries again and again and says nothing until its own time is over.
+        let looked = pin!(async {
+            sleep(PATIENCE).await;
+            refusal(pool).await
+        });
+        match select(asked, looked).await {
+            Either::Left((answer, _)) => return Ok(answer?),
+            Either::Right((Some(error), _)) => return Err(error.into()),
+            // It lets new ones in, so what hangs is this attempt: one that was lost on the way, which nobody will answer.
+            Either::Right((None, _)) => {}
         }
     }
-    // While a server refuses or starts up, the pool tries again and again and says nothing until its own time is over.
-    let acquired = answer_or(pool.acquire(), async { refusal(pool).await.map(Err) }).await?;
-    Ok(Asking::question(acquired, sql).await?)
 }
 
 /// A connection with a question under way. If that is dropped, the connection is closed: given back, it would hang there too.
@@ -161,19 +180,23 @@ fn is_saturated<DB: Database>(pool: &Pool<DB>) -> bool {
     pool.size() >= pool.options().get_max_connections() && pool.num_idle() == 0
 }
 
-/// Why the server would not let us in, if it would not; asked with a connection that is closed again.
+/// Why the server would not let us in, if it would not; asked with a connection that is closed again, and asked anew where
+/// there is no answer.
 async fn refusal<DB: Database>(pool: &Pool<DB>) -> Option<Error> {
     if Kind::of(pool) == Kind::Sqlite {
         // To connect may create the file, and tells nothing that a look at it does not.
         return None;
     }
-    match pool.connect_options().connect().await {
-        Ok(connection) => {
-            // The answer is known; how the parting goes does not matter.
-            let _ = connection.close().await;
-            None
+    loop {
+        match timeout(SILENCE, pool.connect_options().connect()).await {
+            Ok(Ok(connection)) => {
+                // The answer is known; how the parting goes does not matter.
+                let _ = connection.close().await;
+                return None;
+            }
+            Ok(Err(error)) => return Some(error),
+            Err(_) => {}
         }
-        Err(error) => Some(error),
     }
 }
 

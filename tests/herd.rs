@@ -1,0 +1,158 @@
+//! Any number of callers, and callers that leave: one run, counted where it arrives; and nothing that grows.
+
+use std::{fs, net::SocketAddr, time::Duration};
+
+use actix_web::web;
+use health::{Check, HealthCheck};
+use sqlx::{PgPool, Row as _};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+
+use crate::common::{
+    eventually, http,
+    proxy::{Fault, Proxy},
+    rig::Rig,
+    servers::{Kind, Server},
+};
+
+#[derive(HealthCheck)]
+struct State {
+    db: PgPool,
+    cache: redis::Client,
+}
+
+/// PostgreSQL, which counts its statements, and Redis, behind roads that take 100 ms each way.
+struct Slow {
+    postgres: Server,
+    redis: Server,
+    roads: [Proxy; 2],
+    rig: Rig,
+}
+
+const MAX_AGE: Duration = Duration::from_secs(3);
+
+impl Slow {
+    async fn start(workers: usize) -> Self {
+        let postgres = Server::start_with(Kind::Postgres, &["-c", "shared_preload_libraries=pg_stat_statements"]);
+        let redis = Server::start(Kind::Redis);
+        let admin = PgPool::connect(&postgres.url()).await.unwrap();
+        sqlx::raw_sql("CREATE EXTENSION pg_stat_statements").execute(&admin).await.unwrap();
+        let roads = [Proxy::start(postgres.port()).await, Proxy::start(redis.port()).await];
+        let state = web::Data::new(State {
+            db: PgPool::connect_lazy(&postgres.url_at(roads[0].port)).unwrap(),
+            cache: redis::Client::open(redis.url_at(roads[1].port)).unwrap(),
+        });
+        let rig = Rig::start(workers, move |app| {
+            app.app_data(state.clone()).service(health::scope().max_age(MAX_AGE));
+        });
+        // Warm, so that a run is one question and no connection.
+        assert_eq!(rig.health().await.status, 200);
+        for road in &roads {
+            road.set(Fault::Delay(Duration::from_millis(100)));
+        }
+        let slow = Self { postgres, redis, roads, rig };
+        assert_eq!(slow.asked().await, (1, 1, 1));
+        slow
+    }
+
+    /// How often each server was asked.
+    async fn asked(&self) -> (i64, u64, u64) {
+        let admin = PgPool::connect(&self.postgres.url()).await.unwrap();
+        let statements = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements WHERE query = 'SELECT $1'";
+        let selects: i64 = sqlx::query(statements).fetch_one(&admin).await.unwrap().get(0);
+        let client = redis::Client::open(self.redis.url()).unwrap();
+        let mut admin = client.get_multiplexed_async_connection().await.unwrap();
+        let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut admin).await.unwrap();
+        let calls = |command: &str| {
+            let line = info.lines().find(|line| line.starts_with(&format!("cmdstat_{command}:"))).unwrap_or_default();
+            line.split(['=', ',']).nth(1).map_or(0, |calls| calls.parse().unwrap())
+        };
+        (selects, calls("set"), calls("get"))
+    }
+}
+
+#[actix_web::test]
+async fn a_thousand_callers_at_once_are_one_run() {
+    rlimit::increase_nofile_limit(8192).unwrap();
+    let slow = Slow::start(4).await;
+    tokio::time::sleep(MAX_AGE).await;
+    let address = slow.rig.address;
+    let paths = ["/health", "/health/", "/health?details", "/health/ready", "/health/database/db"];
+    let callers: Vec<_> = (0..1000)
+        .map(|n| actix_web::rt::spawn(async move { http::get(address, paths[n % paths.len()]).await }))
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().status, 200);
+    }
+    assert_eq!(slow.asked().await, (2, 2, 2));
+    drop(slow.roads);
+}
+
+#[actix_web::test]
+async fn a_caller_that_leaves_neither_cancels_the_run_nor_spoils_it_for_the_next() {
+    let slow = Slow::start(1).await;
+    tokio::time::sleep(MAX_AGE).await;
+    let mut impatient = TcpStream::connect(slow.rig.address).await.unwrap();
+    impatient.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(impatient);
+    assert_eq!(slow.rig.health().await.status, 200);
+    assert_eq!(slow.asked().await, (2, 2, 2));
+}
+
+fn open_files() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// What of this process is in memory, in KiB.
+fn memory() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Polls one after another on connections of their own.
+async fn poll(address: SocketAddr, times: usize) {
+    for _ in 0..times {
+        assert_eq!(http::get(address, "/health").await.status, 503);
+    }
+}
+
+#[actix_web::test]
+async fn ten_thousand_polls_of_what_never_answers_leak_nothing() {
+    let hung =
+        Check::new("service", "hung", std::future::pending::<Result<(), String>>).timeout(Duration::from_millis(50));
+    let rig = Rig::start(2, move |app| {
+        app.service(health::scope().check(hung.clone()).max_age(Duration::ZERO));
+    });
+    poll(rig.address, 100).await;
+    let (files, kib) = (open_files(), memory());
+    poll(rig.address, 9_900).await;
+    eventually("no file is open that was not", || async { open_files() <= files }).await;
+    // An allocator keeps some of what it was given once; a task a poll would be 10 MB.
+    assert!(memory() < kib + 3_000, "{kib} KiB before, {} KiB after", memory());
+}
+
+#[actix_web::test]
+async fn a_minute_of_a_frozen_server_and_ten_thousand_polls_leave_nothing_behind() {
+    let server = Server::start(Kind::Postgres);
+    let pool = PgPool::connect_lazy(&server.url()).unwrap();
+    let state = web::Data::new(State { db: pool.clone(), cache: redis::Client::open("redis://127.0.0.1:1").unwrap() });
+    let rig = Rig::start(2, move |app| {
+        app.app_data(state.clone()).service(health::scope());
+    });
+    assert_eq!(rig.get("/health/database").await.status, 200);
+    server.freeze();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    poll(rig.address, 100).await;
+    let (files, kib) = (open_files(), memory());
+    for _ in 0..58 {
+        poll(rig.address, 170).await;
+        tokio::time::sleep(Duration::from_millis(900)).await;
+    }
+    assert!(memory() < kib + 3_000, "{kib} KiB before, {} KiB after", memory());
+    // Each run may hold two of the pool's connections, and there is one run at a time; what it leaves it closes.
+    assert!(open_files() <= files + 8, "{files} before, {} after", open_files());
+    server.thaw();
+    eventually("it is up", || async { rig.get("/health/database").await.status == 200 }).await;
+    assert!(pool.size() <= 4, "{}", pool.size());
+}
