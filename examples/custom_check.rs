@@ -35,9 +35,12 @@ impl Probe for Mailer {
     }
 }
 
-async fn is_writable(directory: &Path) -> io::Result<()> {
-    let read_only = directory.metadata()?.permissions().readonly();
-    if read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
+async fn is_writable(directory: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let directory = directory.to_owned();
+    // What may block must not do so on a thread that checks run on.
+    let metadata = web::block(move || directory.metadata()).await??;
+    let read_only = metadata.permissions().readonly();
+    if read_only { Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem).into()) } else { Ok(()) }
 }
 
 #[actix_web::main]

@@ -353,6 +353,65 @@ async fn a_strict_struct_says_what_is_left_out() {
     );
 }
 
+/// Its own name stands for `Self`, and no local of the generated code for a function of these names.
+#[derive(HealthCheck)]
+struct Recursive {
+    db: PgPool,
+    inner: Option<Box<Self>>,
+    #[health(with = checks)]
+    a: u8,
+    #[health(with = kept)]
+    b: u8,
+    #[health(with = place)]
+    c: u8,
+}
+
+async fn checks(_: &u8) -> Result<(), String> {
+    Ok(())
+}
+
+use checks as kept;
+use checks as place;
+
+macro_rules! state {
+    ($name:ident, $called:literal, $with:path, $ty:ty) => {
+        #[derive(HealthCheck)]
+        #[deprecated]
+        struct $name {
+            #[health(name = $called, optional)]
+            a: $ty,
+            #[health(with = $with, optional)]
+            b: u8,
+            #[deprecated]
+            c: Option<$ty>,
+        }
+    };
+}
+
+state!(ByExample, "called", checks, PgPool);
+
+#[actix_web::test]
+async fn structs_may_name_themselves_and_come_out_of_macros() {
+    let inner = Recursive { db: pg(), inner: None, a: 1, b: 2, c: 3 };
+    let state = Recursive { db: pg(), inner: Some(Box::new(inner)), a: 1, b: 2, c: 3 };
+    assert_eq!(
+        names(&state),
+        [
+            "database.db",
+            "database.inner.db",
+            "service.inner.a",
+            "service.inner.b",
+            "service.inner.c",
+            "service.a",
+            "service.b",
+            "service.c"
+        ]
+    );
+    #[allow(deprecated)]
+    let state = ByExample { a: pg(), b: 1, c: Some(pg()) };
+    assert_eq!(names(&state), ["database.called", "service.b", "database.c"]);
+}
+
 #[test]
 fn what_must_not_compile_does_not_and_says_why() {
     trybuild::TestCases::new().compile_fail("ui/*.rs");

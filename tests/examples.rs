@@ -116,7 +116,7 @@ fn a_bad_entry_of_the_list_keeps_quickstart_from_starting_and_is_named() {
     for (list, named) in [
         ("127.0.0.1,localhost", "HEALTHCHECK_IPS: `localhost` is no address and no network"),
         ("10.0.0.5/8", "HEALTHCHECK_IPS: `10.0.0.5/8` has bits set behind its prefix; write `10.0.0.0/8`"),
-        ("127.0.0.1,", "HEALTHCHECK_IPS: `` is no address"),
+        ("127.0.0.1,", "HEALTHCHECK_IPS: an entry is empty"),
     ] {
         let output: Output = command("quickstart", &[("HEALTHCHECK_IPS", list)]).output().unwrap();
         assert!(!output.status.success());

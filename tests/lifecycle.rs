@@ -12,7 +12,12 @@ use std::{
 };
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use health::{Check, HealthCheck};
+use health::{
+    Check,
+    Class::Failed,
+    HealthCheck,
+    Status::{Down, Up},
+};
 use sqlx::PgPool;
 use tokio::net::TcpStream;
 
@@ -170,8 +175,8 @@ async fn workers_that_stopped_in_good_order_do_not_count() {
 async fn drains(begin: impl FnOnce(&health::Drain)) {
     logs::keep();
     let (_, check) = switched("service", "fine");
-    let served = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&served);
+    let worked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&worked);
     let server = HttpServer::new(move || {
         let counted = Arc::clone(&counted);
         let work = move || {
@@ -207,7 +212,7 @@ async fn drains(begin: impl FnOnce(&health::Drain)) {
 
     tokio::time::timeout(Duration::from_secs(30), stopped).await.expect("the server stops").unwrap().unwrap();
     assert!(TcpStream::connect(address).await.is_err());
-    assert_eq!(served.load(Ordering::SeqCst), 1);
+    assert_eq!(worked.load(Ordering::SeqCst), 1);
     assert!(!logs::text().contains("ERROR"), "{}", logs::text());
     assert!(logs::lines().iter().any(|line| line.contains("INFO") && line.contains("draining")), "{}", logs::text());
 }
@@ -267,7 +272,7 @@ async fn details_are_added_and_change_nothing_else() {
         assert!(text.starts_with("20") && text.ends_with('Z') && text.contains('T'), "{fine}");
     }
     let raw: Vec<_> = own.history().iter().map(|sample| sample.status).collect();
-    assert_eq!(raw, [health::Status::Up, health::Status::Down]);
+    assert_eq!(raw, [Up, Down]);
 }
 
 #[actix_web::test]
@@ -295,10 +300,6 @@ async fn transitions_can_be_subscribed_to_of_all_checks_or_of_a_registry() {
     }
     // Of the first round, either may be first.
     seen[..2].sort_by(|a, b| a.0.cmp(&b.0));
-    use health::{
-        Class::Failed,
-        Status::{Down, Up},
-    };
     assert_eq!(
         seen,
         [

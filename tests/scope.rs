@@ -309,3 +309,98 @@ async fn a_state_that_cannot_be_shared_between_threads_is_probed_all_the_same() 
     let answer = rig.health().await;
     assert_eq!((answer.status, &*answer.body), (200, r#"{"status":"UP","checks":{"service":{"mail":"UP"}}}"#));
 }
+
+#[actix_web::test]
+async fn a_check_that_blocks_its_thread_is_down_alone() {
+    let blocking = Check::new("service", "blocking", || async {
+        std::thread::sleep(Duration::from_secs(3));
+        Ok::<_, String>(())
+    });
+    let rig = Rig::start(1, move |app| {
+        app.service(health::scope().check(blocking.clone().optional()).check(ok("service", "fine")));
+    });
+    for _ in 0..3 {
+        let answer = rig.health().await;
+        assert_eq!(answer.json()["checks"]["service"], serde_json::json!({"blocking": "DOWN", "fine": "UP"}));
+        assert_eq!(answer.status, 200);
+    }
+    crate::common::eventually("it is logged", || async {
+        logs::lines().iter().any(|line| line.contains("service.blocking") && line.contains("no answer within 800 ms"))
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn when_all_probing_threads_are_blocked_the_answer_is_in_time_and_the_log_says_why() {
+    let checks: Vec<_> = (0..8)
+        .map(|n| {
+            Check::new("service", n.to_string(), || async {
+                std::thread::sleep(Duration::from_secs(4));
+                Ok::<_, String>(())
+            })
+        })
+        .collect();
+    let rig = Rig::start(1, move |app| {
+        app.service(checks.iter().cloned().fold(health::scope(), health::Scope::check));
+    });
+    crate::common::eventually("it is logged", || async {
+        let answer = rig.health().await;
+        assert_eq!(answer.status, 503);
+        assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
+        logs::lines().iter().any(|line| line.contains("block the threads"))
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn segments_of_scopes_around_are_not_taken_for_names_of_checks() {
+    let state = web::Data::new(OtherState { other: Counted::default() });
+    let rig = Rig::start(1, move |app| {
+        app.app_data(state.clone()).service(web::scope("/{group}/{name}").service(scope()));
+    });
+    for (path, status) in [
+        ("/a/b/health", 200),
+        ("/service/other/health/", 200),
+        ("/a/b/health/service", 200),
+        ("/a/b/health/service/other", 200),
+        ("/a/b/health/nothing", 404),
+    ] {
+        assert_eq!(rig.get(path).await.status, status, "{path}");
+    }
+}
+
+#[actix_web::test]
+async fn times_without_end_are_no_times_that_overflow() {
+    let fine = ok("service", "fine").timeout(Duration::MAX);
+    let rig = Rig::start(1, move |app| {
+        let scope = health::scope().deadline(Duration::MAX).max_age(Duration::MAX).stall(Duration::MAX);
+        app.service(scope.check(fine.clone()))
+            .service(health::scope().path("/refreshed").refresh(Duration::MAX).check(fine.clone()));
+    });
+    for path in ["/health", "/health", "/health/live", "/refreshed"] {
+        assert_eq!(rig.get(path).await.status, 200, "{path}");
+    }
+}
+
+#[actix_web::test]
+async fn a_state_in_an_arc_is_found_too_and_what_is_elsewhere_is_told() {
+    let state = web::Data::new(Arc::new(OtherState { other: Counted::default() }));
+    let rig = Rig::start(1, move |app| {
+        app.app_data(state.clone()).service(scope());
+    });
+    assert_eq!(rig.health().await.body, r#"{"status":"UP","checks":{"service":{"other":"UP"}}}"#);
+    let lines = logs::lines();
+    let line = lines.iter().find(|line| line.contains("health scope at /health probes: service.other")).unwrap();
+    assert!(line.contains("scope::State") && !line.contains("scope::OtherState"), "{line}");
+}
+
+#[actix_web::test]
+async fn a_scope_can_say_that_it_shows_registered_checks_alone() {
+    health::register(ok("process", "wide")).unwrap();
+    let rig = Rig::start(1, |app| {
+        app.service(scope()).service(scope().path("/registered").registry(health::registry()));
+    });
+    assert_eq!(rig.health().await.status, 503);
+    let answer = rig.get("/registered").await;
+    assert_eq!((answer.status, &*answer.body), (200, r#"{"status":"UP","checks":{"process":{"wide":"UP"}}}"#));
+}

@@ -126,3 +126,39 @@ async fn what_works_is_up_in_memory_on_odd_paths_and_behind_any() {
     tokio::time::sleep(MAX_AGE).await;
     down(&rig, "database", "db", "unable to connect to sqlite").await;
 }
+
+#[actix_web::test]
+async fn names_that_are_no_paths_are_not_looked_for_on_disk() {
+    for name in [":memory:", "", "file:memory?mode=memory&cache=shared"] {
+        let pool = SqlitePool::connect_lazy_with(SqliteConnectOptions::new().filename(name));
+        up(&serve(pool), "database", "db").await;
+    }
+    up(&serve(SqlitePool::connect_lazy_with(SqliteConnectOptions::new())), "database", "db").await;
+}
+
+#[actix_web::test]
+async fn a_database_that_a_writer_locks_is_busy_and_not_dead() {
+    let folder = folder();
+    let file = folder.path().join("notes.db");
+    let pool = database(&file, SqliteJournalMode::Delete).await;
+    let rig = serve(pool.clone());
+    up(&rig, "database", "db").await;
+    let mut writer = pool.acquire().await.unwrap();
+    sqlx::raw_sql("BEGIN EXCLUSIVE").execute(&mut *writer).await.unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    degraded(&rig, "database", "db", "sqlite is locked by a writer").await;
+    sqlx::raw_sql("ROLLBACK").execute(&mut *writer).await.unwrap();
+    back_up(&rig, "database", "db").await;
+}
+
+#[actix_web::test]
+async fn a_closed_pool_is_down_also_while_its_connections_are_in_use() {
+    let folder = folder();
+    let pool = database(&folder.path().join("notes.db"), SqliteJournalMode::Wal).await;
+    let held = pool.acquire().await.unwrap();
+    drop(pool.close());
+    let rig = serve(pool);
+    let answer = down(&rig, "database", "db", "sqlite did not answer as expected").await;
+    assert_secret(&answer, &["closed pool"]).await;
+    drop(held);
+}

@@ -161,10 +161,13 @@ fn milliseconds(text: &str) -> Option<u64> {
 }
 
 fn value(meta: &Meta) -> Option<&Expr> {
-    match meta {
-        Meta::NameValue(pair) => Some(&pair.value),
-        _ => None,
+    let Meta::NameValue(pair) = meta else { return None };
+    let mut value = &pair.value;
+    // What a macro by example fills in comes in a group.
+    while let Expr::Group(group) = value {
+        value = &group.expr;
     }
+    Some(value)
 }
 
 #[cfg(test)]

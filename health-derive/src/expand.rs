@@ -3,7 +3,7 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens as _, quote, quote_spanned};
-use syn::{DeriveInput, parse_quote, spanned::Spanned as _};
+use syn::{DeriveInput, Ident, parse_quote, spanned::Spanned as _};
 
 use crate::{
     ast::{Field, Struct},
@@ -58,14 +58,17 @@ fn expand(state: &Struct<'_>, krate: &TokenStream) -> TokenStream {
         (Some(quote!(#(const { #asserted };)*)), TokenStream::new())
     };
 
+    let checks = local("checks");
     quote! {
+        // Neither a deprecated struct nor a deprecated field is used here by its own choice.
+        #[allow(deprecated)]
         const _: () = {
             #[allow(unused_imports)]
-            use #private::{Ignored as _, NoProbe as _};
+            use #private::{Ignored as _, NotProbed as _};
 
             #[automatically_derived]
             impl #impl_generics #krate::HealthCheck for #ident #ty_generics #where_clause {
-                fn health_checks(&self, checks: &mut #krate::Checks) {
+                fn health_checks(&self, #checks: &mut #krate::Checks) {
                     #inside
                     #(#demands)*
                     #(#fields)*
@@ -81,8 +84,8 @@ fn expand(state: &Struct<'_>, krate: &TokenStream) -> TokenStream {
 fn with_bounds(state: &Struct<'_>, krate: &TokenStream) -> syn::Generics {
     let mut generics = state.original.generics.clone();
     for field in state.fields.iter().filter(|field| field.attrs.probe.is_some()) {
-        if kind::mentions_parameter(&field.original.ty, &state.original.generics) {
-            let probed = kind::probed_type(&field.original.ty);
+        if kind::mentions_parameter(&field.ty, &state.original.generics) {
+            let probed = kind::probed_type(&field.ty);
             let bound = quote_spanned!(probed.span()=> #probed: #krate::Probe + ::core::clone::Clone);
             generics.make_where_clause().predicates.push(parse_quote!(#bound));
         }
@@ -91,14 +94,14 @@ fn with_bounds(state: &Struct<'_>, krate: &TokenStream) -> syn::Generics {
 }
 
 /// Why a field must be probed, as a trait that its type must have.
-fn demanded(field: &Field<'_>, state: &Struct<'_>) -> Option<TokenStream> {
-    let ty = &field.original.ty;
+fn demanded(field: &Field, state: &Struct<'_>) -> Option<TokenStream> {
+    let ty = &field.ty;
     let attrs = &field.attrs;
     if attrs.skip.is_some() || attrs.with.is_some() {
         None
     } else if attrs.probe.is_some() {
         Some(quote!(Probed))
-    } else if kind::is_wrapped_parameter(ty, &state.original.generics) {
+    } else if kind::mentions_parameter(ty, &state.original.generics) {
         Some(quote!(Generic))
     } else if let Some(resource) = kind::looks_like_a_resource(ty) {
         Some(resource)
@@ -107,8 +110,8 @@ fn demanded(field: &Field<'_>, state: &Struct<'_>) -> Option<TokenStream> {
     }
 }
 
-fn demand(field: &Field<'_>, state: &Struct<'_>, private: &TokenStream) -> Option<TokenStream> {
-    let Field { original: syn::Field { ty, .. }, member, .. } = field;
+fn demand(field: &Field, state: &Struct<'_>, private: &TokenStream) -> Option<TokenStream> {
+    let Field { ty, member, .. } = field;
     if field.attrs.flatten.is_some() {
         let nested = kind::innermost(ty);
         return Some(quote_spanned!(nested.span()=> #private::demand::flattened::<#nested>();));
@@ -118,36 +121,44 @@ fn demand(field: &Field<'_>, state: &Struct<'_>, private: &TokenStream) -> Optio
 }
 
 /// What one field adds.
-fn checks(field: &Field<'_>, krate: &TokenStream, private: &TokenStream) -> TokenStream {
-    let Field { original: syn::Field { ty, .. }, member, attrs } = field;
+fn checks(field: &Field, krate: &TokenStream, private: &TokenStream) -> TokenStream {
+    let Field { ty, member, attrs, .. } = field;
     let name = field.name();
     let options = options(field, private);
+    let (checks, place, kept) = (local("checks"), local("place"), local("kept"));
     if attrs.skip.is_some() {
-        return quote!(#options.skip(checks););
+        return quote!(#options.skip(#checks););
     }
     match &attrs.with {
         Some(path) => {
-            let kept = quote_spanned!(ty.span()=> #private::hand::<#ty>(&self.#member));
-            let asked = quote_spanned! {path.span()=>
-                let answer: ::core::result::Result<(), _> = #path(&*field).await;
-                answer
+            let handed = quote_spanned!(ty.span()=> #private::hand::<#ty>(&self.#member));
+            let check = quote_spanned! {path.span()=>
+                #krate::Check::new("service", #name, move || {
+                    let #kept = ::std::sync::Arc::clone(&#kept);
+                    async move {
+                        let answer: ::core::result::Result<(), _> = #path(&*#kept).await;
+                        answer
+                    }
+                })
             };
             quote! {{
-                let field = #kept;
-                #options.add(checks, #krate::Check::new("service", #name, move || {
-                    let field = ::std::sync::Arc::clone(&field);
-                    async move { #asked }
-                }));
+                let #kept = #handed;
+                #options.add(#checks, #check);
             }}
         }
         None => {
             let find = quote_spanned!(ty.span()=> #private::Look::<#ty, _>::find);
-            quote!(#options.find(checks, |place, checks| #find(&self.#member, place, checks));)
+            quote!(#options.find(#checks, |#place, #checks| #find(&self.#member, #place, #checks));)
         }
     }
 }
 
-fn options(field: &Field<'_>, private: &TokenStream) -> TokenStream {
+/// A name that no path of the user's can mean.
+fn local(name: &str) -> Ident {
+    Ident::new(name, Span::mixed_site())
+}
+
+fn options(field: &Field, private: &TokenStream) -> TokenStream {
     let attrs = &field.attrs;
     let name = field.name();
     let mut set = Vec::new();
@@ -175,20 +186,25 @@ fn options(field: &Field<'_>, private: &TokenStream) -> TokenStream {
 fn asserted(state: &Struct<'_>, private: &TokenStream) -> Vec<TokenStream> {
     let looked_at = state.fields.iter().filter(|field| field.attrs.skip.is_none() && field.attrs.with.is_none());
     looked_at
-        .map(|field| can_be_cloned(field, private))
+        .map(|field| nothing_is_missed(field, private))
         .chain(something_is_probed(state, private))
         .chain(valid::same_names(state).filter_map(|(field, other)| not_in_one_group(field, other, private)))
         .collect()
 }
 
-/// A probe that can't be cloned is not found, which would be a silent miss.
-fn can_be_cloned(field: &Field<'_>, private: &TokenStream) -> TokenStream {
-    let ty = &field.original.ty;
-    let probe = kind::innermost(ty);
-    let message = "this type is a `Probe` but not `Clone`, and a check keeps a clone of what it probes: derive `Clone`, or \
-                   hold it in an `Arc`";
+/// What is probed on its own must not be ignored where it stands inside of something else, or can't be cloned.
+fn nothing_is_missed(field: &Field, private: &TokenStream) -> TokenStream {
+    let ty = &field.ty;
+    let mentioned = kind::mentioned(ty);
+    let message = "health probes this type, or one that it mentions, but can't reach it here: a probe must be `Clone`, or in \
+                   an `Arc`; the keys of a map must be `Display`; and only `Arc`, `Box`, `Option`, `Vec`, `HashMap`, \
+                   `BTreeMap` and `web::Data` are seen through. `#[health(with = path)]` says how to ask it, \
+                   `#[health(skip)]` leaves it out";
     quote_spanned! {ty.span()=>
-        ::core::assert!(!#private::LookForProbe::<#probe>::IS_PROBE || #private::Look::<#ty, _>::FOUND, #message)
+        ::core::assert!(
+            #private::Look::<#ty, _>::FOUND || !(false #(|| #private::LookInside::<#mentioned, _>::IS_PROBED)*),
+            #message
+        )
     }
 }
 
@@ -198,9 +214,10 @@ fn something_is_probed(state: &Struct<'_>, private: &TokenStream) -> Option<Toke
         if field.attrs.with.is_some() || field.attrs.flatten.is_some() || demanded(field, state).is_some() {
             return None;
         }
-        let ty = &field.original.ty;
-        let probe = kind::innermost(ty);
-        found.push(quote!(#private::Look::<#ty, _>::FOUND || #private::LookForProbe::<#probe>::IS_PROBE));
+        let ty = &field.ty;
+        // One that is missed has a message of its own.
+        let mentioned = kind::mentioned(ty);
+        found.push(quote!(#private::Look::<#ty, _>::FOUND #(|| #private::LookInside::<#mentioned, _>::IS_PROBED)*));
     }
     let ident = &state.original.ident;
     let message = format!(
@@ -213,14 +230,14 @@ fn something_is_probed(state: &Struct<'_>, private: &TokenStream) -> Option<Toke
 }
 
 /// Two checks of one name, of at least one of which only the type tells the group.
-fn not_in_one_group(field: &Field<'_>, other: &Field<'_>, private: &TokenStream) -> Option<TokenStream> {
+fn not_in_one_group(field: &Field, other: &Field, private: &TokenStream) -> Option<TokenStream> {
     if field.group().is_some() && other.group().is_some() {
         return None;
     }
-    let group = |field: &Field<'_>| match field.group() {
+    let group = |field: &Field| match field.group() {
         Some(group) => quote!(::core::option::Option::Some(#group)),
         None => {
-            let ty = &field.original.ty;
+            let ty = &field.ty;
             quote!(#private::Look::<#ty, _>::GROUP)
         }
     };

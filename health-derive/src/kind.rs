@@ -58,16 +58,6 @@ pub(crate) fn mentions_parameter(ty: &Type, generics: &Generics) -> bool {
     segments(ty).any(|(before, segment)| before.is_none() && is_parameter(&segment.ident, generics))
 }
 
-/// Whether what is inside the wrappers is a type parameter.
-pub(crate) fn is_wrapped_parameter(ty: &Type, generics: &Generics) -> bool {
-    match innermost(ty) {
-        Type::Path(TypePath { qself: None, path, .. }) => {
-            path.get_ident().is_some_and(|ident| is_parameter(ident, generics))
-        }
-        _ => false,
-    }
-}
-
 fn is_parameter(ident: &Ident, generics: &Generics) -> bool {
     generics.type_params().any(|parameter| parameter.ident == *ident)
 }
@@ -88,6 +78,30 @@ pub(crate) fn probed_type(ty: &Type) -> &Type {
         }
         None => ty,
     }
+}
+
+/// Every type that a type mentions, itself first: what stands in it is of no use where it can't be reached.
+pub(crate) fn mentioned(ty: &Type) -> Vec<&Type> {
+    let inner: Vec<&Type> = match ty {
+        Type::Path(TypePath { path, .. }) => {
+            let walked = path.segments.iter().filter(|segment| segment.ident != "PhantomData");
+            walked
+                .flat_map(|segment| match &segment.arguments {
+                    PathArguments::AngleBracketed(_) => arguments(segment).collect(),
+                    _ => Vec::new(),
+                })
+                .collect()
+        }
+        Type::Paren(inner) => return mentioned(&inner.elem),
+        Type::Group(inner) => return mentioned(&inner.elem),
+        Type::Reference(inner) => vec![&inner.elem],
+        Type::Array(inner) => vec![&inner.elem],
+        Type::Slice(inner) => vec![&inner.elem],
+        Type::Tuple(inner) => inner.elems.iter().collect(),
+        // Functions and trait objects hold nothing by themselves.
+        _ => return Vec::new(),
+    };
+    std::iter::once(ty).chain(inner.into_iter().flat_map(mentioned)).collect()
 }
 
 /// Whether there can be several of what is inside: then it can't go by names of its own.

@@ -46,7 +46,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// # Examples
 ///
 /// ```
-/// use std::{collections::HashMap, path::{Path, PathBuf}};
+/// use std::{collections::HashMap, net::SocketAddr};
 ///
 /// use health::{HealthCheck, Probe, ProbeError};
 ///
@@ -61,8 +61,8 @@ use syn::{DeriveInput, parse_macro_input};
 ///     }
 /// }
 ///
-/// async fn exists(folder: &Path) -> std::io::Result<()> {
-///     folder.metadata().map(drop)
+/// async fn listens(server: &SocketAddr) -> std::io::Result<()> {
+///     tokio::net::TcpStream::connect(server).await.map(drop)
 /// }
 ///
 /// #[derive(HealthCheck)]
@@ -70,8 +70,8 @@ use syn::{DeriveInput, parse_macro_input};
 ///     mailer: Mailer,                        // service.mailer
 ///     #[health(optional, timeout = "250ms")]
 ///     newsletters: HashMap<String, Mailer>,  // one a key, e.g. service.monday
-///     #[health(with = exists, group = "system")]
-///     uploads: PathBuf,                      // system.uploads
+///     #[health(with = listens)]
+///     search: SocketAddr,                    // service.search
 ///     title: String,                         // ignored
 /// }
 /// ```

@@ -28,7 +28,7 @@ fn something_is_left_to_probe(input: &Struct<'_>, errors: &mut Errors) {
     }
 }
 
-fn skip_stands_alone(field: &Field<'_>, errors: &mut Errors) {
+fn skip_stands_alone(field: &Field, errors: &mut Errors) {
     if field.attrs.skip.is_none() {
         return;
     }
@@ -37,7 +37,7 @@ fn skip_stands_alone(field: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn one_way_to_ask(field: &Field<'_>, errors: &mut Errors) {
+fn one_way_to_ask(field: &Field, errors: &mut Errors) {
     if let (Some(_), Some(probe)) = (&field.attrs.with, &field.attrs.probe) {
         errors.at(&probe.0, "`with` says already how the field is probed; `probe` is for types that are a `Probe`");
     }
@@ -46,33 +46,33 @@ fn one_way_to_ask(field: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn flatten_has_no_name(field: &Field<'_>, errors: &mut Errors) {
+fn flatten_has_no_name(field: &Field, errors: &mut Errors) {
     if let (Some(_), Some(name)) = (&field.attrs.flatten, &field.attrs.name) {
         errors.at(name, "a flattened field has no name before those of its checks; drop `name` or `flatten`");
     }
 }
 
-fn flatten_is_for_one_struct(field: &Field<'_>, errors: &mut Errors) {
+fn flatten_is_for_one_struct(field: &Field, errors: &mut Errors) {
     if let Some(flatten) = &field.attrs.flatten
-        && kind::is_collection(&field.original.ty)
+        && kind::is_collection(&field.ty)
     {
         errors
             .at(&flatten.0, "`flatten` is for one nested struct; those of a collection would all have the same names");
     }
 }
 
-fn tuple_fields_are_named(field: &Field<'_>, errors: &mut Errors) {
+fn tuple_fields_are_named(field: &Field, errors: &mut Errors) {
     let attrs = &field.attrs;
     if matches!(field.member, Member::Unnamed(_))
         && attrs.name.is_none()
         && attrs.skip.is_none()
         && attrs.flatten.is_none()
     {
-        errors.at(&field.original.ty, "this field has no name: write `#[health(name = \"…\")]`, or `#[health(skip)]`");
+        errors.at(&field.ty, "this field has no name: write `#[health(name = \"…\")]`, or `#[health(skip)]`");
     }
 }
 
-fn names_are_segments(field: &Field<'_>, errors: &mut Errors) {
+fn names_are_segments(field: &Field, errors: &mut Errors) {
     if let Some(name) = &field.attrs.name {
         is_segment(name, errors);
     }
@@ -115,8 +115,8 @@ fn duplicate(group: &str, name: &str) -> String {
 }
 
 /// The pairs of fields of one name, the earlier field first.
-pub(crate) fn same_names<'a>(input: &'a Struct<'a>) -> impl Iterator<Item = (&'a Field<'a>, &'a Field<'a>)> {
-    let named = |field: &&Field<'_>| field.attrs.skip.is_none() && field.attrs.flatten.is_none();
+pub(crate) fn same_names<'a>(input: &'a Struct<'a>) -> impl Iterator<Item = (&'a Field, &'a Field)> {
+    let named = |field: &&Field| field.attrs.skip.is_none() && field.attrs.flatten.is_none();
     let fields: Vec<_> = input.fields.iter().filter(named).collect();
     let mut pairs = Vec::new();
     for (at, &other) in fields.iter().enumerate() {

@@ -124,6 +124,9 @@ impl fmt::Display for ListError {
         let Self { list, entry, flaw } = self;
         let entry = entry.escape_debug();
         match flaw {
+            Flaw::NoNetwork if entry.to_string().is_empty() => {
+                write!(f, "{list}: an entry is empty: is there a comma too many?")
+            }
             Flaw::NoNetwork => {
                 write!(
                     f,
@@ -222,8 +225,8 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_named() {
+        assert!(parse("127.0.0.1,").unwrap_err().to_string().contains("an entry is empty"));
         for entry in [
-            "",
             "localhost",
             "10.0.0.0/33",
             "10.0.0",

@@ -7,6 +7,7 @@ use crate::{
     probe::{self, Ask, Probe},
     report::Sample,
     runs::Runs,
+    scope::LONGEST,
 };
 
 /// Words that are paths of the scope, and so can't be groups.
@@ -28,8 +29,8 @@ pub(crate) const PATH_WORDS: [&str; 3] = ["live", "ready", "startup"];
 /// use health::Check;
 ///
 /// let orders = Check::new("queue", "orders", || async {
-///     std::fs::metadata("/")?; // any error of the standard library, of anyhow, or a text
-///     Ok::<_, std::io::Error>(())
+///     // Any error of the standard library, of anyhow, or a text.
+///     tokio::net::TcpStream::connect("127.0.0.1:5672").await.map(drop)
 /// })
 /// .optional()
 /// .timeout(Duration::from_millis(250));
@@ -67,6 +68,9 @@ impl Check {
     ///
     /// The error may be any of the standard library, of anyhow, a `String` or a `&str`; a [`ProbeError`] inside keeps its
     /// class and its sentence. The text of any other goes to the log alone, and the answer says `the check failed`.
+    ///
+    /// The function runs on threads of the library's own, and must not block them: what blocks belongs into
+    /// `tokio::task::spawn_blocking` or `actix_web::web::block`.
     pub fn new<F, Fut, E>(group: impl Into<String>, name: impl Into<String>, f: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -115,7 +119,7 @@ impl Check {
     /// A limit of the check's own: without an answer within it, the check is down. Default is the deadline of the scope,
     /// which also bounds this one.
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.with(|core| core.options.timeout = Some(timeout))
+        self.with(|core| core.options.timeout = Some(timeout.min(LONGEST)))
     }
 
     /// Counts for liveness too: only for what a restart of the process mends, and never for a dependency, or an outage of
@@ -170,18 +174,21 @@ impl Check {
     /// # Errors
     ///
     /// The group or the name can't be part of a path.
-    pub(crate) fn valid(&self) -> Result<(), InvalidName> {
+    pub(crate) fn valid(&self) -> Result<(), InvalidCheck> {
         let (group, name) = (self.group(), self.name());
         if PATH_WORDS.contains(&group) {
-            return Err(InvalidName::PathWord(group.to_owned()));
+            return Err(InvalidCheck::PathWord(group.to_owned()));
         }
         for part in [group, name] {
             if part.is_empty() {
-                return Err(InvalidName::Empty);
+                return Err(InvalidCheck::Empty);
             }
             if part == "." || part == ".." || part.contains(|c: char| c == '/' || c.is_control()) {
-                return Err(InvalidName::NoPathSegment(part.to_owned()));
+                return Err(InvalidCheck::NoPathSegment(part.to_owned()));
             }
+        }
+        if self.core.options.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(InvalidCheck::NoTime);
         }
         Ok(())
     }
@@ -224,27 +231,29 @@ impl fmt::Debug for Check {
     }
 }
 
-/// Why a group or a name can't be one.
+/// Why a check can't be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum InvalidName {
+pub(crate) enum InvalidCheck {
     Empty,
     NoPathSegment(String),
     PathWord(String),
+    NoTime,
 }
 
-impl fmt::Display for InvalidName {
+impl fmt::Display for InvalidCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("a group and a name can't be empty"),
             Self::NoPathSegment(part) => {
                 write!(f, "`{}` can't be a group or a name: it is to be one segment of a path", part.escape_debug())
             }
+            Self::NoTime => f.write_str("its timeout is zero, which nothing can keep"),
             Self::PathWord(word) => write!(f, "`{word}` can't be a group: it is a path of the scope"),
         }
     }
 }
 
-impl Error for InvalidName {}
+impl Error for InvalidCheck {}
 
 #[cfg(test)]
 mod tests {
@@ -271,7 +280,7 @@ mod tests {
             assert!(check(group, name).valid().is_err(), "{group:?} {name:?}");
         }
         for word in PATH_WORDS {
-            assert_eq!(check(word, "a").valid(), Err(InvalidName::PathWord(word.to_owned())));
+            assert_eq!(check(word, "a").valid(), Err(InvalidCheck::PathWord(word.to_owned())));
             assert_eq!(check("a", word).valid(), Ok(()));
         }
     }

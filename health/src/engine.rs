@@ -11,12 +11,11 @@ use std::{
         Arc, LazyLock, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::Duration,
 };
 
 use tokio::{
-    runtime::{self, Handle},
+    runtime::{self, Handle, Runtime},
     task::AbortHandle,
     time::{Instant, sleep},
 };
@@ -387,21 +386,23 @@ impl Key {
     }
 }
 
-/// Where checks run: a thread and a runtime of their own, so that neither a worker nor a main thread that is blocked holds
-/// them up. Connections that a probe opens here serve the application too, as long as this thread lives: so it never ends.
+/// Where checks run: threads and a runtime of their own, so that neither a worker nor a main thread that is blocked holds
+/// them up; and several threads, so that a check that blocks its own does not hold up the others. Connections that a probe
+/// opens here serve the application too, as long as the runtime lives: so it never ends.
 pub(crate) fn home() -> Handle {
-    static HOME: LazyLock<Handle> = LazyLock::new(|| {
-        let runtime =
-            runtime::Builder::new_current_thread().enable_all().build().expect("no runtime for health checks");
-        let handle = runtime.handle().clone();
-        thread::Builder::new()
-            .name("health".to_owned())
-            .spawn(move || runtime.block_on(std::future::pending::<()>()))
-            .expect("no thread for health checks");
-        handle
+    static HOME: LazyLock<Runtime> = LazyLock::new(|| {
+        runtime::Builder::new_multi_thread()
+            .worker_threads(PROBING_THREADS)
+            .thread_name("health")
+            .enable_all()
+            .build()
+            .expect("no threads for health checks")
     });
-    HOME.clone()
+    HOME.handle().clone()
 }
+
+/// So many checks but one may block their threads at once before the others wait.
+const PROBING_THREADS: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -707,5 +708,35 @@ mod tests {
             assert_eq!(Handle::current().metrics().num_alive_tasks(), 1, "poll {poll}");
             sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_impatient_scope_does_not_judge_for_a_patient_one() {
+        let slow = sleeping("slow", 300);
+        let with = |ms| {
+            let settings = Settings { deadline: Duration::from_millis(ms), ..SETTINGS };
+            let fixed = vec![Slot::Check(slow.clone())];
+            Engine::new(Sources { fixed, registries: Vec::new() }, settings, Handle::current())
+        };
+        let (impatient, patient) = (with(100), with(3_000));
+        let both = async { tokio::join!(statuses(&impatient), statuses(&patient)) };
+        let (first, second) = both.await;
+        assert_eq!(first[0].2.as_deref(), Some("no answer within 100 ms"));
+        assert_eq!(second[0].1, Status::Up);
+        for _ in 0..3 {
+            sleep(Duration::from_millis(1_001)).await;
+            assert_eq!(statuses(&impatient).await[0].1, Status::Down);
+            assert_eq!(statuses(&patient).await[0].1, Status::Up);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_that_blocks_its_thread_past_its_limit_is_not_up() {
+        let blocking = Check::new("a", "b", || async {
+            std::thread::sleep(Duration::from_millis(100));
+            Ok::<_, String>(())
+        });
+        let engine = engine([blocking.timeout(Duration::from_millis(20))]);
+        assert_eq!(statuses(&engine).await[0].2.as_deref(), Some("no answer within 20 ms"));
     }
 }

@@ -39,7 +39,7 @@ pub mod __private {
 
     pub use crate::discover::{
         Field,
-        dispatch::{Ignored, Look, LookForProbe, NoProbe, demand, hand, same_group},
+        dispatch::{Ignored, Look, LookInside, NotProbed, demand, hand, same_group},
         state::StateType,
     };
     pub use crate::probe::Ask;

@@ -10,7 +10,8 @@ use crate::error::{Class, ProbeError};
 ///
 /// Implement it for the types of your own that a service depends on; the derive then finds every field of that type.
 /// A probe should make the resource do real work, in one round trip, on the connections that the application itself uses.
-/// It needs no timeout of its own: each check has one.
+/// It needs no timeout of its own: each check has one. It must not block its thread: what blocks belongs into
+/// `tokio::task::spawn_blocking` or `actix_web::web::block`.
 ///
 /// The derive keeps a clone of the field, so the type is [`Clone`] too, or the field is an [`Arc`] of it.
 ///
@@ -55,6 +56,12 @@ pub trait Probe: Send + Sync + 'static {
     /// backends that are switched on into a [`ProbeError`]; [`ProbeError::from_error`] takes any other.
     fn probe(&self) -> impl Future<Output = Result<(), ProbeError>> + Send;
 
+    /// What the log calls the resource when it fails, e.g. `postgres at 127.0.0.1:5432`. Default is nothing: then the check's
+    /// name must do.
+    fn resource(&self) -> Option<String> {
+        None
+    }
+
     /// The form in which a check keeps the resource, where that is not the resource itself: a probe that has
     /// something to remember from one run to the next (a connection of its own) makes it here.
     #[doc(hidden)]
@@ -70,6 +77,10 @@ impl<P: Probe> Probe for Arc<P> {
         (**self).probe()
     }
 
+    fn resource(&self) -> Option<String> {
+        (**self).resource()
+    }
+
     fn kept(&self) -> Option<Arc<dyn Ask>> {
         (**self).kept()
     }
@@ -82,6 +93,10 @@ impl<P: Probe> Probe for Box<P> {
         (**self).probe()
     }
 
+    fn resource(&self) -> Option<String> {
+        (**self).resource()
+    }
+
     fn kept(&self) -> Option<Arc<dyn Ask>> {
         (**self).kept()
     }
@@ -91,6 +106,10 @@ impl<P: Probe> Probe for Box<P> {
 #[doc(hidden)]
 pub trait Ask: Send + Sync {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>>;
+
+    fn resource(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Erases a probe's type.
@@ -100,6 +119,10 @@ pub(crate) fn erase<P: Probe>(probe: P) -> Arc<dyn Ask> {
     impl<P: Probe> Ask for Erased<P> {
         fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
             Box::pin(self.0.probe())
+        }
+
+        fn resource(&self) -> Option<String> {
+            self.0.resource()
         }
     }
 

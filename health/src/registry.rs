@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     change,
-    check::{Check, InvalidName},
+    check::{Check, InvalidCheck},
     events::Transitions,
 };
 
@@ -52,7 +52,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// A check of that group and name is there already, or one of the two can't be part of a path.
+    /// A check of that group and name is there already, or the check can't be run:
+    /// one of the two can't be part of a path, or its timeout is zero.
     pub fn register(&self, check: Check) -> Result<(), RegisterError> {
         if let Err(invalid) = check.valid() {
             return Err(RegisterError(Box::new(Reason::Invalid(check, invalid))));
@@ -188,7 +189,8 @@ pub fn registry() -> &'static Registry {
 ///
 /// # Errors
 ///
-/// A check of that group and name is there already, or one of the two can't be part of a path.
+/// A check of that group and name is there already, or the check can't be run:
+/// one of the two can't be part of a path, or its timeout is zero.
 ///
 /// # Examples
 ///
@@ -219,7 +221,7 @@ pub struct RegisterError(Box<Reason>);
 #[derive(Debug)]
 enum Reason {
     Duplicate(Check),
-    Invalid(Check, InvalidName),
+    Invalid(Check, InvalidCheck),
 }
 
 /// The kind of a [`RegisterError`].
@@ -228,8 +230,8 @@ enum Reason {
 pub enum RegisterErrorKind {
     /// There is a check of that group and name already.
     Duplicate,
-    /// The group or the name can't be part of a path.
-    InvalidName,
+    /// The group or the name can't be part of a path, or the timeout is zero.
+    Invalid,
 }
 
 impl RegisterError {
@@ -237,7 +239,7 @@ impl RegisterError {
     pub fn kind(&self) -> RegisterErrorKind {
         match &*self.0 {
             Reason::Duplicate(_) => RegisterErrorKind::Duplicate,
-            Reason::Invalid(..) => RegisterErrorKind::InvalidName,
+            Reason::Invalid(..) => RegisterErrorKind::Invalid,
         }
     }
 }
@@ -283,7 +285,7 @@ mod tests {
         let registry = Registry::new();
         for (group, name) in [("ready", "a"), ("a", "b/c"), ("", "a")] {
             let error = registry.register(check(group, name)).unwrap_err();
-            assert_eq!(error.kind(), RegisterErrorKind::InvalidName, "{error}");
+            assert_eq!(error.kind(), RegisterErrorKind::Invalid, "{error}");
         }
         assert!(registry.checks().is_empty());
     }

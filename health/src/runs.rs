@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::Notify,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use crate::{
@@ -42,6 +43,8 @@ pub(crate) struct Runs {
 #[derive(Default)]
 struct State {
     in_flight: Option<InFlight>,
+    /// The longest limit of all who ask: a check may stand in scopes of different deadlines.
+    limit: Duration,
     latest: Option<Latest>,
     started: u64,
     last_success: Option<Instant>,
@@ -54,9 +57,13 @@ struct State {
     logged: Vec<Class>,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum InFlight {
-    Asked,
+    Asked {
+        since: Instant,
+        /// It was logged that its limit has passed and nobody has noted it.
+        logged: bool,
+    },
     /// Its limit has passed, and the outcome says so already.
     Overdue,
 }
@@ -88,31 +95,49 @@ impl Core {
     /// Starts a run, unless one is in flight or the latest result is younger than `max_age`.
     pub(crate) fn run_if_due(self: &Arc<Self>, max_age: Duration, deadline: Duration, home: &Handle) {
         let mut state = self.runs.state();
+        let limit = self.options.timeout.map_or(deadline, |timeout| timeout.min(deadline));
+        state.limit = state.limit.max(limit);
         let fresh = state.latest.as_ref().is_some_and(|latest| !latest.due && latest.finished.elapsed() < max_age);
         if fresh || state.in_flight.is_some() {
             return;
         }
-        state.in_flight = Some(InFlight::Asked);
+        state.in_flight = Some(InFlight::Asked { since: Instant::now(), logged: false });
         state.started += 1;
         drop(state);
-        let limit = self.options.timeout.map_or(deadline, |timeout| timeout.min(deadline));
-        home.spawn(Arc::clone(self).run(limit));
+        home.spawn(Arc::clone(self).run());
     }
 
-    async fn run(self: Arc<Self>, limit: Duration) {
+    async fn run(self: Arc<Self>) {
         let started = Instant::now();
-        let hard_limit = HARD_LIMIT.max(limit * HARD_LIMIT_IN_LIMITS);
         let mut asked = std::pin::pin!(ask_contained(&*self.probe));
-        if let Ok(result) = timeout(limit, &mut asked).await {
-            self.record(&result, started.elapsed(), None);
-            return;
-        }
-        self.record(&Err(no_answer_within(limit)), limit, Some(InFlight::Overdue));
-        match timeout_at(started + hard_limit, asked).await {
+        let mut limit = self.runs.state().limit;
+        let in_time = loop {
+            match timeout_at(started + limit, &mut asked).await {
+                Ok(result) => break Some(result),
+                // Somebody more patient may have come to ask meanwhile.
+                Err(_) => match self.runs.state().limit {
+                    longer if longer > limit => limit = longer,
+                    _ => break None,
+                },
+            }
+        };
+        let late = match in_time {
+            Some(result) if started.elapsed() <= limit => return self.record(&result, started.elapsed(), None),
+            // It blocked its thread, so that no limit could stop it.
+            Some(result) => {
+                self.record(&Err(no_answer_within(limit)), limit, Some(InFlight::Overdue));
+                Some(result)
+            }
+            None => {
+                self.record(&Err(no_answer_within(limit)), limit, Some(InFlight::Overdue));
+                timeout_at(started + HARD_LIMIT.max(limit * HARD_LIMIT_IN_LIMITS), asked).await.ok()
+            }
+        };
+        match late {
             // It says more than that there was no answer.
-            Ok(Err(failure)) => self.record_late(&failure, started.elapsed()),
+            Some(Err(failure)) => self.record_late(&failure, started.elapsed()),
             // Too late to count, or aborted here: what is known stays, and who asks next has it run anew.
-            Ok(Ok(())) | Err(_) => {
+            Some(Ok(())) | None => {
                 let mut state = self.runs.state();
                 state.in_flight = None;
                 if let Some(latest) = &mut state.latest {
@@ -203,11 +228,17 @@ impl Core {
             }
             (_, None) => {}
             (status, Some(error)) => {
-                let (class, text) = (error.class(), error.log_text());
+                let class = error.class();
+                // Somebody's error may panic when it prints itself.
+                let text = catch_unwind(AssertUnwindSafe(|| error.log_text()));
+                let text = text.unwrap_or_else(|_| "an error that can't be printed".to_owned());
+                let text = (!text.is_empty()).then_some(&*text);
+                let resource = self.probe.resource();
+                let resource = resource.as_deref();
                 if status == Status::Down && self.options.critical {
-                    tracing::error!(%check, %class, error = %text, duration_ms, "health check {check} is {status}: {error}");
+                    tracing::error!(%check, %class, resource, error = text, duration_ms, "health check {check} is {status}: {error}");
                 } else {
-                    tracing::warn!(%check, %class, error = %text, duration_ms, "health check {check} is {status}: {error}");
+                    tracing::warn!(%check, %class, resource, error = text, duration_ms, "health check {check} is {status}: {error}");
                 }
             }
         }
@@ -227,10 +258,30 @@ impl Core {
 
     /// What an answer says of the check at the end of its deadline.
     pub(crate) fn outcome(&self, deadline: Duration) -> Outcome {
-        let state = self.runs.state();
+        let mut state = self.runs.state();
+        self.notice_blocked_threads(&mut state);
         match &state.latest {
             Some(latest) if state.is_settled() => latest.shown.clone(),
             latest => self.damped(latest.as_ref(), Outcome::from(&Err(no_answer_within(deadline)))).0,
+        }
+    }
+
+    /// A run that should have been noted to be overdue, and was not: its threads don't turn.
+    fn notice_blocked_threads(&self, state: &mut State) {
+        const GRACE: Duration = Duration::from_secs(1);
+
+        let limit = state.limit;
+        if let Some(InFlight::Asked { since, logged: logged @ false }) = &mut state.in_flight
+            && since.elapsed() > limit + GRACE
+        {
+            *logged = true;
+            let check = format_args!("{}.{}", self.group, self.name);
+            tracing::error!(
+                %check,
+                "health check {check} has neither ended nor been given up after {} ms: it or others block the threads that \
+                 checks run on; what blocks belongs into tokio::task::spawn_blocking",
+                since.elapsed().as_millis()
+            );
         }
     }
 
@@ -263,7 +314,7 @@ impl Core {
         let state = self.runs.state();
         let latest = state.latest.as_ref()?;
         match state.in_flight {
-            Some(InFlight::Asked) => None,
+            Some(InFlight::Asked { .. }) => None,
             // Nothing is started anew before this one ends, and that is a change.
             Some(InFlight::Overdue) => Some(Instant::now() + max_age),
             None => (!latest.due).then(|| latest.finished + max_age),
@@ -305,7 +356,7 @@ impl Core {
 
 impl State {
     fn is_settled(&self) -> bool {
-        self.in_flight != Some(InFlight::Asked)
+        !matches!(self.in_flight, Some(InFlight::Asked { .. }))
     }
 
     fn remember(&mut self, finished: Instant, latency: Duration, status: Status) {

@@ -29,9 +29,9 @@ use tokio::time::Instant;
 use crate::{
     access::{Allow, ListError, Policy, Refusals, VARIABLE},
     change,
-    check::{Check, InvalidName},
+    check::{Check, InvalidCheck},
     discover::{
-        HealthCheck,
+        Checks, HealthCheck,
         state::{self, FoundState},
     },
     engine::{self, Engine, Key, Selection, Settings, Slot, Sources},
@@ -101,6 +101,9 @@ pub struct Scope {
     registries: Vec<Registry>,
 }
 
+/// Longer than anybody waits, and short enough for clocks to reckon with.
+pub(crate) const LONGEST: Duration = Duration::from_hours(24 * 365);
+
 /// A scope at `/health`, for who may ask by default, which finds the state by itself.
 ///
 /// # Examples
@@ -132,7 +135,7 @@ impl Scope {
     /// The networks that may ask, instead of the default list; called again, the last list counts.
     ///
     /// Default is what the environment variable `HEALTHCHECK_IPS` says, a list of addresses and networks separated by commas;
-    /// if that is not set, or blank, loopback. An IPv4-mapped IPv6 address is the IPv4 address, in the list and as a peer.
+    /// if that is not set, or blank, loopback. An `IpAddr` becomes a network of one by `into()`. An IPv4-mapped IPv6 address is the IPv4 address, in the list and as a peer.
     pub fn allow(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         self.allow = Allow::Networks(networks.into_iter().collect());
         self
@@ -146,6 +149,8 @@ impl Scope {
     }
 
     /// Lets peers ask that have no address: those on a Unix socket. Default is to refuse them.
+    ///
+    /// A request of `actix_web::test` has none either, unless it is given one: `TestRequest::get().peer_addr(…)`.
     pub fn allow_unix(mut self) -> Self {
         self.unix = true;
         self
@@ -154,13 +159,13 @@ impl Scope {
     /// The time within which the whole answer leaves, whatever hangs; a check without an answer by then is down.
     /// Default is 800 ms, which is under the second that a kubelet waits.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.settings.deadline = deadline;
+        self.settings.deadline = deadline.min(LONGEST);
         self
     }
 
     /// A result younger than this is served as it is. Default is 1 s.
     pub fn max_age(mut self, max_age: Duration) -> Self {
-        self.settings.max_age = max_age;
+        self.settings.max_age = max_age.min(LONGEST);
         self
     }
 
@@ -168,14 +173,14 @@ impl Scope {
     /// their results too old: requests only read. A result that is three times as old as that says nothing any more, and its
     /// check is down. Default is off. Begins with the first request.
     pub fn refresh(mut self, every: Duration) -> Self {
-        self.settings.refresh = Some(every);
+        self.settings.refresh = Some(every.min(LONGEST));
         self
     }
 
     /// How long a worker's event loop may stand still before `/health/live` is down: a handler that blocks its thread that
     /// long stops every request that the worker has. Default is 10 s.
     pub fn stall(mut self, stall: Duration) -> Self {
-        self.stall = stall;
+        self.stall = stall.min(LONGEST);
         self
     }
 
@@ -234,7 +239,14 @@ impl HttpServiceFactory for Scope {
     fn register(self, config: &mut AppService) {
         let path = self.path.trim_end_matches('/').to_owned();
         let factory = ServiceFactory { settled: Rc::new(self.start()), started: Rc::default() };
-        let tails = ["/", "/{group}", "/{group}/", "/{group}/{name}", "/{group}/{name}/"];
+        let (group, name) = (format!("{{{GROUP}}}"), format!("{{{NAME}}}"));
+        let tails = [
+            "/".to_owned(),
+            format!("/{group}"),
+            format!("/{group}/"),
+            format!("/{group}/{name}"),
+            format!("/{group}/{name}/"),
+        ];
         // The path that is asked for most is a pattern of its own, which is matched as a plain text. At the root, `/` is it.
         let (first, tails) = if path.is_empty() { ("/", &tails[1..]) } else { (&*path, &tails[..]) };
         let tails: Vec<_> = tails.iter().map(|tail| format!("{path}{tail}")).collect();
@@ -242,6 +254,10 @@ impl HttpServiceFactory for Scope {
         config.register_service(ResourceDef::new(tails), None, factory, None);
     }
 }
+
+/// The segments of a path. Names that no scope around this one has.
+const GROUP: &str = "health_group_of_check";
+const NAME: &str = "health_name_of_check";
 
 /// A scope whose settings hold.
 struct Settled {
@@ -347,7 +363,7 @@ impl<'a> View<'a> {
     fn of(request: &'a HttpRequest) -> Self {
         let segment = |name| request.match_info().get(name);
         let decoded = |raw| percent_decode_str(raw).decode_utf8_lossy();
-        match (segment("group"), segment("name")) {
+        match (segment(GROUP), segment(NAME)) {
             (None, _) => Self::Health,
             (Some("ready"), None) => Self::Ready,
             (Some("live"), None) => Self::Live,
@@ -470,17 +486,21 @@ impl Service {
 
     /// The checks of the states and of the scope itself, and the line that tells what they are.
     fn fixed(&self, states: &[FoundState]) -> Vec<Slot> {
-        let (mut checks, mut ignored) = (Vec::new(), Vec::new());
+        let mut found = Checks::default();
         for state in states {
-            let found = state.checks();
-            ignored.extend_from_slice(found.ignored());
-            checks.extend(found);
+            found.append(state.checks());
         }
+        let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let ignored = list(found.ignored());
+        let elsewhere = list(&state::types_elsewhere(states, &found));
+        let mut checks: Vec<_> = found.into_iter().collect();
         checks.extend(self.settled().scope.checks.iter().cloned());
+        let probed = list(&checks.iter().map(Check::to_string).collect::<Vec<_>>());
         let path = &self.settled().scope.path;
-        let probed = checks.iter().map(Check::to_string).collect::<Vec<_>>().join(", ");
-        let ignored = ignored.join(", ");
-        tracing::info!(path, probed, ignored, "health scope at {path} probes: {probed}; ignored fields: {ignored}");
+        tracing::info!(
+            "health scope at {path} probes: {probed}; fields that are ignored: {ignored}; types that derive HealthCheck and \
+             are not in this application: {elsewhere}"
+        );
         let mut fixed: Vec<_> = checks.into_iter().map(Slot::Check).collect();
         fixed.extend(self.missing_state(states));
         fixed
@@ -497,13 +517,10 @@ impl Service {
         let Scope { checks, registries, .. } = &self.settled().scope;
         let given = !checks.is_empty() || !registries.is_empty();
         if given {
-            tracing::warn!(
-                types,
-                "health scope: no web::Data of a type that derives HealthCheck is in app_data; only the checks that the scope was given are run"
-            );
             return None;
         }
-        let sentence = "no state was found: add `.app_data(web::Data::new(state))` to the App, or `.state(&data)` to health::scope()";
+        let sentence = "no state was found: add `.app_data(web::Data::new(state))` to the App, or `.state(&data)` to \
+                        health::scope(); if it is to show registered checks alone, say `.registry(health::registry())`";
         tracing::error!(types, "health scope: {sentence}; these types derive HealthCheck: {types}");
         Some(Slot::fault("health", "state", sentence))
     }
@@ -539,7 +556,8 @@ fn log_refusal(peer: Option<IpAddr>) {
         );
     } else {
         tracing::warn!(
-            "health scope refused a peer without an address, as on a Unix socket; to let such in, call Scope::allow_unix"
+            "health scope refused a peer without an address, as on a Unix socket or of a TestRequest; to let such in, call \
+             Scope::allow_unix"
         );
     }
 }
@@ -548,7 +566,7 @@ fn log_refusal(peer: Option<IpAddr>) {
 #[derive(Debug)]
 enum StartError {
     List(ListError),
-    Name(InvalidName),
+    Check(InvalidCheck),
     Duplicate(String),
     NoTime(&'static str),
 }
@@ -559,9 +577,9 @@ impl From<ListError> for StartError {
     }
 }
 
-impl From<InvalidName> for StartError {
-    fn from(error: InvalidName) -> Self {
-        Self::Name(error)
+impl From<InvalidCheck> for StartError {
+    fn from(error: InvalidCheck) -> Self {
+        Self::Check(error)
     }
 }
 
@@ -569,7 +587,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::List(error) => error.fmt(f),
-            Self::Name(error) => error.fmt(f),
+            Self::Check(error) => error.fmt(f),
             Self::Duplicate(check) => write!(f, "two checks of the scope are named {check}"),
             Self::NoTime(setting) => write!(f, "`{setting}` is zero, which nothing can keep"),
         }

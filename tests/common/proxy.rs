@@ -134,7 +134,9 @@ async fn pump(
                 return;
             }
             Fault::Garble if answers => {
-                piece.iter_mut().for_each(|byte| *byte ^= 0x55);
+                for byte in piece.iter_mut() {
+                    *byte ^= 0x55;
+                }
                 to.write_all(piece).await
             }
             _ => to.write_all(piece).await,

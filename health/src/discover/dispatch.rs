@@ -143,6 +143,10 @@ impl<P: Probe> Probe for Data<P> {
         (***self).probe()
     }
 
+    fn resource(&self) -> Option<String> {
+        (***self).resource()
+    }
+
     fn kept(&self) -> Option<Arc<dyn crate::probe::Ask>> {
         (***self).kept()
     }
@@ -172,19 +176,26 @@ pub trait Ignored<T: ?Sized> {
 
 impl<T: ?Sized> Ignored<T> for Look<T, Unknown> {}
 
-/// Whether `T` is a probe at all, also one that can't be cloned and so is not found: the same trick.
-pub struct LookForProbe<T: ?Sized>(PhantomData<T>);
+/// Whether `T` is probed on its own, also where it stands so that it can't be found: the same trick once more.
+pub struct LookInside<T: ?Sized, K>(PhantomData<K>, PhantomData<T>);
 
-impl<T: Probe> LookForProbe<T> {
-    pub const IS_PROBE: bool = true;
+impl<T: Resource<K> + ?Sized, K> LookInside<T, K> {
+    pub const IS_PROBED: bool = true;
 }
 
 /// The answer for any other type.
-pub trait NoProbe {
-    const IS_PROBE: bool = false;
+pub trait NotProbed {
+    const IS_PROBED: bool = false;
 }
 
-impl<T: ?Sized> NoProbe for LookForProbe<T> {}
+impl<T: ?Sized> NotProbed for LookInside<T, Unknown> {}
+
+/// A probe, whether it can be cloned or not, or a struct that derives.
+pub trait Resource<K> {}
+
+impl<P: Probe> Resource<Leaf> for P {}
+
+impl<H: HealthCheck + ?Sized> Resource<Nested> for H {}
 
 /// Whether two checks of one name would be in one group, as far as that is known when compiling.
 pub const fn same_group(one: Option<&str>, other: Option<&str>) -> bool {
@@ -244,6 +255,7 @@ pub mod demand {
         #[diagnostic::on_unimplemented(
             message = "`{Self}` looks like a database pool, but `health` can't probe it",
             label = "nothing would ask this pool whether its database answers",
+            note = "a resource is found inside of `Arc`, `Box`, `Option`, `Vec`, `web::Data`, and maps whose keys are `Display`, and of nothing else",
             note = "pools of sqlx 0.9 are probed with the feature `sqlx` of `health`, which is on by default: is it off, or is this another version of sqlx (`cargo tree -i sqlx`)?",
             note = "to ask it your own way, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`"
         )]
@@ -251,6 +263,7 @@ pub mod demand {
         #[diagnostic::on_unimplemented(
             message = "`{Self}` looks like a connection to redis, but `health` can't probe it",
             label = "nothing would ask this server whether it answers",
+            note = "a resource is found inside of `Arc`, `Box`, `Option`, `Vec`, `web::Data`, and maps whose keys are `Display`, and of nothing else",
             note = "`Client`, `aio::MultiplexedConnection` and `aio::ConnectionManager` of redis 1 are probed with the feature `redis` of `health`, which is on by default: is it off, or is this another version of redis (`cargo tree -i redis`)?",
             note = "to ask it your own way, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`"
         )]
@@ -258,6 +271,7 @@ pub mod demand {
         #[diagnostic::on_unimplemented(
             message = "`{Self}` looks like a resource, but `health` can't probe it",
             label = "nothing would ask it whether it answers",
+            note = "a resource is found inside of `Arc`, `Box`, `Option`, `Vec`, `web::Data`, and maps whose keys are `Display`, and of nothing else",
             note = "implement `health::Probe` for a type of your own, or ask it your own way: `#[health(with = path)]`; to leave it unprobed, write `#[health(skip)]`"
         )]
         Resource;

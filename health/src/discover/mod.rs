@@ -5,7 +5,7 @@
 pub(crate) mod dispatch;
 pub(crate) mod state;
 
-use std::{borrow::Cow, time::Duration};
+use std::{any::type_name, borrow::Cow, time::Duration};
 
 use crate::check::Check;
 
@@ -39,36 +39,39 @@ pub trait HealthCheck {
 /// The checks of a state, in order, and the names of the fields that have none.
 #[derive(Debug, Default)]
 pub struct Checks {
-    checks: Vec<Check>,
+    found: Vec<Check>,
     ignored: Vec<String>,
+    /// The types of the state and its parts, by their full names.
+    parts: Vec<&'static str>,
 }
 
 impl Checks {
     /// Adds a check.
     pub fn add(&mut self, check: Check) {
-        self.checks.push(check);
+        self.found.push(check);
     }
 
     /// Adds the checks of a part of the state, with `name.` before their names.
     pub fn nested<H: HealthCheck + ?Sized>(&mut self, name: &str, part: &H) {
         let inner = Self::of(part);
-        self.checks.extend(inner.checks.into_iter().map(|check| {
+        self.found.extend(inner.found.into_iter().map(|check| {
             let full = format!("{name}.{}", check.name());
             check.renamed(full)
         }));
         self.ignored.extend(inner.ignored.into_iter().map(|field| format!("{name}.{field}")));
+        self.parts.extend(inner.parts);
     }
 
     /// The checks of a state.
     pub fn of<H: HealthCheck + ?Sized>(state: &H) -> Self {
-        let mut checks = Self::default();
+        let mut checks = Self { parts: vec![type_name::<H>()], ..Self::default() };
         state.health_checks(&mut checks);
         checks
     }
 
     /// The checks, in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = &Check> {
-        self.checks.iter()
+        self.found.iter()
     }
 
     /// The fields in which nothing is probed.
@@ -76,9 +79,14 @@ impl Checks {
         &self.ignored
     }
 
+    pub(crate) fn parts(&self) -> &[&'static str] {
+        &self.parts
+    }
+
     pub(crate) fn append(&mut self, other: Self) {
-        self.checks.extend(other.checks);
+        self.found.extend(other.found);
         self.ignored.extend(other.ignored);
+        self.parts.extend(other.parts);
     }
 }
 
@@ -87,7 +95,7 @@ impl IntoIterator for Checks {
     type IntoIter = std::vec::IntoIter<Check>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.checks.into_iter()
+        self.found.into_iter()
     }
 }
 
@@ -118,7 +126,8 @@ impl Field {
         let place = if self.flatten { Place::Flat } else { Place::Field { name: self.name, named: self.named } };
         find(place, &mut found);
         checks.ignored.append(&mut found.ignored);
-        checks.checks.extend(found.checks.into_iter().map(|check| self.apply(check)));
+        checks.parts.append(&mut found.parts);
+        checks.found.extend(found.found.into_iter().map(|check| self.apply(check)));
     }
 
     /// Adds a check that the field's attributes describe.

@@ -1,6 +1,10 @@
 //! Finds the states of an application: those that the scope was given, and those in its `app_data` whose types derive.
 
-use std::{any::TypeId, rc::Rc, sync::Arc};
+use std::{
+    any::{TypeId, type_name},
+    rc::Rc,
+    sync::Arc,
+};
 
 use actix_web::{HttpRequest, web::Data};
 
@@ -10,6 +14,7 @@ use super::{Checks, HealthCheck};
 /// knows where to look for it.
 pub struct StateType {
     name: &'static str,
+    type_name: fn() -> &'static str,
     find: fn(&HttpRequest) -> Option<FoundState>,
 }
 
@@ -18,21 +23,36 @@ inventory::collect!(StateType);
 impl StateType {
     /// The entry of a type, named as in the source.
     pub const fn of<S: HealthCheck + 'static>(name: &'static str) -> Self {
-        Self { name, find: |request| request.app_data::<Data<S>>().map(FoundState::of) }
+        Self { name, type_name: type_name::<S>, find: find_in::<S> }
     }
+}
+
+fn find_in<S: HealthCheck + 'static>(request: &HttpRequest) -> Option<FoundState> {
+    let own = || request.app_data::<Data<S>>().map(FoundState::of);
+    // `web::Data::new` of an `Arc`, which handlers then take out by that type.
+    let shared = || request.app_data::<Data<Arc<S>>>().map(|data| FoundState::shared(Arc::clone(data.get_ref())));
+    own().or_else(shared)
 }
 
 /// A state, held for as long as its address is part of an engine's key.
 #[derive(Clone)]
 pub(crate) struct FoundState {
     address: (TypeId, usize),
+    type_name: &'static str,
     collect: Rc<dyn Fn() -> Checks>,
 }
 
 impl FoundState {
     pub(crate) fn of<S: HealthCheck + 'static>(data: &Data<S>) -> Self {
-        let state: Arc<S> = Data::clone(data).into_inner();
-        Self { address: (TypeId::of::<S>(), Arc::as_ptr(&state).addr()), collect: Rc::new(move || Checks::of(&*state)) }
+        Self::shared(Data::clone(data).into_inner())
+    }
+
+    fn shared<S: HealthCheck + 'static>(state: Arc<S>) -> Self {
+        Self {
+            address: (TypeId::of::<S>(), Arc::as_ptr(&state).addr()),
+            type_name: type_name::<S>(),
+            collect: Rc::new(move || Checks::of(&*state)),
+        }
     }
 
     /// Equal for handles of one state, and for nothing else as long as one of them lives.
@@ -60,6 +80,12 @@ pub(crate) fn find(given: &[FoundState], request: &HttpRequest) -> Vec<FoundStat
 /// The names of all types that derive and could have been found.
 pub(crate) fn type_names() -> Vec<&'static str> {
     types().map(|state| state.name).collect()
+}
+
+/// The types that derive and are neither among those states nor a part of them.
+pub(crate) fn types_elsewhere(states: &[FoundState], found: &Checks) -> Vec<String> {
+    let met = |name| states.iter().any(|state| state.type_name == name) || found.parts().contains(&name);
+    types().filter(|state| !met((state.type_name)())).map(|state| state.name.to_owned()).collect()
 }
 
 /// In the order of their names: that in which the linker lays them out is no order to show.

@@ -1,6 +1,7 @@
-//! The probes of the library, one module a backend, each behind the feature of its name.
-//!
-//! The backends' `cfg` lines are here and nowhere else.
+//! The probes of the library, one module a backend, each behind the feature of its name: what exactly is asked, and what
+//! each class of failure means.
+
+// The backends' `cfg` lines are here and nowhere else.
 
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -1,7 +1,7 @@
 //! `redis::Client`, `MultiplexedConnection` and `ConnectionManager`, and how errors of redis are told apart.
 //!
 //! Each round writes a fresh value with a short expiry and reads it back, in one pipelined round trip, under a key that no
-//! other process and no other round has. A `PING` would not do: a replica, a server out of memory and one that can't write
+//! other process and no other round has: `health:` and more. Who is let at some keys only needs those: `~health:*`. A `PING` would not do: a replica, a server out of memory and one that can't write
 //! its disk all answer it.
 //!
 //! | what happens | class | status |
@@ -45,12 +45,20 @@ impl Probe for ConnectionManager {
     const GROUP: &'static str = "cache";
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        // A manager has no accessor for its client, but prints it.
-        let address = Described::by_debug(self).address("addr: Tcp(", ", ");
+        let address = address_of(self);
         // While it connects anew, with growing pauses between its attempts, every command waits for it.
         let answer = answer_or(ask_twice(self.clone()), refusal(address.as_ref())).await;
         public(answer, address.as_ref(), None)
     }
+
+    fn resource(&self) -> Option<String> {
+        Some(name(address_of(self).as_ref()))
+    }
+}
+
+/// A manager has no accessor for its client, but prints it.
+fn address_of(manager: &ConnectionManager) -> Option<Address> {
+    Described::by_debug(manager).address("addr: Tcp(", ", ")
 }
 
 impl Probe for MultiplexedConnection {
@@ -90,6 +98,15 @@ impl Kept {
         Self { client, connection: Mutex::new(None) }
     }
 
+    fn address(&self) -> Option<Address> {
+        match self.client.get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                Some(Address { host: host.clone(), port: *port })
+            }
+            _ => None,
+        }
+    }
+
     async fn asked(&self) -> RedisResult<Answer> {
         let mut kept = self.connection.lock().await;
         // Taken out: if the question fails or is dropped, the next one gets a new connection.
@@ -111,16 +128,13 @@ impl Kept {
 impl Ask for Kept {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
-            let info = self.client.get_connection_info();
-            let address = match info.addr() {
-                ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                    Some(Address { host: host.clone(), port: *port })
-                }
-                _ => None,
-            };
-            let password = info.redis_settings().password().map(str::to_owned);
-            public(self.asked().await, address.as_ref(), password)
+            let password = self.client.get_connection_info().redis_settings().password().map(str::to_owned);
+            public(self.asked().await, self.address().as_ref(), password)
         })
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some(name(self.address().as_ref()))
     }
 }
 
@@ -166,15 +180,18 @@ async fn refusal(address: Option<&Address>) -> Option<RedisResult<Answer>> {
     TcpStream::connect((host.as_str(), *port)).await.err().map(|error| Err(error.into()))
 }
 
+fn name(address: Option<&Address>) -> String {
+    address.map_or_else(|| "redis".to_owned(), |address| format!("redis at {address}"))
+}
+
 fn public(answer: RedisResult<Answer>, address: Option<&Address>, password: Option<String>) -> Result<(), ProbeError> {
-    let redis = || address.map_or_else(|| "redis".to_owned(), |address| format!("redis at {address}"));
     match answer {
         Ok(Answer::AsWritten) => Ok(()),
-        Ok(Answer::Other) => Err(ProbeError::new(Class::Failed, Class::Failed.sentence(&redis()))
+        Ok(Answer::Other) => Err(ProbeError::new(Class::Failed, Class::Failed.sentence(&name(address)))
             .with_source("the value read is not the value written")),
         Err(error) => {
             let class = class_of(&error);
-            Err(ProbeError::new(class, class.sentence(&redis())).with_source(error).with_secret(password))
+            Err(ProbeError::new(class, class.sentence(&name(address))).with_source(error).with_secret(password))
         }
     }
 }

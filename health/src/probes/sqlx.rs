@@ -1,12 +1,14 @@
 //! `sqlx::Pool` of any database, and how errors of sqlx are told apart.
 //!
 //! Each round asks one question on an idle connection of the application's own pool: `SELECT 1`, or on SQLite one that reads
-//! the file. A ping would not do: on PostgreSQL it is a protocol sync that runs no query.
+//! the file. A ping would not do: on PostgreSQL it is a protocol sync that runs no query. Asking in turn on all of them, it
+//! keeps idle connections from growing old enough for the pool's `idle_timeout`.
 //!
 //! | what happens | class | status |
 //! | --- | --- | --- |
 //! | refused, reset, no such host, shutting down or starting up | [`Class::Unreachable`] | DOWN |
 //! | wrong password, no such database, no permission, TLS | [`Class::Rejected`] | DOWN |
+//! | SQLite: locked by who writes, for longer than 400 ms | [`Class::Saturated`] | DEGRADED |
 //! | all connections of the pool, or of the server, are in use, and the server lets further ones in or says that it is full | [`Class::Saturated`] | DEGRADED |
 //! | read-only transaction, disk full | [`Class::ReadOnly`] | DOWN |
 //! | SQLite: the file is gone | [`Class::Unreachable`] | DOWN |
@@ -45,6 +47,10 @@ where
         };
         asked.map_err(|failure| failure.public(self))
     }
+
+    fn resource(&self) -> Option<String> {
+        Some(public_name(self, &described(self)))
+    }
 }
 
 impl From<Error> for ProbeError {
@@ -56,11 +62,16 @@ impl From<Error> for ProbeError {
 /// How long a server may be silent to a new connection before it is asked with another one.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// How long SQLite may be silent, beyond what any driver may, before it is taken to be locked.
+const LOCKED: Duration = Duration::from_millis(300);
+
 /// Why the question has no answer, before it has a public sentence.
 enum Failure {
     Driver(Error),
     /// Of so many connections, none is free.
     Saturated(u32),
+    /// SQLite's file is there, and locked by who writes.
+    Locked,
 }
 
 impl From<Error> for Failure {
@@ -75,6 +86,7 @@ impl Failure {
             Self::Saturated(connections) => {
                 ProbeError::new(Class::Saturated, format!("all {connections} connections are in use"))
             }
+            Self::Locked => ProbeError::new(Class::Saturated, "sqlite is locked by a writer"),
             Self::Driver(error) => {
                 let class = class_of(&error);
                 let described = described(pool);
@@ -90,18 +102,44 @@ where
     DB: Database,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
+    if pool.is_closed() {
+        return Err(Error::PoolClosed.into());
+    }
     let sql = Kind::of(pool).sql();
     // After a restart of the server all idle connections are dead, and each says so at once. One that answers is enough.
     for _ in 0..=pool.size() {
         let Some(idle) = pool.try_acquire() else { break };
         // One may be dead without saying so: behind a firewall that forgot it, or opened by a thread that is blocked.
         let asked = async { Asking::question(idle, sql).await.map_err(Failure::Driver) };
-        match answer_or(asked, async { ask_anew(pool, sql).await.ok().map(Ok) }).await {
+        match answer_or(asked, other_answer(pool, sql)).await {
             Err(Failure::Driver(error)) if is_dead(&error) => {}
             answer => return answer,
         }
     }
     ask_anew(pool, sql).await
+}
+
+/// What else can be found out while an idle connection is silent.
+async fn other_answer<DB>(pool: &Pool<DB>, sql: &'static str) -> Option<Result<(), Failure>>
+where
+    DB: Database,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    if Kind::of(pool) == Kind::Sqlite {
+        return Some(Err(locked(pool).await));
+    }
+    ask_anew(pool, sql).await.ok().map(Ok)
+}
+
+/// Why SQLite is silent: another connection, perhaps of another process, writes, and sqlx waits for it; by default longer than
+/// a check does. A disk that does not answer is silent here too.
+async fn locked<DB>(pool: &Pool<DB>) -> Failure
+where
+    DB: Database,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    sleep(LOCKED).await;
+    sqlite_file_is_there(pool).await.err().unwrap_or(Failure::Locked)
 }
 
 /// Asks on a connection that the pool has made sure of, or opens.
@@ -127,11 +165,14 @@ where
         // While a server refuses or starts up, the pool tries again and again and says nothing until its own time is over.
         let looked = pin!(async {
             sleep(PATIENCE).await;
-            refusal(pool).await
+            match Kind::of(pool) {
+                Kind::Sqlite => Some(locked(pool).await),
+                _ => refusal(pool).await.map(Failure::Driver),
+            }
         });
         match select(asked, looked).await {
             Either::Left((answer, _)) => return Ok(answer?),
-            Either::Right((Some(error), _)) => return Err(error.into()),
+            Either::Right((Some(failure), _)) => return Err(failure),
             // It lets new ones in, so what hangs is this attempt: one that was lost on the way, which nobody will answer.
             Either::Right((None, _)) => {}
         }
@@ -220,7 +261,9 @@ where
     if !described.0.contains("in_memory: false") || !described.0.contains("vfs: None") {
         return Ok(());
     }
-    let Some(file) = described.text("filename: ").map(PathBuf::from) else { return Ok(()) };
+    // Other names are no paths: https://www.sqlite.org/c3ref/open.html
+    let is_path = |name: &String| !name.is_empty() && name != ":memory:" && !name.starts_with("file:");
+    let Some(file) = described.text("filename: ").filter(is_path).map(PathBuf::from) else { return Ok(()) };
     let header = tokio::task::spawn_blocking(move || sqlite_header(file));
     let looked = header.await.map_err(|_| Error::WorkerCrashed)?;
     if looked.map_err(Error::Io)? == Header::Other {
@@ -301,6 +344,10 @@ fn described<DB: Database>(pool: &Pool<DB>) -> Described {
         Kind::Sqlite => return described_file(url.as_str()),
         Kind::Other => return Described::default(),
     };
+    if url.query_pairs().any(|(key, _)| matches!(&*key, "host" | "hostaddr" | "port" | "socket")) {
+        // It says otherwise than the URL's own host.
+        return Described::default();
+    }
     url.host_str().map_or_else(Described::default, |host| {
         let port = url.port().unwrap_or(default_port);
         let password = url.password().map(|password| percent_decode_str(password).decode_utf8_lossy());
@@ -321,8 +368,11 @@ fn described_file(url: &str) -> Described {
 fn public_name<DB: Database>(pool: &Pool<DB>, described: &Described) -> String {
     let word = Kind::of(pool).word();
     // A socket has a path, which may tell more than an address.
+    let is_path = |host: &str| host.starts_with('/') || host.to_ascii_lowercase().contains("%2f");
     match described.address("host: ", "port: ") {
-        Some(address) if !described.0.contains("socket: Some(") => format!("{word} at {address}"),
+        Some(address) if !described.0.contains("socket: Some(") && !is_path(&address.host) => {
+            format!("{word} at {address}")
+        }
         _ => word.to_owned(),
     }
 }
@@ -394,5 +444,18 @@ mod tests {
         ] {
             assert_eq!(class_of_code(code), class, "{code}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_sentence_names_a_host_and_a_port_and_no_path() {
+        use sqlx::postgres::{PgConnectOptions, PgPool};
+
+        let named = |options: PgConnectOptions| PgPool::connect_lazy_with(options).resource().unwrap();
+        let options = || PgConnectOptions::new_without_pgpass().username("a/b@c").password("\"p").port(5433);
+        assert_eq!(named(options().host("db.internal")), "postgres at db.internal:5433");
+        assert_eq!(named(options().host("::1")), "postgres at [::1]:5433");
+        assert_eq!(named(options().host("/run/postgresql")), "postgres");
+        assert_eq!(named(options().socket("/run/postgresql")), "postgres");
+        assert_eq!(described(&PgPool::connect_lazy_with(options())).text("password: Some(").unwrap(), "\"p");
     }
 }

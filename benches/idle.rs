@@ -1,0 +1,59 @@
+//! An application that nobody asks: no probe, and no wake-up but the heartbeats.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use actix_web::{App, HttpServer};
+use health::Check;
+
+use crate::{Measured, answer::Connection};
+
+const SECONDS: u32 = 10;
+
+pub(crate) async fn measure() -> Vec<Measured> {
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&runs);
+    let check = Check::new("service", "counted", move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { Ok::<_, String>(()) }
+    });
+    let server = HttpServer::new(move || App::new().service(health::scope().check(check.clone())))
+        .workers(1)
+        .disable_signals()
+        .bind(("127.0.0.1", 0))
+        .unwrap();
+    let address = server.addrs()[0];
+    let server = server.run();
+    let handle = server.handle();
+    actix_web::rt::spawn(server);
+    Connection::open(address).await.ask("/health").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+
+    let (before, asked) = (wake_ups("health"), runs.load(Ordering::SeqCst));
+    tokio::time::sleep(Duration::from_secs(SECONDS.into())).await;
+    let (woken, asked) = (wake_ups("health") - before, runs.load(Ordering::SeqCst) - asked);
+    handle.stop(false).await;
+    vec![Measured {
+        what: format!("runs, and wake-ups of the probing thread, in {SECONDS} s without a request"),
+        value: format!("{asked}, {woken}"),
+        bound: "0, 0".into(),
+        holds: Some(asked == 0 && woken == 0),
+    }]
+}
+
+/// How often the thread of that name has gone to sleep so far.
+fn wake_ups(name: &str) -> u64 {
+    let threads = fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path());
+    let named = threads.filter(|thread| fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.trim() == name));
+    let switches = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap().trim();
+        line.parse::<u64>().unwrap()
+    };
+    named.map(|thread| switches(fs::read_to_string(thread.join("status")).unwrap())).sum()
+}

@@ -1,0 +1,41 @@
+//! What health probes on its own, where it can't be reached.
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{OnceLock, RwLock},
+};
+
+use health::{HealthCheck, Probe, ProbeError};
+
+#[derive(Clone)]
+struct Mailer;
+
+impl Probe for Mailer {
+    const GROUP: &'static str = "service";
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        Ok(())
+    }
+}
+
+#[derive(HealthCheck)]
+struct Nested {
+    mailer: Mailer,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum Region {
+    Eu,
+}
+
+#[derive(HealthCheck)]
+struct State {
+    mailer: Mailer,
+    locked: RwLock<Mailer>,
+    both: (Mailer, u8),
+    array: [Option<Mailer>; 2],
+    queue: VecDeque<Nested>,
+    later: OnceLock<Box<Nested>>,
+    keyed: HashMap<Region, Mailer>,
+}
+
+fn main() {}
