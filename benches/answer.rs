@@ -60,8 +60,7 @@ pub(crate) async fn measure() -> Vec<Measured> {
     }
     let ratio = median(ratios);
 
-    let (of_health, of_bare) =
-        (allocations(&mut connection, "/health").await, allocations(&mut connection, "/bare").await);
+    let (of_health, of_bare) = (allocations(address, "/health").await, allocations(address, "/bare").await);
     handle.stop(false).await;
     vec![
         Measured {
@@ -96,8 +95,9 @@ async fn load(address: SocketAddr, path: &str) -> f64 {
 }
 
 /// Allocations a request, on a connection that is kept.
-async fn allocations(connection: &mut Connection, path: &str) -> f64 {
+async fn allocations(address: SocketAddr, path: &str) -> f64 {
     const REQUESTS: u16 = 5_000;
+    let mut connection = Connection::open(address).await;
     for _ in 0..100 {
         connection.get(path).await;
     }

@@ -128,24 +128,17 @@ impl Engine {
             return None;
         }
         let checks = || selected.iter().filter_map(|slot| slot.check());
-        match settings.refresh {
-            None => {
-                self.rounds.run_due(checks(), settings.max_age);
-                for check in checks() {
-                    check.core().settled(deadline).await;
-                }
-            }
-            Some(_) => {
-                for check in checks() {
-                    check.core().first_result(deadline).await;
-                }
-            }
+        if settings.refresh.is_none() {
+            self.rounds.run_due(checks(), settings.max_age);
         }
         let changes = change::count();
+        let mut entries = Vec::with_capacity(selected.len());
+        for slot in &selected {
+            entries.push(slot.entry(deadline, &settings, details).await);
+        }
         let until = checks().try_fold(Instant::now() + settings.keeps(), |until, check| {
             check.core().keeps_until(settings.keeps()).map(|other| until.min(other))
         });
-        let entries = selected.iter().map(|slot| slot.entry(&settings, details)).collect();
         Some((Report::of(entries), until, changes))
     }
 
@@ -244,7 +237,7 @@ impl Slot {
         }
     }
 
-    fn entry(&self, settings: &Settings, details: bool) -> Entry {
+    async fn entry(&self, until: Instant, settings: &Settings, details: bool) -> Entry {
         match self {
             Self::Check(check) => {
                 let core = check.core();
@@ -253,8 +246,10 @@ impl Slot {
                     name: Arc::clone(&core.name),
                     critical: core.options.critical,
                     outcome: match settings.refresh {
-                        None => core.outcome(settings.deadline),
-                        Some(refresh) => core.refreshed_outcome(settings.stale(refresh), settings.deadline),
+                        None => core.outcome(until, settings.deadline).await,
+                        Some(refresh) => {
+                            core.refreshed_outcome(until, settings.deadline, settings.stale(refresh)).await
+                        }
                     },
                     details: if details { core.details() } else { None },
                 }
@@ -738,5 +733,31 @@ mod tests {
         });
         let engine = engine([blocking.timeout(Duration::from_millis(20))]);
         assert_eq!(statuses(&engine).await[0].2.as_deref(), Some("no answer within 20 ms"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_run_that_another_caller_begins_is_not_taken_for_no_answer() {
+        // `first` is fresh when the slow caller comes, and due before `second` has answered it.
+        let engine = engine([sleeping("first", 200), sleeping("second", 400)]);
+        let first = engine.report(Selection::Check("service", "first"), false);
+        let second = async {
+            sleep(Duration::from_millis(100)).await;
+            statuses(&engine).await
+        };
+        tokio::join!(first, second);
+        // At 500 ms: results of 200 and 500 ms. At 1190 ms only the second is asked for anew.
+        sleep(Duration::from_millis(1_000)).await;
+        let slow = async {
+            let up = |(_, status, _): &(String, Status, Option<String>)| *status == Status::Up;
+            assert!(statuses(&engine).await.iter().all(up));
+        };
+        let other = async {
+            for _ in 0..20 {
+                sleep(Duration::from_millis(20)).await;
+                let report = engine.report(Selection::Check("service", "first"), false).await.unwrap();
+                assert_eq!(report.0.status, Status::Up);
+            }
+        };
+        tokio::join!(slow, other);
     }
 }

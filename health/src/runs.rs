@@ -244,25 +244,30 @@ impl Core {
         }
     }
 
-    /// Waits until the check has an outcome to show: the run in flight, if there is one, has ended or passed its limit. No
-    /// longer than to `deadline`.
-    pub(crate) async fn settled(&self, deadline: Instant) {
+    /// What an answer says of the check that leaves at `until`, `deadline` after it was asked for: as soon as the run in flight,
+    /// if there is one, has ended or passed its limit.
+    ///
+    /// It is read at that moment, and not when all checks of the answer have one: by then, another caller may have begun
+    /// the next run.
+    pub(crate) async fn outcome(&self, until: Instant, deadline: Duration) -> Outcome {
         loop {
             // Made before the look, so that no outcome slips in between.
             let settled = self.runs.settled.notified();
-            if self.runs.state().is_settled() || timeout_at(deadline, settled).await.is_err() {
-                return;
+            {
+                let state = self.runs.state();
+                if let (Some(latest), true) = (&state.latest, state.is_settled()) {
+                    return latest.shown.clone();
+                }
             }
-        }
-    }
-
-    /// What an answer says of the check at the end of its deadline.
-    pub(crate) fn outcome(&self, deadline: Duration) -> Outcome {
-        let mut state = self.runs.state();
-        self.notice_blocked_threads(&mut state);
-        match &state.latest {
-            Some(latest) if state.is_settled() => latest.shown.clone(),
-            latest => self.damped(latest.as_ref(), Outcome::from(&Err(no_answer_within(deadline)))).0,
+            if timeout_at(until, settled).await.is_err() {
+                let mut state = self.runs.state();
+                self.notice_blocked_threads(&mut state);
+                let no_answer = Outcome::from(&Err(no_answer_within(deadline)));
+                return match &state.latest {
+                    Some(latest) if state.is_settled() => latest.shown.clone(),
+                    latest => self.damped(latest.as_ref(), no_answer).0,
+                };
+            }
         }
     }
 
@@ -285,26 +290,21 @@ impl Core {
         }
     }
 
-    /// What an answer says of a check that is run in the background, every so often: a result that is older than `keeps` says
-    /// nothing any more.
-    pub(crate) fn refreshed_outcome(&self, keeps: Duration, deadline: Duration) -> Outcome {
-        let state = self.runs.state();
-        match &state.latest {
-            Some(latest) if latest.finished.elapsed() < keeps => latest.shown.clone(),
-            Some(latest) => Outcome {
-                status: Status::Down,
-                error: Some(format!("no result for {} s", latest.finished.elapsed().as_secs()).into()),
-            },
-            None => Outcome::from(&Err(no_answer_within(deadline))),
-        }
-    }
-
-    /// Whether it has a result at all.
-    pub(crate) async fn first_result(&self, deadline: Instant) {
+    /// What an answer says of a check that is run in the background, every so often: its latest result, which is waited for
+    /// only if there is none yet, and says nothing any more when it is older than `keeps`.
+    pub(crate) async fn refreshed_outcome(&self, until: Instant, deadline: Duration, keeps: Duration) -> Outcome {
         loop {
             let settled = self.runs.settled.notified();
-            if self.runs.state().latest.is_some() || timeout_at(deadline, settled).await.is_err() {
-                return;
+            if let Some(latest) = &self.runs.state().latest {
+                let age = latest.finished.elapsed();
+                if age < keeps {
+                    return latest.shown.clone();
+                }
+                let error = Some(format!("no result for {} s", age.as_secs()).into());
+                return Outcome { status: Status::Down, error };
+            }
+            if timeout_at(until, settled).await.is_err() {
+                return Outcome::from(&Err(no_answer_within(deadline)));
             }
         }
     }
