@@ -40,17 +40,18 @@ pub(crate) async fn measure() -> Vec<Measured> {
     let (woken, asked) = (wake_ups("health") - before, runs.load(Ordering::SeqCst) - asked);
     handle.stop(false).await;
     vec![Measured {
-        what: format!("runs, and wake-ups of the probing thread, in {SECONDS} s without a request"),
+        what: format!("runs, and wake-ups of the probing threads, in {SECONDS} s without a request"),
         value: format!("{asked}, {woken}"),
         bound: "0, 0".into(),
         holds: Some(asked == 0 && woken == 0),
     }]
 }
 
-/// How often the thread of that name has gone to sleep so far.
+/// How often the threads of names that begin so have gone to sleep so far.
 fn wake_ups(name: &str) -> u64 {
     let threads = fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path());
-    let named = threads.filter(|thread| fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.trim() == name));
+    let named = threads
+        .filter(|thread| fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.trim().starts_with(name)));
     let switches = |status: String| {
         let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap().trim();
         line.parse::<u64>().unwrap()

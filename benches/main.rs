@@ -39,11 +39,22 @@ struct Measured {
 
 #[actix_web::main]
 async fn main() {
+    // All of them, or those that are named.
+    let named: Vec<_> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |name: &str| named.is_empty() || named.iter().any(|named| named == name);
     let mut lines = Vec::new();
-    lines.extend(answer::measure().await);
-    lines.extend(round::measure().await);
-    lines.extend(many::measure().await);
-    lines.extend(idle::measure().await);
+    if wanted("answer") {
+        lines.extend(answer::measure().await);
+    }
+    if wanted("round") {
+        lines.extend(round::measure().await);
+    }
+    if wanted("many") {
+        lines.extend(many::measure().await);
+    }
+    if wanted("idle") {
+        lines.extend(idle::measure().await);
+    }
 
     let mut table = String::from("| what | measured | bound | holds |\n| --- | --- | --- | --- |\n");
     for Measured { what, value, bound, holds } in &lines {

@@ -15,7 +15,6 @@ use std::{
 };
 
 use tokio::{
-    runtime::{self, Handle, Runtime},
     task::AbortHandle,
     time::{Instant, sleep},
 };
@@ -23,6 +22,7 @@ use tokio::{
 use crate::{
     change,
     check::Check,
+    home::Home,
     registry::Registry,
     report::{Entry, Outcome, Report, Status},
 };
@@ -99,16 +99,16 @@ pub(crate) struct Engine {
 struct Rounds {
     sources: Sources,
     settings: Settings,
-    home: Handle,
+    home: Home,
     merged: Mutex<Option<Merged>>,
 }
 
 impl Engine {
-    pub(crate) fn new(sources: Sources, settings: Settings, home: Handle) -> Self {
+    pub(crate) fn new(sources: Sources, settings: Settings, home: Home) -> Self {
         let rounds = Arc::new(Rounds { sources, settings, home, merged: Mutex::new(None) });
         let refresher = settings.refresh.map(|refresh| {
             let refreshed = Arc::clone(&rounds).refresh(refresh);
-            rounds.home.spawn(refreshed).abort_handle()
+            rounds.home.handle().spawn(refreshed).abort_handle()
         });
         Self { rounds, started: AtomicBool::new(false), refresher }
     }
@@ -365,7 +365,7 @@ pub(crate) fn shared(key: Key, make: impl FnOnce() -> Sources) -> Arc<Engine> {
              make them once, outside the factory of HttpServer, and clone them into it"
         );
     }
-    let engine = Arc::new(Engine::new(make(), key.settings, home()));
+    let engine = Arc::new(Engine::new(make(), key.settings, Home::Process));
     engines.insert(key, Arc::downgrade(&engine));
     engine
 }
@@ -381,24 +381,6 @@ impl Key {
     }
 }
 
-/// Where checks run: threads and a runtime of their own, so that neither a worker nor a main thread that is blocked holds
-/// them up; and several threads, so that a check that blocks its own does not hold up the others. Connections that a probe
-/// opens here serve the application too, as long as the runtime lives: so it never ends.
-pub(crate) fn home() -> Handle {
-    static HOME: LazyLock<Runtime> = LazyLock::new(|| {
-        runtime::Builder::new_multi_thread()
-            .worker_threads(PROBING_THREADS)
-            .thread_name("health")
-            .enable_all()
-            .build()
-            .expect("no threads for health checks")
-    });
-    HOME.handle().clone()
-}
-
-/// So many checks but one may block their threads at once before the others wait.
-const PROBING_THREADS: usize = 4;
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -406,7 +388,7 @@ mod tests {
         sync::atomic::{AtomicU32, Ordering},
     };
 
-    use tokio::time::sleep;
+    use tokio::{runtime::Handle, time::sleep};
 
     use super::*;
     use crate::{Class, ProbeError};
@@ -416,7 +398,7 @@ mod tests {
 
     fn engine(checks: impl IntoIterator<Item = Check>) -> Engine {
         let fixed = checks.into_iter().map(Slot::Check).collect();
-        Engine::new(Sources { fixed, registries: Vec::new() }, SETTINGS, Handle::current())
+        Engine::new(Sources { fixed, registries: Vec::new() }, SETTINGS, Home::Given(Handle::current()))
     }
 
     fn boom() -> Result<(), String> {
@@ -618,7 +600,7 @@ mod tests {
     async fn checks_can_come_and_go_while_the_engine_serves() {
         let registry = Registry::new();
         let sources = Sources { fixed: vec![Slot::Check(sleeping("fixed", 0))], registries: vec![registry.clone()] };
-        let engine = Engine::new(sources, SETTINGS, Handle::current());
+        let engine = Engine::new(sources, SETTINGS, Home::Given(Handle::current()));
         assert_eq!(statuses(&engine).await.len(), 1);
         registry.register(sleeping("late", 0)).unwrap();
         assert_eq!(statuses(&engine).await.len(), 2);
@@ -639,7 +621,7 @@ mod tests {
     fn refreshed(checks: impl IntoIterator<Item = Check>) -> Engine {
         let fixed = checks.into_iter().map(Slot::Check).collect();
         let settings = Settings { refresh: Some(Duration::from_secs(5)), ..SETTINGS };
-        Engine::new(Sources { fixed, registries: Vec::new() }, settings, Handle::current())
+        Engine::new(Sources { fixed, registries: Vec::new() }, settings, Home::Given(Handle::current()))
     }
 
     #[tokio::test(start_paused = true)]
@@ -711,7 +693,7 @@ mod tests {
         let with = |ms| {
             let settings = Settings { deadline: Duration::from_millis(ms), ..SETTINGS };
             let fixed = vec![Slot::Check(slow.clone())];
-            Engine::new(Sources { fixed, registries: Vec::new() }, settings, Handle::current())
+            Engine::new(Sources { fixed, registries: Vec::new() }, settings, Home::Given(Handle::current()))
         };
         let (impatient, patient) = (with(100), with(3_000));
         let both = async { tokio::join!(statuses(&impatient), statuses(&patient)) };

@@ -8,6 +8,7 @@ mod discover;
 mod engine;
 mod error;
 mod events;
+mod home;
 mod lifecycle;
 #[cfg(test)]
 mod model;

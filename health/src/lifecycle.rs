@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{change, engine, report::Entry};
+use crate::{change, home::Home, report::Entry};
 
 /// The longest time between two beats, and so between two wake-ups of a worker that has nothing else to do.
 const BEAT: Duration = Duration::from_secs(1);
@@ -164,7 +164,7 @@ pub(crate) fn is_draining() -> bool {
 pub fn drain(server: ServerHandle, time: Duration) -> Drain {
     let drain = Drain { called: Arc::new(Notify::new()) };
     let called = Arc::clone(&drain.called);
-    let home = engine::home();
+    let home = Home::Process.handle();
     let mut sigterm = {
         let _entered = home.enter();
         Sigterm::new()

@@ -20,6 +20,7 @@ use tokio::{
 use crate::{
     Check, Class, ProbeError, Registry,
     engine::{Engine, Selection, Settings, Sources},
+    home::Home,
     report::Status::{self, Degraded, Down, Up},
 };
 
@@ -185,7 +186,7 @@ impl World {
         Self {
             began: Instant::now(),
             registry,
-            engine: Engine::new(sources, settings, Handle::current()),
+            engine: Engine::new(sources, settings, Home::Given(Handle::current())),
             answers: std::array::from_fn(|_| Arc::new(Mutex::new(Answer::Now(Up)))),
             runs: Arc::default(),
             models: BTreeMap::new(),

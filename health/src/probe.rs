@@ -62,6 +62,10 @@ pub trait Probe: Send + Sync + 'static {
         None
     }
 
+    /// It never blocks its thread, and so may share one with others of the kind.
+    #[doc(hidden)]
+    const NEVER_BLOCKS: bool = false;
+
     /// The form in which a check keeps the resource, where that is not the resource itself: a probe that has
     /// something to remember from one run to the next (a connection of its own) makes it here.
     #[doc(hidden)]
@@ -72,6 +76,7 @@ pub trait Probe: Send + Sync + 'static {
 
 impl<P: Probe> Probe for Arc<P> {
     const GROUP: &'static str = P::GROUP;
+    const NEVER_BLOCKS: bool = P::NEVER_BLOCKS;
 
     fn probe(&self) -> impl Future<Output = Result<(), ProbeError>> + Send {
         (**self).probe()
@@ -88,6 +93,7 @@ impl<P: Probe> Probe for Arc<P> {
 
 impl<P: Probe> Probe for Box<P> {
     const GROUP: &'static str = P::GROUP;
+    const NEVER_BLOCKS: bool = P::NEVER_BLOCKS;
 
     fn probe(&self) -> impl Future<Output = Result<(), ProbeError>> + Send {
         (**self).probe()
@@ -110,6 +116,10 @@ pub trait Ask: Send + Sync {
     fn resource(&self) -> Option<String> {
         None
     }
+
+    fn never_blocks(&self) -> bool {
+        false
+    }
 }
 
 /// Erases a probe's type.
@@ -123,6 +133,10 @@ pub(crate) fn erase<P: Probe>(probe: P) -> Arc<dyn Ask> {
 
         fn resource(&self) -> Option<String> {
             self.0.resource()
+        }
+
+        fn never_blocks(&self) -> bool {
+            P::NEVER_BLOCKS
         }
     }
 

@@ -11,7 +11,6 @@ use std::{
 };
 
 use tokio::{
-    runtime::Handle,
     sync::Notify,
     time::{Instant, timeout_at},
 };
@@ -21,6 +20,7 @@ use crate::{
     check::Core,
     error::{Class, ProbeError},
     events::{self, Transition},
+    home::Home,
     probe::ask_contained,
     report::{Details, Outcome, Sample, Status},
 };
@@ -93,7 +93,7 @@ struct Past {
 
 impl Core {
     /// Starts a run, unless one is in flight or the latest result is younger than `max_age`.
-    pub(crate) fn run_if_due(self: &Arc<Self>, max_age: Duration, deadline: Duration, home: &Handle) {
+    pub(crate) fn run_if_due(self: &Arc<Self>, max_age: Duration, deadline: Duration, home: &Home) {
         let mut state = self.runs.state();
         let limit = self.options.timeout.map_or(deadline, |timeout| timeout.min(deadline));
         state.limit = state.limit.max(limit);
@@ -104,7 +104,7 @@ impl Core {
         state.in_flight = Some(InFlight::Asked { since: Instant::now(), logged: false });
         state.started += 1;
         drop(state);
-        home.spawn(Arc::clone(self).run());
+        home.spawn(self.probe.never_blocks(), Arc::clone(self).run());
     }
 
     async fn run(self: Arc<Self>) {

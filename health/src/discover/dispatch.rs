@@ -138,6 +138,7 @@ pointers!(Arc, Box, Data);
 /// A probe in `web::Data` is probed as one in `Arc` is.
 impl<P: Probe> Probe for Data<P> {
     const GROUP: &'static str = P::GROUP;
+    const NEVER_BLOCKS: bool = P::NEVER_BLOCKS;
 
     fn probe(&self) -> impl Future<Output = Result<(), crate::ProbeError>> + Send {
         (***self).probe()

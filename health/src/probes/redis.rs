@@ -43,6 +43,7 @@ const EXPIRY_MS: u64 = 10_000;
 
 impl Probe for ConnectionManager {
     const GROUP: &'static str = "cache";
+    const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
         let address = address_of(self);
@@ -63,6 +64,7 @@ fn address_of(manager: &ConnectionManager) -> Option<Address> {
 
 impl Probe for MultiplexedConnection {
     const GROUP: &'static str = "cache";
+    const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
         public(ask(&mut self.clone()).await, None, None)
@@ -71,6 +73,7 @@ impl Probe for MultiplexedConnection {
 
 impl Probe for Client {
     const GROUP: &'static str = "cache";
+    const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
         Kept::new(self.clone()).ask().await
@@ -135,6 +138,10 @@ impl Ask for Kept {
 
     fn resource(&self) -> Option<String> {
         Some(name(self.address().as_ref()))
+    }
+
+    fn never_blocks(&self) -> bool {
+        true
     }
 }
 

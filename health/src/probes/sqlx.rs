@@ -39,6 +39,7 @@ where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
     const GROUP: &'static str = "database";
+    const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
         let asked = match ask(self).await {
