@@ -42,6 +42,9 @@ trait Served: Database {
     const KIND: Kind;
     const WORD: &'static str;
     const DENIED: &'static str;
+    /// What it is started with to take few connections, and what it says when it has them.
+    const FEW_CONNECTIONS: &'static [&'static str];
+    const FULL: &'static str;
     /// Ends the connections of everybody else.
     const KILL_OTHERS: &'static str;
 }
@@ -50,6 +53,9 @@ impl Served for Postgres {
     const KIND: Kind = Kind::Postgres;
     const WORD: &'static str = "postgres";
     const DENIED: &'static str = "password authentication failed for user";
+    const FEW_CONNECTIONS: &'static [&'static str] =
+        &["-c", "max_connections=5", "-c", "superuser_reserved_connections=0"];
+    const FULL: &'static str = "too many clients";
     const KILL_OTHERS: &'static str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()";
 }
 
@@ -57,6 +63,8 @@ impl Served for MySql {
     const KIND: Kind = Kind::MariaDb;
     const WORD: &'static str = "mysql";
     const DENIED: &'static str = "Access denied for user";
+    const FEW_CONNECTIONS: &'static [&'static str] = &["--max-connections=10"];
+    const FULL: &'static str = "Too many connections";
     const KILL_OTHERS: &'static str = "BEGIN NOT ATOMIC FOR it IN (SELECT id FROM information_schema.processlist \
          WHERE id <> connection_id() AND db = database()) DO KILL CONNECTION it.id; END FOR; END";
 }
@@ -81,6 +89,7 @@ for_each_database! {
     an_exhausted_pool_of_a_frozen_server_is_down
     attempts_on_a_stopped_server_that_fill_the_pool_are_no_saturation
     dead_idle_connections_are_no_outage
+    a_server_that_is_full_does_not_take_a_working_service_down
     the_pool_is_warm_after_a_server_that_was_slow_to_let_it_in
 }
 
@@ -258,20 +267,20 @@ async fn pools_of_any_database_are_told_by_their_url() {
     }
 }
 
-#[actix_web::test]
-async fn a_server_that_is_full_does_not_take_a_working_service_down() {
-    // Of five connections, Debian's default keeps three for superusers; that of the test is one.
-    let server =
-        Server::start_with(Kind::Postgres, &["-c", "max_connections=5", "-c", "superuser_reserved_connections=0"]);
-    let pool = pool::<Postgres>(&server.url());
+async fn a_server_that_is_full_does_not_take_a_working_service_down<DB: Served>()
+where
+    State<DB>: HealthCheck,
+{
+    let server = Server::start_with(DB::KIND, DB::FEW_CONNECTIONS);
+    let pool = pool::<DB>(&server.url());
     let rig = serve(&pool);
     let held = pool.acquire().await.unwrap();
     let mut others = Vec::new();
-    while let Ok(connection) = sqlx::PgConnection::connect(&server.url()).await {
+    while let Ok(connection) = DB::Connection::connect(&server.url()).await {
         others.push(connection);
     }
-    let sentence = format!("postgres at 127.0.0.1:{} has no connection to spare", server.port());
+    let sentence = format!("{} at 127.0.0.1:{} has no connection to spare", DB::WORD, server.port());
     let answer = degraded(&rig, "database", "db", &sentence).await;
-    assert_secret(&answer, &["too many clients"]).await;
+    assert_secret(&answer, &[DB::FULL]).await;
     drop((held, others));
 }

@@ -186,7 +186,10 @@ async fn broken(way: Way, breakage: Breakage, is_down: bool) -> Row {
         Breakage::Road(fault) => proxy.set(fault),
         Breakage::Frozen => server.freeze(),
         Breakage::Restarted => {
-            server.stop();
+            server.freeze();
+            // Longer than a result is kept: a round is under way.
+            tokio::time::sleep(Duration::from_millis(1_300)).await;
+            server.kill();
             server.restart();
         }
     }

@@ -33,6 +33,12 @@ impl Process {
         self.wait();
     }
 
+    /// Ends the server and its children at once, also when they are frozen.
+    pub(crate) fn kill(&mut self) {
+        kill("KILL", &self.family());
+        self.wait();
+    }
+
     /// Stops the server and its children from running, with all their connections open.
     pub(crate) fn freeze(&self) {
         kill("STOP", &self.family());
@@ -66,8 +72,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
-            kill("KILL", &self.family());
-            let _ = self.child.wait();
+            self.kill();
         }
     }
 }

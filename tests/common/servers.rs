@@ -81,6 +81,11 @@ impl Server {
         self.process.take().expect("it runs").stop(signal);
     }
 
+    /// Ends the server at once, as a power cut does.
+    pub(crate) fn kill(&mut self) {
+        self.process.take().expect("it runs").kill();
+    }
+
     pub(crate) fn freeze(&self) {
         self.process.as_ref().expect("it runs").freeze();
     }

@@ -54,13 +54,19 @@ impl Described {
         }
     }
 
+    /// The number after a field's name.
+    pub(super) fn number(&self, field: &str) -> Option<u16> {
+        let (_, rest) = self.0.split_once(field)?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..digits].parse().ok()
+    }
+
     /// `host:port`, the first of each after their fields' names.
     pub(super) fn address(&self, host: &str, port: &str) -> Option<Address> {
         let host_name = self.text(host)?;
         let (_, rest) = self.0.split_once(host)?;
-        let (_, rest) = rest[host_name.len()..].split_once(port)?;
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        Some(Address { host: host_name, port: rest[..digits].parse().ok()? })
+        let port = Self(rest[host_name.len()..].to_owned()).number(port)?;
+        Some(Address { host: host_name, port })
     }
 }
 

@@ -385,7 +385,15 @@ pub(crate) fn class_of(error: &Error) -> Class {
         Error::Tls(_) => Class::Rejected,
         Error::PoolTimedOut => Class::TimedOut,
         Error::WorkerCrashed => Class::Unreachable,
-        Error::Database(error) => error.code().map_or(Class::Failed, |code| class_of_code(&code)),
+        Error::Database(error) => match error.code() {
+            Some(code) => class_of_code(&code),
+            // MySQL refuses a connection before it speaks of codes; the number is to be had only as it is printed.
+            None => match Described::by_debug(error).number("number: ") {
+                Some(1040 | 1203 | 1226) => Class::Saturated,
+                Some(1129 | 1130) => Class::Rejected,
+                _ => Class::Failed,
+            },
+        },
         _ => Class::Failed,
     }
 }
