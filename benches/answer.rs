@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, process::Command, time::Duration};
 
 use actix_web::{
-    App, HttpResponse, HttpServer,
+    HttpResponse,
     http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
     web::{self, Bytes},
 };
@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{ALLOCATOR, Measured, median};
+use crate::{ALLOCATOR, Measured, median, serve};
 
 const BODY: &str = r#"{"status":"UP","checks":{"database":{"default":"UP"},"cache":{"default":"UP"}}}"#;
 const ROUNDS: usize = 9;
@@ -30,19 +30,11 @@ async fn bare() -> HttpResponse {
 
 pub(crate) async fn measure() -> Vec<Measured> {
     let checks = ["database", "cache"].map(|group| Check::new(group, "default", || async { Ok::<_, String>(()) }));
-    let server = HttpServer::new(move || {
-        let scope = checks.iter().cloned().fold(health::scope(), health::Scope::check);
+    let (address, handle) = serve(move |app| {
         // The result is renewed once a second under the load, as in a service.
-        App::new().route("/bare", web::get().to(bare)).service(scope)
-    })
-    .workers(1)
-    .disable_signals()
-    .bind(("127.0.0.1", 0))
-    .unwrap();
-    let address = server.addrs()[0];
-    let server = server.run();
-    let handle = server.handle();
-    actix_web::rt::spawn(server);
+        let scope = checks.iter().cloned().fold(health::scope(), health::Scope::check);
+        app.route("/bare", web::get().to(bare)).service(scope);
+    });
 
     let mut connection = Connection::open(address).await;
     let (health, bare) = (connection.get("/health").await, connection.get("/bare").await);

@@ -9,10 +9,9 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{App, HttpServer};
 use health::Check;
 
-use crate::{Measured, answer::Connection};
+use crate::{Measured, answer::Connection, serve};
 
 const SECONDS: u32 = 10;
 
@@ -23,15 +22,9 @@ pub(crate) async fn measure() -> Vec<Measured> {
         counted.fetch_add(1, Ordering::SeqCst);
         async { Ok::<_, String>(()) }
     });
-    let server = HttpServer::new(move || App::new().service(health::scope().check(check.clone())))
-        .workers(1)
-        .disable_signals()
-        .bind(("127.0.0.1", 0))
-        .unwrap();
-    let address = server.addrs()[0];
-    let server = server.run();
-    let handle = server.handle();
-    actix_web::rt::spawn(server);
+    let (address, handle) = serve(move |app| {
+        app.service(health::scope().check(check.clone()));
+    });
     Connection::open(address).await.ask("/health").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
 

@@ -15,8 +15,9 @@ mod process;
 #[path = "../tests/common/servers.rs"]
 mod servers;
 
-use std::{alloc::System, env, fmt::Write as _, fs, path::Path};
+use std::{alloc::System, env, fmt::Write as _, fs, net::SocketAddr, path::Path};
 
+use actix_web::{App, HttpServer, dev::ServerHandle, web::ServiceConfig};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 /// As in the tests.
@@ -72,6 +73,20 @@ async fn main() {
     if lines.iter().any(|line| line.holds == Some(false)) {
         std::process::exit(1);
     }
+}
+
+/// An application on one worker, on a free port.
+fn serve(configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static) -> (SocketAddr, ServerHandle) {
+    let server = HttpServer::new(move || App::new().configure(configure.clone()))
+        .workers(1)
+        .disable_signals()
+        .bind(("127.0.0.1", 0))
+        .unwrap();
+    let address = server.addrs()[0];
+    let server = server.run();
+    let handle = server.handle();
+    actix_web::rt::spawn(server);
+    (address, handle)
 }
 
 /// The middle one of some measurements.

@@ -2,14 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use actix_web::{App, HttpServer};
 use health::{Check, Registry};
 use stats_alloc::Region;
 
 use crate::{
     ALLOCATOR, Measured,
     answer::{Connection, settle},
-    median,
+    median, serve,
 };
 
 pub(crate) async fn measure() -> Vec<Measured> {
@@ -37,17 +36,9 @@ pub(crate) async fn measure() -> Vec<Measured> {
 async fn one(checks: u32) -> (f64, f64) {
     let registry = Registry::new();
     let shown = registry.clone();
-    let server = HttpServer::new(move || {
-        App::new().service(health::scope().registry(&shown).max_age(Duration::ZERO).deadline(Duration::from_secs(10)))
-    })
-    .workers(1)
-    .disable_signals()
-    .bind(("127.0.0.1", 0))
-    .unwrap();
-    let address = server.addrs()[0];
-    let server = server.run();
-    let handle = server.handle();
-    actix_web::rt::spawn(server);
+    let (address, handle) = serve(move |app| {
+        app.service(health::scope().registry(&shown).max_age(Duration::ZERO).deadline(Duration::from_secs(10)));
+    });
     let mut connection = Connection::open(address).await;
     // What is there before the checks are: the round without them, and the memory.
     let nothing = rounds(&mut connection).await;

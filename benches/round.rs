@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{HttpResponse, web};
 use health::HealthCheck;
 use redis::aio::MultiplexedConnection;
 use sqlx::{Executor as _, PgPool, postgres::PgPoolOptions};
@@ -10,7 +10,7 @@ use sqlx::{Executor as _, PgPool, postgres::PgPoolOptions};
 use crate::{
     Measured,
     answer::Connection,
-    median,
+    median, serve,
     servers::{Kind, Server},
 };
 
@@ -52,20 +52,11 @@ pub(crate) async fn measure() -> Vec<Measured> {
     // By hand, a connection is made sure of by a round trip of its own before it is given out; not here, to be fair.
     let db = PgPoolOptions::new().test_before_acquire(false).connect(&postgres.url()).await.unwrap();
     let state = web::Data::new(State { db, cache: client.get_multiplexed_async_connection().await.unwrap() });
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(state.clone())
+    let (address, handle) = serve(move |app| {
+        app.app_data(state.clone())
             .route("/by-hand", web::get().to(by_hand))
-            .service(health::scope().max_age(Duration::ZERO))
-    })
-    .workers(1)
-    .disable_signals()
-    .bind(("127.0.0.1", 0))
-    .unwrap();
-    let address = server.addrs()[0];
-    let server = server.run();
-    let handle = server.handle();
-    actix_web::rt::spawn(server);
+            .service(health::scope().max_age(Duration::ZERO));
+    });
 
     let mut connection = Connection::open(address).await;
     let mut ratios = Vec::new();

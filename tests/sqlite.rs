@@ -7,7 +7,7 @@ use health::HealthCheck;
 use sqlx::{
     AnyPool, SqlitePool,
     any::install_default_drivers,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
 };
 use tempfile::TempDir;
 
@@ -152,9 +152,8 @@ async fn a_database_that_a_writer_locks_is_busy_and_not_dead() {
 }
 
 #[actix_web::test]
-async fn a_closed_pool_is_down_also_while_its_connections_are_in_use() {
-    let folder = folder();
-    let pool = database(&folder.path().join("notes.db"), SqliteJournalMode::Wal).await;
+async fn a_closed_pool_is_down_also_while_all_its_connections_are_in_use() {
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_lazy("sqlite::memory:").unwrap();
     let held = pool.acquire().await.unwrap();
     drop(pool.close());
     let rig = serve(pool);

@@ -74,39 +74,30 @@ pub trait Probe: Send + Sync + 'static {
     }
 }
 
-impl<P: Probe> Probe for Arc<P> {
-    const GROUP: &'static str = P::GROUP;
-    const NEVER_BLOCKS: bool = P::NEVER_BLOCKS;
+/// A pointer to a probe is a probe.
+macro_rules! pointers_to_probes {
+    ($($pointer:ident),*) => {$(
+        impl<P: $crate::Probe> $crate::Probe for $pointer<P> {
+            const GROUP: &'static str = P::GROUP;
+            const NEVER_BLOCKS: bool = P::NEVER_BLOCKS;
 
-    fn probe(&self) -> impl Future<Output = Result<(), ProbeError>> + Send {
-        (**self).probe()
-    }
+            fn probe(&self) -> impl ::std::future::Future<Output = Result<(), $crate::ProbeError>> + Send {
+                P::probe(self)
+            }
 
-    fn resource(&self) -> Option<String> {
-        (**self).resource()
-    }
+            fn resource(&self) -> Option<String> {
+                P::resource(self)
+            }
 
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
-        (**self).kept()
-    }
+            fn kept(&self) -> Option<::std::sync::Arc<dyn $crate::probe::Ask>> {
+                P::kept(self)
+            }
+        }
+    )*};
 }
 
-impl<P: Probe> Probe for Box<P> {
-    const GROUP: &'static str = P::GROUP;
-    const NEVER_BLOCKS: bool = P::NEVER_BLOCKS;
-
-    fn probe(&self) -> impl Future<Output = Result<(), ProbeError>> + Send {
-        (**self).probe()
-    }
-
-    fn resource(&self) -> Option<String> {
-        (**self).resource()
-    }
-
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
-        (**self).kept()
-    }
-}
+pub(crate) use pointers_to_probes;
+pointers_to_probes!(Arc, Box);
 
 /// A probe with its type erased: what a check asks.
 #[doc(hidden)]

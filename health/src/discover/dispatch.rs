@@ -19,7 +19,10 @@ use std::{
 use actix_web::web::Data;
 
 use super::{Checks, HealthCheck, Place};
-use crate::{check::Check, probe::Probe};
+use crate::{
+    check::Check,
+    probe::{Probe, pointers_to_probes},
+};
 
 /// Kinds of what is discovered. Never made; they keep the impls of [`Discover`] apart.
 pub(crate) mod kind {
@@ -135,23 +138,7 @@ macro_rules! pointers {
 
 pointers!(Arc, Box, Data);
 
-/// A probe in `web::Data` is probed as one in `Arc` is.
-impl<P: Probe> Probe for Data<P> {
-    const GROUP: &'static str = P::GROUP;
-    const NEVER_BLOCKS: bool = P::NEVER_BLOCKS;
-
-    fn probe(&self) -> impl Future<Output = Result<(), crate::ProbeError>> + Send {
-        (***self).probe()
-    }
-
-    fn resource(&self) -> Option<String> {
-        (***self).resource()
-    }
-
-    fn kept(&self) -> Option<Arc<dyn crate::probe::Ask>> {
-        (***self).kept()
-    }
-}
+pointers_to_probes!(Data);
 
 /// What is in a field of type `T`: see the head of this file.
 pub struct Look<T: ?Sized, K>(PhantomData<K>, PhantomData<T>);
