@@ -180,6 +180,8 @@ async fn broken(way: Way, breakage: Breakage, is_down: bool) -> Row {
         app.app_data(state.clone()).service(health::scope());
     });
     until(&rig, 200, Duration::from_secs(10)).await.expect("it is up before it is broken");
+    // The connection that was asked goes back to its pool behind the answer.
+    tokio::time::sleep(Duration::from_millis(300)).await;
 
     let load = Load::start(&rig);
     match breakage {

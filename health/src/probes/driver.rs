@@ -4,7 +4,7 @@ use std::{fmt, future::Future, pin::pin, time::Duration};
 
 use futures_util::future::{Either, select};
 
-/// How long a driver may be silent.
+/// How long a driver that connects may be silent before the server is asked itself.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Waits for the driver's answer. Drivers may be silent for long: they retry a refused connection, and wait on one that is
@@ -12,10 +12,11 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 /// waited for.
 pub(super) async fn answer_or<T, E>(
     answer: impl Future<Output = Result<T, E>>,
+    after: Duration,
     on_the_side: impl Future<Output = Option<Result<T, E>>>,
 ) -> Result<T, E> {
     let on_the_side = pin!(async {
-        tokio::time::sleep(PATIENCE).await;
+        tokio::time::sleep(after).await;
         on_the_side.await
     });
     match select(pin!(answer), on_the_side).await {

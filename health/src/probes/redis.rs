@@ -32,7 +32,7 @@ use redis::{
 };
 use tokio::{net::TcpStream, sync::Mutex};
 
-use super::driver::{Address, Described, answer_or};
+use super::driver::{Address, Described, PATIENCE, answer_or};
 use crate::{
     error::{Class, ProbeError},
     probe::{Ask, Probe},
@@ -48,7 +48,7 @@ impl Probe for ConnectionManager {
     async fn probe(&self) -> Result<(), ProbeError> {
         let address = address_of(self);
         // While it connects anew, with growing pauses between its attempts, every command waits for it.
-        let answer = answer_or(ask_twice(self.clone()), refusal(address.as_ref())).await;
+        let answer = answer_or(ask_twice(self.clone()), PATIENCE, refusal(address.as_ref())).await;
         public(answer, address.as_ref(), None)
     }
 

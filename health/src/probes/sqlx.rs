@@ -63,8 +63,12 @@ impl From<Error> for ProbeError {
 /// How long a server may be silent to a new connection before it is asked with another one.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// How long SQLite may be silent, beyond what any driver may, before it is taken to be locked.
-const LOCKED: Duration = Duration::from_millis(300);
+/// How long an idle connection may be silent before others are asked beside it: longer than a question takes to a server at
+/// the other end of the world, so that none is opened in vain round for round.
+const SILENT_IDLE: Duration = Duration::from_millis(300);
+
+/// How long SQLite may be silent before it is taken to be locked.
+const LOCKED: Duration = Duration::from_millis(400);
 
 /// Why the question has no answer, before it has a public sentence.
 enum Failure {
@@ -112,7 +116,7 @@ where
         let Some(idle) = pool.try_acquire() else { break };
         // One may be dead without saying so: behind a firewall that forgot it, or opened by a thread that is blocked.
         let asked = async { Asking::question(idle, sql).await.map_err(Failure::Driver) };
-        match answer_or(asked, other_answer(pool, sql)).await {
+        match answer_or(asked, SILENT_IDLE, other_answer(pool, sql)).await {
             Err(Failure::Driver(error)) if is_dead(&error) => {}
             answer => return answer,
         }
@@ -127,19 +131,19 @@ where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
     if Kind::of(pool) == Kind::Sqlite {
-        return Some(Err(locked(pool).await));
+        return Some(Err(locked(pool, SILENT_IDLE).await));
     }
     ask_anew(pool, sql).await.ok().map(Ok)
 }
 
 /// Why SQLite is silent: another connection, perhaps of another process, writes, and sqlx waits for it; by default longer than
 /// a check does. A disk that does not answer is silent here too.
-async fn locked<DB>(pool: &Pool<DB>) -> Failure
+async fn locked<DB>(pool: &Pool<DB>, waited: Duration) -> Failure
 where
     DB: Database,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    sleep(LOCKED).await;
+    sleep(LOCKED.saturating_sub(waited)).await;
     sqlite_file_is_there(pool).await.err().unwrap_or(Failure::Locked)
 }
 
@@ -167,7 +171,7 @@ where
         let looked = pin!(async {
             sleep(PATIENCE).await;
             match Kind::of(pool) {
-                Kind::Sqlite => Some(locked(pool).await),
+                Kind::Sqlite => Some(locked(pool, PATIENCE).await),
                 _ => refusal(pool).await.map(Failure::Driver),
             }
         });
