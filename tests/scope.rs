@@ -404,3 +404,25 @@ async fn a_scope_can_say_that_it_shows_registered_checks_alone() {
     let answer = rig.get("/registered").await;
     assert_eq!((answer.status, &*answer.body), (200, r#"{"status":"UP","checks":{"process":{"wide":"UP"}}}"#));
 }
+
+#[actix_web::test]
+async fn a_state_whose_own_health_checks_panic_is_down_and_says_so() {
+    struct Panicking;
+
+    impl HealthCheck for Panicking {
+        fn health_checks(&self, _: &mut health::Checks) {
+            panic!("canary-5ecret payload");
+        }
+    }
+
+    let state = web::Data::new(Panicking);
+    let rig = Rig::start(1, move |app| {
+        app.service(scope().state(&state).check(ok("service", "fine")));
+    });
+    for _ in 0..2 {
+        let answer = rig.health().await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.json()["errors"]["health"]["state"], "a state's own `health_checks` panicked");
+        assert_eq!(answer.json()["checks"]["service"]["fine"], "UP");
+    }
+}

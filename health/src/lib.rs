@@ -20,6 +20,7 @@ mod render;
 mod report;
 mod runs;
 mod scope;
+mod service;
 
 pub use check::Check;
 pub use discover::{Checks, HealthCheck};

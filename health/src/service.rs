@@ -1,0 +1,363 @@
+//! The actix service that a scope becomes in each worker: access, then the engine's report, then its rendering.
+
+use std::{
+    borrow::Cow,
+    cell::{OnceCell, RefCell},
+    net::IpAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::{Rc, Weak},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+};
+
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    dev::{AppService, ResourceDef, ServiceRequest, ServiceResponse},
+    http::{
+        Method, StatusCode,
+        header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+    },
+    web::Bytes,
+};
+use futures_util::future::{Either, LocalBoxFuture, Ready, ready};
+use percent_encoding::percent_decode_str;
+use tokio::time::Instant;
+
+use crate::{
+    access::{Refusals, VARIABLE},
+    change,
+    check::Check,
+    discover::{
+        Checks,
+        state::{self, FoundState},
+    },
+    engine::{self, Engine, Key, Selection, Slot, Sources},
+    lifecycle::{self, Heartbeat},
+    registry::{Registry, registry},
+    render::json,
+    report::{Entry, Report, Status},
+    scope::{Scope, Settled, StartError},
+};
+
+/// Registers a scope's service for all its paths. One that can't start keeps the server from starting.
+pub(crate) fn register(path: &str, settled: Result<Settled, StartError>, config: &mut AppService) {
+    let factory = ServiceFactory { settled: Rc::new(settled), started: Rc::default() };
+    let (group, name) = (format!("{{{GROUP}}}"), format!("{{{NAME}}}"));
+    let tails = [
+        "/".to_owned(),
+        format!("/{group}"),
+        format!("/{group}/"),
+        format!("/{group}/{name}"),
+        format!("/{group}/{name}/"),
+    ];
+    // The path that is asked for most is a pattern of its own, which is matched as a plain text. At the root, `/` is it.
+    let (first, tails) = if path.is_empty() { ("/", &tails[1..]) } else { (path, &tails[..]) };
+    let tails: Vec<_> = tails.iter().map(|tail| format!("{path}{tail}")).collect();
+    config.register_service(ResourceDef::new(first), None, factory.clone(), None);
+    config.register_service(ResourceDef::new(tails), None, factory, None);
+}
+
+/// The segments of a path. Names that no scope around this one has.
+const GROUP: &str = "health_group_of_check";
+const NAME: &str = "health_name_of_check";
+
+/// Makes the one service of a worker, for all patterns of the scope.
+#[derive(Clone)]
+struct ServiceFactory {
+    settled: Rc<Result<Settled, StartError>>,
+    started: Rc<RefCell<Weak<Service>>>,
+}
+
+impl actix_web::dev::ServiceFactory<ServiceRequest> for ServiceFactory {
+    type Response = ServiceResponse;
+    type Error = actix_web::Error;
+    type Config = ();
+    type Service = Handle;
+    type InitError = ();
+    type Future = Ready<Result<Handle, ()>>;
+
+    fn new_service(&self, (): ()) -> Self::Future {
+        if let Err(error) = &*self.settled {
+            tracing::error!("health scope can't start: {error}");
+            if !tracing::dispatcher::has_been_set() {
+                // A server that does not start for a reason that nobody sees helps nobody.
+                eprintln!("health scope can't start: {error}");
+            }
+            return ready(Err(()));
+        }
+        let mut started = self.started.borrow_mut();
+        let service = started.upgrade().or_else(|| Service::start(Rc::clone(&self.settled))).ok_or(());
+        if let Ok(service) = &service {
+            *started = Rc::downgrade(service);
+        }
+        ready(service.map(Handle))
+    }
+}
+
+/// A scope in one worker.
+struct Service {
+    settled: Rc<Result<Settled, StartError>>,
+    heartbeat: Rc<Heartbeat>,
+    resolved: OnceCell<Resolved>,
+    /// The latest answers at `/health` and `/health/ready`.
+    kept: [RefCell<Option<Kept>>; 2],
+}
+
+/// What the first request found. The engine is dropped before the states, whose addresses it is found by.
+struct Resolved {
+    engine: Arc<Engine>,
+    _states: Vec<FoundState>,
+}
+
+/// An answer that was rendered, and is served again until then, or until something changes.
+struct Kept {
+    until: Instant,
+    changes: u64,
+    status: StatusCode,
+    body: Bytes,
+}
+
+/// The service as actix holds it.
+struct Handle(Rc<Service>);
+
+impl actix_web::dev::Service<ServiceRequest> for Handle {
+    type Response = ServiceResponse;
+    type Error = actix_web::Error;
+    type Future = Either<
+        Ready<Result<ServiceResponse, actix_web::Error>>,
+        LocalBoxFuture<'static, Result<ServiceResponse, actix_web::Error>>,
+    >;
+
+    actix_web::dev::always_ready!();
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        let (request, _) = request.into_parts();
+        match self.0.at_once(&request) {
+            Some(response) => Either::Left(ready(Ok(ServiceResponse::new(request, response)))),
+            None => {
+                let service = Rc::clone(&self.0);
+                Either::Right(Box::pin(async move {
+                    let response = service.answer(&request).await;
+                    Ok(ServiceResponse::new(request, response))
+                }))
+            }
+        }
+    }
+}
+
+/// What a path asks for.
+enum View<'a> {
+    Health,
+    Ready,
+    Live,
+    Startup,
+    Group(Cow<'a, str>),
+    Check(Cow<'a, str>, Cow<'a, str>),
+}
+
+impl<'a> View<'a> {
+    fn of(request: &'a HttpRequest) -> Self {
+        let segment = |name| request.match_info().get(name);
+        let decoded = |raw| percent_decode_str(raw).decode_utf8_lossy();
+        match (segment(GROUP), segment(NAME)) {
+            (None, _) => Self::Health,
+            (Some("ready"), None) => Self::Ready,
+            (Some("live"), None) => Self::Live,
+            (Some("startup"), None) => Self::Startup,
+            (Some(group), None) => Self::Group(decoded(group)),
+            (Some(group), Some(name)) => Self::Check(decoded(group), decoded(name)),
+        }
+    }
+
+    fn selection(&self) -> Selection<'_> {
+        match self {
+            Self::Health | Self::Ready => Selection::All,
+            Self::Live => Selection::Live,
+            Self::Startup => Selection::Critical,
+            Self::Group(group) => Selection::Group(group),
+            Self::Check(group, name) => Selection::Check(group, name),
+        }
+    }
+
+    /// The place of its answers among those that are kept.
+    fn kept(&self) -> Option<usize> {
+        match self {
+            Self::Health => Some(0),
+            Self::Ready => Some(1),
+            _ => None,
+        }
+    }
+}
+
+impl Service {
+    fn start(settled: Rc<Result<Settled, StartError>>) -> Option<Rc<Self>> {
+        let heartbeat = Heartbeat::of_this_worker(settled.as_ref().as_ref().ok()?.scope.stall);
+        Some(Rc::new(Self { settled, heartbeat, resolved: OnceCell::new(), kept: Default::default() }))
+    }
+
+    fn settled(&self) -> &Settled {
+        self.settled.as_ref().as_ref().unwrap_or_else(|_| unreachable!("it has started"))
+    }
+
+    /// Everything that needs no wait: refusals, and the answer that is kept.
+    fn at_once(&self, request: &HttpRequest) -> Option<HttpResponse> {
+        let peer = request.peer_addr().map(|peer| peer.ip());
+        if !self.settled().policy.allows(peer) {
+            log_refusal(peer);
+            return Some(empty(StatusCode::FORBIDDEN).finish());
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let allowed = (ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return Some(empty(StatusCode::METHOD_NOT_ALLOWED).insert_header(allowed).finish());
+        }
+        if wants_details(request) {
+            return None;
+        }
+        let kept = self.kept[View::of(request).kept()?].borrow();
+        let Kept { status, body, .. } =
+            kept.as_ref().filter(|kept| kept.changes == change::count() && Instant::now() < kept.until)?;
+        Some(json(*status, body.clone()))
+    }
+
+    async fn answer(&self, request: &HttpRequest) -> HttpResponse {
+        let view = View::of(request);
+        let details = wants_details(request);
+        let resolved = self.resolved.get_or_init(|| self.resolve(request));
+        let Some((mut report, until, changes)) = resolved.engine.report(view.selection(), details).await else {
+            return empty(StatusCode::NOT_FOUND).finish();
+        };
+        self.adjust(&mut report, &view, &resolved.engine);
+        let status = if report.status == Status::Down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+        let body = Bytes::from(json::body(&report, details));
+        if let (Some(place), Some(until), false) = (view.kept(), until, details) {
+            *self.kept[place].borrow_mut() = Some(Kept { until, changes, status, body: body.clone() });
+        }
+        json(status, body)
+    }
+
+    /// What a view says beside the checks.
+    fn adjust(&self, report: &mut Report, view: &View<'_>, engine: &Engine) {
+        let mut of_the_process = Vec::new();
+        match view {
+            View::Health | View::Ready => {
+                if lifecycle::is_draining() {
+                    let sentence = "the service is about to stop".to_owned();
+                    of_the_process.push(Entry::plain("health", "drain", Some(sentence)));
+                }
+            }
+            View::Live => of_the_process = self.heartbeat.of_all_workers(self.settled().scope.stall),
+            View::Startup => {
+                // Once started it stays so, whatever its checks are now.
+                report.status = if engine.not_started().is_empty() { Status::Up } else { Status::Down };
+                return;
+            }
+            View::Group(_) | View::Check(..) => {}
+        }
+        if let View::Ready = view
+            && let waited_for @ [_, ..] = &*engine.not_started()
+        {
+            let sentence = format!("not started: {} has not been up yet", waited_for.join(", "));
+            of_the_process.push(Entry::plain("health", "startup", Some(sentence)));
+        }
+        if !of_the_process.is_empty() {
+            of_the_process.append(&mut report.entries);
+            *report = Report::of(of_the_process);
+        }
+    }
+
+    fn resolve(&self, request: &HttpRequest) -> Resolved {
+        let Scope { checks, registries, settings, states, .. } = &self.settled().scope;
+        let states = state::find(states, request);
+        let registries: Vec<_> = registries.iter().chain([registry()]).cloned().collect();
+        let key = Key {
+            states: states.iter().map(FoundState::address).collect(),
+            checks: checks.iter().map(Check::identity).collect(),
+            names: checks.iter().map(Check::to_string).collect(),
+            registries: registries.iter().map(Registry::identity).collect(),
+            settings: *settings,
+        };
+        let engine = engine::shared(key, || Sources { fixed: self.fixed(&states), registries });
+        Resolved { engine, _states: states }
+    }
+
+    /// The checks of the states and of the scope itself, and the line that tells what they are.
+    fn fixed(&self, states: &[FoundState]) -> Vec<Slot> {
+        let mut found = Checks::default();
+        let mut broken = None;
+        for state in states {
+            match catch_unwind(AssertUnwindSafe(|| state.checks())) {
+                Ok(checks) => found.append(checks),
+                Err(_) => broken = Some(Slot::fault("health", "state", "a state's own `health_checks` panicked")),
+            }
+        }
+        let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let ignored = list(found.ignored());
+        let elsewhere = list(&state::types_elsewhere(states, &found));
+        let mut checks: Vec<_> = found.into_iter().collect();
+        checks.extend(self.settled().scope.checks.iter().cloned());
+        let probed = list(&checks.iter().map(Check::to_string).collect::<Vec<_>>());
+        let path = &self.settled().scope.path;
+        tracing::info!(
+            "health scope at {path} probes: {probed}; fields that are ignored: {ignored}; types that derive HealthCheck and \
+             are not in this application: {elsewhere}"
+        );
+        let mut fixed: Vec<_> = checks.into_iter().map(Slot::Check).collect();
+        fixed.extend(broken);
+        fixed.extend(self.missing_state(states));
+        fixed
+    }
+
+    /// A scope that was given nothing is to find a state. Where it finds none though there are types that derive, somebody
+    /// forgot a step, and resources are not probed that should be.
+    fn missing_state(&self, states: &[FoundState]) -> Option<Slot> {
+        let types = state::type_names();
+        if !states.is_empty() || types.is_empty() {
+            return None;
+        }
+        let types = types.join(", ");
+        let Scope { checks, registries, .. } = &self.settled().scope;
+        let given = !checks.is_empty() || !registries.is_empty();
+        if given {
+            return None;
+        }
+        let sentence = "no state was found: add `.app_data(web::Data::new(state))` to the App, or `.state(&data)` to \
+                        health::scope(); if it is to show registered checks alone, say `.registry(health::registry())`";
+        tracing::error!(types, "health scope: {sentence}; these types derive HealthCheck: {types}");
+        Some(Slot::fault("health", "state", sentence))
+    }
+}
+
+fn wants_details(request: &HttpRequest) -> bool {
+    request.query_string().split('&').any(|pair| pair.split('=').next() == Some("details"))
+}
+
+fn json(status: StatusCode, body: Bytes) -> HttpResponse {
+    empty(status).insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json"))).body(body)
+}
+
+/// The head that every answer has.
+fn empty(status: StatusCode) -> HttpResponseBuilder {
+    let mut response = HttpResponse::build(status);
+    response.insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")));
+    response
+}
+
+fn log_refusal(peer: Option<IpAddr>) {
+    static REFUSALS: LazyLock<Mutex<Refusals>> = LazyLock::new(Mutex::default);
+
+    let peer = peer.map(|peer| peer.to_canonical());
+    if !REFUSALS.lock().unwrap_or_else(PoisonError::into_inner).is_news(peer, Instant::now()) {
+        return;
+    }
+    if let Some(peer) = peer {
+        tracing::warn!(
+            %peer,
+            "health scope refused {peer}, which no network of its list holds; to let it in, add it to {VARIABLE} or to \
+             Scope::allow"
+        );
+    } else {
+        tracing::warn!(
+            "health scope refused a peer without an address, as on a Unix socket or of a TestRequest; to let such in, call \
+             Scope::allow_unix"
+        );
+    }
+}
