@@ -53,12 +53,12 @@ async fn liveness_is_of_workers_and_live_checks_and_not_of_dependencies() {
     });
     database.store(false, Ordering::SeqCst);
     assert_eq!(rig.health().await.status, 503);
-    let up = r#"{"status":"UP","checks":{"worker":{"0":"UP","1":"UP"},"system":{"disk":"UP"}}}"#;
+    let up = r#"{"status":"UP","checks":{"health":{"worker.0":"UP","worker.1":"UP"},"system":{"disk":"UP"}}}"#;
     let answer = rig.get("/health/live").await;
     assert_eq!((answer.status, &*answer.body), (200, up));
     disk.store(false, Ordering::SeqCst);
     let answer = rig.get("/health/live/").await;
-    let down = r#"{"status":"DOWN","errors":{"system":{"disk":"the check failed"}},"checks":{"worker":{"0":"UP","1":"UP"},"system":{"disk":"DOWN"}}}"#;
+    let down = r#"{"status":"DOWN","errors":{"system":{"disk":"the check failed"}},"checks":{"health":{"worker.0":"UP","worker.1":"UP"},"system":{"disk":"DOWN"}}}"#;
     assert_eq!((answer.status, &*answer.body), (503, down));
 }
 
@@ -137,7 +137,7 @@ async fn a_blocked_worker_neither_holds_up_the_others_nor_falsifies_what_they_sa
         // A request that goes to the blocked worker waits with it.
         let asked = tokio::time::timeout(Duration::from_secs(3), http::get(address, "/health/live")).await;
         asked.is_ok_and(|answer| {
-            let told = answer.json()["errors"]["worker"].clone();
+            let told = answer.json()["errors"]["health"].clone();
             let told = told.as_object().map(|told| told.values().next().unwrap().as_str().unwrap().to_owned());
             answer.status == 503 && told.is_some_and(|told| told.contains("has not turned for"))
         })
@@ -170,7 +170,7 @@ async fn workers_that_stopped_in_good_order_do_not_count() {
     let stopped = Rig::start(2, move |app| {
         app.service(scope().check(other.clone()));
     });
-    let workers = async || rig.get("/health/live").await.json()["checks"]["worker"].as_object().unwrap().len();
+    let workers = async || rig.get("/health/live").await.json()["checks"]["health"].as_object().unwrap().len();
     assert_eq!(workers().await, 3);
     drop(stopped);
     eventually("the workers have left", || async { workers().await == 1 }).await;
@@ -326,6 +326,18 @@ async fn transitions_can_be_subscribed_to_of_all_checks_or_of_a_registry() {
         ]
     );
     assert_eq!(&*of_plugins.next().await.name, "search");
+    // Of another registry's check of that name, and of one that is not in the registry any more, it hears nothing.
+    let others = health::Registry::new();
+    let (other, same_name) = switched("plugin", "search");
+    others.register(same_name.clone()).unwrap();
+    let mut of_others = others.subscribe();
+    let rig_of_others = Rig::start(1, move |app| {
+        app.service(scope().registry(&others));
+    });
+    other.store(false, Ordering::SeqCst);
+    rig_of_others.health().await;
+    assert_eq!(of_others.next().await.to, Down);
+    assert!(tokio::time::timeout(Duration::from_millis(100), of_plugins.next()).await.is_err());
     drop(guard);
     assert_eq!(rig.get("/health/plugin").await.status, 404);
 }

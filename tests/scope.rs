@@ -347,7 +347,7 @@ async fn when_all_probing_threads_are_blocked_the_answer_is_in_time_and_the_log_
         let answer = rig.health().await;
         assert_eq!(answer.status, 503);
         assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
-        logs::lines().iter().any(|line| line.contains("block the threads"))
+        logs::lines().iter().any(|line| line.contains("blocks the thread"))
     })
     .await;
 }
@@ -425,4 +425,42 @@ async fn a_state_whose_own_health_checks_panic_is_down_and_says_so() {
         assert_eq!(answer.json()["errors"]["health"]["state"], "a state's own `health_checks` panicked");
         assert_eq!(answer.json()["checks"]["service"]["fine"], "UP");
     }
+}
+
+#[actix_web::test]
+async fn a_check_that_blocks_after_it_has_waited_does_not_take_the_others_with_it() {
+    let blocking = Check::new("service", "blocking", || async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        std::thread::sleep(Duration::from_secs(3));
+        Ok::<_, String>(())
+    });
+    let waiting = |name: &str, ms| {
+        Check::new("service", name, move || async move {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            Ok::<_, String>(())
+        })
+    };
+    let checks = [blocking, waiting("a", 100), waiting("b", 200)];
+    let rig = Rig::start(1, move |app| {
+        app.service(checks.iter().cloned().fold(health::scope(), health::Scope::check));
+    });
+    for _ in 0..4 {
+        let answer = rig.health().await;
+        let expected = serde_json::json!({"blocking": "DOWN", "a": "UP", "b": "UP"});
+        assert_eq!(answer.json()["checks"]["service"], expected);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+}
+
+#[actix_web::test]
+async fn scopes_of_other_settings_share_the_checks_of_a_state() {
+    let state = web::Data::new(OtherState { other: Counted::default() });
+    let shared = state.clone();
+    let rig = Rig::start(2, move |app| {
+        app.app_data(shared.clone()).service(scope()).service(scope().path("/admin").deadline(Duration::from_secs(5)));
+    });
+    for path in ["/health", "/admin", "/health", "/admin"] {
+        assert_eq!(rig.get(path).await.status, 200);
+    }
+    assert_eq!(state.other.asked(), 1);
 }

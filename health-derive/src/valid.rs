@@ -80,8 +80,8 @@ fn names_are_segments(field: &Field, errors: &mut Errors) {
         is_segment(group, errors);
         let word = group.value();
         // As in `health::Check`, which is validated again when it is run.
-        if ["live", "ready", "startup"].contains(&&*word) {
-            errors.at(group, format!("`{word}` can't be a group: it is a path of the scope"));
+        if ["health", "live", "ready", "startup"].contains(&&*word) {
+            errors.at(group, format!("`{word}` can't be a group: the scope itself answers by it"));
         }
     }
 }

@@ -4,14 +4,15 @@ use std::{error::Error, fmt, future::Future, pin::Pin, sync::Arc, time::Duration
 
 use crate::{
     error::{BoxError, ProbeError},
+    events::Watchers,
     probe::{self, Ask, Probe},
     report::Sample,
     runs::Runs,
     scope::LONGEST,
 };
 
-/// Words that are paths of the scope, and so can't be groups.
-pub(crate) const PATH_WORDS: [&str; 3] = ["live", "ready", "startup"];
+/// Words that are paths of the scope, or what it says of itself, and so can't be groups.
+pub(crate) const RESERVED: [&str; 4] = ["health", "live", "ready", "startup"];
 
 /// A named probe with its options.
 ///
@@ -49,6 +50,7 @@ pub(crate) struct Core {
     pub(crate) options: Options,
     pub(crate) probe: Arc<dyn Ask>,
     pub(crate) runs: Runs,
+    pub(crate) watchers: Watchers,
 }
 
 #[derive(Clone, Copy)]
@@ -107,6 +109,7 @@ impl Check {
                 options: Options { critical: true, timeout: None, live: false, rise: 1, fall: 1 },
                 probe,
                 runs: Runs::default(),
+                watchers: Watchers::default(),
             }),
         }
     }
@@ -176,8 +179,8 @@ impl Check {
     /// The group or the name can't be part of a path.
     pub(crate) fn valid(&self) -> Result<(), InvalidCheck> {
         let (group, name) = (self.group(), self.name());
-        if PATH_WORDS.contains(&group) {
-            return Err(InvalidCheck::PathWord(group.to_owned()));
+        if RESERVED.contains(&group) {
+            return Err(InvalidCheck::Reserved(group.to_owned()));
         }
         for part in [group, name] {
             if part.is_empty() {
@@ -202,6 +205,7 @@ impl Check {
                 options: *options,
                 probe: Arc::clone(probe),
                 runs: Runs::default(),
+                watchers: Watchers::default(),
             });
         }
         set(Arc::get_mut(&mut self.core).expect("this handle is the only one"));
@@ -236,7 +240,7 @@ impl fmt::Debug for Check {
 pub(crate) enum InvalidCheck {
     Empty,
     NoPathSegment(String),
-    PathWord(String),
+    Reserved(String),
     NoTime,
 }
 
@@ -248,7 +252,7 @@ impl fmt::Display for InvalidCheck {
                 write!(f, "`{}` can't be a group or a name: it is to be one segment of a path", part.escape_debug())
             }
             Self::NoTime => f.write_str("its timeout is zero, which nothing can keep"),
-            Self::PathWord(word) => write!(f, "`{word}` can't be a group: it is a path of the scope"),
+            Self::Reserved(word) => write!(f, "`{word}` can't be a group: the scope itself answers by it"),
         }
     }
 }
@@ -279,8 +283,8 @@ mod tests {
         for (group, name) in [("", "a"), ("a", ""), ("a/b", "c"), ("a", "/"), ("a", "b\n"), ("a", "..")] {
             assert!(check(group, name).valid().is_err(), "{group:?} {name:?}");
         }
-        for word in PATH_WORDS {
-            assert_eq!(check(word, "a").valid(), Err(InvalidCheck::PathWord(word.to_owned())));
+        for word in RESERVED {
+            assert_eq!(check(word, "a").valid(), Err(InvalidCheck::Reserved(word.to_owned())));
             assert_eq!(check("a", word).valid(), Ok(()));
         }
     }

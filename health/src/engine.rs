@@ -25,6 +25,8 @@ use crate::{
     home::Home,
     registry::Registry,
     report::{Entry, Outcome, Report, Status},
+    runs::Ticket,
+    scope::LONGEST,
 };
 
 /// How long rounds wait, how long their results keep, and whether they are run without being asked for.
@@ -39,11 +41,6 @@ impl Settings {
     /// How old a result may be that is made in the background: three times as old as the next one should be.
     fn stale(&self, refresh: Duration) -> Duration {
         refresh * 3 + self.deadline
-    }
-
-    /// How long what was rendered of a result may be served again.
-    fn keeps(&self) -> Duration {
-        self.refresh.map_or(self.max_age, |refresh| self.stale(refresh))
     }
 }
 
@@ -120,26 +117,36 @@ impl Engine {
         selection: Selection<'_>,
         details: bool,
     ) -> Option<(Report, Option<Instant>, u64)> {
-        let settings = self.rounds.settings;
-        let deadline = Instant::now() + settings.deadline;
+        let Rounds { settings, home, .. } = &*self.rounds;
+        let until = Instant::now() + settings.deadline;
+        // Read before anything else is: a change on the way is seen at the next look.
+        let changes = change::count();
         let slots = self.rounds.slots();
         let selected: Vec<_> = slots.iter().filter(|slot| selection.takes(slot)).collect();
         if selected.is_empty() && matches!(selection, Selection::Group(_) | Selection::Check(..)) {
             return None;
         }
-        let checks = || selected.iter().filter_map(|slot| slot.check());
-        if settings.refresh.is_none() {
-            self.rounds.run_due(checks(), settings.max_age);
-        }
-        let changes = change::count();
+        let ask = |slot: &&Slot| match (slot.check(), settings.refresh) {
+            (Some(check), None) => Some(check.core().ask(settings.max_age, settings.deadline, home)),
+            (Some(check), Some(_)) => {
+                // It may have come since the latest round.
+                check.core().ask_first(settings.deadline, home);
+                None
+            }
+            (None, _) => None,
+        };
+        let tickets: Vec<_> = selected.iter().map(ask).collect();
         let mut entries = Vec::with_capacity(selected.len());
-        for slot in &selected {
-            entries.push(slot.entry(deadline, &settings, details).await);
+        for (slot, ticket) in selected.iter().zip(tickets) {
+            entries.push(slot.entry(ticket, until, settings, details).await);
         }
-        let until = checks().try_fold(Instant::now() + settings.keeps(), |until, check| {
-            check.core().keeps_until(settings.keeps()).map(|other| until.min(other))
-        });
-        Some((Report::of(entries), until, changes))
+        let keeps = |check: &Check| match settings.refresh {
+            None => check.core().keeps_until(settings.max_age),
+            Some(refresh) => check.core().refreshed_keeps_until(settings.stale(refresh)),
+        };
+        let mut checks = selected.iter().filter_map(|slot| slot.check());
+        let kept_until = checks.try_fold(Instant::now() + LONGEST, |a, check| keeps(check).map(|b| a.min(b)));
+        Some((Report::of(entries), kept_until, changes))
     }
 
     /// The critical checks that have not been up yet; none once there were none.
@@ -169,19 +176,15 @@ impl Drop for Engine {
 }
 
 impl Rounds {
-    fn run_due<'a>(&self, checks: impl Iterator<Item = &'a Check>, max_age: Duration) {
-        for check in checks {
-            check.core().run_if_due(max_age, self.settings.deadline, &self.home);
-        }
-    }
-
     /// Runs all checks, again and again, a tenth of the time sooner or later: so the replicas of a service, which all start
     /// at once, don't ask at once for ever.
     async fn refresh(self: Arc<Self>, every: Duration) {
         let random = RandomState::new();
         for round in 0_u64.. {
             let slots = self.slots();
-            self.run_due(slots.iter().filter_map(Slot::check), Duration::ZERO);
+            for check in slots.iter().filter_map(Slot::check) {
+                check.core().ask(Duration::ZERO, self.settings.deadline, &self.home);
+            }
             drop(slots);
             sleep(jittered(every, random.hash_one(round))).await;
         }
@@ -237,7 +240,7 @@ impl Slot {
         }
     }
 
-    async fn entry(&self, until: Instant, settings: &Settings, details: bool) -> Entry {
+    async fn entry(&self, ticket: Option<Ticket>, until: Instant, settings: &Settings, details: bool) -> Entry {
         match self {
             Self::Check(check) => {
                 let core = check.core();
@@ -245,10 +248,11 @@ impl Slot {
                     group: Arc::clone(&core.group),
                     name: Arc::clone(&core.name),
                     critical: core.options.critical,
-                    outcome: match settings.refresh {
-                        None => core.outcome(until, settings.deadline).await,
-                        Some(refresh) => {
-                            core.refreshed_outcome(until, settings.deadline, settings.stale(refresh)).await
+                    outcome: match (ticket, settings.refresh) {
+                        (Some(ticket), _) => core.outcome(ticket, until, settings.deadline).await,
+                        (None, refresh) => {
+                            let keeps = refresh.map_or(Duration::ZERO, |refresh| settings.stale(refresh));
+                            core.refreshed_outcome(until, settings.deadline, keeps).await
                         }
                     },
                     details: if details { core.details() } else { None },
@@ -741,5 +745,120 @@ mod tests {
             }
         };
         tokio::join!(slow, other);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hung_check_counts_towards_fall_as_often_as_it_is_due() {
+        let first = Arc::new(AtomicU32::new(0));
+        let engine = engine([Check::new("a", "b", move || {
+            let first = first.fetch_add(1, Ordering::SeqCst) == 0;
+            async move { if first { Ok::<_, String>(()) } else { pending().await } }
+        })
+        .fall(3)]);
+        let started = Instant::now();
+        while statuses(&engine).await[0].1 == Status::Up {
+            sleep(Duration::from_secs(1)).await;
+        }
+        // A run at 1 s that is given up at 1.8 s, and two more of no answer when they are due.
+        assert!(started.elapsed() < Duration::from_millis(4_900), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_checks_neither_order_takes_the_next_run_for_no_answer() {
+        for names in [["slow", "quick"], ["quick", "slow"]] {
+            let check = |name: &str| sleeping(name, if name == "slow" { 700 } else { 750 });
+            let engine = engine(names.map(check));
+            statuses(&engine).await;
+            // Quick is a little fresher than slow.
+            sleep(Duration::from_millis(980)).await;
+            let all = statuses(&engine);
+            let other = async {
+                sleep(Duration::from_millis(150)).await;
+                engine.report(Selection::Check("service", "quick"), false).await.unwrap().0.status
+            };
+            let (all, other) = tokio::join!(all, other);
+            assert!(all.iter().all(|(_, status, _)| *status == Status::Up), "{all:?}");
+            assert_eq!(other, Status::Up);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_max_age_any_number_of_callers_get_the_answer_of_the_run_they_wait_for() {
+        let settings = Settings { max_age: Duration::ZERO, ..SETTINGS };
+        let sources = Sources { fixed: vec![Slot::Check(sleeping("slow", 500))], registries: Vec::new() };
+        let engine = Arc::new(Engine::new(sources, settings, Home::Given(Handle::current())));
+        let callers: Vec<_> = (0..50)
+            .map(|n| {
+                let engine = Arc::clone(&engine);
+                tokio::spawn(async move {
+                    sleep(Duration::from_millis(n * 13)).await;
+                    for _ in 0..10 {
+                        assert_eq!(statuses(&engine).await[0].1, Status::Up);
+                    }
+                })
+            })
+            .collect();
+        for caller in callers {
+            caller.await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_refresh_a_check_that_comes_late_is_asked_at_once() {
+        let registry = Registry::new();
+        let settings = Settings { refresh: Some(Duration::from_mins(1)), ..SETTINGS };
+        let sources = Sources { fixed: vec![Slot::Check(sleeping("first", 0))], registries: vec![registry.clone()] };
+        let engine = Engine::new(sources, settings, Home::Given(Handle::current()));
+        statuses(&engine).await;
+        registry.register(sleeping("late", 100)).unwrap();
+        assert!(statuses(&engine).await.iter().all(|(_, status, _)| *status == Status::Up));
+    }
+
+    #[tokio::test]
+    async fn a_payload_is_dropped_and_one_that_panics_again_does_no_harm() {
+        struct Payload(Arc<AtomicU32>, bool);
+
+        impl Drop for Payload {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+                assert!(!self.1, "again");
+            }
+        }
+
+        let dropped = Arc::new(AtomicU32::new(0));
+        for again in [false, true] {
+            let counted = Arc::clone(&dropped);
+            let check = Check::new("a", "b", move || -> std::future::Ready<Result<(), String>> {
+                std::panic::panic_any(Payload(Arc::clone(&counted), again))
+            });
+            assert_eq!(statuses(&engine([check])).await[0].2.as_deref(), Some("the check panicked"));
+        }
+        assert_eq!(dropped.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_panics_where_it_names_itself_is_run_again_all_the_same() {
+        #[derive(Clone)]
+        struct Nameless(Arc<AtomicU32>);
+
+        impl crate::Probe for Nameless {
+            const GROUP: &'static str = "service";
+
+            async fn probe(&self) -> Result<(), ProbeError> {
+                if self.0.fetch_add(1, Ordering::SeqCst) == 0 {
+                    sleep(Duration::from_millis(1_200)).await;
+                }
+                Ok(())
+            }
+
+            fn resource(&self) -> Option<String> {
+                panic!("no name")
+            }
+        }
+
+        let engine = engine([Check::probe("nameless", Nameless(Arc::default()))]);
+        assert_eq!(statuses(&engine).await[0].1, Status::Down);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(statuses(&engine).await[0].1, Status::Up);
     }
 }

@@ -1,15 +1,16 @@
 //! [`Transition`]s: each change of a check's status, as a stream that users can alert on.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::{check::Check, error::Class, registry::Registry, report::Status};
+use crate::{error::Class, report::Status};
 
 /// How many transitions are kept for a subscriber that is slow to read them.
 const BACKLOG: usize = 256;
 
-static TRANSITIONS: LazyLock<broadcast::Sender<Transition>> = LazyLock::new(|| broadcast::Sender::new(BACKLOG));
+/// Of all checks of the process.
+static ALL: LazyLock<Channel> = LazyLock::new(Channel::default);
 
 /// A check has another status than before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,40 +30,77 @@ pub struct Transition {
     pub error: Option<Arc<str>>,
 }
 
-/// The transitions of a registry's checks, from the moment of [`Registry::subscribe`] on.
+/// The transitions of a registry's checks, from the moment of [`Registry::subscribe`](crate::Registry::subscribe) on.
 #[derive(Debug)]
-pub struct Transitions {
-    received: broadcast::Receiver<Transition>,
-    /// Those of all checks if `None`.
-    of: Option<Registry>,
-}
+pub struct Transitions(broadcast::Receiver<Transition>);
 
 impl Transitions {
-    pub(crate) fn of(registry: Option<Registry>) -> Self {
-        Self { received: TRANSITIONS.subscribe(), of: registry }
-    }
-
     /// Waits for the next transition. It can be cancelled, as in `select!`, without losing one. Of a subscriber that lags
     /// behind by more than 256 transitions, the oldest are lost.
     pub async fn next(&mut self) -> Transition {
         loop {
-            match self.received.recv().await {
-                Ok(transition) if self.is_of_ours(&transition) => return transition,
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => unreachable!("the sender is a static"),
+            match self.0.recv().await {
+                Ok(transition) => return transition,
+                Err(RecvError::Lagged(_)) => {}
+                // The registry is gone, and its checks with it.
+                Err(RecvError::Closed) => std::future::pending().await,
             }
         }
     }
 
-    fn is_of_ours(&self, transition: &Transition) -> bool {
-        let ours = |check: &Check| check.group() == &*transition.group && check.name() == &*transition.name;
-        self.of.as_ref().is_none_or(|registry| registry.checks().iter().any(ours))
+    pub(crate) fn of_all() -> Self {
+        ALL.subscribe()
     }
 }
 
-pub(crate) fn publish(transition: impl FnOnce() -> Transition) {
-    // Nobody listens to most of them.
-    if TRANSITIONS.receiver_count() > 0 {
-        let _ = TRANSITIONS.send(transition());
+/// Where the transitions of some checks go.
+#[derive(Clone, Debug)]
+pub(crate) struct Channel(broadcast::Sender<Transition>);
+
+impl Default for Channel {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(BACKLOG))
+    }
+}
+
+impl Channel {
+    pub(crate) fn subscribe(&self) -> Transitions {
+        Transitions(self.0.subscribe())
+    }
+
+    fn send(&self, transition: Transition) {
+        // Nobody may listen any more.
+        let _ = self.0.send(transition);
+    }
+}
+
+/// The channels of the registries that a check is in, as far as somebody has subscribed to those.
+#[derive(Debug, Default)]
+pub(crate) struct Watchers(Mutex<Vec<Channel>>);
+
+impl Watchers {
+    pub(crate) fn add(&self, channel: &Channel) {
+        self.channels().push(channel.clone());
+    }
+
+    pub(crate) fn remove(&self, channel: &Channel) {
+        self.channels().retain(|known| !known.0.same_channel(&channel.0));
+    }
+
+    pub(crate) fn publish(&self, transition: impl FnOnce() -> Transition) {
+        let channels = self.channels();
+        // Nobody listens to most of them.
+        if channels.is_empty() && ALL.0.receiver_count() == 0 {
+            return;
+        }
+        let transition = transition();
+        for channel in &*channels {
+            channel.send(transition.clone());
+        }
+        ALL.send(transition);
+    }
+
+    fn channels(&self) -> MutexGuard<'_, Vec<Channel>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -26,8 +26,14 @@ use crate::{change, home::Home, report::Entry};
 /// The longest time between two beats, and so between two wake-ups of a worker that has nothing else to do.
 const BEAT: Duration = Duration::from_secs(1);
 
+/// The shortest: a machine that is busy does not turn more often by itself.
+const BRIEFEST_BEAT: Duration = Duration::from_millis(10);
+
 /// The hearts of all workers that serve a scope, each at its number. Workers that stopped in good order have left.
 static WORKERS: Mutex<Vec<Option<Arc<Heart>>>> = Mutex::new(Vec::new());
+
+/// The time between two beats of every worker: what the most impatient scope of the process needs.
+static PERIOD_MS: AtomicU64 = AtomicU64::new(1_000);
 
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -39,7 +45,6 @@ thread_local! {
 struct Heart {
     /// Since [`EPOCH`].
     turned_ms: AtomicU64,
-    period_ms: AtomicU64,
     hastened: Notify,
 }
 
@@ -60,25 +65,21 @@ impl Heartbeat {
                 heartbeat
             })
         });
-        let period = millis((stall / 4).min(BEAT)).max(1);
-        if heartbeat.heart.period_ms.fetch_min(period, Ordering::Relaxed) > period {
-            heartbeat.heart.hastened.notify_one();
+        let period = millis((stall / 4).clamp(BRIEFEST_BEAT, BEAT));
+        if PERIOD_MS.fetch_min(period, Ordering::Relaxed) > period {
+            workers().iter().flatten().for_each(|heart| heart.hastened.notify_one());
         }
         heartbeat
     }
 
     fn start() -> Self {
-        let heart = Arc::new(Heart {
-            turned_ms: AtomicU64::new(now_ms()),
-            period_ms: AtomicU64::new(millis(BEAT)),
-            hastened: Notify::new(),
-        });
+        let heart = Arc::new(Heart { turned_ms: AtomicU64::new(now_ms()), hastened: Notify::new() });
         let beating = Arc::clone(&heart);
         // On the runtime of the worker itself: it is that one's turning that is told.
         let beating = Handle::current().spawn(async move {
             loop {
                 beating.beat();
-                let period = Duration::from_millis(beating.period_ms.load(Ordering::Relaxed));
+                let period = Duration::from_millis(PERIOD_MS.load(Ordering::Relaxed));
                 select(pin!(sleep(period)), pin!(beating.hastened.notified())).await;
             }
         });
@@ -91,14 +92,18 @@ impl Heartbeat {
         Self { number, heart, beating: beating.abort_handle() }
     }
 
-    /// Whether each worker's event loop has turned within `stall`. That of who asks turns, or it could not ask.
+    /// Whether each worker's event loop has turned within `stall`. That of who asks turns, or it could not ask; and where it
+    /// has only just begun to turn again itself, the process as a whole stood still, and the others get the time to beat.
     pub(crate) fn of_all_workers(&self, stall: Duration) -> Vec<Entry> {
+        let allowed = millis(stall).max(4 * PERIOD_MS.load(Ordering::Relaxed));
+        let stood_still = self.heart.stands_ms() > allowed;
         self.heart.beat();
         let entry = |(number, heart): (usize, &Option<Arc<Heart>>)| {
-            let heart = heart.as_ref()?;
-            let stands_ms = now_ms().saturating_sub(heart.turned_ms.load(Ordering::Relaxed));
-            let error = format!("worker {number} has not turned for {} s", stands_ms / 1000);
-            Some(Entry::plain("worker", &number.to_string(), (stands_ms > millis(stall)).then_some(error)))
+            let stands_ms = heart.as_ref()?.stands_ms();
+            let time = if stands_ms < 1_000 { format!("{stands_ms} ms") } else { format!("{} s", stands_ms / 1_000) };
+            let error = format!("worker {number} has not turned for {time}");
+            let blocked = stands_ms > allowed && !stood_still;
+            Some(Entry::plain("health", &format!("worker.{number}"), blocked.then_some(error)))
         };
         workers().iter().enumerate().filter_map(entry).collect()
     }
@@ -112,6 +117,10 @@ impl Drop for Heartbeat {
 }
 
 impl Heart {
+    fn stands_ms(&self) -> u64 {
+        now_ms().saturating_sub(self.turned_ms.load(Ordering::Relaxed))
+    }
+
     fn beat(&self) {
         self.turned_ms.store(now_ms(), Ordering::Relaxed);
     }
@@ -176,8 +185,10 @@ pub fn drain(server: ServerHandle, time: Duration) -> Drain {
         tracing::info!("draining: the health check says DOWN, and the server stops in {} s", time.as_secs_f32());
         if let Either::Right(_) = select(pin!(sleep(time)), pin!(sigterm.received())).await {
             tracing::info!("told to stop again: the server stops now");
+            server.stop(false).await;
+        } else {
+            server.stop(true).await;
         }
-        server.stop(true).await;
         DRAINING.fetch_sub(1, Ordering::AcqRel);
         change::happened();
     });

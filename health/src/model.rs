@@ -146,8 +146,12 @@ impl Model {
         }
     }
 
-    fn start_if_due(&mut self, now: u64, answer: Answer) -> bool {
+    fn start_if_due(&mut self, number: usize, now: u64, answer: Answer) -> bool {
         let fresh = self.shown.is_some() && !self.due && now < self.finished + MAX_AGE;
+        if !fresh && self.overdue {
+            // Still no answer, where a new one is due.
+            self.record(number, Down, now);
+        }
         let starts = self.run.is_none() && !fresh;
         if starts {
             self.run = Some((now, answer));
@@ -259,7 +263,7 @@ impl World {
         let asked = self.now();
         for (&number, model) in &mut self.models {
             let answer = *self.answers[number].lock().unwrap();
-            self.modelled_runs += usize::from(model.start_if_due(asked, answer));
+            self.modelled_runs += usize::from(model.start_if_due(number, asked, answer));
         }
         let unsettled = self.models.values().filter(|model| !model.overdue).filter_map(Model::next);
         let answered = unsettled.max().map_or(asked, |at| at.min(asked + DEADLINE));

@@ -1,6 +1,11 @@
 //! [`Probe`], what a resource type implements, its pointers, and the one erased form that checks hold.
 
-use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+};
 
 use futures_util::FutureExt as _;
 
@@ -45,7 +50,7 @@ use crate::error::{Class, ProbeError};
 )]
 pub trait Probe: Send + Sync + 'static {
     /// What kind of resource it is, and the first part of the check's name: `database`, `cache`, `queue`, `service`,
-    /// `system` or a word of your own. Not one of `live`, `ready` and `startup`, and without a `/`.
+    /// `system` or a word of your own. Not one of `health`, `live`, `ready` and `startup`, and without a `/`.
     const GROUP: &'static str;
 
     /// Asks the resource once.
@@ -138,13 +143,17 @@ pub(crate) fn erase<P: Probe>(probe: P) -> Arc<dyn Ask> {
 pub(crate) async fn ask_contained(probe: &dyn Ask) -> Result<(), ProbeError> {
     let asked = AssertUnwindSafe(async { probe.ask().await });
     asked.catch_unwind().await.unwrap_or_else(|payload| {
-        let text = payload
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| payload.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "a payload that is no text".to_owned());
-        // A payload may panic again when it is dropped, which would end the run after all.
-        std::mem::forget(payload);
+        let text = match payload.downcast::<String>() {
+            Ok(text) => *text,
+            Err(payload) => {
+                let text = payload.downcast_ref::<&str>().map_or("a payload that is no text", |text| *text).to_owned();
+                // A payload may panic again when it is dropped, which would end the run after all.
+                if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+                    std::mem::forget(again);
+                }
+                text
+            }
+        };
         Err(ProbeError::new(Class::Panicked, "the check panicked").with_source(text))
     })
 }

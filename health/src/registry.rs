@@ -4,7 +4,7 @@ use std::{
     error::Error,
     fmt,
     sync::{
-        Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, LazyLock, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -12,7 +12,7 @@ use std::{
 use crate::{
     change,
     check::{Check, InvalidCheck},
-    events::Transitions,
+    events::{Channel, Transitions},
 };
 
 /// An ordered set of checks, unique by group and name, shared by its clones.
@@ -38,6 +38,8 @@ pub struct Registry {
 #[derive(Default)]
 struct Shared {
     checks: RwLock<Vec<Check>>,
+    /// Made when somebody subscribes first, under the lock of the checks.
+    channel: OnceLock<Channel>,
     /// Grows with every change.
     version: AtomicU64,
 }
@@ -62,6 +64,9 @@ impl Registry {
         if checks.iter().any(|known| is(known, check.group(), check.name())) {
             return Err(RegisterError(Box::new(Reason::Duplicate(check))));
         }
+        if let Some(channel) = self.shared.channel.get() {
+            check.core().watchers.add(channel);
+        }
         checks.push(check);
         self.changed();
         Ok(())
@@ -73,14 +78,17 @@ impl Registry {
     }
 
     fn remove(&self, which: impl Fn(&Check) -> bool) -> bool {
-        let mut checks = self.write();
-        let before = checks.len();
-        checks.retain(|check| !which(check));
-        let removed = checks.len() < before;
-        if removed {
+        let removed: Vec<_> = self.write().extract_if(.., |check| which(check)).collect();
+        for check in &removed {
+            if let Some(channel) = self.shared.channel.get() {
+                check.core().watchers.remove(channel);
+            }
+        }
+        if !removed.is_empty() {
             self.changed();
         }
-        removed
+        // Dropped when the lock is free: what a check holds may come back here.
+        !removed.is_empty()
     }
 
     fn changed(&self) {
@@ -130,8 +138,18 @@ impl Registry {
     /// # }
     /// ```
     pub fn subscribe(&self) -> Transitions {
-        let of_all = self.identity() == registry().identity();
-        Transitions::of((!of_all).then(|| self.clone()))
+        if self.identity() == registry().identity() {
+            return Transitions::of_all();
+        }
+        let checks = self.write();
+        let channel = self.shared.channel.get_or_init(|| {
+            let channel = Channel::default();
+            for check in &*checks {
+                check.core().watchers.add(&channel);
+            }
+            channel
+        });
+        channel.subscribe()
     }
 
     /// The checks, in the order of registration.
@@ -287,6 +305,19 @@ mod tests {
             let error = registry.register(check(group, name)).unwrap_err();
             assert_eq!(error.kind(), RegisterErrorKind::Invalid, "{error}");
         }
+        assert!(registry.checks().is_empty());
+    }
+
+    #[test]
+    fn what_a_removed_check_holds_may_come_back_to_the_registry() {
+        let registry = Registry::new();
+        let inner = registry.register_guarded(check("queue", "inner")).unwrap();
+        let outer = Check::new("queue", "outer", move || {
+            let _held = &inner;
+            async { Ok::<_, String>(()) }
+        });
+        registry.register(outer).unwrap();
+        assert!(registry.unregister("queue", "outer"));
         assert!(registry.checks().is_empty());
     }
 }

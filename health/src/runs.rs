@@ -19,8 +19,8 @@ use crate::{
     change,
     check::Core,
     error::{Class, ProbeError},
-    events::{self, Transition},
-    home::Home,
+    events::Transition,
+    home::{Home, Manners},
     probe::ask_contained,
     report::{Details, Outcome, Sample, Status},
 };
@@ -28,6 +28,9 @@ use crate::{
 /// A run that has not ended by then is aborted, unless ten of its limits are longer.
 const HARD_LIMIT: Duration = Duration::from_secs(30);
 const HARD_LIMIT_IN_LIMITS: u32 = 10;
+
+/// A run that has not been given up so long after its limit can't be: its thread is blocked.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How many results of a check are remembered.
 const HISTORY: usize = 60;
@@ -43,10 +46,15 @@ pub(crate) struct Runs {
 #[derive(Default)]
 struct State {
     in_flight: Option<InFlight>,
-    /// The longest limit of all who ask: a check may stand in scopes of different deadlines.
+    /// The longest limit of all who ask for the run in flight: a check may stand in scopes of different deadlines.
     limit: Duration,
     latest: Option<Latest>,
+    /// The number of the run that was started last.
     started: u64,
+    /// The number of the latest run that has an outcome, be it that its limit has passed.
+    settled: u64,
+    /// It was seen to block its thread.
+    blocks: bool,
     last_success: Option<Instant>,
     /// It has been up, or degraded, once.
     ever_up: bool,
@@ -61,11 +69,17 @@ struct State {
 enum InFlight {
     Asked {
         since: Instant,
-        /// It was logged that its limit has passed and nobody has noted it.
-        logged: bool,
     },
     /// Its limit has passed, and the outcome says so already.
     Overdue,
+}
+
+/// What a caller goes by.
+pub(crate) enum Ticket {
+    /// It is known.
+    Known(Outcome),
+    /// It will be when the run of that number has an outcome.
+    Run(u64),
 }
 
 struct Latest {
@@ -83,6 +97,12 @@ struct Latest {
     failures: u32,
 }
 
+impl Latest {
+    fn is_fresh(&self, max_age: Duration) -> bool {
+        !self.due && self.finished.elapsed() < max_age
+    }
+}
+
 /// A result in the history, in few bytes: there are sixty of each check.
 struct Past {
     /// Since the first result.
@@ -92,22 +112,68 @@ struct Past {
 }
 
 impl Core {
-    /// Starts a run, unless one is in flight or the latest result is younger than `max_age`.
-    pub(crate) fn run_if_due(self: &Arc<Self>, max_age: Duration, deadline: Duration, home: &Home) {
-        let mut state = self.runs.state();
+    /// Starts a run, unless one is in flight or the latest result is younger than `max_age`, and says what to go by. What is
+    /// known is known now: by the time that all checks of an answer are, another caller may have begun the next run.
+    pub(crate) fn ask(self: &Arc<Self>, max_age: Duration, deadline: Duration, home: &Home) -> Ticket {
         let limit = self.options.timeout.map_or(deadline, |timeout| timeout.min(deadline));
-        state.limit = state.limit.max(limit);
-        let fresh = state.latest.as_ref().is_some_and(|latest| !latest.due && latest.finished.elapsed() < max_age);
-        if fresh || state.in_flight.is_some() {
-            return;
+        let mut state = self.runs.state();
+        if let Some(latest) = state.latest.as_ref().filter(|latest| latest.is_fresh(max_age)) {
+            return Ticket::Known(latest.shown.clone());
         }
-        state.in_flight = Some(InFlight::Asked { since: Instant::now(), logged: false });
+        if let Some(InFlight::Asked { since }) = state.in_flight {
+            state.limit = state.limit.max(limit);
+            if since.elapsed() <= state.limit + GRACE {
+                return Ticket::Run(state.started);
+            }
+            self.give_up(&mut state, since);
+        }
+        if state.in_flight.is_some() {
+            return Ticket::Known(self.still_no_answer(state, max_age));
+        }
+        state.in_flight = Some(InFlight::Asked { since: Instant::now() });
+        state.limit = limit;
         state.started += 1;
+        let number = state.started;
+        let manners = match (self.probe.never_blocks(), state.blocks) {
+            (true, _) => Manners::Known,
+            (false, false) => Manners::Unknown,
+            (false, true) => Manners::Blocks,
+        };
         drop(state);
-        home.spawn(self.probe.never_blocks(), Arc::clone(self).run());
+        let ended = Ended { core: Arc::clone(self), number };
+        home.spawn(manners, Arc::clone(self).run(number, ended));
+        Ticket::Run(number)
     }
 
-    async fn run(self: Arc<Self>) {
+    /// What is shown of a run that is overdue. Where a new result is due by now, that counts as often as a run would that is
+    /// answered so: or else `fall` would wait for the hard limit, over and over.
+    fn still_no_answer(&self, mut state: MutexGuard<'_, State>, max_age: Duration) -> Outcome {
+        let (limit, no_answer) = (state.limit, Err(no_answer_within(state.limit)));
+        let shown = |state: &State| {
+            state.latest.as_ref().map_or_else(|| Outcome::from(&no_answer), |latest| latest.shown.clone())
+        };
+        if state.latest.as_ref().is_some_and(|latest| latest.finished.elapsed() < max_age.max(limit)) {
+            return shown(&state);
+        }
+        let noted = self.note(&mut state, &no_answer, limit);
+        let shown = shown(&state);
+        drop(state);
+        self.tell(&noted, &no_answer, limit);
+        shown
+    }
+
+    /// Starts the first run of a check that has had none.
+    pub(crate) fn ask_first(self: &Arc<Self>, deadline: Duration, home: &Home) {
+        let unasked = {
+            let state = self.runs.state();
+            state.latest.is_none() && state.in_flight.is_none()
+        };
+        if unasked {
+            self.ask(Duration::MAX, deadline, home);
+        }
+    }
+
+    async fn run(self: Arc<Self>, number: u64, ended: Ended) {
         let started = Instant::now();
         let mut asked = std::pin::pin!(ask_contained(&*self.probe));
         let mut limit = self.runs.state().limit;
@@ -122,36 +188,60 @@ impl Core {
             }
         };
         let late = match in_time {
-            Some(result) if started.elapsed() <= limit => return self.record(&result, started.elapsed(), None),
+            Some(result) if started.elapsed() <= limit => {
+                self.settle(number, &result, started.elapsed(), None);
+                return;
+            }
             // It blocked its thread, so that no limit could stop it.
             Some(result) => {
-                self.record(&Err(no_answer_within(limit)), limit, Some(InFlight::Overdue));
+                self.runs.state().blocks = true;
+                self.settle(number, &Err(no_answer_within(limit)), limit, Some(InFlight::Overdue));
                 Some(result)
             }
             None => {
-                self.record(&Err(no_answer_within(limit)), limit, Some(InFlight::Overdue));
+                self.settle(number, &Err(no_answer_within(limit)), limit, Some(InFlight::Overdue));
                 timeout_at(started + HARD_LIMIT.max(limit * HARD_LIMIT_IN_LIMITS), asked).await.ok()
             }
         };
-        match late {
-            // It says more than that there was no answer.
-            Some(Err(failure)) => self.record_late(&failure, started.elapsed()),
-            // Too late to count, or aborted here: what is known stays, and who asks next has it run anew.
-            Some(Ok(())) | None => {
-                let mut state = self.runs.state();
-                state.in_flight = None;
-                if let Some(latest) = &mut state.latest {
-                    latest.due = true;
-                }
-            }
+        // It says more than that there was no answer. A success came too late to count, and what is known stays.
+        if let Some(Err(failure)) = late {
+            self.note_late(&failure, started.elapsed());
         }
-        change::happened();
+        drop(ended);
     }
 
-    fn record(&self, result: &Result<(), ProbeError>, latency: Duration, in_flight: Option<InFlight>) {
-        let now = Instant::now();
+    /// Notes the outcome of a run, unless who asks has noted before that there is none.
+    fn settle(&self, number: u64, result: &Result<(), ProbeError>, latency: Duration, in_flight: Option<InFlight>) {
         let mut state = self.runs.state();
+        if state.settled >= number {
+            return;
+        }
+        state.settled = number;
         state.in_flight = in_flight;
+        let noted = self.note(&mut state, result, latency);
+        drop(state);
+        self.runs.settled.notify_waiters();
+        self.tell(&noted, result, latency);
+    }
+
+    /// Gives up a run that should have been given up by itself, and was not: its thread does not turn. So who asks does it.
+    fn give_up(&self, state: &mut State, since: Instant) {
+        contained(|| {
+            let check = format_args!("{}.{}", self.group, self.name);
+            tracing::error!(
+                %check,
+                "health check {check} has neither ended nor been given up after {} ms: it or another one blocks the thread \
+                 that it runs on; what blocks belongs into tokio::task::spawn_blocking",
+                since.elapsed().as_millis()
+            );
+        });
+        state.settled = state.started;
+        state.in_flight = Some(InFlight::Overdue);
+        self.runs.settled.notify_waiters();
+    }
+
+    fn note(&self, state: &mut State, result: &Result<(), ProbeError>, latency: Duration) -> Noted {
+        let now = Instant::now();
         let raw = Outcome::from(result);
         let status = raw.status;
         let down = status == Status::Down;
@@ -160,7 +250,12 @@ impl Core {
         let after = shown.status;
         let since = state.latest.as_ref().filter(|_| before == Some(after)).map_or(now, |latest| latest.since);
         let failures = if down { state.latest.as_ref().map_or(0, |latest| latest.failures) + 1 } else { 0 };
-        let transition = (before != Some(after)).then(|| shown.clone());
+        if before != Some(after) {
+            let (group, name, error) = (Arc::clone(&self.group), Arc::clone(&self.name), shown.error.clone());
+            let class = result.as_ref().err().map(ProbeError::class);
+            // Under the lock, so that they come in order; it waits for nobody.
+            self.watchers.publish(|| Transition { group, name, from: before, to: after, class, error });
+        }
         state.latest =
             Some(Latest { finished: now, latency, due: false, raw: status, shown, since, against, failures });
         state.remember(now, latency, status);
@@ -171,37 +266,64 @@ impl Core {
         if after == Status::Up {
             state.logged.clear();
         }
-        let unlogged = result.as_ref().err().filter(|_| after != Status::Up);
-        let unlogged = unlogged.filter(|error| before != Some(after) || !state.logged.contains(&error.class()));
-        state.logged.extend(unlogged.map(ProbeError::class));
-        drop(state);
-
+        let is_news = |error: &ProbeError| before != Some(after) || !state.logged.contains(&error.class());
+        let news = result.as_ref().err().filter(|error| after != Status::Up && is_news(error)).map(ProbeError::class);
+        state.logged.extend(news);
         change::happened();
-        self.runs.settled.notify_waiters();
-        self.log(before, after, unlogged, latency);
-        if let Some(Outcome { status: to, error }) = transition {
-            let class = result.as_ref().err().map(ProbeError::class);
-            let (group, name) = (Arc::clone(&self.group), Arc::clone(&self.name));
-            events::publish(|| Transition { group, name, from: before, to, class, error });
-        }
+        Noted { before, after, is_news: news.is_some() }
     }
 
     /// A failure after the limit, of a run that was counted when that passed: what is shown of it says why, if it is down.
-    fn record_late(&self, failure: &ProbeError, latency: Duration) {
+    fn note_late(&self, failure: &ProbeError, latency: Duration) {
         let mut state = self.runs.state();
-        state.in_flight = None;
         let Some(latest) = &mut state.latest else { return };
         latest.finished = Instant::now();
         let shown_down = latest.shown.status == Status::Down;
         if shown_down && failure.status() == Status::Down {
             latest.shown = Outcome::from(&Err(ProbeError::new(failure.class(), failure.sentence().clone())));
         }
-        let unlogged = shown_down && !state.logged.contains(&failure.class());
-        if unlogged {
+        let is_news = shown_down && !state.logged.contains(&failure.class());
+        if is_news {
             state.logged.push(failure.class());
         }
+        // It is as old as it is, and no older one: it is not due.
+        state.in_flight = None;
         drop(state);
-        self.log(Some(Status::Down), Status::Down, unlogged.then_some(failure), latency);
+        change::happened();
+        let noted = Noted { before: Some(Status::Down), after: Status::Down, is_news };
+        self.tell_failure(&noted, failure, latency);
+    }
+
+    fn tell(&self, noted: &Noted, result: &Result<(), ProbeError>, latency: Duration) {
+        if let Err(error) = result {
+            self.tell_failure(noted, error, latency);
+        }
+        if noted.after == Status::Up && noted.before.is_some_and(|before| before != Status::Up) {
+            let check = format_args!("{}.{}", self.group, self.name);
+            let duration_ms = milliseconds(latency);
+            contained(|| tracing::info!(%check, duration_ms, "health check {check} is UP again"));
+        }
+    }
+
+    /// One line a transition, and one for each further class of failure until the check is up again.
+    fn tell_failure(&self, noted: &Noted, error: &ProbeError, latency: Duration) {
+        if !noted.is_news {
+            return;
+        }
+        let (status, class, duration_ms) = (noted.after, error.class(), milliseconds(latency));
+        // Somebody's error may panic when it prints itself, and so may somebody's log.
+        contained(|| {
+            let check = format_args!("{}.{}", self.group, self.name);
+            let text = contained(|| error.log_text()).unwrap_or_else(|| "an error that can't be printed".to_owned());
+            let text = (!text.is_empty()).then_some(&*text);
+            let resource = contained(|| self.probe.resource()).flatten();
+            let resource = resource.as_deref();
+            if status == Status::Down && self.options.critical {
+                tracing::error!(%check, %class, resource, error = text, duration_ms, "health check {check} is {status}: {error}");
+            } else {
+                tracing::warn!(%check, %class, resource, error = text, duration_ms, "health check {check} is {status}: {error}");
+            }
+        });
     }
 
     /// What is shown after a result: the result, once enough in a row have contradicted what was shown before.
@@ -216,77 +338,28 @@ impl Core {
         if against >= needed { (result, 0) } else { (latest.shown.clone(), against) }
     }
 
-    /// One line a transition, and one for each further class of failure until the check is up again.
-    fn log(&self, before: Option<Status>, after: Status, unlogged: Option<&ProbeError>, latency: Duration) {
-        let check = format_args!("{}.{}", self.group, self.name);
-        let duration_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
-        match (after, unlogged) {
-            (Status::Up, _) => {
-                if before.is_some_and(|before| before != Status::Up) {
-                    tracing::info!(%check, duration_ms, "health check {check} is UP again");
-                }
-            }
-            (_, None) => {}
-            (status, Some(error)) => {
-                let class = error.class();
-                // Somebody's error may panic when it prints itself.
-                let text = catch_unwind(AssertUnwindSafe(|| error.log_text()));
-                let text = text.unwrap_or_else(|_| "an error that can't be printed".to_owned());
-                let text = (!text.is_empty()).then_some(&*text);
-                let resource = self.probe.resource();
-                let resource = resource.as_deref();
-                if status == Status::Down && self.options.critical {
-                    tracing::error!(%check, %class, resource, error = text, duration_ms, "health check {check} is {status}: {error}");
-                } else {
-                    tracing::warn!(%check, %class, resource, error = text, duration_ms, "health check {check} is {status}: {error}");
-                }
-            }
-        }
-    }
-
-    /// What an answer says of the check that leaves at `until`, `deadline` after it was asked for: as soon as the run in flight,
-    /// if there is one, has ended or passed its limit.
-    ///
-    /// It is read at that moment, and not when all checks of the answer have one: by then, another caller may have begun
-    /// the next run.
-    pub(crate) async fn outcome(&self, until: Instant, deadline: Duration) -> Outcome {
+    /// What an answer says of the check that leaves at `until`, `deadline` after it was asked for: as soon as the run that
+    /// counts for it has ended or passed its limit.
+    pub(crate) async fn outcome(&self, ticket: Ticket, until: Instant, deadline: Duration) -> Outcome {
+        let number = match ticket {
+            Ticket::Known(outcome) => return outcome,
+            Ticket::Run(number) => number,
+        };
         loop {
             // Made before the look, so that no outcome slips in between.
             let settled = self.runs.settled.notified();
-            {
-                let state = self.runs.state();
-                if let (Some(latest), true) = (&state.latest, state.is_settled()) {
-                    return latest.shown.clone();
-                }
+            let known = |state: &State| {
+                let latest = state.latest.as_ref().filter(|_| state.settled >= number);
+                latest.map(|latest| latest.shown.clone())
+            };
+            if let Some(outcome) = known(&self.runs.state()) {
+                return outcome;
             }
             if timeout_at(until, settled).await.is_err() {
-                let mut state = self.runs.state();
-                self.notice_blocked_threads(&mut state);
+                let state = self.runs.state();
                 let no_answer = Outcome::from(&Err(no_answer_within(deadline)));
-                return match &state.latest {
-                    Some(latest) if state.is_settled() => latest.shown.clone(),
-                    latest => self.damped(latest.as_ref(), no_answer).0,
-                };
+                return known(&state).unwrap_or_else(|| self.damped(state.latest.as_ref(), no_answer).0);
             }
-        }
-    }
-
-    /// A run that should have been noted to be overdue, and was not: its threads don't turn.
-    fn notice_blocked_threads(&self, state: &mut State) {
-        const GRACE: Duration = Duration::from_secs(1);
-
-        let limit = state.limit;
-        if let Some(InFlight::Asked { since, logged: logged @ false }) = &mut state.in_flight
-            && since.elapsed() > limit + GRACE
-        {
-            *logged = true;
-            let check = format_args!("{}.{}", self.group, self.name);
-            tracing::error!(
-                %check,
-                "health check {check} has neither ended nor been given up after {} ms: it or others block the threads that \
-                 checks run on; what blocks belongs into tokio::task::spawn_blocking",
-                since.elapsed().as_millis()
-            );
         }
     }
 
@@ -313,12 +386,12 @@ impl Core {
     pub(crate) fn keeps_until(&self, max_age: Duration) -> Option<Instant> {
         let state = self.runs.state();
         let latest = state.latest.as_ref()?;
-        match state.in_flight {
-            Some(InFlight::Asked { .. }) => None,
-            // Nothing is started anew before this one ends, and that is a change.
-            Some(InFlight::Overdue) => Some(Instant::now() + max_age),
-            None => (!latest.due).then(|| latest.finished + max_age),
-        }
+        (state.is_settled() && !latest.due).then(|| latest.finished + max_age)
+    }
+
+    /// Until when a result keeps that is made in the background.
+    pub(crate) fn refreshed_keeps_until(&self, keeps: Duration) -> Option<Instant> {
+        self.runs.state().latest.as_ref().map(|latest| latest.finished + keeps)
     }
 
     /// Whether it has been up, or degraded, once.
@@ -352,6 +425,46 @@ impl Core {
         };
         state.history.iter().map(sample).collect()
     }
+}
+
+/// What became of a result, for the log.
+struct Noted {
+    before: Option<Status>,
+    after: Status,
+    is_news: bool,
+}
+
+/// The end of a run's task, however it ends.
+struct Ended {
+    core: Arc<Core>,
+    number: u64,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let mut state = self.core.runs.state();
+        if state.started != self.number || state.in_flight.is_none() {
+            return;
+        }
+        // Aborted, or late, or it panicked where nothing should: who asks next has it run anew.
+        state.in_flight = None;
+        state.settled = self.number;
+        if let Some(latest) = &mut state.latest {
+            latest.due = true;
+        }
+        drop(state);
+        change::happened();
+        self.core.runs.settled.notify_waiters();
+    }
+}
+
+/// What a panic leaves of it.
+fn contained<T>(f: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(f)).ok()
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl State {

@@ -4,7 +4,6 @@ use std::{
     borrow::Cow,
     cell::{OnceCell, RefCell},
     net::IpAddr,
-    panic::{AssertUnwindSafe, catch_unwind},
     rc::{Rc, Weak},
     sync::{Arc, LazyLock, Mutex, PoisonError},
 };
@@ -28,7 +27,7 @@ use crate::{
     check::Check,
     discover::{
         Checks,
-        state::{self, FoundState},
+        state::{self, Met},
     },
     engine::{self, Engine, Key, Selection, Slot, Sources},
     lifecycle::{self, Heartbeat},
@@ -105,7 +104,7 @@ struct Service {
 /// What the first request found. The engine is dropped before the states, whose addresses it is found by.
 struct Resolved {
     engine: Arc<Engine>,
-    _states: Vec<FoundState>,
+    _states: Vec<Met>,
 }
 
 /// An answer that was rendered, and is served again until then, or until something changes.
@@ -269,7 +268,7 @@ impl Service {
         let states = state::find(states, request);
         let registries: Vec<_> = registries.iter().chain([registry()]).cloned().collect();
         let key = Key {
-            states: states.iter().map(FoundState::address).collect(),
+            states: states.iter().map(Met::address).collect(),
             checks: checks.iter().map(Check::identity).collect(),
             names: checks.iter().map(Check::to_string).collect(),
             registries: registries.iter().map(Registry::identity).collect(),
@@ -280,35 +279,30 @@ impl Service {
     }
 
     /// The checks of the states and of the scope itself, and the line that tells what they are.
-    fn fixed(&self, states: &[FoundState]) -> Vec<Slot> {
-        let mut found = Checks::default();
-        let mut broken = None;
-        for state in states {
-            match catch_unwind(AssertUnwindSafe(|| state.checks())) {
-                Ok(checks) => found.append(checks),
-                Err(_) => broken = Some(Slot::fault("health", "state", "a state's own `health_checks` panicked")),
-            }
-        }
-        let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let ignored = list(found.ignored());
-        let elsewhere = list(&state::types_elsewhere(states, &found));
-        let mut checks: Vec<_> = found.into_iter().collect();
+    fn fixed(&self, states: &[Met]) -> Vec<Slot> {
+        let list = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let found = || states.iter().map(Met::checks);
+        let ignored = list(found().flat_map(|found| found.ignored().to_vec()).collect());
+        let elsewhere = list(state::types_elsewhere(states));
+        let mut checks: Vec<_> = found().flat_map(Checks::iter).cloned().collect();
         checks.extend(self.settled().scope.checks.iter().cloned());
-        let probed = list(&checks.iter().map(Check::to_string).collect::<Vec<_>>());
+        let probed = list(checks.iter().map(Check::to_string).collect());
         let path = &self.settled().scope.path;
         tracing::info!(
             "health scope at {path} probes: {probed}; fields that are ignored: {ignored}; types that derive HealthCheck and \
              are not in this application: {elsewhere}"
         );
         let mut fixed: Vec<_> = checks.into_iter().map(Slot::Check).collect();
-        fixed.extend(broken);
+        if found().any(Checks::is_broken) {
+            fixed.push(Slot::fault("health", "state", "a state's own `health_checks` panicked"));
+        }
         fixed.extend(self.missing_state(states));
         fixed
     }
 
     /// A scope that was given nothing is to find a state. Where it finds none though there are types that derive, somebody
     /// forgot a step, and resources are not probed that should be.
-    fn missing_state(&self, states: &[FoundState]) -> Option<Slot> {
+    fn missing_state(&self, states: &[Met]) -> Option<Slot> {
         let types = state::type_names();
         if !states.is_empty() || types.is_empty() {
             return None;

@@ -5,7 +5,12 @@
 pub(crate) mod dispatch;
 pub(crate) mod state;
 
-use std::{any::type_name, borrow::Cow, time::Duration};
+use std::{
+    any::type_name,
+    borrow::Cow,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use crate::check::Check;
 
@@ -43,6 +48,8 @@ pub struct Checks {
     ignored: Vec<String>,
     /// The types of the state and its parts, by their full names.
     parts: Vec<&'static str>,
+    /// Some are missing, for it panicked when they were added.
+    broken: bool,
 }
 
 impl Checks {
@@ -60,12 +67,14 @@ impl Checks {
         }));
         self.ignored.extend(inner.ignored.into_iter().map(|field| format!("{name}.{field}")));
         self.parts.extend(inner.parts);
+        self.broken |= inner.broken;
     }
 
-    /// The checks of a state.
+    /// The checks of a state. Of one whose `health_checks` panics, those before that; a scope that meets it is down.
     pub fn of<H: HealthCheck + ?Sized>(state: &H) -> Self {
         let mut checks = Self { parts: vec![type_name::<H>()], ..Self::default() };
-        state.health_checks(&mut checks);
+        let added = catch_unwind(AssertUnwindSafe(|| state.health_checks(&mut checks)));
+        checks.broken |= added.is_err();
         checks
     }
 
@@ -79,6 +88,10 @@ impl Checks {
         &self.ignored
     }
 
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     pub(crate) fn parts(&self) -> &[&'static str] {
         &self.parts
     }
@@ -87,6 +100,7 @@ impl Checks {
         self.found.extend(other.found);
         self.ignored.extend(other.ignored);
         self.parts.extend(other.parts);
+        self.broken |= other.broken;
     }
 }
 
@@ -127,6 +141,7 @@ impl Field {
         find(place, &mut found);
         checks.ignored.append(&mut found.ignored);
         checks.parts.append(&mut found.parts);
+        checks.broken |= found.broken;
         checks.found.extend(found.found.into_iter().map(|check| self.apply(check)));
     }
 

@@ -2,8 +2,9 @@
 
 use std::{
     any::{TypeId, type_name},
+    collections::BTreeMap,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use actix_web::{HttpRequest, web::Data};
@@ -54,19 +55,52 @@ impl FoundState {
             collect: Rc::new(move || Checks::of(&*state)),
         }
     }
+}
+
+/// A state and its checks, which are the same for all scopes of the process that meet it. The checks are dropped before the
+/// state, by whose address they are found.
+pub(crate) struct Met {
+    checks: Arc<Checks>,
+    state: FoundState,
+}
+
+/// The checks of all states that are met, by the addresses of those. An address says nothing once its state is gone: so the
+/// checks are found only while somebody has them together with the state.
+static MET: Mutex<BTreeMap<(TypeId, usize), Weak<Checks>>> = Mutex::new(BTreeMap::new());
+
+impl Met {
+    fn new(state: FoundState) -> Self {
+        let known = || met().get(&state.address).and_then(Weak::upgrade);
+        let checks = known().unwrap_or_else(|| {
+            // Somebody's own code, so not under the lock; of two workers that are here at once, the first one's checks count.
+            let collected = Arc::new((state.collect)());
+            let mut met = met();
+            met.retain(|_, checks| checks.strong_count() > 0);
+            let entry = met.entry(state.address).or_default();
+            entry.upgrade().unwrap_or_else(|| {
+                *entry = Arc::downgrade(&collected);
+                collected
+            })
+        });
+        Self { checks, state }
+    }
 
     /// Equal for handles of one state, and for nothing else as long as one of them lives.
     pub(crate) fn address(&self) -> (TypeId, usize) {
-        self.address
+        self.state.address
     }
 
-    pub(crate) fn checks(&self) -> Checks {
-        (self.collect)()
+    pub(crate) fn checks(&self) -> &Checks {
+        &self.checks
     }
 }
 
+fn met() -> MutexGuard<'static, BTreeMap<(TypeId, usize), Weak<Checks>>> {
+    MET.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The given states, and those that the application holds, each once.
-pub(crate) fn find(given: &[FoundState], request: &HttpRequest) -> Vec<FoundState> {
+pub(crate) fn find(given: &[FoundState], request: &HttpRequest) -> Vec<Met> {
     let mut found: Vec<FoundState> = Vec::new();
     let held = types().filter_map(|state| (state.find)(request));
     for state in given.iter().cloned().chain(held) {
@@ -74,7 +108,7 @@ pub(crate) fn find(given: &[FoundState], request: &HttpRequest) -> Vec<FoundStat
             found.push(state);
         }
     }
-    found
+    found.into_iter().map(Met::new).collect()
 }
 
 /// The names of all types that derive and could have been found.
@@ -83,8 +117,8 @@ pub(crate) fn type_names() -> Vec<&'static str> {
 }
 
 /// The types that derive and are neither among those states nor a part of them.
-pub(crate) fn types_elsewhere(states: &[FoundState], found: &Checks) -> Vec<String> {
-    let met = |name| states.iter().any(|state| state.type_name == name) || found.parts().contains(&name);
+pub(crate) fn types_elsewhere(states: &[Met]) -> Vec<String> {
+    let met = |name| states.iter().any(|met| met.state.type_name == name || met.checks.parts().contains(&name));
     types().filter(|state| !met((state.type_name)())).map(|state| state.name.to_owned()).collect()
 }
 
