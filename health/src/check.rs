@@ -72,7 +72,7 @@ impl Check {
     /// class and its sentence. The text of any other goes to the log alone, and the answer says `the check failed`.
     ///
     /// The function runs on threads of the library's own, and must not block them: what blocks belongs into
-    /// `tokio::task::spawn_blocking` or `actix_web::web::block`.
+    /// `tokio::task::spawn_blocking` or `actix_web::web::block`. A clock that a test has paused does not reach them.
     pub fn new<F, Fut, E>(group: impl Into<String>, name: impl Into<String>, f: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,

@@ -266,11 +266,10 @@ impl Core {
         if after == Status::Up {
             state.logged.clear();
         }
-        let is_news = |error: &ProbeError| before != Some(after) || !state.logged.contains(&error.class());
-        let news = result.as_ref().err().filter(|error| after != Status::Up && is_news(error)).map(ProbeError::class);
-        state.logged.extend(news);
         change::happened();
-        Noted { before, after, is_news: news.is_some() }
+        let failed = result.as_ref().err().filter(|_| after != Status::Up).map(ProbeError::class);
+        let is_new_class = failed.is_some_and(|class| state.is_unlogged(class));
+        Noted { before, after, is_news: is_new_class || (failed.is_some() && before != Some(after)) }
     }
 
     /// A failure after the limit, of a run that was counted when that passed: what is shown of it says why, if it is down.
@@ -282,10 +281,7 @@ impl Core {
         if shown_down && failure.status() == Status::Down {
             latest.shown = Outcome::from(&Err(ProbeError::new(failure.class(), failure.sentence().clone())));
         }
-        let is_news = shown_down && !state.logged.contains(&failure.class());
-        if is_news {
-            state.logged.push(failure.class());
-        }
+        let is_news = shown_down && state.is_unlogged(failure.class());
         // It is as old as it is, and no older one: it is not due.
         state.in_flight = None;
         drop(state);
@@ -470,6 +466,15 @@ fn milliseconds(time: Duration) -> u64 {
 impl State {
     fn is_settled(&self) -> bool {
         !matches!(self.in_flight, Some(InFlight::Asked { .. }))
+    }
+
+    /// Whether a class of failure is not in the log yet; it is about to be.
+    fn is_unlogged(&mut self, class: Class) -> bool {
+        let unlogged = !self.logged.contains(&class);
+        if unlogged {
+            self.logged.push(class);
+        }
+        unlogged
     }
 
     fn remember(&mut self, finished: Instant, latency: Duration, status: Status) {
