@@ -1,26 +1,32 @@
 #![doc = include_str!("../../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+// A request goes through these in turn.
 mod access;
+mod engine;
+mod render;
+mod report;
+mod scope;
+mod service;
+
+// What is asked, where, and what is known of it.
 mod change;
 mod check;
-mod discover;
-mod engine;
 mod error;
 mod events;
 mod home;
-mod lifecycle;
-#[cfg(test)]
-mod model;
 mod probe;
 pub mod probes;
 mod redact;
 mod registry;
-mod render;
-mod report;
 mod runs;
-mod scope;
-mod service;
+
+// What only an application of actix-web has: states, workers, an end.
+mod discover;
+mod lifecycle;
+
+#[cfg(test)]
+mod model;
 
 pub use check::Check;
 pub use discover::{Checks, HealthCheck};
