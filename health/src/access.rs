@@ -149,6 +149,8 @@ impl Error for ListError {}
 #[derive(Default)]
 pub(crate) struct Refusals {
     logged: HashMap<Option<IpAddr>, Instant>,
+    /// Before that time, none of them is a period old.
+    next_sweep: Option<Instant>,
 }
 
 impl Refusals {
@@ -165,8 +167,9 @@ impl Refusals {
             }
             return news;
         }
-        if self.logged.len() >= Self::ADDRESSES {
+        if self.logged.len() >= Self::ADDRESSES && self.next_sweep.is_none_or(|sweep| now >= sweep) {
             self.logged.retain(|_, logged| !past(logged));
+            self.next_sweep = self.logged.values().min().map(|&oldest| oldest + Self::PERIOD);
         }
         let room = self.logged.len() < Self::ADDRESSES;
         if room {

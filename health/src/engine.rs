@@ -24,7 +24,7 @@ use crate::{
     check::Check,
     home::Home,
     registry::Registry,
-    report::{Entry, Outcome, Report, Status},
+    report::{Entry, Report},
     runs::Ticket,
     scope::LONGEST,
 };
@@ -258,13 +258,9 @@ impl Slot {
                     details: if details { core.details() } else { None },
                 }
             }
-            Self::Fault { group, name, sentence } => Entry {
-                group: Arc::clone(group),
-                name: Arc::clone(name),
-                critical: true,
-                outcome: Outcome { status: Status::Down, error: Some(Arc::clone(sentence)) },
-                details: None,
-            },
+            Self::Fault { group, name, sentence } => {
+                Entry::plain(Arc::clone(group), Arc::clone(name), Some(Arc::clone(sentence)))
+            }
         }
     }
 
@@ -395,7 +391,7 @@ mod tests {
     use tokio::{runtime::Handle, time::sleep};
 
     use super::*;
-    use crate::{Class, ProbeError};
+    use crate::{Class, ProbeError, report::Status};
 
     const SETTINGS: Settings =
         Settings { deadline: Duration::from_millis(800), max_age: Duration::from_secs(1), refresh: None };

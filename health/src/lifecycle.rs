@@ -21,7 +21,11 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{change, home::Home, report::Entry};
+use crate::{
+    change,
+    home::Home,
+    report::{Entry, milliseconds},
+};
 
 /// The longest time between two beats, and so between two wake-ups of a worker that has nothing else to do.
 const BEAT: Duration = Duration::from_secs(1);
@@ -65,7 +69,7 @@ impl Heartbeat {
                 heartbeat
             })
         });
-        let period = millis((stall / 4).clamp(BRIEFEST_BEAT, BEAT));
+        let period = milliseconds((stall / 4).clamp(BRIEFEST_BEAT, BEAT));
         if PERIOD_MS.fetch_min(period, Ordering::Relaxed) > period {
             workers().iter().flatten().for_each(|heart| heart.hastened.notify_one());
         }
@@ -95,7 +99,7 @@ impl Heartbeat {
     /// Whether each worker's event loop has turned within `stall`. That of who asks turns, or it could not ask; and where it
     /// has only just begun to turn again itself, the process as a whole stood still, and the others get the time to beat.
     pub(crate) fn of_all_workers(&self, stall: Duration) -> Vec<Entry> {
-        let allowed = millis(stall).max(4 * PERIOD_MS.load(Ordering::Relaxed));
+        let allowed = milliseconds(stall).max(4 * PERIOD_MS.load(Ordering::Relaxed));
         let stood_still = self.heart.stands_ms() > allowed;
         self.heart.beat();
         let entry = |(number, heart): (usize, &Option<Arc<Heart>>)| {
@@ -103,7 +107,7 @@ impl Heartbeat {
             let time = if stands_ms < 1_000 { format!("{stands_ms} ms") } else { format!("{} s", stands_ms / 1_000) };
             let error = format!("worker {number} has not turned for {time}");
             let blocked = stands_ms > allowed && !stood_still;
-            Some(Entry::plain("health", &format!("worker.{number}"), blocked.then_some(error)))
+            Some(Entry::plain("health", format!("worker.{number}"), blocked.then(|| error.into())))
         };
         workers().iter().enumerate().filter_map(entry).collect()
     }
@@ -132,11 +136,7 @@ fn workers() -> MutexGuard<'static, Vec<Option<Arc<Heart>>>> {
 
 fn now_ms() -> u64 {
     let epoch = *EPOCH;
-    millis(Instant::now().duration_since(epoch))
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    milliseconds(Instant::now().duration_since(epoch))
 }
 
 /// How many servers of this process are draining.

@@ -94,16 +94,13 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// What is up or down without being a check.
-    pub(crate) fn plain(group: &str, name: &str, error: Option<String>) -> Self {
+    /// What is up, or down with that sentence, without being a check.
+    pub(crate) fn plain(group: impl Into<Arc<str>>, name: impl Into<Arc<str>>, error: Option<Arc<str>>) -> Self {
         Self {
             group: group.into(),
             name: name.into(),
             critical: true,
-            outcome: Outcome {
-                status: if error.is_some() { Status::Down } else { Status::Up },
-                error: error.map(Into::into),
-            },
+            outcome: Outcome { status: if error.is_some() { Status::Down } else { Status::Up }, error },
             details: None,
         }
     }
@@ -112,6 +109,11 @@ impl Entry {
     pub(crate) fn error(&self) -> Option<&str> {
         self.outcome.error.as_deref()
     }
+}
+
+/// Whole milliseconds of a time.
+pub(crate) fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Report {

@@ -22,7 +22,7 @@ use crate::{
     events::Transition,
     home::{Home, Manners},
     probe::ask_contained,
-    report::{Details, Outcome, Sample, Status},
+    report::{Details, Outcome, Sample, Status, milliseconds},
 };
 
 /// A run that has not ended by then is aborted, unless ten of its limits are longer.
@@ -341,39 +341,42 @@ impl Core {
             Ticket::Known(outcome) => return outcome,
             Ticket::Run(number) => number,
         };
-        loop {
-            // Made before the look, so that no outcome slips in between.
-            let settled = self.runs.settled.notified();
-            let known = |state: &State| {
-                let latest = state.latest.as_ref().filter(|_| state.settled >= number);
-                latest.map(|latest| latest.shown.clone())
-            };
-            if let Some(outcome) = known(&self.runs.state()) {
-                return outcome;
-            }
-            if timeout_at(until, settled).await.is_err() {
-                let state = self.runs.state();
-                let no_answer = Outcome::from(&Err(no_answer_within(deadline)));
-                return known(&state).unwrap_or_else(|| self.damped(state.latest.as_ref(), no_answer).0);
-            }
-        }
+        let known = |state: &State| {
+            let latest = state.latest.as_ref().filter(|_| state.settled >= number);
+            latest.map(|latest| latest.shown.clone())
+        };
+        self.seen(until, known).await.unwrap_or_else(|| {
+            let no_answer = Outcome::from(&Err(no_answer_within(deadline)));
+            self.damped(self.runs.state().latest.as_ref(), no_answer).0
+        })
     }
 
     /// What an answer says of a check that is run in the background, every so often: its latest result, which is waited for
     /// only if there is none yet, and says nothing any more when it is older than `keeps`.
     pub(crate) async fn refreshed_outcome(&self, until: Instant, deadline: Duration, keeps: Duration) -> Outcome {
+        let known = |state: &State| {
+            let latest = state.latest.as_ref()?;
+            let age = latest.finished.elapsed();
+            if age < keeps {
+                return Some(latest.shown.clone());
+            }
+            let error = Some(format!("no result for {} s", age.as_secs()).into());
+            Some(Outcome { status: Status::Down, error })
+        };
+        self.seen(until, known).await.unwrap_or_else(|| Outcome::from(&Err(no_answer_within(deadline))))
+    }
+
+    /// What is seen in the state, as soon as it is there; no later than at `until`.
+    async fn seen<T>(&self, until: Instant, look: impl Fn(&State) -> Option<T>) -> Option<T> {
         loop {
+            // Made before the look, so that no outcome slips in between.
             let settled = self.runs.settled.notified();
-            if let Some(latest) = &self.runs.state().latest {
-                let age = latest.finished.elapsed();
-                if age < keeps {
-                    return latest.shown.clone();
-                }
-                let error = Some(format!("no result for {} s", age.as_secs()).into());
-                return Outcome { status: Status::Down, error };
+            let seen = look(&self.runs.state());
+            if seen.is_some() {
+                return seen;
             }
             if timeout_at(until, settled).await.is_err() {
-                return Outcome::from(&Err(no_answer_within(deadline)));
+                return look(&self.runs.state());
             }
         }
     }
@@ -459,10 +462,6 @@ fn contained<T>(f: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(f)).ok()
 }
 
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl State {
     fn is_settled(&self) -> bool {
         !matches!(self.in_flight, Some(InFlight::Asked { .. }))
@@ -482,7 +481,7 @@ impl State {
             self.history.pop_front();
         }
         let since_first = finished.duration_since(*self.epoch.get_or_insert(finished));
-        let finished_ms = u64::try_from(since_first.as_millis()).unwrap_or(u64::MAX);
+        let finished_ms = milliseconds(since_first);
         let latency_us = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
         self.history.push_back(Past { finished_ms, latency_us, status });
     }

@@ -39,7 +39,7 @@ use crate::{
 
 /// Registers a scope's service for all its paths. One that can't start keeps the server from starting.
 pub(crate) fn register(path: &str, settled: Result<Settled, StartError>, config: &mut AppService) {
-    let factory = ServiceFactory { settled: Rc::new(settled), started: Rc::default() };
+    let factory = ServiceFactory { settled: settled.map(Rc::new).map_err(Rc::new), started: Rc::default() };
     let (group, name) = (format!("{{{GROUP}}}"), format!("{{{NAME}}}"));
     let tails = [
         "/".to_owned(),
@@ -62,7 +62,7 @@ const NAME: &str = "health_name_of_check";
 /// Makes the one service of a worker, for all patterns of the scope.
 #[derive(Clone)]
 struct ServiceFactory {
-    settled: Rc<Result<Settled, StartError>>,
+    settled: Result<Rc<Settled>, Rc<StartError>>,
     started: Rc<RefCell<Weak<Service>>>,
 }
 
@@ -75,26 +75,27 @@ impl actix_web::dev::ServiceFactory<ServiceRequest> for ServiceFactory {
     type Future = Ready<Result<Handle, ()>>;
 
     fn new_service(&self, (): ()) -> Self::Future {
-        if let Err(error) = &*self.settled {
-            tracing::error!("health scope can't start: {error}");
-            if !tracing::dispatcher::has_been_set() {
-                // A server that does not start for a reason that nobody sees helps nobody.
-                eprintln!("health scope can't start: {error}");
+        let settled = match &self.settled {
+            Ok(settled) => settled,
+            Err(error) => {
+                tracing::error!("health scope can't start: {error}");
+                if !tracing::dispatcher::has_been_set() {
+                    // A server that does not start for a reason that nobody sees helps nobody.
+                    eprintln!("health scope can't start: {error}");
+                }
+                return ready(Err(()));
             }
-            return ready(Err(()));
-        }
+        };
         let mut started = self.started.borrow_mut();
-        let service = started.upgrade().or_else(|| Service::start(Rc::clone(&self.settled))).ok_or(());
-        if let Ok(service) = &service {
-            *started = Rc::downgrade(service);
-        }
-        ready(service.map(Handle))
+        let service = started.upgrade().unwrap_or_else(|| Service::start(Rc::clone(settled)));
+        *started = Rc::downgrade(&service);
+        ready(Ok(Handle(service)))
     }
 }
 
 /// A scope in one worker.
 struct Service {
-    settled: Rc<Result<Settled, StartError>>,
+    settled: Rc<Settled>,
     heartbeat: Rc<Heartbeat>,
     resolved: OnceCell<Resolved>,
     /// The latest answers at `/health` and `/health/ready`.
@@ -188,19 +189,15 @@ impl<'a> View<'a> {
 }
 
 impl Service {
-    fn start(settled: Rc<Result<Settled, StartError>>) -> Option<Rc<Self>> {
-        let heartbeat = Heartbeat::of_this_worker(settled.as_ref().as_ref().ok()?.scope.stall);
-        Some(Rc::new(Self { settled, heartbeat, resolved: OnceCell::new(), kept: Default::default() }))
-    }
-
-    fn settled(&self) -> &Settled {
-        self.settled.as_ref().as_ref().unwrap_or_else(|_| unreachable!("it has started"))
+    fn start(settled: Rc<Settled>) -> Rc<Self> {
+        let heartbeat = Heartbeat::of_this_worker(settled.scope.stall);
+        Rc::new(Self { settled, heartbeat, resolved: OnceCell::new(), kept: Default::default() })
     }
 
     /// Everything that needs no wait: refusals, and the answer that is kept.
     fn at_once(&self, request: &HttpRequest) -> Option<HttpResponse> {
         let peer = request.peer_addr().map(|peer| peer.ip());
-        if !self.settled().policy.allows(peer) {
+        if !self.settled.policy.allows(peer) {
             log_refusal(peer);
             return Some(empty(StatusCode::FORBIDDEN).finish());
         }
@@ -239,11 +236,10 @@ impl Service {
         match view {
             View::Health | View::Ready => {
                 if lifecycle::is_draining() {
-                    let sentence = "the service is about to stop".to_owned();
-                    of_the_process.push(Entry::plain("health", "drain", Some(sentence)));
+                    of_the_process.push(Entry::plain("health", "drain", Some("the service is about to stop".into())));
                 }
             }
-            View::Live => of_the_process = self.heartbeat.of_all_workers(self.settled().scope.stall),
+            View::Live => of_the_process = self.heartbeat.of_all_workers(self.settled.scope.stall),
             View::Startup => {
                 // Once started it stays so, whatever its checks are now.
                 report.status = if engine.not_started().is_empty() { Status::Up } else { Status::Down };
@@ -255,7 +251,7 @@ impl Service {
             && let waited_for @ [_, ..] = &*engine.not_started()
         {
             let sentence = format!("not started: {} has not been up yet", waited_for.join(", "));
-            of_the_process.push(Entry::plain("health", "startup", Some(sentence)));
+            of_the_process.push(Entry::plain("health", "startup", Some(sentence.into())));
         }
         if !of_the_process.is_empty() {
             of_the_process.append(&mut report.entries);
@@ -264,7 +260,7 @@ impl Service {
     }
 
     fn resolve(&self, request: &HttpRequest) -> Resolved {
-        let Scope { checks, registries, settings, states, .. } = &self.settled().scope;
+        let Scope { checks, registries, settings, states, .. } = &self.settled.scope;
         let states = state::find(states, request);
         let registries: Vec<_> = registries.iter().chain([registry()]).cloned().collect();
         let key = Key {
@@ -285,9 +281,9 @@ impl Service {
         let ignored = list(found().flat_map(|found| found.ignored().to_vec()).collect());
         let elsewhere = list(state::types_elsewhere(states));
         let mut checks: Vec<_> = found().flat_map(Checks::iter).cloned().collect();
-        checks.extend(self.settled().scope.checks.iter().cloned());
+        checks.extend(self.settled.scope.checks.iter().cloned());
         let probed = list(checks.iter().map(Check::to_string).collect());
-        let path = &self.settled().scope.path;
+        let path = &self.settled.scope.path;
         tracing::info!(
             "health scope at {path} probes: {probed}; fields that are ignored: {ignored}; types that derive HealthCheck and \
              are not in this application: {elsewhere}"
@@ -308,7 +304,7 @@ impl Service {
             return None;
         }
         let types = types.join(", ");
-        let Scope { checks, registries, .. } = &self.settled().scope;
+        let Scope { checks, registries, .. } = &self.settled.scope;
         let given = !checks.is_empty() || !registries.is_empty();
         if given {
             return None;

@@ -7,7 +7,7 @@ use std::{
 
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
-use crate::report::{Details, Entry, Report};
+use crate::report::{Details, Entry, Report, milliseconds};
 
 /// The body of an answer. `errors` is there only when it has something to say, `details` only when asked for.
 pub(crate) fn body(report: &Report, details: bool) -> String {
@@ -42,8 +42,8 @@ impl Serialize for Details {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let ago = |time: Duration| humantime::format_rfc3339_millis(SystemTime::now() - time).to_string();
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("latency_ms", &milliseconds(self.latency))?;
-        map.serialize_entry("age_ms", &self.age.as_millis())?;
+        map.serialize_entry("latency_ms", &fine_milliseconds(self.latency))?;
+        map.serialize_entry("age_ms", &milliseconds(self.age))?;
         map.serialize_entry("since", &ago(self.since))?;
         map.serialize_entry("last_success", &self.last_success.map(ago))?;
         map.serialize_entry("runs", &self.runs)?;
@@ -54,7 +54,7 @@ impl Serialize for Details {
 }
 
 /// With three digits after the point, which is what a probe's latency is worth.
-fn milliseconds(time: Duration) -> f64 {
+fn fine_milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
@@ -93,19 +93,9 @@ impl<V: Serialize> Serialize for ByName<'_, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Outcome, Status};
 
     fn entry(group: &str, name: &str, error: Option<&str>) -> Entry {
-        Entry {
-            group: group.into(),
-            name: name.into(),
-            critical: true,
-            outcome: Outcome {
-                status: if error.is_some() { Status::Down } else { Status::Up },
-                error: error.map(Into::into),
-            },
-            details: None,
-        }
+        Entry::plain(group, name, error.map(Into::into))
     }
 
     #[test]
