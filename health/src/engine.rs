@@ -24,7 +24,7 @@ use crate::{
     check::Check,
     home::Home,
     registry::Registry,
-    report::{Entry, Report},
+    report::{Entry, Outcome, Report},
     runs::Ticket,
     scope::LONGEST,
 };
@@ -41,6 +41,12 @@ impl Settings {
     /// How old a result may be that is made in the background: three times as old as the next one should be.
     fn stale(&self, refresh: Duration) -> Duration {
         refresh * 3 + self.deadline
+    }
+
+    /// How old a result may be that is told to who may not ask for a new one. Without `refresh` it is as old as who may has
+    /// let it become, and most ask at least so often.
+    fn tellable(&self) -> Duration {
+        self.refresh.map_or(self.max_age.max(Duration::from_mins(1)), |refresh| self.stale(refresh))
     }
 }
 
@@ -138,7 +144,8 @@ impl Engine {
         let tickets: Vec<_> = selected.iter().map(ask).collect();
         let mut entries = Vec::with_capacity(selected.len());
         for (slot, ticket) in selected.iter().zip(tickets) {
-            entries.push(slot.entry(ticket, until, settings, details).await);
+            let outcome = slot.outcome(ticket, until, settings).await;
+            entries.push(slot.entry(outcome, details));
         }
         let keeps = |check: &Check| match settings.refresh {
             None => check.core().keeps_until(settings.max_age),
@@ -147,6 +154,14 @@ impl Engine {
         let mut checks = selected.iter().filter_map(|slot| slot.check());
         let kept_until = checks.try_fold(Instant::now() + LONGEST, |a, check| keeps(check).map(|b| a.min(b)));
         Some((Report::of(entries), kept_until, changes))
+    }
+
+    /// Reports what is known of a selection, and asks nobody.
+    pub(crate) fn known(&self, selection: Selection<'_>) -> Report {
+        let tellable = self.rounds.settings.tellable();
+        let slots = self.rounds.slots();
+        let selected = slots.iter().filter(|slot| selection.takes(slot));
+        Report::of(selected.map(|slot| slot.entry(slot.known_outcome(tellable), false)).collect())
     }
 
     /// The critical checks that have not been up yet; none once there were none.
@@ -240,27 +255,34 @@ impl Slot {
         }
     }
 
-    async fn entry(&self, ticket: Option<Ticket>, until: Instant, settings: &Settings, details: bool) -> Entry {
+    /// What the run of a ticket comes to; without one, what was found in the background.
+    async fn outcome(&self, ticket: Option<Ticket>, until: Instant, settings: &Settings) -> Outcome {
+        match (self, ticket) {
+            (Self::Fault { sentence, .. }, _) => Outcome::down(Arc::clone(sentence)),
+            (Self::Check(check), Some(ticket)) => check.core().outcome(ticket, until, settings.deadline).await,
+            (Self::Check(check), None) => {
+                let keeps = settings.refresh.map_or(Duration::ZERO, |refresh| settings.stale(refresh));
+                check.core().refreshed_outcome(until, settings.deadline, keeps).await
+            }
+        }
+    }
+
+    /// What is known now, if it is no older than `keeps`.
+    fn known_outcome(&self, keeps: Duration) -> Outcome {
         match self {
-            Self::Check(check) => {
-                let core = check.core();
-                Entry {
-                    group: Arc::clone(&core.group),
-                    name: Arc::clone(&core.name),
-                    critical: core.options.critical,
-                    outcome: match (ticket, settings.refresh) {
-                        (Some(ticket), _) => core.outcome(ticket, until, settings.deadline).await,
-                        (None, refresh) => {
-                            let keeps = refresh.map_or(Duration::ZERO, |refresh| settings.stale(refresh));
-                            core.refreshed_outcome(until, settings.deadline, keeps).await
-                        }
-                    },
-                    details: if details { core.details() } else { None },
-                }
-            }
-            Self::Fault { group, name, sentence } => {
-                Entry::plain(Arc::clone(group), Arc::clone(name), Some(Arc::clone(sentence)))
-            }
+            Self::Fault { sentence, .. } => Outcome::down(Arc::clone(sentence)),
+            Self::Check(check) => check.core().known_outcome(keeps),
+        }
+    }
+
+    fn entry(&self, outcome: Outcome, details: bool) -> Entry {
+        let core = self.check().map(Check::core);
+        Entry {
+            group: Arc::clone(self.group()),
+            name: Arc::clone(self.name()),
+            critical: core.is_none_or(|core| core.options.critical),
+            outcome,
+            details: core.filter(|_| details).and_then(|core| core.details()),
         }
     }
 

@@ -3,6 +3,7 @@
 
 // A request goes through these in turn.
 mod access;
+mod door;
 mod engine;
 mod render;
 mod report;
@@ -28,8 +29,10 @@ mod lifecycle;
 #[cfg(test)]
 mod model;
 
+pub use access::{AllowList, ListError};
 pub use check::Check;
 pub use discover::{Checks, HealthCheck};
+pub use door::Deny;
 pub use error::{BoxError, Class, ProbeError};
 pub use events::{Transition, Transitions};
 pub use health_derive::HealthCheck;
@@ -39,6 +42,10 @@ pub use probe::Probe;
 pub use registry::{RegisterError, RegisterErrorKind, Registered, Registry, register, registry, unregister};
 pub use report::{Sample, Status};
 pub use scope::{Scope, scope};
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use access::fuzzing;
 
 /// What the derive writes; nothing for people.
 #[doc(hidden)]

@@ -52,6 +52,12 @@ pub(crate) struct Outcome {
     pub(crate) error: Option<Arc<str>>,
 }
 
+impl Outcome {
+    pub(crate) fn down(sentence: impl Into<Arc<str>>) -> Self {
+        Self { status: Status::Down, error: Some(sentence.into()) }
+    }
+}
+
 impl From<&Result<(), ProbeError>> for Outcome {
     fn from(result: &Result<(), ProbeError>) -> Self {
         match result {

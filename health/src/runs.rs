@@ -354,16 +354,13 @@ impl Core {
     /// What an answer says of a check that is run in the background, every so often: its latest result, which is waited for
     /// only if there is none yet, and says nothing any more when it is older than `keeps`.
     pub(crate) async fn refreshed_outcome(&self, until: Instant, deadline: Duration, keeps: Duration) -> Outcome {
-        let known = |state: &State| {
-            let latest = state.latest.as_ref()?;
-            let age = latest.finished.elapsed();
-            if age < keeps {
-                return Some(latest.shown.clone());
-            }
-            let error = Some(format!("no result for {} s", age.as_secs()).into());
-            Some(Outcome { status: Status::Down, error })
-        };
+        let known = |state: &State| state.known(keeps);
         self.seen(until, known).await.unwrap_or_else(|| Outcome::from(&Err(no_answer_within(deadline))))
+    }
+
+    /// What is known without asking anybody or waiting.
+    pub(crate) fn known_outcome(&self, keeps: Duration) -> Outcome {
+        self.runs.state().known(keeps).unwrap_or_else(|| Outcome::down("not asked yet"))
     }
 
     /// What is seen in the state, as soon as it is there; no later than at `until`.
@@ -463,6 +460,17 @@ fn contained<T>(f: impl FnOnce() -> T) -> Option<T> {
 }
 
 impl State {
+    /// What is shown; a result that is not younger than `keeps` says nothing any more.
+    fn known(&self, keeps: Duration) -> Option<Outcome> {
+        let latest = self.latest.as_ref()?;
+        let age = latest.finished.elapsed();
+        Some(if age < keeps {
+            latest.shown.clone()
+        } else {
+            Outcome::down(format!("no result for {} s", age.as_secs()))
+        })
+    }
+
     fn is_settled(&self) -> bool {
         !matches!(self.in_flight, Some(InFlight::Asked { .. }))
     }

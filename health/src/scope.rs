@@ -1,17 +1,19 @@
 //! [`Scope`], the builder of the service that answers; `service` is what it becomes in each worker.
 
-use std::{collections::HashSet, error::Error, fmt, time::Duration};
+use std::{collections::HashSet, error::Error, fmt, mem, rc::Rc, time::Duration};
 
 use actix_web::{
+    HttpRequest,
     dev::{AppService, HttpServiceFactory},
     web::Data,
 };
 use ipnet::IpNet;
 
 use crate::{
-    access::{Allow, ListError, Policy},
+    access::{Allow, AllowList, Header, ListError, Networks, Policy, Proxies},
     check::{Check, InvalidCheck},
     discover::{HealthCheck, state::FoundState},
+    door::{Deny, Door, Predicate},
     engine::Settings,
     registry::Registry,
     service,
@@ -30,13 +32,14 @@ use crate::{
 ///
 /// `GET` and `HEAD` are answered with 200 if the service is `UP` or `DEGRADED`, with 503 if it is `DOWN`; other methods with 405.
 /// A trailing slash changes nothing, and no answer may be cached. `?details` adds what is known of each check beside its
-/// status: latencies in milliseconds, ages, since when, how often. Who is not allowed to ask is refused with 403 and an empty
-/// body, before anything is looked up.
+/// status: latencies in milliseconds, ages, since when, how often. Who is not allowed to ask is refused before anything is looked
+/// up: with 403 and an empty body, unless [`Scope::deny`] says otherwise.
 ///
 /// # Errors
 ///
-/// The server does not start, and the log says why, if `HEALTHCHECK_IPS` or [`Scope::allow`] has an entry that is no network,
-/// if two checks of the scope have one name or one has a name that can't be part of a path, or if the deadline is zero.
+/// The server does not start, and the log says why, if `HEALTHCHECK_IPS`, [`Scope::allow`] or the trusted proxies have an entry
+/// that is no network, if both headers of proxies are to be believed, if two checks of the scope have one name or one has a name
+/// that can't be part of a path, or if the deadline is zero.
 ///
 /// # Examples
 ///
@@ -70,11 +73,35 @@ pub struct Scope {
     pub(crate) path: String,
     allow: Allow,
     unix: bool,
+    trust: Trust,
+    authorize: Option<Predicate>,
+    deny: Deny,
     pub(crate) settings: Settings,
     pub(crate) stall: Duration,
     pub(crate) states: Vec<FoundState>,
     pub(crate) checks: Vec<Check>,
     pub(crate) registries: Vec<Registry>,
+}
+
+/// Whose word is believed on who asked them.
+#[derive(Debug, Default)]
+struct Trust {
+    proxies: Option<Vec<IpNet>>,
+    forwarded: Option<Vec<IpNet>>,
+    unix: bool,
+}
+
+impl Trust {
+    fn settled(self) -> Result<Option<Proxies>, StartError> {
+        let (header, method, networks) = match (self.proxies, self.forwarded) {
+            (Some(_), Some(_)) => return Err(StartError::TwoHeaders),
+            (None, Some(networks)) => (Header::Forwarded, ".trust_forwarded", networks),
+            (Some(networks), None) => (Header::XForwardedFor, ".trust_proxies", networks),
+            (None, None) if self.unix => (Header::XForwardedFor, ".trust_unix", Vec::new()),
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(Proxies { header, networks: Networks::new(method, networks)?, unix: self.unix }))
+    }
 }
 
 /// Longer than anybody waits, and short enough for clocks to reckon with.
@@ -93,6 +120,9 @@ pub fn scope() -> Scope {
         path: "/health".to_owned(),
         allow: Allow::Default,
         unix: false,
+        trust: Trust::default(),
+        authorize: None,
+        deny: Deny::default(),
         settings: Settings { deadline: Duration::from_millis(800), max_age: Duration::from_secs(1), refresh: None },
         stall: Duration::from_secs(10),
         states: Vec::new(),
@@ -108,12 +138,19 @@ impl Scope {
         self
     }
 
-    /// The networks that may ask, instead of the default list; called again, the last list counts.
+    /// The networks that may ask, instead of the default list; of several calls of this, [`Scope::allow_list`] and
+    /// [`Scope::allow_any`], the last one counts.
     ///
     /// Default is what the environment variable `HEALTHCHECK_IPS` says, a list of addresses and networks separated by commas;
     /// if that is not set, or blank, loopback. An `IpAddr` becomes a network of one by `into()`. An IPv4-mapped IPv6 address is the IPv4 address, in the list and as a peer.
     pub fn allow(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         self.allow = Allow::Networks(networks.into_iter().collect());
+        self
+    }
+
+    /// The networks that may ask, as a list that can be changed while the server runs.
+    pub fn allow_list(mut self, list: &AllowList) -> Self {
+        self.allow = Allow::List(list.clone());
         self
     }
 
@@ -124,11 +161,84 @@ impl Scope {
         self
     }
 
-    /// Lets peers ask that have no address: those on a Unix socket. Default is to refuse them.
+    /// Lets peers ask that have no address: those on a Unix socket. Default is to refuse them. If such a peer is a proxy, it is
+    /// [`Scope::trust_unix`] that has the address judged that it forwards.
     ///
     /// A request of `actix_web::test` has none either, unless it is given one: `TestRequest::get().peer_addr(…)`.
     pub fn allow_unix(mut self) -> Self {
         self.unix = true;
+        self
+    }
+
+    /// Proxies whose `X-Forwarded-For` is believed: if the peer is in one of these networks, the address is judged that the
+    /// header names. Default is none, and the header means nothing.
+    ///
+    /// The header, whose lines are one list, is read from the right, where each proxy appends who asked it, to the first address
+    /// that is not of these networks; what stands left of that is not looked at. If it is missing, or has on the way what is no
+    /// address (with or without a port), the request is refused. At most 64 proxies one behind the other are believed.
+    ///
+    /// Name only addresses that nobody but your proxies has, and let the proxies append (nginx: `$proxy_add_x_forwarded_for`,
+    /// HAProxy: `option forwardfor`).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let scope = health::scope()
+    ///     .allow(["192.0.2.0/24".parse()?])
+    ///     .trust_proxies(["10.0.0.1/32".parse()?, "10.0.0.2/32".parse()?]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn trust_proxies(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        self.trust.proxies = Some(networks.into_iter().collect());
+        self
+    }
+
+    /// As [`Scope::trust_proxies`], for proxies that write `Forwarded`
+    /// ([RFC 7239](https://www.rfc-editor.org/rfc/rfc7239)): the `for` of its elements is read. One that is `unknown` or
+    /// hidden (`_secret`) refuses. A scope believes one of the two headers: with both methods it does not start.
+    pub fn trust_forwarded(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        self.trust.forwarded = Some(networks.into_iter().collect());
+        self
+    }
+
+    /// Believes peers on a Unix socket as [`Scope::trust_proxies`], or [`Scope::trust_forwarded`], its networks: for a proxy on
+    /// the same machine. Without either, `X-Forwarded-For` is the header. Default is not to.
+    pub fn trust_unix(mut self) -> Self {
+        self.trust.unix = true;
+        self
+    }
+
+    /// A test of your own that a request must pass besides being let in by its address: a token, a header. To have it decide
+    /// alone, [`Scope::allow_any`] lets in all addresses.
+    ///
+    /// It is run on the worker, so it must not block. If it panics the request is refused.
+    ///
+    /// # Examples
+    ///
+    /// A bearer token, compared in constant time by the crate [`subtle`](https://docs.rs/subtle), so that how long it takes says
+    /// nothing of how much of it was guessed:
+    ///
+    /// ```
+    /// use actix_web::{HttpRequest, http::header::AUTHORIZATION};
+    /// use subtle::ConstantTimeEq as _;
+    ///
+    /// let token = std::env::var("HEALTH_TOKEN").unwrap_or_default();
+    /// let scope = health::scope().allow_any().authorize(move |request: &HttpRequest| {
+    ///     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    ///     // No token is set: nobody is let in.
+    ///     given.is_some_and(|given| !token.is_empty() && given.ct_eq(token.as_bytes()).into())
+    /// });
+    /// ```
+    pub fn authorize(mut self, predicate: impl Fn(&HttpRequest) -> bool + 'static) -> Self {
+        self.authorize = Some(Box::new(predicate));
+        self
+    }
+
+    /// What is answered to who may not ask. Default is [`Deny::Forbidden`].
+    pub fn deny(mut self, deny: Deny) -> Self {
+        self.deny = deny;
         self
     }
 
@@ -179,7 +289,7 @@ impl Scope {
         self
     }
 
-    fn start(self) -> Result<Settled, StartError> {
+    fn start(mut self) -> Result<Settled, StartError> {
         let Settings { deadline, refresh, .. } = self.settings;
         for (name, time) in [("deadline", Some(deadline)), ("refresh", refresh), ("stall", Some(self.stall))] {
             if time.is_some_and(|time| time.is_zero()) {
@@ -193,8 +303,9 @@ impl Scope {
                 return Err(StartError::Duplicate(check.to_string()));
             }
         }
-        let policy = Policy::new(&self.allow, self.unix)?;
-        Ok(Settled { policy, scope: self })
+        let policy = Policy::new(&self.allow, self.unix, mem::take(&mut self.trust).settled()?)?;
+        let door = Rc::new(Door { policy, authorize: self.authorize.take(), deny: self.deny });
+        Ok(Settled { door, scope: self })
     }
 }
 
@@ -204,6 +315,8 @@ impl fmt::Debug for Scope {
             .field("path", &self.path)
             .field("allow", &self.allow)
             .field("unix", &self.unix)
+            .field("trust", &self.trust)
+            .field("deny", &self.deny)
             .field("deadline", &self.settings.deadline)
             .field("max_age", &self.settings.max_age)
             .field("checks", &self.checks)
@@ -220,7 +333,7 @@ impl HttpServiceFactory for Scope {
 
 /// A scope whose settings hold.
 pub(crate) struct Settled {
-    pub(crate) policy: Policy,
+    pub(crate) door: Rc<Door>,
     pub(crate) scope: Scope,
 }
 
@@ -231,6 +344,7 @@ pub(crate) enum StartError {
     Check(InvalidCheck),
     Duplicate(String),
     NoTime(&'static str),
+    TwoHeaders,
 }
 
 impl From<ListError> for StartError {
@@ -251,6 +365,10 @@ impl fmt::Display for StartError {
             Self::List(error) => error.fmt(f),
             Self::Check(error) => error.fmt(f),
             Self::Duplicate(check) => write!(f, "two checks of the scope are named {check}"),
+            Self::TwoHeaders => f.write_str(
+                ".trust_proxies believes X-Forwarded-For and .trust_forwarded believes Forwarded: leave out the one that your \
+                 proxies don't write, for then it is their clients who may",
+            ),
             Self::NoTime(setting) => write!(f, "`{setting}` is zero, which nothing can keep"),
         }
     }

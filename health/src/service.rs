@@ -3,14 +3,14 @@
 use std::{
     borrow::Cow,
     cell::{OnceCell, RefCell},
-    net::IpAddr,
     rc::{Rc, Weak},
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
-    dev::{AppService, ResourceDef, ServiceRequest, ServiceResponse},
+    dev::{self, AppService, ResourceDef, ServiceRequest, ServiceResponse},
+    guard::Guard,
     http::{
         Method, StatusCode,
         header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
@@ -22,13 +22,13 @@ use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
 use crate::{
-    access::{Refusals, VARIABLE},
     change,
     check::Check,
     discover::{
         Checks,
         state::{self, Met},
     },
+    door::{Deny, KnownAddress},
     engine::{self, Engine, Key, Selection, Slot, Sources},
     lifecycle::{self, Heartbeat},
     registry::{Registry, registry},
@@ -39,7 +39,13 @@ use crate::{
 
 /// Registers a scope's service for all its paths. One that can't start keeps the server from starting.
 pub(crate) fn register(path: &str, settled: Result<Settled, StartError>, config: &mut AppService) {
-    let factory = ServiceFactory { settled: settled.map(Rc::new).map_err(Rc::new), started: Rc::default() };
+    let door = settled.as_ref().ok().map(|settled| Rc::clone(&settled.door)).filter(|door| door.deny == Deny::NotFound);
+    let passed_by: Option<Fallback> = door.is_some().then(|| {
+        let default = config.default_service();
+        Rc::new(move || dev::ServiceFactory::new_service(&*default, ())) as Fallback
+    });
+    let guards = || door.clone().map(|door| vec![Box::new(KnownAddress(door)) as Box<dyn Guard>]);
+    let factory = ServiceFactory { settled: settled.map(Rc::new).map_err(Rc::new), started: Rc::default(), passed_by };
     let (group, name) = (format!("{{{GROUP}}}"), format!("{{{NAME}}}"));
     let tails = [
         "/".to_owned(),
@@ -51,8 +57,8 @@ pub(crate) fn register(path: &str, settled: Result<Settled, StartError>, config:
     // The path that is asked for most is a pattern of its own, which is matched as a plain text. At the root, `/` is it.
     let (first, tails) = if path.is_empty() { ("/", &tails[1..]) } else { (path, &tails[..]) };
     let tails: Vec<_> = tails.iter().map(|tail| format!("{path}{tail}")).collect();
-    config.register_service(ResourceDef::new(first), None, factory.clone(), None);
-    config.register_service(ResourceDef::new(tails), None, factory, None);
+    config.register_service(ResourceDef::new(first), guards(), factory.clone(), None);
+    config.register_service(ResourceDef::new(tails), guards(), factory, None);
 }
 
 /// The segments of a path. Names that no scope around this one has.
@@ -64,15 +70,31 @@ const NAME: &str = "health_name_of_check";
 struct ServiceFactory {
     settled: Result<Rc<Settled>, Rc<StartError>>,
     started: Rc<RefCell<Weak<Service>>>,
+    /// Makes the default service of the application, which [`Deny::NotFound`] leaves requests to.
+    passed_by: Option<Fallback>,
 }
 
-impl actix_web::dev::ServiceFactory<ServiceRequest> for ServiceFactory {
+type Answer = Result<ServiceResponse, actix_web::Error>;
+
+/// A service as actix keeps those of an application.
+type Boxed = Box<
+    dyn dev::Service<
+            ServiceRequest,
+            Response = ServiceResponse,
+            Error = actix_web::Error,
+            Future = LocalBoxFuture<'static, Answer>,
+        >,
+>;
+
+type Fallback = Rc<dyn Fn() -> LocalBoxFuture<'static, Result<Boxed, ()>>>;
+
+impl dev::ServiceFactory<ServiceRequest> for ServiceFactory {
     type Response = ServiceResponse;
     type Error = actix_web::Error;
     type Config = ();
     type Service = Handle;
     type InitError = ();
-    type Future = Ready<Result<Handle, ()>>;
+    type Future = LocalBoxFuture<'static, Result<Handle, ()>>;
 
     fn new_service(&self, (): ()) -> Self::Future {
         let settled = match &self.settled {
@@ -83,13 +105,20 @@ impl actix_web::dev::ServiceFactory<ServiceRequest> for ServiceFactory {
                     // A server that does not start for a reason that nobody sees helps nobody.
                     eprintln!("health scope can't start: {error}");
                 }
-                return ready(Err(()));
+                return Box::pin(ready(Err(())));
             }
         };
         let mut started = self.started.borrow_mut();
         let service = started.upgrade().unwrap_or_else(|| Service::start(Rc::clone(settled)));
         *started = Rc::downgrade(&service);
-        ready(Ok(Handle(service)))
+        let passed_by = self.passed_by.clone();
+        Box::pin(async move {
+            let passed_by = match passed_by {
+                Some(make) => Some(make().await?),
+                None => None,
+            };
+            Ok(Handle { service, passed_by })
+        })
     }
 }
 
@@ -117,24 +146,34 @@ struct Kept {
 }
 
 /// The service as actix holds it.
-struct Handle(Rc<Service>);
+struct Handle {
+    service: Rc<Service>,
+    /// The default service of the application, if that answers whom the scope refuses.
+    passed_by: Option<Boxed>,
+}
 
-impl actix_web::dev::Service<ServiceRequest> for Handle {
+impl dev::Service<ServiceRequest> for Handle {
     type Response = ServiceResponse;
     type Error = actix_web::Error;
-    type Future = Either<
-        Ready<Result<ServiceResponse, actix_web::Error>>,
-        LocalBoxFuture<'static, Result<ServiceResponse, actix_web::Error>>,
-    >;
+    type Future = Either<Ready<Answer>, LocalBoxFuture<'static, Answer>>;
 
-    actix_web::dev::always_ready!();
+    dev::always_ready!();
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
+        if !self.service.settled.door.lets_in(request.request()) {
+            return match &self.passed_by {
+                Some(default) => Either::Right(default.call(request)),
+                None => {
+                    let response = self.service.refuse(request.request());
+                    Either::Left(ready(Ok(request.into_response(response))))
+                }
+            };
+        }
         let (request, _) = request.into_parts();
-        match self.0.at_once(&request) {
+        match self.service.at_once(&request) {
             Some(response) => Either::Left(ready(Ok(ServiceResponse::new(request, response)))),
             None => {
-                let service = Rc::clone(&self.0);
+                let service = Rc::clone(&self.service);
                 Either::Right(Box::pin(async move {
                     let response = service.answer(&request).await;
                     Ok(ServiceResponse::new(request, response))
@@ -194,16 +233,10 @@ impl Service {
         Rc::new(Self { settled, heartbeat, resolved: OnceCell::new(), kept: Default::default() })
     }
 
-    /// Everything that needs no wait: refusals, and the answer that is kept.
+    /// Everything that needs no wait: what is wrong with the request, and the answer that is kept.
     fn at_once(&self, request: &HttpRequest) -> Option<HttpResponse> {
-        let peer = request.peer_addr().map(|peer| peer.ip());
-        if !self.settled.policy.allows(peer) {
-            log_refusal(peer);
-            return Some(empty(StatusCode::FORBIDDEN).finish());
-        }
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let allowed = (ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return Some(empty(StatusCode::METHOD_NOT_ALLOWED).insert_header(allowed).finish());
+        if !is_read(request) {
+            return Some(not_allowed());
         }
         if wants_details(request) {
             return None;
@@ -214,6 +247,22 @@ impl Service {
         Some(json(*status, body.clone()))
     }
 
+    /// What is answered to who is not let in.
+    fn refuse(&self, request: &HttpRequest) -> HttpResponse {
+        let view = View::of(request);
+        // Which groups and checks there are is not told.
+        if self.settled.door.deny != Deny::StatusOnly || matches!(view, View::Group(_) | View::Check(..)) {
+            return empty(StatusCode::FORBIDDEN).finish();
+        }
+        if !is_read(request) {
+            return not_allowed();
+        }
+        let resolved = self.resolved.get_or_init(|| self.resolve(request));
+        let mut report = resolved.engine.known(view.selection());
+        self.adjust(&mut report, &view, &resolved.engine);
+        json(code(report.status), json::status_body(report.status).into())
+    }
+
     async fn answer(&self, request: &HttpRequest) -> HttpResponse {
         let view = View::of(request);
         let details = wants_details(request);
@@ -222,7 +271,7 @@ impl Service {
             return empty(StatusCode::NOT_FOUND).finish();
         };
         self.adjust(&mut report, &view, &resolved.engine);
-        let status = if report.status == Status::Down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+        let status = code(report.status);
         let body = Bytes::from(json::body(&report, details));
         if let (Some(place), Some(until), false) = (view.kept(), until, details) {
             *self.kept[place].borrow_mut() = Some(Kept { until, changes, status, body: body.clone() });
@@ -316,6 +365,18 @@ impl Service {
     }
 }
 
+fn is_read(request: &HttpRequest) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
+}
+
+fn not_allowed() -> HttpResponse {
+    empty(StatusCode::METHOD_NOT_ALLOWED).insert_header((ALLOW, HeaderValue::from_static("GET, HEAD"))).finish()
+}
+
+fn code(status: Status) -> StatusCode {
+    if status == Status::Down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
+}
+
 fn wants_details(request: &HttpRequest) -> bool {
     request.query_string().split('&').any(|pair| pair.split('=').next() == Some("details"))
 }
@@ -329,25 +390,4 @@ fn empty(status: StatusCode) -> HttpResponseBuilder {
     let mut response = HttpResponse::build(status);
     response.insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")));
     response
-}
-
-fn log_refusal(peer: Option<IpAddr>) {
-    static REFUSALS: LazyLock<Mutex<Refusals>> = LazyLock::new(Mutex::default);
-
-    let peer = peer.map(|peer| peer.to_canonical());
-    if !REFUSALS.lock().unwrap_or_else(PoisonError::into_inner).is_news(peer, Instant::now()) {
-        return;
-    }
-    if let Some(peer) = peer {
-        tracing::warn!(
-            %peer,
-            "health scope refused {peer}, which no network of its list holds; to let it in, add it to {VARIABLE} or to \
-             Scope::allow"
-        );
-    } else {
-        tracing::warn!(
-            "health scope refused a peer without an address, as on a Unix socket or of a TestRequest; to let such in, call \
-             Scope::allow_unix"
-        );
-    }
 }

@@ -7,11 +7,20 @@ use std::{
 
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
-use crate::report::{Details, Entry, Report, milliseconds};
+use crate::report::{Details, Entry, Report, Status, milliseconds};
 
 /// The body of an answer. `errors` is there only when it has something to say, `details` only when asked for.
 pub(crate) fn body(report: &Report, details: bool) -> String {
     serde_json::to_string(&Body { report, details }).expect("text under text keys is always JSON")
+}
+
+/// The body of an answer that tells no more than the status.
+pub(crate) fn status_body(status: Status) -> &'static str {
+    match status {
+        Status::Up => r#"{"status":"UP"}"#,
+        Status::Degraded => r#"{"status":"DEGRADED"}"#,
+        Status::Down => r#"{"status":"DOWN"}"#,
+    }
 }
 
 struct Body<'a> {

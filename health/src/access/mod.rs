@@ -1,0 +1,184 @@
+//! Who may ask: pure functions of addresses. Access knows neither checks nor HTTP.
+
+mod forwarded;
+mod list;
+mod networks;
+mod refusals;
+
+use std::{fmt, net::IpAddr};
+
+use ipnet::IpNet;
+
+pub(crate) use self::{
+    forwarded::{Flaw, Header},
+    list::VARIABLE,
+    networks::Networks,
+    refusals::{News, Refusals},
+};
+pub use self::{list::AllowList, networks::ListError};
+
+/// What a scope was told of who may ask.
+#[derive(Clone, Debug)]
+pub(crate) enum Allow {
+    /// What [`VARIABLE`] says, else loopback.
+    Default,
+    Networks(Vec<IpNet>),
+    List(AllowList),
+    Any,
+}
+
+/// The proxies whose word is believed on who asked them.
+#[derive(Clone, Debug)]
+pub(crate) struct Proxies {
+    pub(crate) header: Header,
+    pub(crate) networks: Networks,
+    /// Whether a peer without an address is one too.
+    pub(crate) unix: bool,
+}
+
+/// The decision, made ready for requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    /// `None` lets everybody in.
+    list: Option<AllowList>,
+    /// Whether a peer without an address, which is one on a Unix socket, may ask.
+    unix: bool,
+    proxies: Option<Proxies>,
+}
+
+/// Why an address is not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The peer itself, which no network holds, or which has no address.
+    Peer(Option<IpAddr>),
+    /// Whom a trusted proxy names.
+    Hop { address: IpAddr, header: Header, proxy: Option<IpAddr> },
+    /// What a trusted proxy says can't be understood.
+    Header { flaw: Flaw, header: Header, proxy: Option<IpAddr> },
+}
+
+impl Policy {
+    /// # Errors
+    ///
+    /// An entry of the list is no address and no network, or a network with host bits set.
+    pub(crate) fn new(allow: &Allow, unix: bool, proxies: Option<Proxies>) -> Result<Self, ListError> {
+        let list = match allow {
+            Allow::Any => None,
+            Allow::Networks(networks) => Some(AllowList::of(Networks::new(".allow", networks.iter().copied())?)),
+            Allow::List(list) => Some(list.clone()),
+            Allow::Default => Some(AllowList::from_env()?),
+        };
+        Ok(Self { list, unix, proxies })
+    }
+
+    /// Judges who asks: the peer, or, if that is a trusted proxy, whom it names in the header. `values` are the header's
+    /// values in their order; they are looked at only if the peer is trusted. Comes to the address that is let in.
+    ///
+    /// # Errors
+    ///
+    /// Who asks may not; or it can't be told who asks.
+    pub(crate) fn judge<'a>(
+        &self,
+        peer: Option<IpAddr>,
+        values: impl FnOnce(Header) -> Vec<&'a [u8]>,
+    ) -> Result<Option<IpAddr>, Refusal> {
+        let peer = peer.map(|peer| peer.to_canonical());
+        let Some(list) = &self.list else { return Ok(peer) };
+        if let Some(Proxies { header, networks, unix }) = &self.proxies
+            && peer.map_or(*unix, |peer| networks.contains(peer))
+        {
+            let (header, proxy) = (*header, peer);
+            return match forwarded::client(header, &values(header), networks) {
+                Ok(address) if list.contains(address) => Ok(Some(address)),
+                Ok(address) => Err(Refusal::Hop { address, header, proxy }),
+                Err(flaw) => Err(Refusal::Header { flaw, header, proxy }),
+            };
+        }
+        if peer.map_or(self.unix, |peer| list.contains(peer)) { Ok(peer) } else { Err(Refusal::Peer(peer)) }
+    }
+}
+
+impl Refusal {
+    /// The address that was judged; if none could be, the peer's.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Peer(peer) => *peer,
+            Self::Hop { address, .. } => Some(*address),
+            Self::Header { proxy, .. } => *proxy,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    /// Which address was judged, where it comes from, and what lets it in.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by = |proxy: &Option<IpAddr>| proxy.map_or("on a Unix socket".to_owned(), |proxy| proxy.to_string());
+        match self {
+            Self::Peer(Some(peer)) => write!(
+                f,
+                "refused {peer}, the address of the peer itself, which no network of its list holds; to let it in, add it to \
+                 {VARIABLE}, Scope::allow or the AllowList; if it is a proxy, name it in Scope::trust_proxies, and the address \
+                 that it forwards is judged"
+            ),
+            Self::Peer(None) => f.write_str(
+                "refused a peer without an address, as on a Unix socket or of a TestRequest; to let such in, call \
+                 Scope::allow_unix; if it is a proxy, Scope::trust_unix",
+            ),
+            Self::Hop { address, header, proxy } => write!(
+                f,
+                "refused {address}, whom the trusted proxy {} names in {}, and which no network of its list holds; to let it \
+                 in, add it to {VARIABLE}, Scope::allow or the AllowList; if it is a proxy too, trust it as that one",
+                by(proxy),
+                header.name()
+            ),
+            Self::Header { flaw, header, proxy } => write!(
+                f,
+                "refused a request by way of the trusted proxy {}, whose {} header {flaw}; let the proxy append the address \
+                 that it is asked from, and its own health check send one",
+                by(proxy),
+                header.name()
+            ),
+        }
+    }
+}
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod fuzzing {
+    //! What is fuzzed; see the folder `fuzz`.
+
+    pub use super::forwarded::Header;
+    use super::*;
+
+    /// Reads a header to its end, and judges by it: what is read must not depend on where lines end.
+    pub fn header(header: Header, data: &[u8], trusted: &str) {
+        let Ok(trusted) = Networks::parse("trusted", trusted) else { return };
+        let lines: Vec<_> = data.split(|&byte| byte == b'\n').collect();
+        for hop in forwarded::hops(header, &lines) {
+            if let Err(flaw) = hop {
+                let _ = flaw.to_string();
+                break;
+            }
+        }
+        let judged = forwarded::client(header, &lines, &trusted);
+        // What an untrusted hop stands right of is nobody's business.
+        if let Ok(address) = &judged
+            && !trusted.contains(*address)
+        {
+            let with_more = [&[b"for=\"spoofed, 127.0.0.1"[..]][..], &lines].concat();
+            assert_eq!(judged, forwarded::client(header, &with_more, &trusted));
+        }
+    }
+
+    /// A list that can be read can be printed and read again.
+    pub fn list(text: &str) {
+        if let Ok(list) = text.parse::<AllowList>() {
+            let again: AllowList = list.to_string().parse().unwrap_or_else(|_| {
+                assert!(list.networks().is_empty());
+                AllowList::new([]).unwrap()
+            });
+            assert_eq!(list.networks(), again.networks());
+        }
+    }
+}
