@@ -8,8 +8,12 @@ use std::{
     },
 };
 
-use actix_web::{App, HttpServer, test, web};
+use actix_web::{App, HttpServer, http::header::HeaderValue, test, web};
 use health::{Check, HealthCheck, Scope};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::common::{http, logs, rig::Rig};
 
@@ -119,15 +123,92 @@ async fn a_request_without_a_peer_is_refused_in_tests_of_the_application_too() {
     assert_eq!(test::call_service(&app, test::TestRequest::get().uri("/health").to_request()).await.status(), 403);
 }
 
+/// The table of the crate's own tests, through an application of actix.
 #[actix_web::test]
-async fn a_headers_word_is_not_taken_for_the_peers_address() {
-    let app = test::init_service(App::new().service(health::scope().check(check()))).await;
-    let forged = test::TestRequest::get()
-        .uri("/health")
-        .peer_addr("203.0.113.9:4711".parse().unwrap())
-        .insert_header(("X-Forwarded-For", "127.0.0.1"))
-        .insert_header(("Forwarded", "for=127.0.0.1"));
-    assert_eq!(test::call_service(&app, forged.to_request()).await.status(), 403);
+async fn the_table_of_cases_holds_for_requests() {
+    let networks = |list: &str| -> Vec<health::IpNet> {
+        let entries = list.split(',').map(str::trim).filter(|&entry| entry != "unix");
+        let network = |entry: &str| entry.parse().unwrap_or_else(|_| entry.parse::<IpAddr>().unwrap().into());
+        entries.map(network).collect()
+    };
+    let mut scope: Box<dyn Fn() -> Scope> = Box::new(health::scope);
+    let mut cases = 0;
+    for row in include_str!("../health/src/access/cases.txt").lines().filter(|row| !row.starts_with('#')) {
+        let columns: Vec<_> = row.split('|').map(str::trim).collect();
+        let &[first, second, third] = &columns[..] else { continue };
+        if first == "scope" {
+            scope = Box::new(move || {
+                let scope = health::scope().check(check()).allow(networks(second));
+                let scope = match third.split_once(' ') {
+                    Some(("xff", trusted)) => scope.trust_proxies(networks(trusted)),
+                    Some((_, trusted)) => scope.trust_forwarded(networks(trusted)),
+                    None => scope,
+                };
+                if third.contains("unix") { scope.trust_unix() } else { scope }
+            });
+            continue;
+        }
+        let app = test::init_service(App::new().service(scope())).await;
+        let mut request = test::TestRequest::get().uri("/health");
+        if first != "unix" {
+            request = request.peer_addr((first.parse::<IpAddr>().unwrap(), 4711).into());
+        }
+        for line in second.split('¶').filter(|line| !line.is_empty()) {
+            let (header, value) = line.trim_start().split_at(2);
+            let header = if header == "x:" { "X-Forwarded-For" } else { "Forwarded" };
+            let value = value.trim().replace('→', "\t");
+            request = request.append_header((header, HeaderValue::from_bytes(value.as_bytes()).unwrap()));
+        }
+        let expected = if third == "in" { 200 } else { 403 };
+        assert_eq!(test::call_service(&app, request.to_request()).await.status(), expected, "{row}");
+        cases += 1;
+    }
+    assert!(cases >= 200, "{cases}");
+}
+
+#[actix_web::test]
+async fn a_header_that_is_folded_over_lines_is_no_request() {
+    let rig = serve(|scope| scope.trust_proxies(["127.0.0.1/32".parse().unwrap()]));
+    let mut stream = TcpStream::connect(rig.address).await.unwrap();
+    let folded =
+        b"GET /health HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9,\r\n 127.0.0.2\r\nConnection: close\r\n\r\n";
+    stream.write_all(folded).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+}
+
+#[actix_web::test]
+async fn the_log_says_which_address_was_judged_where_it_comes_from_and_what_to_set() {
+    let rig = serve(|scope| scope.trust_proxies(["127.0.0.1/32".parse().unwrap()]));
+    let address = rig.address;
+    let asked = async |lines: &str| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET /health HTTP/1.1\r\nHost: a\r\n{lines}Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+        logs::lines().pop().unwrap()
+    };
+    let hop = asked("X-Forwarded-For: 203.0.113.9\r\n").await;
+    for part in ["refused 203.0.113.9", "the trusted proxy 127.0.0.1 names in X-Forwarded-For", "HEALTHCHECK_IPS"] {
+        assert!(hop.contains(part), "{hop}");
+    }
+    let count = logs::lines().len();
+    asked("X-Forwarded-For: 203.0.113.9\r\n").await;
+    assert_eq!(logs::lines().len(), count, "once a minute");
+    let flaw = asked("X-Forwarded-For: 203.0.113.9, \t\"health check database.db is UP again\r\n").await;
+    assert!(flaw.contains("the trusted proxy 127.0.0.1, whose X-Forwarded-For header has an element that"), "{flaw}");
+    assert!(flaw.contains(r#"`\"health check"#), "{flaw}");
+    assert_eq!(status_from("127.0.0.9", &rig).await, 200);
+    let strict = serve(|scope| scope.allow(["127.0.0.1/32".parse().unwrap()]));
+    assert_eq!(status_from("127.0.0.8", &strict).await, 403);
+    let peer = logs::lines().pop().unwrap();
+    assert!(
+        peer.contains("refused 127.0.0.8, the address of the peer itself") && peer.contains("trust_proxies"),
+        "{peer}"
+    );
 }
 
 /// The error with which a server with such a scope does not start, as logged.
@@ -144,6 +225,22 @@ async fn start_error(scope: impl Fn() -> Scope + Send + Clone + 'static) -> Stri
 async fn a_network_with_host_bits_keeps_the_server_from_starting() {
     let error = start_error(|| health::scope().allow(["10.0.0.5/8".parse().unwrap()])).await;
     assert!(error.contains("`10.0.0.5/8`") && error.contains("`10.0.0.0/8`"), "{error}");
+}
+
+#[actix_web::test]
+async fn two_headers_of_proxies_keep_the_server_from_starting() {
+    let nobody = || health::scope().trust_proxies([]).trust_forwarded([]);
+    let error = start_error(nobody).await;
+    assert!(
+        error.contains(".trust_proxies believes X-Forwarded-For and .trust_forwarded believes Forwarded"),
+        "{error}"
+    );
+}
+
+#[actix_web::test]
+async fn a_proxy_with_host_bits_keeps_the_server_from_starting() {
+    let error = start_error(|| health::scope().trust_proxies(["10.0.0.5/8".parse().unwrap()])).await;
+    assert!(error.contains(".trust_proxies: `10.0.0.5/8`"), "{error}");
 }
 
 #[actix_web::test]

@@ -86,7 +86,7 @@ async fn a_stopped_server_is_down_and_up_again_when_restarted<R: Probe + Clone>(
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
     let answer = down(&rig, "cache", "cache", &refused(&server)).await;
-    assert_secret(&answer, &["Connection refused"]).await;
+    assert_secret(&rig, &answer, &["Connection refused"]).await;
 
     server.restart();
     back_up(&rig, "cache", "cache").await;
@@ -107,7 +107,7 @@ async fn a_frozen_server_is_down_within_the_deadline_and_up_again_when_thawed<R:
     assert!(told == sentence || told == "no answer within 800 ms", "{told}");
     assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
     println!("a frozen Redis was answered for after {:?}", answer.took);
-    assert_secret(&answer, &[]).await;
+    assert_secret(&rig, &answer, &[]).await;
 
     server.thaw();
     back_up(&rig, "cache", "cache").await;
@@ -120,7 +120,7 @@ async fn a_wrong_password_is_down_and_told_to_nobody<R: Probe + Clone>(handle: f
     // A manager tries again, as with any failure to connect, before it says what it was.
     let answer = rig.health().await;
     assert_eq!((answer.status, &answer.json()["checks"]["cache"]["cache"]), (503, &"DOWN".into()));
-    assert_secret(&answer, &[]).await;
+    assert_secret(&rig, &answer, &[]).await;
     assert!(!answer.body.contains(wrong) && !logs::text().contains(wrong), "{}", logs::text());
 }
 
@@ -130,14 +130,14 @@ async fn a_client_with_a_wrong_password_is_refused_access() {
     let rig = serve(client(&server.url_with("canary-wr0ng")));
     let sentence = format!("redis at 127.0.0.1:{} refused access", server.port());
     let answer = down(&rig, "cache", "cache", &sentence).await;
-    assert_secret(&answer, &["Password authentication failed"]).await;
+    assert_secret(&rig, &answer, &["Password authentication failed"]).await;
 }
 
 async fn nothing_listening_from_the_start_is_down_until_something_does<R: Probe + Clone>(handle: fn(&str) -> R) {
     let mut server = Server::prepared(Kind::Redis, &[]);
     let rig = serve(handle(&server.url()));
     let answer = down(&rig, "cache", "cache", &refused(&server)).await;
-    assert_secret(&answer, &["Connection refused"]).await;
+    assert_secret(&rig, &answer, &["Connection refused"]).await;
 
     server.restart();
     back_up(&rig, "cache", "cache").await;
@@ -153,7 +153,7 @@ async fn a_read_only_replica_is_down<R: Probe + Clone>(handle: fn(&str) -> R) {
     command(&mut admin, &["REPLICAOF", "127.0.0.1", "1"]).await;
     tokio::time::sleep(MAX_AGE).await;
     let sentence = format!("redis at 127.0.0.1:{} takes no writes", server.port());
-    assert_secret(&down(&rig, "cache", "cache", &sentence).await, &["read only replica"]).await;
+    assert_secret(&rig, &down(&rig, "cache", "cache", &sentence).await, &["read only replica"]).await;
 
     command(&mut admin, &["REPLICAOF", "NO", "ONE"]).await;
     back_up(&rig, "cache", "cache").await;
@@ -168,7 +168,7 @@ async fn a_server_out_of_memory_is_down_until_there_is_some<R: Probe + Clone>(ha
     command(&mut admin, &["CONFIG", "SET", "maxmemory", "1"]).await;
     tokio::time::sleep(MAX_AGE).await;
     let sentence = format!("redis at 127.0.0.1:{} takes no writes", server.port());
-    assert_secret(&down(&rig, "cache", "cache", &sentence).await, &["OOM"]).await;
+    assert_secret(&rig, &down(&rig, "cache", "cache", &sentence).await, &["OOM"]).await;
 
     command(&mut admin, &["CONFIG", "SET", "maxmemory", "0"]).await;
     back_up(&rig, "cache", "cache").await;
@@ -186,7 +186,7 @@ async fn a_server_that_cannot_write_its_disk_is_down<R: Probe + Clone>(handle: f
     command(&mut admin, &["BGSAVE"]).await;
     let sentence = format!("redis at 127.0.0.1:{} takes no writes", server.port());
     eventually("redis has failed to save", || async { rig.health().await.status == 503 }).await;
-    assert_secret(&down(&rig, "cache", "cache", &sentence).await, &["MISCONF"]).await;
+    assert_secret(&rig, &down(&rig, "cache", "cache", &sentence).await, &["MISCONF"]).await;
     fs::set_permissions(server.folder(), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
@@ -232,7 +232,7 @@ async fn a_multiplexed_connection_is_down_for_good_once_it_is_broken_as_it_is_fo
 
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
-    assert_secret(&down(&rig, "cache", "cache", "unable to connect to redis").await, &[]).await;
+    assert_secret(&rig, &down(&rig, "cache", "cache", "unable to connect to redis").await, &[]).await;
     server.restart();
     tokio::time::sleep(MAX_AGE).await;
     down(&rig, "cache", "cache", "unable to connect to redis").await;

@@ -105,7 +105,7 @@ where
     tokio::time::sleep(MAX_AGE).await;
     let refused = format!("unable to connect to {} at 127.0.0.1:{}", DB::WORD, server.port());
     let answer = down(&rig, "database", "db", &refused).await;
-    assert_secret(&answer, &["Connection refused"]).await;
+    assert_secret(&rig, &answer, &["Connection refused"]).await;
 
     server.restart();
     back_up(&rig, "database", "db").await;
@@ -131,7 +131,7 @@ where
     let answer = down(&rig, "database", "db", "no answer within 800 ms").await;
     assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
     println!("a frozen {:?} was answered for after {:?}", DB::KIND, answer.took);
-    assert_secret(&answer, &[]).await;
+    assert_secret(&rig, &answer, &[]).await;
     // The run that hangs is known to hang: nobody waits for it again.
     let again = down(&rig, "database", "db", "no answer within 800 ms").await;
     assert!(again.took < Duration::from_millis(500), "{:?}", again.took);
@@ -149,7 +149,7 @@ where
     let rig = serve(&pool::<DB>(&server.url_with(wrong)));
     let refused = format!("{} at 127.0.0.1:{} refused access", DB::WORD, server.port());
     let answer = down(&rig, "database", "db", &refused).await;
-    assert_secret(&answer, &[DB::DENIED]).await;
+    assert_secret(&rig, &answer, &[DB::DENIED]).await;
     assert!(!answer.body.contains(wrong) && !logs::text().contains(wrong), "{}", logs::text());
 }
 
@@ -161,7 +161,7 @@ where
     let rig = serve(&pool::<DB>(&server.url()));
     let refused = format!("unable to connect to {} at 127.0.0.1:{}", DB::WORD, server.port());
     let answer = down(&rig, "database", "db", &refused).await;
-    assert_secret(&answer, &["Connection refused"]).await;
+    assert_secret(&rig, &answer, &["Connection refused"]).await;
 
     server.restart();
     back_up(&rig, "database", "db").await;
@@ -176,7 +176,7 @@ where
     let rig = serve(&pool);
     let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
     let answer = degraded(&rig, "database", "db", "all 2 connections are in use").await;
-    assert_secret(&answer, &[]).await;
+    assert_secret(&rig, &answer, &[]).await;
 
     drop(held);
     back_up(&rig, "database", "db").await;
@@ -263,7 +263,7 @@ async fn pools_of_any_database_are_told_by_their_url() {
         server.stop();
         tokio::time::sleep(MAX_AGE).await;
         let refused = format!("unable to connect to {name} at 127.0.0.1:{}", server.port());
-        assert_secret(&down(&rig, "database", "db", &refused).await, &["Connection refused"]).await;
+        assert_secret(&rig, &down(&rig, "database", "db", &refused).await, &["Connection refused"]).await;
     }
 }
 
@@ -281,6 +281,6 @@ where
     }
     let sentence = format!("{} at 127.0.0.1:{} has no connection to spare", DB::WORD, server.port());
     let answer = degraded(&rig, "database", "db", &sentence).await;
-    assert_secret(&answer, &[DB::FULL]).await;
+    assert_secret(&rig, &answer, &[DB::FULL]).await;
     drop((held, others));
 }

@@ -56,7 +56,7 @@ async fn a_file_that_is_removed_is_down_and_not_made_anew() {
         fs::remove_file(&file).unwrap();
         tokio::time::sleep(MAX_AGE).await;
         let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
-        assert_secret(&answer, &["No such file"]).await;
+        assert_secret(&rig, &answer, &["No such file"]).await;
         assert!(!file.exists());
     }
 }
@@ -72,7 +72,7 @@ async fn a_file_that_is_overwritten_is_down() {
         fs::write(&file, "this is no database, however long it is".repeat(1000)).unwrap();
         tokio::time::sleep(MAX_AGE).await;
         let answer = down(&rig, "database", "db", "sqlite did not answer as expected").await;
-        assert_secret(&answer, &["not a database"]).await;
+        assert_secret(&rig, &answer, &["not a database"]).await;
     }
 }
 
@@ -82,7 +82,7 @@ async fn a_file_that_never_was_is_down_until_it_is() {
     let file = folder.path().join("notes.db");
     let rig = serve(SqlitePool::connect_lazy(&format!("sqlite://{}", file.display())).unwrap());
     let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
-    assert_secret(&answer, &["unable to open database file"]).await;
+    assert_secret(&rig, &answer, &["unable to open database file"]).await;
     database(&file, SqliteJournalMode::Delete).await;
     back_up(&rig, "database", "db").await;
 }
@@ -158,6 +158,6 @@ async fn a_closed_pool_is_down_also_while_all_its_connections_are_in_use() {
     drop(pool.close());
     let rig = serve(pool);
     let answer = down(&rig, "database", "db", "sqlite did not answer as expected").await;
-    assert_secret(&answer, &["closed pool"]).await;
+    assert_secret(&rig, &answer, &["closed pool"]).await;
     drop(held);
 }

@@ -481,6 +481,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_known_is_told_without_asking_and_only_while_it_is_young() {
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&runs);
+        let check = Check::new("service", "counted", move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async { Ok::<_, String>(()) }
+        });
+        let engine = engine([check]);
+        assert_eq!(engine.known(Selection::All).status, Status::Down, "nobody has asked");
+        engine.report(Selection::All, false).await.unwrap();
+        sleep(Duration::from_secs(59)).await;
+        assert_eq!(engine.known(Selection::All).status, Status::Up);
+        sleep(Duration::from_secs(1)).await;
+        let known = engine.known(Selection::All);
+        assert_eq!((known.status, known.entries[0].error()), (Status::Down, Some("no result for 60 s")));
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_result_is_served_until_it_is_max_age_old() {
         let runs = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&runs);

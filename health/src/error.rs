@@ -5,7 +5,11 @@
 
 use std::{borrow::Cow, error::Error, fmt, io};
 
-use crate::{probes, report::Status};
+use crate::{
+    probes,
+    redact::{is_unprintable, one_line, redact},
+    report::Status,
+};
 
 /// Any error, as the ecosystem boxes it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -122,12 +126,12 @@ struct Failure {
 impl ProbeError {
     /// A failure of the given class, with the sentence that answers show.
     ///
-    /// The status is [`Status::Down`], or [`Status::Degraded`] for [`Class::Saturated`].
+    /// Control characters in it are escaped: what is shown is one line in every format. The status is [`Status::Down`], or [`Status::Degraded`] for [`Class::Saturated`].
     pub fn new(class: Class, sentence: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Failure {
             class,
             status: if class == Class::Saturated { Status::Degraded } else { Status::Down },
-            sentence: sentence.into(),
+            sentence: printable(sentence.into()),
             source: None,
             secret: None,
         }))
@@ -209,7 +213,7 @@ impl ProbeError {
             }
             link = error.source();
         }
-        crate::redact::redact(&text, self.0.secret.as_deref())
+        redact(&text, self.0.secret.as_deref())
     }
 }
 
@@ -258,6 +262,11 @@ impl From<io::Error> for ProbeError {
     fn from(error: io::Error) -> Self {
         Self::from_error(error)
     }
+}
+
+/// The sentence as one line.
+fn printable(sentence: Cow<'static, str>) -> Cow<'static, str> {
+    if sentence.contains(is_unprintable) { one_line(&sentence).into() } else { sentence }
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use super::{DATABASE, PASSWORD, USER, eventually, http::Response, logs, rig::Rig};
+use super::{
+    DATABASE, PASSWORD, USER, eventually,
+    http::{self, Response},
+    logs,
+    rig::Rig,
+};
 
 /// The `max_age` of the scopes under test.
 pub(crate) const MAX_AGE: Duration = Duration::from_millis(500);
@@ -44,10 +49,28 @@ pub(crate) async fn back_up(rig: &Rig, group: &str, name: &str) {
     up(rig, group, name).await;
 }
 
-/// The answer tells no name and none of the driver's text, which the log has; and the log has no password.
-pub(crate) async fn assert_secret(answer: &Response, driver: &[&str]) {
-    for secret in [USER, PASSWORD, DATABASE].iter().chain(driver) {
-        assert!(!answer.body.contains(secret) && !answer.head.contains(secret), "{secret:?} is told: {answer:?}");
+/// The answer, and every other that tells of the failure, has no name and none of the driver's text, which the log has; and
+/// the log has no password.
+pub(crate) async fn assert_secret(rig: &Rig, answer: &Response, driver: &[&str]) {
+    let secrets: Vec<_> = [USER, PASSWORD, DATABASE, "SELECT 1"].iter().chain(driver).collect();
+    let keeps = |answer: &Response| {
+        for secret in &secrets {
+            assert!(
+                !answer.body.contains(**secret) && !answer.head.contains(**secret),
+                "{secret:?} is told: {answer:?}"
+            );
+        }
+    };
+    keeps(answer);
+    let checks = answer.json()["checks"].clone();
+    let (group, names) = checks.as_object().and_then(|checks| checks.iter().next()).expect("there is a check");
+    let name = names.as_object().and_then(|names| names.keys().next()).expect("it has a name");
+    let of_check = [format!("/health/{group}"), format!("/health/{group}/{name}")];
+    let of_all = ["/health", "/health/ready", "/health/live", "/health/startup"].map(str::to_owned);
+    for path in of_all.iter().chain(&of_check) {
+        for (method, query) in [("GET", ""), ("GET", "?details"), ("HEAD", ""), ("POST", "")] {
+            keeps(&http::request(rig.address, method, &format!("{path}{query}")).await);
+        }
     }
     for text in driver {
         // The answer does not wait for the log.

@@ -5,6 +5,9 @@ mod list;
 mod networks;
 mod refusals;
 
+#[cfg(test)]
+mod cases;
+
 use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;

@@ -1,0 +1,85 @@
+//! What is hostile in the text of an error breaks no format and forges no line of the log; and what is private is in no
+//! answer. That the answers of each backend keep its secrets stands with its failures: `answers::assert_secret`.
+
+use health::{Check, Class, ProbeError};
+
+use crate::common::{
+    PASSWORD, eventually,
+    http::{self, Response},
+    logs,
+    rig::Rig,
+};
+
+const PAYLOAD: &str = "canary-payload";
+const STATEMENT: &str = "SELECT canary FROM secrets";
+
+/// Text that would be something else in HTML, JSON, a log, a terminal or a line of metrics.
+const HOSTILE: &str = "</td><script>alert(1)</script>\",\"status\":\"UP\"}\u{0}\u{1b}[2J\r\n\
+                       2026-01-01T00:00:00Z  INFO health::runs: health check database.db is UP again \u{2028} # TYPE x\\";
+
+fn answers(checks: Vec<Check>) -> Rig {
+    Rig::start(1, move |app| {
+        app.service(checks.iter().cloned().fold(health::scope(), health::Scope::check));
+    })
+}
+
+async fn every_answer(rig: &Rig, group: &str, name: &str) -> Vec<Response> {
+    let mut answers = Vec::new();
+    let of_check = [format!("/health/{group}"), format!("/health/{group}/{name}")];
+    let of_all = ["/health", "/health/ready", "/health/live", "/health/startup"].map(str::to_owned);
+    for path in of_all.iter().chain(&of_check) {
+        for (method, query) in [("GET", ""), ("GET", "?details"), ("HEAD", ""), ("PUT", "")] {
+            answers.push(http::request(rig.address, method, &format!("{path}{query}")).await);
+        }
+    }
+    answers
+}
+
+#[actix_web::test]
+async fn a_hostile_sentence_breaks_no_answer_and_forges_no_line_of_the_log() {
+    let failing = Check::new("service", "hostile", || async { Err::<(), _>(ProbeError::new(Class::Failed, HOSTILE)) });
+    let driver = Check::new("service", "driver", || async { Err::<(), _>(HOSTILE) });
+    let rig = answers(vec![failing.live(), driver.live()]);
+    for answer in every_answer(&rig, "service", "hostile").await {
+        if !answer.body.is_empty() {
+            let json = answer.json();
+            assert_eq!(json["status"], "DOWN", "{answer:?}");
+            let told = json["errors"]["service"]["hostile"].as_str().unwrap();
+            assert!(!told.contains(|c: char| c.is_control() || c == '\u{2028}'), "{told:?}");
+            if let Some(told) = json["errors"]["service"]["driver"].as_str() {
+                assert_eq!(told, "the check failed");
+            }
+        }
+        assert!(!answer.head.contains("script"), "{answer:?}");
+    }
+    eventually("both are logged", || async { logs::text().matches(" is DOWN").count() == 2 }).await;
+    let logged = logs::text();
+    for line in logged.lines() {
+        assert!(!line.contains(|c: char| c.is_control() || c == '\u{2028}'), "{line:?}");
+        assert!(!line.starts_with("2026-01-01"), "{line:?}");
+    }
+}
+
+#[actix_web::test]
+async fn the_payload_of_a_panic_the_text_of_a_statement_and_a_url_are_in_no_answer() {
+    let url = format!("postgres://canaryuser:{PASSWORD}@db.internal:5432/canarybase?password={PASSWORD}");
+    let panics = Check::new("service", "panics", || async {
+        std::panic::panic_any(PAYLOAD.to_owned());
+        #[allow(unreachable_code)]
+        Ok::<_, String>(())
+    });
+    let fails = Check::new("service", "fails", move || {
+        let text = format!("error in `{STATEMENT}` on {url}");
+        async move { Err::<(), _>(std::io::Error::other(text)) }
+    });
+    let rig = answers(vec![panics.live(), fails.live()]);
+    for name in ["panics", "fails"] {
+        for answer in every_answer(&rig, "service", name).await {
+            for secret in [PAYLOAD, STATEMENT, "canaryuser", PASSWORD, "db.internal", "canarybase"] {
+                assert!(!answer.body.contains(secret) && !answer.head.contains(secret), "{secret} is told: {answer:?}");
+            }
+        }
+    }
+    eventually("the statement is for the log", || async { logs::text().contains(STATEMENT) }).await;
+    assert!(!logs::text().contains(PASSWORD), "{}", logs::text());
+}
