@@ -72,7 +72,7 @@ pub(crate) async fn measure() -> Vec<Measured> {
 }
 
 /// Requests per second, by a second process.
-async fn load(address: SocketAddr, path: &str) -> f64 {
+pub(crate) async fn load(address: SocketAddr, path: &str) -> f64 {
     let url = format!("http://{address}{path}");
     let output = web::block(move || {
         Command::new("wrk")

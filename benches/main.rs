@@ -3,6 +3,7 @@
 //! Each file measures one thing and says what it must not exceed. Absolute figures are shown for scale alone: the machines
 //! are small and noisy.
 
+mod access;
 mod answer;
 mod idle;
 mod many;
@@ -46,6 +47,9 @@ async fn main() {
     let mut lines = Vec::new();
     if wanted("answer") {
         lines.extend(answer::measure().await);
+    }
+    if wanted("access") {
+        lines.extend(access::measure().await);
     }
     if wanted("round") {
         lines.extend(round::measure().await);
