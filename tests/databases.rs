@@ -13,7 +13,7 @@ use crate::common::{
     answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
     logs,
     rig::Rig,
-    servers::{Kind, Server},
+    servers::{Faulty as _, Kind, Server},
 };
 
 #[derive(HealthCheck)]

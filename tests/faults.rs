@@ -24,7 +24,7 @@ use crate::common::{
     http, logs,
     proxy::{Fault, Proxy},
     rig::Rig,
-    servers::{Kind, Server},
+    servers::{Faulty as _, Kind, Server},
 };
 
 /// The application's way to a server, by which its rows are named.

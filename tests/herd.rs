@@ -11,7 +11,7 @@ use crate::common::{
     eventually, http,
     proxy::{Fault, Proxy},
     rig::Rig,
-    servers::{Kind, Server},
+    servers::{Faulty as _, Kind, Server},
 };
 
 #[derive(HealthCheck)]

@@ -29,6 +29,11 @@ impl Rig {
         Self { address, handle }
     }
 
+    /// Stops the application; its state is dropped when this is over.
+    pub(crate) async fn stop(self) {
+        self.handle.stop(false).await;
+    }
+
     pub(crate) async fn get(&self, path: &str) -> http::Response {
         http::get(self.address, path).await
     }

@@ -26,6 +26,21 @@ pub(crate) enum Kind {
     Redis,
 }
 
+/// What can be broken, and mended.
+pub(crate) trait Faulty {
+    /// Starts the server, again or for the first time, on its port and its data, and waits until it serves.
+    fn restart(&mut self);
+
+    /// Stops the server; its port is free.
+    fn stop(&mut self);
+
+    /// Stops the server from running, with all its connections open.
+    fn freeze(&self);
+
+    /// Lets it run again.
+    fn thaw(&self);
+}
+
 /// A server of the test's own, to break.
 pub(crate) struct Server {
     kind: Kind,
@@ -58,40 +73,9 @@ impl Server {
         Self { kind, port: free_port(), folder, args, process: None }
     }
 
-    /// Starts the server, again or for the first time, on its port and its data, and waits until it serves.
-    pub(crate) fn restart(&mut self) {
-        assert!(self.process.is_none(), "stop it first");
-        let mut args = self.kind.args(self.folder.path(), self.port);
-        args.extend(self.args.iter().cloned());
-        self.process = Some(Process::start(self.kind.user(), &self.kind.program(), &args, &self.log()));
-        let started = Instant::now();
-        while !self.serves() {
-            assert!(started.elapsed() < Duration::from_secs(60), "{:?} does not start: {}", self.kind, self.log_text());
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Stops the server; its port is free.
-    pub(crate) fn stop(&mut self) {
-        let signal = match self.kind {
-            // A fast shutdown, which does not wait for who is connected.
-            Kind::Postgres => "INT",
-            Kind::MariaDb | Kind::Redis => "TERM",
-        };
-        self.process.take().expect("it runs").stop(signal);
-    }
-
     /// Ends the server at once, as a power cut does.
     pub(crate) fn kill(&mut self) {
         self.process.take().expect("it runs").kill();
-    }
-
-    pub(crate) fn freeze(&self) {
-        self.process.as_ref().expect("it runs").freeze();
-    }
-
-    pub(crate) fn thaw(&self) {
-        self.process.as_ref().expect("it runs").thaw();
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -141,6 +125,37 @@ impl Server {
 
     fn log_text(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
+    }
+}
+
+impl Faulty for Server {
+    fn restart(&mut self) {
+        assert!(self.process.is_none(), "stop it first");
+        let mut args = self.kind.args(self.folder.path(), self.port);
+        args.extend(self.args.iter().cloned());
+        self.process = Some(Process::start(self.kind.user(), &self.kind.program(), &args, &self.log()));
+        let started = Instant::now();
+        while !self.serves() {
+            assert!(started.elapsed() < Duration::from_secs(60), "{:?} does not start: {}", self.kind, self.log_text());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn stop(&mut self) {
+        let signal = match self.kind {
+            // A fast shutdown, which does not wait for who is connected.
+            Kind::Postgres => "INT",
+            Kind::MariaDb | Kind::Redis => "TERM",
+        };
+        self.process.take().expect("it runs").stop(signal);
+    }
+
+    fn freeze(&self) {
+        self.process.as_ref().expect("it runs").freeze();
+    }
+
+    fn thaw(&self) {
+        self.process.as_ref().expect("it runs").thaw();
     }
 }
 

@@ -3,10 +3,52 @@
 
 // The backends' `cfg` lines are here and nowhere else.
 
+#[cfg(feature = "bb8-redis")]
+pub mod bb8_redis;
+#[cfg(feature = "deadpool-postgres")]
+pub mod deadpool_postgres;
+#[cfg(feature = "deadpool-redis")]
+pub mod deadpool_redis;
+#[cfg(feature = "diesel")]
+pub mod diesel;
+#[cfg(feature = "diesel-async")]
+pub mod diesel_async;
+#[cfg(feature = "disk")]
+pub mod disk;
+#[cfg(feature = "dns")]
+pub mod dns;
+#[cfg(feature = "fred")]
+pub mod fred;
+#[cfg(feature = "http")]
+pub mod http;
+#[cfg(feature = "lapin")]
+pub mod lapin;
+#[cfg(feature = "memcached")]
+pub mod memcached;
+#[cfg(feature = "memory")]
+pub mod memory;
+#[cfg(feature = "mqtt")]
+pub mod mqtt;
+#[cfg(feature = "async-nats")]
+pub mod nats;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "redis-cluster")]
+pub mod redis_cluster;
+#[cfg(feature = "redis-sentinel")]
+pub mod redis_sentinel;
+#[cfg(feature = "sea-orm")]
+pub mod sea_orm;
 #[cfg(feature = "sqlx")]
 pub mod sqlx;
+#[cfg(feature = "sqlx-0_8")]
+pub mod sqlx_0_8;
+#[cfg(feature = "tcp")]
+pub mod tcp;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(feature = "tokio-postgres")]
+pub mod tokio_postgres;
 
 #[cfg(any(feature = "redis", feature = "sqlx"))]
 mod driver;

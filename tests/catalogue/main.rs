@@ -1,0 +1,32 @@
+//! The backends behind features, each against its real server and by one suite: `acceptance`.
+
+#![allow(missing_docs, reason = "the names of tests are sentences")]
+
+#[allow(dead_code)]
+#[path = "../common/mod.rs"]
+mod common;
+
+mod acceptance;
+mod bb8_redis;
+mod deadpool_postgres;
+mod deadpool_redis;
+mod diesel;
+mod diesel_async;
+mod disk;
+mod dns;
+mod fred;
+mod http;
+mod lapin;
+mod memcached;
+mod memory;
+mod mqtt;
+mod nats;
+mod redis;
+mod redis_cluster;
+mod redis_sentinel;
+mod sea_orm;
+mod sqlx;
+mod sqlx_0_8;
+mod tcp;
+mod tls;
+mod tokio_postgres;
