@@ -15,5 +15,6 @@ mod faults;
 mod features;
 mod herd;
 mod lifecycle;
+mod proxies;
 mod scope;
 mod sqlite;
