@@ -16,6 +16,7 @@ mod faults;
 mod features;
 mod herd;
 mod lifecycle;
+mod proxies;
 mod scope;
 mod secrecy;
 mod sqlite;

@@ -45,18 +45,35 @@ pub(crate) async fn request(server: SocketAddr, method: &str, path: &str) -> Res
 
 /// A request from a local address of choice: all of 127.0.0.0/8 is this machine.
 pub(crate) async fn request_from(from: IpAddr, server: SocketAddr, method: &str, path: &str) -> Response {
+    request_with(from, server, method, path, &[]).await
+}
+
+/// With further header lines, sent just as they are given.
+pub(crate) async fn request_with(
+    from: IpAddr,
+    server: SocketAddr,
+    method: &str,
+    path: &str,
+    lines: &[&str],
+) -> Response {
     let socket = if server.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
     socket.bind((from, 0).into()).unwrap();
-    exchange(socket.connect(server).await.unwrap(), method, path).await
+    exchange(socket.connect(server).await.unwrap(), method, path, lines).await
 }
 
 pub(crate) async fn request_unix(socket: &Path, method: &str, path: &str) -> Response {
-    exchange(UnixStream::connect(socket).await.unwrap(), method, path).await
+    exchange(UnixStream::connect(socket).await.unwrap(), method, path, &[]).await
 }
 
-async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, method: &str, path: &str) -> Response {
+async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    method: &str,
+    path: &str,
+    lines: &[&str],
+) -> Response {
     let started = Instant::now();
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let start = format!("{method} {path} HTTP/1.1");
+    let request = [&[&*start, "Host: localhost", "Connection: close"], lines, &["", ""]].concat().join("\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut raw = Vec::new();
     timeout(Duration::from_secs(60), stream.read_to_end(&mut raw)).await.expect("no answer within a minute").unwrap();

@@ -27,6 +27,10 @@ impl Process {
         Self { child }
     }
 
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Sends a signal to the server alone, which stops by it, and waits for that.
     pub(crate) fn stop(&mut self, signal: &str) {
         kill(signal, &[self.child.id()]);
@@ -51,7 +55,7 @@ impl Process {
 
     fn wait(&mut self) {
         let started = Instant::now();
-        while self.child.try_wait().unwrap().is_none() {
+        while self.runs() {
             assert!(started.elapsed() < Duration::from_secs(30), "the server does not stop");
             thread::sleep(Duration::from_millis(10));
         }

@@ -1,6 +1,6 @@
-//! An application under test: a real `HttpServer` on a free port.
+//! An application under test: a real `HttpServer` on a free port, or on a Unix socket besides.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::Path};
 
 use actix_web::{App, HttpServer, dev::ServerHandle, web::ServiceConfig};
 
@@ -15,14 +15,26 @@ pub(crate) struct Rig {
 impl Rig {
     /// Serves what `configure` sets up, on the given number of workers.
     pub(crate) fn start(workers: usize, configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static) -> Self {
+        Self::start_at(None, workers, configure)
+    }
+
+    /// On a Unix socket too.
+    pub(crate) fn start_at(
+        socket: Option<&Path>,
+        workers: usize,
+        configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static,
+    ) -> Self {
         logs::keep();
-        let server = HttpServer::new(move || App::new().configure(configure.clone()))
+        let mut server = HttpServer::new(move || App::new().configure(configure.clone()))
             .workers(workers)
             .disable_signals()
             .shutdown_timeout(0)
             .bind(("127.0.0.1", 0))
             .unwrap();
         let address = server.addrs()[0];
+        if let Some(socket) = socket {
+            server = server.bind_uds(socket).unwrap();
+        }
         let server = server.run();
         let handle = server.handle();
         actix_web::rt::spawn(server);
