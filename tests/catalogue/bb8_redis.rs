@@ -80,5 +80,5 @@ async fn a_replica_takes_no_writes() {
     server.restart();
     let rig = serve(pool(server.url()));
     let answer = down(&rig, "cache", "resource", "redis takes no writes").await;
-    assert_secret(&rig, &answer, &["READONLY"]).await;
+    assert_secret(&rig, &answer, &["read only replica"]).await;
 }

@@ -83,7 +83,7 @@ async fn a_replica_takes_no_writes() {
     let rig = serve(pool(server.url()));
     let sentence = format!("redis at 127.0.0.1:{} takes no writes", server.port());
     let answer = down(&rig, "cache", "resource", &sentence).await;
-    assert_secret(&rig, &answer, &["READONLY"]).await;
+    assert_secret(&rig, &answer, &["read only replica"]).await;
 }
 
 #[actix_web::test]
