@@ -4,6 +4,7 @@ use std::{any::Any, time::Duration};
 
 use deadpool_redis::{Config, Pool, Runtime};
 use health::Probe as _;
+use redis::Client;
 use tokio::time::timeout;
 
 use super::redis::{connections_of_redis, values_written};
@@ -93,7 +94,9 @@ async fn a_connection_whose_question_was_given_up_is_closed() {
     let pool = pool(server.url());
     pool.probe().await.unwrap();
     assert_eq!(pool.status().size, 1);
-    server.freeze();
+    // The pool's `PING` is answered, and our question is not.
+    let mut admin = Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let () = redis::cmd("CLIENT").arg(&["PAUSE", "5000", "WRITE"]).query_async(&mut admin).await.unwrap();
     timeout(Duration::from_millis(100), pool.probe()).await.unwrap_err();
     assert_eq!(pool.status().size, 0, "it is not given back");
 }

@@ -130,6 +130,20 @@ async fn a_server_that_stopped_while_all_was_in_use_is_down_when_the_application
 }
 
 #[actix_web::test]
+async fn a_pool_that_does_not_look_is_up_at_once_when_its_server_closed_idle_connections() {
+    let mut server = R2d2::prepare();
+    server.restart();
+    let manager = ConnectionManager::new(server.url());
+    let pool: Pool<ConnectionManager<PgConnection>> =
+        Pool::builder().max_size(2).test_on_check_out(false).build(manager).unwrap();
+    let rig = serve(pool);
+    up(&rig, "database", "resource").await;
+    close_all_of_postgres(&server).await;
+    tokio::time::sleep(MAX_AGE).await;
+    up(&rig, "database", "resource").await;
+}
+
+#[actix_web::test]
 async fn a_frozen_server_costs_one_thread_however_often_it_is_asked() {
     let mut server = R2d2::prepare();
     server.restart();

@@ -18,7 +18,7 @@ use crate::{
     acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
     common::{
         PASSWORD,
-        answers::{assert_secret, back_up, degraded, down, up},
+        answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
         servers::{Faulty as _, Server},
     },
     pools::{Pooled, close_all_of_postgres, pools, serve},
@@ -99,11 +99,18 @@ fn of_bb8(url: &str) -> Bb8Pool<AsyncPgConnection> {
     Bb8Pool::builder().max_size(2).build_unchecked(AsyncDieselConnectionManager::new(url))
 }
 
+/// Without a question of the pool's own before ours.
+fn fast(server: &Server) -> AsyncDieselConnectionManager<AsyncPgConnection> {
+    let mut config = ManagerConfig::default();
+    config.recycling_method = RecyclingMethod::Fast;
+    AsyncDieselConnectionManager::new_with_config(server.url(), config)
+}
+
 #[actix_web::test]
 async fn a_connection_of_deadpool_whose_question_was_given_up_is_closed() {
     let mut server = OfDeadpool::prepare();
     server.restart();
-    let pool = of_deadpool(&server.url());
+    let pool: Pool<_> = Pool::builder(fast(&server)).build().unwrap();
     pool.probe().await.unwrap();
     assert_eq!(pool.status().size, 1);
     server.freeze();
@@ -115,15 +122,39 @@ async fn a_connection_of_deadpool_whose_question_was_given_up_is_closed() {
 async fn a_connection_of_bb8_whose_question_was_given_up_is_closed() {
     let mut server = OfBb8::prepare();
     server.restart();
-    let mut config = ManagerConfig::default();
-    config.recycling_method = RecyclingMethod::Fast;
-    let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(server.url(), config);
-    let pool: Bb8Pool<_> = Bb8Pool::builder().max_size(2).build_unchecked(manager);
+    let pool: Bb8Pool<_> = Bb8Pool::builder().build_unchecked(fast(&server));
     pool.probe().await.unwrap();
     assert_eq!(pool.state().connections, 1);
     server.freeze();
     timeout(Duration::from_millis(100), pool.probe()).await.unwrap_err();
     assert_eq!(pool.state().connections, 0, "it is not given back");
+}
+
+/// A stale connection is no outage, also where the pool does not look.
+async fn is_up_at_once<P: Probe + Clone>(server: &Server, pool: P) {
+    let rig = serve(pool);
+    up(&rig, "database", "resource").await;
+    close_all_of_postgres(server).await;
+    tokio::time::sleep(MAX_AGE).await;
+    up(&rig, "database", "resource").await;
+}
+
+#[actix_web::test]
+async fn deadpool_that_does_not_look_is_up_at_once_when_its_server_closed_idle_connections() {
+    let mut server = OfDeadpool::prepare();
+    server.restart();
+    let pool: Pool<_> = Pool::builder(fast(&server)).max_size(2).build().unwrap();
+    drop(OfDeadpool::saturate(&pool).await.unwrap());
+    is_up_at_once(&server, pool).await;
+}
+
+#[actix_web::test]
+async fn bb8_that_does_not_look_is_up_at_once_when_its_server_closed_idle_connections() {
+    let mut server = OfBb8::prepare();
+    server.restart();
+    let pool: Bb8Pool<_> = Bb8Pool::builder().max_size(2).build_unchecked(fast(&server));
+    drop(OfBb8::saturate(&pool).await.unwrap());
+    is_up_at_once(&server, pool).await;
 }
 
 type Sqlite = SyncConnectionWrapper<SqliteConnection>;
@@ -144,7 +175,7 @@ async fn sqlite_is_asked<P: Probe + Clone>(open: impl Fn(&Path) -> P) {
 
     let mut writer = sqlite_of_deadpool(&file).get().await.unwrap();
     writer.batch_execute("BEGIN EXCLUSIVE").await.unwrap();
-    tokio::time::sleep(crate::common::answers::MAX_AGE).await;
+    tokio::time::sleep(MAX_AGE).await;
     let answer = degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
     assert_secret(&rig, &answer, &["database is locked"]).await;
     writer.batch_execute("ROLLBACK").await.unwrap();

@@ -8,7 +8,7 @@ use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
     acceptance::{Backend, Not, Password, Told, acceptance},
     common::{
-        answers::{back_up, down, up},
+        answers::{MAX_AGE, back_up, down, up},
         eventually,
         servers::{Faulty as _, Server},
     },
@@ -77,7 +77,7 @@ async fn a_client_behind_a_long_statement_is_down_until_that_is_over() {
         !asker.query(asked, &[]).await.unwrap().is_empty()
     };
     eventually("the statement runs", sleeps).await;
-    tokio::time::sleep(crate::common::answers::MAX_AGE).await;
+    tokio::time::sleep(MAX_AGE).await;
     down(&rig, "database", "resource", "no answer within 800 ms").await;
     busy.await.unwrap().unwrap();
     back_up(&rig, "database", "resource").await;
