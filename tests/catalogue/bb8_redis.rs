@@ -10,7 +10,7 @@ use crate::{
     acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
     common::{
         PASSWORD,
-        answers::{assert_secret, down},
+        answers::{MAX_AGE, assert_secret, down, up},
         servers::{Faulty as _, Kind, Server},
     },
     pools::{Pooled, close_all_of_redis, pools, serve},
@@ -81,4 +81,23 @@ async fn a_replica_takes_no_writes() {
     let rig = serve(pool(server.url()));
     let answer = down(&rig, "cache", "resource", "redis takes no writes").await;
     assert_secret(&rig, &answer, &["read only replica"]).await;
+}
+
+#[actix_web::test]
+async fn a_pool_that_does_not_look_never_replaces_what_its_server_closed_and_stays_down() {
+    let mut server = Bb8::prepare();
+    server.restart();
+    let manager = RedisConnectionManager::new(server.url()).unwrap();
+    let pool = Pool::builder().max_size(2).test_on_check_out(false).build_unchecked(manager);
+    drop(Bb8::saturate(&pool).await.unwrap());
+    let rig = serve(pool.clone());
+    up(&rig, "cache", "resource").await;
+    Bb8::close_all(&server).await;
+    for _ in 0..3 {
+        tokio::time::sleep(MAX_AGE).await;
+        down(&rig, "cache", "resource", "unable to connect to redis").await;
+        let mut connection = pool.get().await.unwrap();
+        let answer: redis::RedisResult<()> = redis::cmd("PING").query_async(&mut *connection).await;
+        answer.expect_err("nor does the application get on");
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! Each round writes a value and reads it back, in one pipelined round trip on a connection of the application's own pool, as
 //! the probes of [`redis`](super::redis) do. The pool asks `PING` of a connection before it gives it, which is a round trip of
-//! its own, unless it is built with `test_on_check_out(false)`.
+//! its own, unless it is built with `test_on_check_out(false)`: but then it never replaces a connection that has died, and once
+//! all have it is down for good, for the application as for its check.
 //!
 //! | what happens | class | status |
 //! | --- | --- | --- |
@@ -20,6 +21,13 @@
 //!
 //! bb8 gives no connection away: one whose question was given up goes back to the pool. Its driver keeps answers in order, so
 //! who asks next waits for that one's answer, or for the driver's limit.
+//!
+//! [`Class::Failed`]: crate::Class::Failed
+//! [`Class::ReadOnly`]: crate::Class::ReadOnly
+//! [`Class::Rejected`]: crate::Class::Rejected
+//! [`Class::Saturated`]: crate::Class::Saturated
+//! [`Class::TimedOut`]: crate::Class::TimedOut
+//! [`Class::Unreachable`]: crate::Class::Unreachable
 
 use ::bb8::{Pool, RunError};
 use bb8_redis::RedisConnectionManager;

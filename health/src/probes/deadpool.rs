@@ -135,3 +135,58 @@ pub(super) fn class_of<E>(error: &PoolError<E>) -> Option<Class> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use deadpool::managed::{Metrics, RecycleResult};
+
+    use super::*;
+    use crate::error::class_of_io;
+
+    /// Connections are numbers.
+    #[derive(Default)]
+    struct Numbers(AtomicUsize);
+
+    impl Manager for Numbers {
+        type Type = usize;
+        type Error = io::Error;
+
+        async fn create(&self) -> io::Result<usize> {
+            Ok(self.0.fetch_add(1, Ordering::Relaxed))
+        }
+
+        async fn recycle(&self, _: &mut usize, _: &Metrics) -> RecycleResult<io::Error> {
+            Ok(())
+        }
+    }
+
+    /// The first two are dead, and the pool does not know.
+    struct FirstTwoAreDead;
+
+    impl Question for FirstTwoAreDead {
+        type Connection = usize;
+        type Error = io::Error;
+
+        async fn ask(number: &mut usize) -> io::Result<()> {
+            if *number < 2 { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+        }
+
+        fn class_of(error: &io::Error) -> Class {
+            class_of_io(error)
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_that_turn_out_dead_are_closed_and_another_one_is_asked() {
+        let pool: Pool<Numbers> = Pool::builder(Numbers::default()).max_size(2).build().unwrap();
+        drop([pool.get().await.unwrap(), pool.get().await.unwrap()]);
+        assert_eq!(pool.status().size, 2);
+        assert!(ask::<FirstTwoAreDead, _, _>(&pool).await.is_ok());
+        assert_eq!(pool.status().size, 1);
+    }
+}

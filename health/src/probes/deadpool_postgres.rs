@@ -79,8 +79,8 @@ fn name(pool: &Pool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ::tokio_postgres::{Config, NoTls};
     use deadpool_postgres::Manager;
-    use tokio_postgres::{Config, NoTls};
 
     use super::*;
 

@@ -18,6 +18,13 @@
 //! whose question was given up is closed, and not given back.
 //!
 //! The pools for clusters and for Sentinel are no probes.
+//!
+//! [`Class::Failed`]: crate::Class::Failed
+//! [`Class::ReadOnly`]: crate::Class::ReadOnly
+//! [`Class::Rejected`]: crate::Class::Rejected
+//! [`Class::Saturated`]: crate::Class::Saturated
+//! [`Class::TimedOut`]: crate::Class::TimedOut
+//! [`Class::Unreachable`]: crate::Class::Unreachable
 
 use deadpool_redis::{Pool, PoolError};
 

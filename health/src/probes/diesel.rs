@@ -143,12 +143,12 @@ impl<T: R2D2Connection + Send + 'static> Kept<T> {
         if waits && !asking.starved {
             let in_time = timeout(PATIENCE, asking.answer()).await;
             match in_time {
-                Ok(answer) => return answer.map_err(|failure| failure.public::<T>()),
+                Ok(answer) => return answer.map_err(Failure::public::<T>),
                 Err(_) if self.all_in_use() => return Err(saturated(self.pool.max_size() as usize)),
                 Err(_) => {}
             }
         }
-        asking.answer().await.map_err(|failure| failure.public::<T>())
+        asking.answer().await.map_err(Failure::public::<T>)
     }
 
     fn all_in_use(&self) -> bool {

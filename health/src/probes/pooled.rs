@@ -79,7 +79,8 @@ pub(super) fn is_dead(class: Class) -> bool {
 /// Connects beside the pool; anew where there is no answer, for an attempt may be lost on the way.
 pub(super) async fn connect<T, F: Future<Output = T>>(attempt: impl Fn() -> F) -> T {
     loop {
-        if let Ok(answer) = timeout(SILENCE, attempt()).await {
+        // In a box: it is large, and rarely made.
+        if let Ok(answer) = timeout(SILENCE, Box::pin(attempt())).await {
             return answer;
         }
     }
