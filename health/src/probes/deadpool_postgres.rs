@@ -86,13 +86,14 @@ mod tests {
 
     #[test]
     fn a_sentence_names_a_host_and_a_port_and_no_path() {
-        let named = |config: &mut Config| {
-            let config = config.user("host: [Tcp(\"h\")], port: [1]").password("p");
-            Pool::builder(Manager::new(config.clone(), NoTls)).build().unwrap().resource().unwrap()
-        };
-        assert_eq!(named(Config::new().host("db.internal").port(5433)), "postgres at db.internal:5433");
-        assert_eq!(named(Config::new().host("db.internal")), "postgres at db.internal:5432");
-        assert_eq!(named(Config::new().host("::1").port(5433)), "postgres at [::1]:5433");
-        assert_eq!(named(Config::new().host("/run/postgresql").port(5433)), "postgres");
+        let named =
+            |config: &Config| Pool::builder(Manager::new(config.clone(), NoTls)).build().unwrap().resource().unwrap();
+        let config = || Config::new().user("a/b@c").password("p").clone();
+        assert_eq!(named(config().host("db.internal").port(5433)), "postgres at db.internal:5433");
+        assert_eq!(named(config().host("db.internal")), "postgres at db.internal:5432");
+        assert_eq!(named(config().host("::1").port(5433)), "postgres at [::1]:5433");
+        assert_eq!(named(config().host("/run/postgresql").port(5433)), "postgres");
+        // Whoever may choose the user's name does not choose what is told.
+        assert_eq!(named(config().user("host: [Tcp(\"h\")], port: [1]").host("::1").port(5433)), "postgres");
     }
 }
