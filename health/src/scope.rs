@@ -198,6 +198,10 @@ impl Scope {
     /// As [`Scope::trust_proxies`], for proxies that write `Forwarded`
     /// ([RFC 7239](https://www.rfc-editor.org/rfc/rfc7239)): the `for` of its elements is read. One that is `unknown` or
     /// hidden (`_secret`) refuses. A scope believes one of the two headers: with both methods it does not start.
+    ///
+    /// Let the outermost of several proxies drop what clients send (HAProxy: `http-request del-header Forwarded`). nginx before
+    /// 1.23 reads only the first of several `Forwarded` lines: behind a proxy that adds a line of its own it would hand on the
+    /// client's word in place of that proxy's.
     pub fn trust_forwarded(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         self.trust.forwarded = Some(networks.into_iter().collect());
         self
