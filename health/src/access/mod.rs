@@ -1,6 +1,8 @@
 //! Who may ask: pure functions of addresses. Access knows neither checks nor HTTP.
 
 mod forwarded;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod list;
 mod networks;
 mod refusals;
@@ -141,47 +143,6 @@ impl fmt::Display for Refusal {
                 by(proxy),
                 header.name()
             ),
-        }
-    }
-}
-
-#[cfg(fuzzing)]
-#[doc(hidden)]
-#[allow(missing_docs)]
-pub mod fuzzing {
-    //! What is fuzzed; see the folder `fuzz`.
-
-    pub use super::forwarded::Header;
-    use super::*;
-
-    /// Reads a header to its end, and judges by it: what is read must not depend on where lines end.
-    pub fn header(header: Header, data: &[u8], trusted: &str) {
-        let Ok(trusted) = Networks::parse("trusted", trusted) else { return };
-        let lines: Vec<_> = data.split(|&byte| byte == b'\n').collect();
-        for hop in forwarded::hops(header, &lines) {
-            if let Err(flaw) = hop {
-                let _ = flaw.to_string();
-                break;
-            }
-        }
-        let judged = forwarded::client(header, &lines, &trusted);
-        // What an untrusted hop stands right of is nobody's business.
-        if let Ok(address) = &judged
-            && !trusted.contains(*address)
-        {
-            let with_more = [&[b"for=\"spoofed, 127.0.0.1"[..]][..], &lines].concat();
-            assert_eq!(judged, forwarded::client(header, &with_more, &trusted));
-        }
-    }
-
-    /// A list that can be read can be printed and read again.
-    pub fn list(text: &str) {
-        if let Ok(list) = text.parse::<AllowList>() {
-            let again: AllowList = list.to_string().parse().unwrap_or_else(|_| {
-                assert!(list.networks().is_empty());
-                AllowList::new([]).unwrap()
-            });
-            assert_eq!(list.networks(), again.networks());
         }
     }
 }
