@@ -3,29 +3,76 @@ use std::sync::Arc;
 
 use health::HealthCheck;
 
-/// Crates of other versions than those that are probed.
-macro_rules! crates {
-    ($($krate:ident: $($ty:ident)*;)*) => {$(mod $krate { $(pub struct $ty;)* })*};
+mod sea_orm {
+    pub struct DatabaseConnection;
 }
 
-crates! {
-    sea_orm: DatabaseConnection DbConn;
-    tokio_postgres: Client;
-    deadpool_postgres: Pool;
-    deadpool_redis: Pool;
-    bb8: Pool;
-    r2d2: Pool;
-    diesel_async: Pool;
-    cluster: ClusterClient ClusterConnection;
-    sentinel: SentinelClient;
-    fred: Client Pool;
-    memcache: Client AsyncMemcache;
-    lapin: Connection Channel;
-    deadpool_lapin: Pool;
-    async_nats: Client;
-    jetstream: Context;
-    rumqttc: AsyncClient;
-    other: Pool;
+mod tokio_postgres {
+    pub struct Client;
+}
+
+mod deadpool_postgres {
+    pub struct Pool;
+}
+
+mod deadpool_redis {
+    pub struct Pool;
+}
+
+mod bb8 {
+    pub struct Pool;
+}
+
+mod r2d2 {
+    pub struct Pool;
+}
+
+mod diesel_async {
+    pub struct Pool;
+}
+
+mod cluster {
+    pub struct ClusterClient;
+    pub struct ClusterConnection;
+}
+
+mod sentinel {
+    pub struct SentinelClient;
+}
+
+mod fred {
+    pub struct Client;
+    pub struct Pool;
+}
+
+mod memcache {
+    pub struct Client;
+    pub struct AsyncMemcache;
+}
+
+mod lapin {
+    pub struct Connection;
+    pub struct Channel;
+}
+
+mod deadpool_lapin {
+    pub struct Pool;
+}
+
+mod async_nats {
+    pub struct Client;
+}
+
+mod jetstream {
+    pub struct Context;
+}
+
+mod rumqttc {
+    pub struct AsyncClient;
+}
+
+mod other {
+    pub struct Pool;
 }
 
 #[derive(HealthCheck)]
