@@ -1,5 +1,7 @@
 //! A standby of PostgreSQL, which streams from a primary of the harness.
 
+#![allow(dead_code, reason = "of the catalogue's tests alone")]
+
 use std::fs;
 
 use super::{

@@ -24,6 +24,12 @@
 //! | `migrated`, with the feature `sqlx-migrate` | are all migrations of a `Migrator` applied? |
 //!
 //! They go the probe's way to a connection, so all of the first table is true of them too.
+//!
+//! [`Class::Unreachable`]: crate::Class::Unreachable
+//! [`Class::Rejected`]: crate::Class::Rejected
+//! [`Class::Saturated`]: crate::Class::Saturated
+//! [`Class::ReadOnly`]: crate::Class::ReadOnly
+//! [`Class::Failed`]: crate::Class::Failed
 
 pub(super) mod pool;
 mod questions;

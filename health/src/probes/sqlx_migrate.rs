@@ -112,8 +112,6 @@ where
 
 /// PostgreSQL's code for it, MySQL's, and SQLite's for a statement that makes no sense to it.
 fn is_no_such_table(error: &Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(|error| error.code())
-        .is_some_and(|code| matches!(&*code, "42P01" | "42S02" | "1"))
+    let Error::Database(error) = error else { return false };
+    error.code().is_some_and(|code| matches!(&*code, "42P01" | "42S02" | "1"))
 }

@@ -227,8 +227,8 @@ where
 
     async fn ask(&self, connection: &mut DB::Connection) -> Result<(), Error> {
         // With the lock from the start: a reader that becomes a writer may be refused at once where another one writes.
-        let write = "BEGIN IMMEDIATE; CREATE TABLE health_probes_whether_it_takes_writes (x); ROLLBACK";
-        let wrote = connection.execute(sqlx::raw_sql(write)).await;
+        let sql = "BEGIN IMMEDIATE; CREATE TABLE health_probes_whether_it_takes_writes (x); ROLLBACK";
+        let wrote = connection.execute(sqlx::raw_sql(sql)).await;
         if wrote.is_err() {
             // There is no transaction if it did not begin.
             let _ = connection.execute(sqlx::raw_sql("ROLLBACK")).await;
