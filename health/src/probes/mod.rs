@@ -73,6 +73,10 @@ pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Clas
     if let Some(error) = error.downcast_ref() {
         return Some(redis::class_of(error));
     }
+    #[cfg(feature = "sea-orm")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(sea_orm::class_of(error));
+    }
     let _ = error;
     None
 }
