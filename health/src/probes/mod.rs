@@ -43,6 +43,10 @@ pub mod sea_orm;
 pub mod sqlx;
 #[cfg(feature = "sqlx-0_8")]
 pub mod sqlx_0_8;
+#[cfg(feature = "sqlx-migrate")]
+mod sqlx_migrate;
+#[cfg(all(feature = "sqlx", not(feature = "sqlx-migrate")))]
+mod sqlx_migrate {}
 #[cfg(feature = "tcp")]
 pub mod tcp;
 #[cfg(feature = "tls")]
@@ -50,7 +54,7 @@ pub mod tls;
 #[cfg(feature = "tokio-postgres")]
 pub mod tokio_postgres;
 
-#[cfg(any(feature = "redis", feature = "sqlx"))]
+#[cfg(any(feature = "redis", feature = "sqlx", feature = "sqlx-0_8"))]
 mod driver;
 
 use crate::error::Class;
@@ -61,9 +65,17 @@ pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Clas
     if let Some(error) = error.downcast_ref() {
         return Some(sqlx::class_of(error));
     }
+    #[cfg(feature = "sqlx-0_8")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(sqlx_0_8::class_of(error));
+    }
     #[cfg(feature = "redis")]
     if let Some(error) = error.downcast_ref() {
         return Some(redis::class_of(error));
+    }
+    #[cfg(feature = "sea-orm")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(sea_orm::class_of(error));
     }
     let _ = error;
     None
