@@ -177,7 +177,29 @@ fn the_default_features_bring_no_driver_no_tls_and_no_macro_along() {
         .unwrap();
     let tree = String::from_utf8(tree.stdout).unwrap();
     assert!(tree.contains("sqlx-core") && tree.contains("redis"), "{tree}");
-    let unwanted = ["sqlx-postgres", "sqlx-mysql", "sqlx-sqlite", "sqlx-macros", "rustls", "native-tls", "openssl"];
+    let unwanted = [
+        "sqlx-postgres",
+        "sqlx-mysql",
+        "sqlx-sqlite",
+        "sqlx-macros",
+        "rustls",
+        "native-tls",
+        "openssl",
+        "sea-orm",
+        "diesel",
+        "tokio-postgres",
+        "deadpool",
+        "bb8",
+        "fred",
+        "memcache",
+        "lapin",
+        "async-nats",
+        "rumqttc",
+        "reqwest",
+        "hyper",
+        "x509",
+    ];
+    assert_eq!(tree.lines().filter(|line| line.starts_with("sqlx v")).count(), 1, "{tree}");
     for line in tree.lines() {
         assert!(!unwanted.iter().any(|unwanted| line.starts_with(unwanted)), "{line}");
     }
