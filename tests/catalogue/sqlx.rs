@@ -481,8 +481,14 @@ async fn all_migrations_of_a_mariadb_are_applied_or_it_is_told() {
 async fn all_migrations_of_a_sqlite_are_applied_or_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let options = SqliteConnectOptions::new().filename(folder.path().join("notes.db")).create_if_missing(true);
-    all_migrations_are_applied_whole_and_unchanged_or_it_is_told(SqlitePool::connect_with(options).await.unwrap())
-        .await;
+    let pool = SqlitePool::connect_with(options).await.unwrap();
+    all_migrations_are_applied_whole_and_unchanged_or_it_is_told(pool.clone()).await;
+
+    // The way back is not to be applied.
+    run(&pool, "UPDATE _sqlx_migrations SET success = true").await;
+    let [up, down] = [(MigrationType::ReversibleUp, ONE.1), (MigrationType::ReversibleDown, "DROP TABLE one")]
+        .map(|(kind, sql)| Migration::new(1, "reversible".into(), kind, sql.into_sql_str(), false));
+    migrated(&pool, &Migrator::with_migrations(vec![up, down])).await.unwrap();
 }
 
 #[actix_web::test]

@@ -5,12 +5,12 @@ use std::{any::Any, fs};
 
 use actix_web::web;
 use health::{
-    Check, HealthCheck,
+    Check, Class, HealthCheck, ProbeError,
     probes::sqlx_0_8::{query, replication_lag, writable},
 };
-use sqlx::{Connection as _, MySqlConnection};
+use sqlx::MySqlConnection;
 use sqlx_0_8::{
-    MySqlPool, PgPool, SqlitePool,
+    Connection as _, MySqlPool, PgConnection, PgPool, SqlitePool,
     mysql::MySqlPoolOptions,
     postgres::PgPoolOptions,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
@@ -113,7 +113,7 @@ impl Backend for MariaDb {
         // What the administrator asks here is no SELECT.
         let (_, count): (String, String) =
             sqlx::query_as("SHOW GLOBAL STATUS LIKE 'Com_select'").fetch_one(&mut admin).await.unwrap();
-        admin.close().await.unwrap();
+        sqlx::Connection::close(admin).await.unwrap();
         Ok(count.parse().unwrap())
     }
 
@@ -121,7 +121,7 @@ impl Backend for MariaDb {
         let mut admin = admin(server).await;
         // Those of applications are to a database.
         let lines = sqlx::query("SHOW PROCESSLIST").fetch_all(&mut admin).await.unwrap();
-        admin.close().await.unwrap();
+        sqlx::Connection::close(admin).await.unwrap();
         let database = |line: &sqlx::mysql::MySqlRow| sqlx::Row::get::<Option<String>, _>(line, "db");
         Ok(lines.iter().filter(|line| database(line).is_some()).count())
     }
@@ -131,7 +131,7 @@ impl Backend for MariaDb {
 async fn admin(server: &Server) -> MySqlConnection {
     let url = server.url();
     let (server, _) = url.rsplit_once('/').expect("a database is named last");
-    MySqlConnection::connect(server).await.unwrap()
+    <MySqlConnection as sqlx::Connection>::connect(server).await.unwrap()
 }
 
 #[derive(HealthCheck)]
@@ -215,4 +215,13 @@ async fn the_other_questions_are_asked_too() {
     tokio::time::sleep(MAX_AGE).await;
     let sentence = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
     down(&rig, "database", "all", &sentence).await;
+}
+
+#[actix_web::test]
+async fn errors_in_a_check_of_ones_own_keep_their_class() {
+    let server = Server::prepared(Kind::Postgres, &[]);
+    let error = PgConnection::connect(&server.url()).await.unwrap_err();
+    let error = ProbeError::from(error);
+    assert_eq!((error.class(), error.to_string()), (Class::Unreachable, "unable to connect".to_owned()));
+    assert_eq!(ProbeError::from(sqlx_0_8::Error::PoolTimedOut).class(), Class::TimedOut);
 }

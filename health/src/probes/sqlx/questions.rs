@@ -167,8 +167,8 @@ where
     while standby.is_behind_by(degraded.min(down)) && looked.elapsed() < CATCHES_UP.min(degraded) {
         sleep(LOOK_AGAIN).await;
         let Some(again) = answer(pool, &Replication).await? else { return Ok(()) };
-        if again.receives && received.is_some() && again.replayed >= received {
-            // What was missing a moment ago is there.
+        // More may have come meanwhile.
+        if again.has_replayed(received) {
             return Ok(());
         }
         standby = again;
@@ -252,9 +252,12 @@ struct Standby {
 }
 
 impl Standby {
+    fn has_replayed(&self, received: Option<i64>) -> bool {
+        self.receives && received.is_some() && self.replayed >= received
+    }
+
     fn is_behind_by(&self, limit: Duration) -> bool {
-        let all_is_replayed = self.received.is_some() && self.replayed >= self.received;
-        self.receives && !all_is_replayed && self.age.is_none_or(|age| age >= limit)
+        self.receives && !self.has_replayed(self.received) && self.age.is_none_or(|age| age >= limit)
     }
 }
 
