@@ -21,6 +21,7 @@ mod memcached;
 mod memory;
 mod mqtt;
 mod nats;
+mod pools;
 mod redis;
 mod redis_cluster;
 mod redis_sentinel;

@@ -54,8 +54,26 @@ pub mod tls;
 #[cfg(feature = "tokio-postgres")]
 pub mod tokio_postgres;
 
-#[cfg(any(feature = "redis", feature = "sqlx", feature = "sqlx-0_8"))]
+#[cfg(any(feature = "bb8-redis", feature = "diesel-async"))]
+mod bb8;
+#[cfg(any(feature = "deadpool-postgres", feature = "deadpool-redis", feature = "diesel-async"))]
+mod deadpool;
+#[cfg(any(feature = "diesel", feature = "redis", feature = "sqlx", feature = "sqlx-0_8", feature = "tokio-postgres"))]
+#[allow(dead_code, reason = "each backend needs a part of it")]
 mod driver;
+#[cfg(any(
+    feature = "bb8-redis",
+    feature = "deadpool-postgres",
+    feature = "deadpool-redis",
+    feature = "diesel",
+    feature = "diesel-async"
+))]
+#[allow(dead_code, reason = "each backend needs a part of it")]
+mod pooled;
+#[cfg(any(feature = "bb8-redis", feature = "deadpool-redis"))]
+mod pooled_redis;
+#[cfg(any(feature = "sqlx", feature = "sqlx-0_8", feature = "tokio-postgres"))]
+mod sqlstate;
 
 use crate::error::Class;
 
@@ -76,6 +94,30 @@ pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Clas
     #[cfg(feature = "sea-orm")]
     if let Some(error) = error.downcast_ref() {
         return Some(sea_orm::class_of(error));
+    }
+    #[cfg(feature = "tokio-postgres")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(tokio_postgres::class_of(error));
+    }
+    #[cfg(feature = "deadpool-postgres")]
+    if let Some(class) = error.downcast_ref().and_then(deadpool::class_of::<::tokio_postgres::Error>) {
+        return Some(class);
+    }
+    #[cfg(feature = "deadpool-redis")]
+    if let Some(class) = error.downcast_ref().and_then(deadpool::class_of::<::redis::RedisError>) {
+        return Some(class);
+    }
+    #[cfg(feature = "bb8-redis")]
+    if let Some(class) = error.downcast_ref().and_then(bb8::class_of::<::redis::RedisError>) {
+        return Some(class);
+    }
+    #[cfg(feature = "diesel")]
+    if let Some(class) = diesel::class_of(error) {
+        return Some(class);
+    }
+    #[cfg(feature = "diesel-async")]
+    if let Some(class) = diesel_async::class_of(error) {
+        return Some(class);
     }
     let _ = error;
     None

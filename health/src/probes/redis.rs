@@ -146,13 +146,13 @@ impl Ask for Kept {
 }
 
 #[derive(PartialEq)]
-enum Answer {
+pub(super) enum Answer {
     AsWritten,
     Other,
 }
 
 /// Writes and reads back.
-async fn ask(connection: &mut impl ConnectionLike) -> RedisResult<Answer> {
+pub(super) async fn ask(connection: &mut impl ConnectionLike) -> RedisResult<Answer> {
     static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
     static ROUND: AtomicU64 = AtomicU64::new(0);
 
@@ -187,7 +187,7 @@ async fn refusal(address: Option<&Address>) -> Option<RedisResult<Answer>> {
     TcpStream::connect((host.as_str(), *port)).await.err().map(|error| Err(error.into()))
 }
 
-fn name(address: Option<&Address>) -> String {
+pub(super) fn name(address: Option<&Address>) -> String {
     address.map_or_else(|| "redis".to_owned(), |address| format!("redis at {address}"))
 }
 
