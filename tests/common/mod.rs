@@ -8,6 +8,7 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod rig;
 pub(crate) mod servers;
+pub(crate) mod stub;
 
 use std::{
     future::Future,

@@ -53,6 +53,29 @@ pub mod tokio_postgres;
 #[cfg(any(feature = "redis", feature = "sqlx"))]
 mod driver;
 
+// What the probes of the system and of the network share.
+#[allow(dead_code, reason = "how much of it is used depends on the features")]
+mod address;
+#[cfg(any(feature = "disk", feature = "memory"))]
+mod amount;
+#[allow(dead_code, reason = "how much of it is used depends on the features")]
+#[cfg(any(feature = "dns", feature = "http", feature = "tcp", feature = "tls"))]
+mod destination;
+#[cfg(feature = "https")]
+mod https;
+#[cfg(all(feature = "http", not(feature = "https")))]
+#[path = "no_https.rs"]
+mod https;
+#[cfg(any(feature = "disk", feature = "dns", feature = "http", feature = "memory", feature = "tcp", feature = "tls"))]
+mod one_thread;
+#[cfg(any(feature = "https", feature = "tls"))]
+mod security;
+
+#[cfg(any(feature = "disk", feature = "memory"))]
+pub use amount::Amount;
+#[cfg(any(feature = "dns", feature = "http", feature = "tcp", feature = "tls"))]
+pub use destination::InvalidProbe;
+
 use crate::error::Class;
 
 /// The class of a driver's error, by its type.
@@ -64,6 +87,10 @@ pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Clas
     #[cfg(feature = "redis")]
     if let Some(error) = error.downcast_ref() {
         return Some(redis::class_of(error));
+    }
+    #[cfg(feature = "http")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(http::class_of(error));
     }
     let _ = error;
     None
