@@ -9,6 +9,7 @@ pub(crate) mod proxy;
 pub(crate) mod rig;
 pub(crate) mod servers;
 pub(crate) mod standby;
+pub(crate) mod stub;
 
 use std::{
     future::Future,

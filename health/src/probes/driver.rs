@@ -4,6 +4,8 @@ use std::{fmt, future::Future, pin::pin, time::Duration};
 
 use futures_util::future::{Either, select};
 
+pub(super) use super::address::Address;
+
 /// How long a driver that connects may be silent before the server is asked itself.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -68,23 +70,6 @@ impl Described {
         let (_, rest) = self.0.split_once(host)?;
         let port = Self(rest[host_name.len()..].to_owned()).number(port)?;
         Some(Address { host: host_name, port })
-    }
-}
-
-/// Where a server listens. Prints as `host:port`, or `[host]:port` for an IPv6 address.
-pub(super) struct Address {
-    pub(super) host: String,
-    pub(super) port: u16,
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
-        if host.contains(':') && !host.starts_with('[') {
-            write!(f, "[{host}]:{port}")
-        } else {
-            write!(f, "{host}:{port}")
-        }
     }
 }
 

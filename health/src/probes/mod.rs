@@ -75,6 +75,29 @@ mod pooled_redis;
 #[cfg(any(feature = "sqlx", feature = "sqlx-0_8", feature = "tokio-postgres"))]
 mod sqlstate;
 
+// What the probes of the system and of the network share.
+#[allow(dead_code, reason = "how much of it is used depends on the features")]
+mod address;
+#[cfg(any(feature = "disk", feature = "memory"))]
+mod amount;
+#[allow(dead_code, reason = "how much of it is used depends on the features")]
+#[cfg(any(feature = "dns", feature = "http", feature = "tcp", feature = "tls"))]
+mod destination;
+#[cfg(feature = "https")]
+mod https;
+#[cfg(all(feature = "http", not(feature = "https")))]
+#[path = "no_https.rs"]
+mod https;
+#[cfg(any(feature = "disk", feature = "dns", feature = "http", feature = "memory", feature = "tcp", feature = "tls"))]
+mod one_thread;
+#[cfg(any(feature = "https", feature = "tls"))]
+mod security;
+
+#[cfg(any(feature = "disk", feature = "memory"))]
+pub use amount::Amount;
+#[cfg(any(feature = "dns", feature = "http", feature = "tcp", feature = "tls"))]
+pub use destination::InvalidProbe;
+
 use crate::error::Class;
 
 /// The class of a driver's error, by its type.
@@ -118,6 +141,10 @@ pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Clas
     #[cfg(feature = "diesel-async")]
     if let Some(class) = diesel_async::class_of(error) {
         return Some(class);
+    }
+    #[cfg(feature = "http")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(http::class_of(error));
     }
     let _ = error;
     None
