@@ -50,7 +50,8 @@ pub mod tls;
 #[cfg(feature = "tokio-postgres")]
 pub mod tokio_postgres;
 
-#[cfg(any(feature = "redis", feature = "sqlx"))]
+#[cfg(any(feature = "async-nats", feature = "lapin", feature = "redis", feature = "sqlx"))]
+#[allow(dead_code, reason = "no backend alone needs all of it")]
 mod driver;
 
 use crate::error::Class;
@@ -64,6 +65,10 @@ pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Clas
     #[cfg(feature = "redis")]
     if let Some(error) = error.downcast_ref() {
         return Some(redis::class_of(error));
+    }
+    #[cfg(feature = "async-nats")]
+    if let Some(class) = nats::class_of(error) {
+        return Some(class);
     }
     let _ = error;
     None
