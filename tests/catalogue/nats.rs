@@ -154,6 +154,23 @@ async fn a_server_that_was_reached_once_is_named_when_it_is_gone() {
 }
 
 #[actix_web::test]
+async fn a_server_that_dies_while_it_is_asked_is_not_waited_for() {
+    let mut nats = started();
+    let state = web::Data::new(State { nats: connect(&nats, PASSWORD).await });
+    let rig = Rig::start(1, move |app| {
+        app.app_data(state.clone()).service(health::scope().max_age(Duration::ZERO).deadline(Duration::from_secs(20)));
+    });
+    up(&rig, "queue", "nats").await;
+    nats.freeze();
+    let sentence = format!("unable to connect to nats at 127.0.0.1:{}", nats.port());
+    let dies = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        nats.kill();
+    };
+    tokio::join!(down(&rig, "queue", "nats", &sentence), dies);
+}
+
+#[actix_web::test]
 async fn an_outage_leaves_no_questions_behind() {
     const ROUNDS: u64 = 10;
     let mut nats = started();

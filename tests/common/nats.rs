@@ -50,6 +50,11 @@ impl Nats {
         fs::write(self.folder.path().join("configuration"), configuration).unwrap();
     }
 
+    /// Ends it at once, also when it is frozen.
+    pub(crate) fn kill(&mut self) {
+        self.process.take().expect("it runs").kill();
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
