@@ -70,6 +70,10 @@ pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Clas
     if let Some(class) = nats::class_of(error) {
         return Some(class);
     }
+    #[cfg(feature = "lapin")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(lapin::class_of(error));
+    }
     let _ = error;
     None
 }
