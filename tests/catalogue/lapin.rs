@@ -21,6 +21,7 @@ use crate::{
         PASSWORD,
         answers::{assert_secret, degraded, down, up},
         connections_to, eventually,
+        proxy::{Fault, Proxy},
         rabbitmq::Shared,
         rig::Rig,
         servers::Faulty as _,
@@ -156,9 +157,13 @@ impl Backend for OfChannel {
     }
 }
 
-/// Of two connections.
 fn pool(rabbit: &Shared, password: &str) -> Pool {
-    let config = Config { url: Some(rabbit.with(|it| it.url_with(password))), ..Config::default() };
+    pool_at(rabbit.with(|it| it.url_with(password)))
+}
+
+/// Of two connections.
+fn pool_at(url: String) -> Pool {
+    let config = Config { url: Some(url), ..Config::default() };
     config.builder(ConnectionProperties::default, Runtime::Tokio1).unwrap().max_size(2).build().unwrap()
 }
 
@@ -233,31 +238,38 @@ async fn who_publishes_is_down_during_an_alarm_and_who_does_not_is_up() {
     let of_pool = held[0].create_channel().await.unwrap();
     let consumer = connect(&rabbit, ConnectionProperties::default()).await;
     declared(&channel, "jobs").await;
+    let [of_connection, of_consumer] = [Arc::clone(&publisher), consumer].map(serve);
+    let of_channel = serve(channel.clone());
+    for rig in [&of_connection, &of_channel, &of_consumer] {
+        up(rig, "queue", "rabbit").await;
+    }
 
     rabbit.with(|it| it.alarm(true));
     publish(&channel, "jobs").await;
+    // One of its two is told, and the other is not.
     publish(&of_pool, "jobs").await;
     eventually("they are told", || async { publisher.status().blocked() && held[0].status().blocked() }).await;
-    drop(held);
     let sentence = "rabbitmq takes no writes";
-    let answer = down(&serve(Arc::clone(&publisher)), "queue", "rabbit", sentence).await;
-    assert!(answer.took < Duration::from_millis(700), "it is not waited for: {:?}", answer.took);
-    down(&serve(channel.clone()), "queue", "rabbit", sentence).await;
-    let sentence = format!("rabbitmq at 127.0.0.1:{} takes no writes", rabbit.with(|it| it.port()));
-    // Whichever of its connections comes first.
-    let rig = serve(pool.clone());
-    for _ in 0..3 {
-        down(&rig, "queue", "rabbit", &sentence).await;
+    for rig in [&of_connection, &of_channel] {
+        let answer = down(rig, "queue", "rabbit", sentence).await;
+        assert!(answer.took < Duration::from_millis(700), "it is not waited for: {:?}", answer.took);
     }
+    up(&of_consumer, "queue", "rabbit").await;
     let asked = queue(&publisher, "jobs", Limits::new()).await.unwrap_err();
     assert_eq!(asked.class(), Class::ReadOnly);
-    up(&serve(consumer), "queue", "rabbit").await;
+    drop(held);
+    let of_pool = serve(pool);
+    let sentence = format!("rabbitmq at 127.0.0.1:{} takes no writes", rabbit.with(|it| it.port()));
+    // Whichever of its connections comes first.
+    for _ in 0..3 {
+        down(&of_pool, "queue", "rabbit", &sentence).await;
+    }
 
     rabbit.with(|it| it.alarm(false));
     eventually("they are told", || async { !publisher.status().blocked() }).await;
-    up(&serve(publisher), "queue", "rabbit").await;
-    up(&serve(channel), "queue", "rabbit").await;
-    eventually("the pool is up", || async { rig.health().await.status == 200 }).await;
+    up(&of_connection, "queue", "rabbit").await;
+    up(&of_channel, "queue", "rabbit").await;
+    eventually("the pool is up", || async { of_pool.health().await.status == 200 }).await;
 }
 
 #[actix_web::test]
@@ -354,6 +366,20 @@ async fn a_connection_without_a_channel_to_spare_is_degraded_and_one_that_has_it
 }
 
 #[actix_web::test]
+async fn a_pooled_connection_that_is_dead_in_silence_is_no_outage_and_is_thrown_away() {
+    let rabbit = Shared::started();
+    let proxy = Proxy::start(rabbit.with(|it| it.port())).await;
+    let pool = pool_at(rabbit.with(|it| it.url_at(proxy.port)));
+    let rig = serve(pool.clone());
+    up(&rig, "queue", "rabbit").await;
+    proxy.set(Fault::Forget);
+    up(&rig, "queue", "rabbit").await;
+    assert_eq!(pool.status().size, 0);
+    let answer = up(&rig, "queue", "rabbit").await;
+    assert!(answer.took < Duration::from_millis(300), "it is not waited for again: {:?}", answer.took);
+}
+
+#[actix_web::test]
 async fn a_pool_that_is_used_up_on_a_frozen_server_is_down() {
     let rabbit = Shared::started();
     let pool = pool(&rabbit, PASSWORD);
@@ -370,14 +396,35 @@ async fn a_pool_that_is_used_up_on_a_frozen_server_is_down() {
 #[actix_web::test]
 async fn a_long_freeze_leaves_no_channels_behind() {
     let rabbit = Shared::started();
-    let connection = connect(&rabbit, ConnectionProperties::default()).await;
+    let [first, second] = [
+        connect(&rabbit, ConnectionProperties::default()).await,
+        connect(&rabbit, ConnectionProperties::default()).await,
+    ];
+    let channel = second.create_channel().await.unwrap();
+    // One that has no channel yet, and one that has; one that opens a channel each time; and the application's own.
+    let (new, kept) = (first.kept().unwrap(), second.kept().unwrap());
+    kept.ask().await.unwrap();
     rabbit.freeze();
     for _ in 0..5 {
         // As the engine does at its hard limit.
-        let dropped = tokio::time::timeout(Duration::from_millis(50), connection.probe()).await;
-        assert!(dropped.is_err(), "it is frozen");
+        let soon = Duration::from_millis(50);
+        assert!(tokio::time::timeout(soon, new.ask()).await.is_err(), "it is frozen");
+        assert!(tokio::time::timeout(soon, kept.ask()).await.is_err(), "it is frozen");
+        assert!(tokio::time::timeout(soon, channel.probe()).await.is_err(), "it is frozen");
+        let asked = tokio::time::timeout(soon, queue(&second, "jobs", Limits::new())).await;
+        assert!(asked.is_err(), "it is frozen");
     }
     rabbit.thaw();
-    connection.probe().await.unwrap();
-    eventually("its channels are closed", || async { channels(&rabbit) == 0 }).await;
+    new.ask().await.unwrap();
+    kept.ask().await.unwrap();
+    channel.probe().await.unwrap();
+    eventually("but for one each, its channels are closed", || async { channels(&rabbit) == 3 }).await;
+}
+
+#[actix_web::test]
+async fn the_class_of_an_error_survives_a_check_of_the_users() {
+    let rabbit = Shared::prepared();
+    let refused = Connection::connect(&rabbit.with(|it| it.url()), ConnectionProperties::default()).await;
+    let refused = anyhow::Error::from(refused.map(drop).unwrap_err()).context("while an order is sent");
+    assert_eq!(ProbeError::from_error(refused).class(), Class::Unreachable);
 }

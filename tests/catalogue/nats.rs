@@ -254,7 +254,8 @@ async fn the_class_of_an_error_survives_a_check_of_the_users() {
     assert_eq!(ProbeError::from(refused).class(), Class::Rejected);
     let nobody = Nats::prepared();
     let unreachable = options(PASSWORD).connect(nobody.address()).await.map(drop).unwrap_err();
-    assert_eq!(ProbeError::from_error(anyhow::Error::from(unreachable)).class(), Class::Unreachable);
+    let unreachable = anyhow::Error::from(unreachable).context("while an order is sent");
+    assert_eq!(ProbeError::from_error(unreachable).class(), Class::Unreachable);
     let client = connect(&nats, PASSWORD).await;
     let nothing = client.request("nobody.listens", "".into()).await.map(drop).unwrap_err();
     assert_eq!(ProbeError::from(nothing).class(), Class::Failed);

@@ -4,6 +4,7 @@ pub(crate) mod answers;
 pub(crate) mod front;
 pub(crate) mod http;
 pub(crate) mod logs;
+pub(crate) mod mosquitto;
 pub(crate) mod nats;
 pub(crate) mod process;
 pub(crate) mod proxy;

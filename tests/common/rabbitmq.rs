@@ -59,7 +59,16 @@ impl RabbitMq {
     }
 
     pub(crate) fn url_with(&self, password: &str) -> String {
-        format!("amqp://{USER}:{password}@127.0.0.1:{}/%2f", self.port)
+        self.url_of(password, self.port)
+    }
+
+    /// By way of a proxy on that port.
+    pub(crate) fn url_at(&self, port: u16) -> String {
+        self.url_of(PASSWORD, port)
+    }
+
+    fn url_of(&self, password: &str, port: u16) -> String {
+        format!("amqp://{USER}:{password}@127.0.0.1:{port}/%2f")
     }
 
     pub(crate) fn url(&self) -> String {

@@ -27,7 +27,7 @@
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use deadpool::managed::Manager as _;
-use deadpool_lapin::{Manager, Pool, PoolError, TimeoutType, Timeouts};
+use deadpool_lapin::{Manager, Object, Pool, PoolError, TimeoutType, Timeouts};
 use lapin::{
     Channel, ChannelState, Connection, ErrorKind,
     options::{ChannelFlowOptions, QueueDeclareOptions},
@@ -330,7 +330,7 @@ async fn ask_pool(pool: &Pool) -> Result<(), Failure> {
     }
 }
 
-async fn ask_pooled(pool: &Pool, connection: deadpool_lapin::Connection) -> Result<(), Failure> {
+async fn ask_pooled(pool: &Pool, connection: Object) -> Result<(), Failure> {
     // An alarm is all the broker's, but only who has published since is told.
     let mut blocked = connection.status().blocked();
     pool.retain(|idle, _| {
@@ -341,8 +341,13 @@ async fn ask_pooled(pool: &Pool, connection: deadpool_lapin::Connection) -> Resu
         return Err(Failure::Blocked);
     }
     // It may be dead without saying so, behind a firewall that forgot it.
-    let aside = async { ask_aside(pool).await.ok().map(Ok) };
-    answer_or(ask_connection(&connection), SILENT, aside).await
+    let asked = async { ask_connection(&connection).await.map(|()| true) };
+    let aside = async { ask_aside(pool).await.ok().map(|()| Ok(false)) };
+    let answered = answer_or(asked, SILENT, aside).await?;
+    if !answered {
+        drop(Object::take(connection));
+    }
+    Ok(())
 }
 
 /// Asks on a connection outside of the pool.

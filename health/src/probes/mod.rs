@@ -74,6 +74,10 @@ pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Clas
     if let Some(error) = error.downcast_ref() {
         return Some(lapin::class_of(error));
     }
+    #[cfg(feature = "mqtt")]
+    if let Some(class) = mqtt::class_of(error) {
+        return Some(class);
+    }
     let _ = error;
     None
 }
