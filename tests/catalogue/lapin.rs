@@ -22,7 +22,7 @@ use crate::{
         answers::{assert_secret, degraded, down, up},
         connections_to, eventually,
         proxy::{Fault, Proxy},
-        rabbitmq::Shared,
+        rabbitmq::{RabbitMq, Shared},
         rig::Rig,
         servers::Faulty as _,
     },
@@ -60,7 +60,7 @@ acceptance_on_one_server! {
 
 /// What the one before had is closed.
 async fn settled(rabbit: &Shared) {
-    eventually("all connections are closed", || async { connections_to(rabbit.with(|it| it.port())) == 0 }).await;
+    eventually("all connections are closed", || async { connections_to(rabbit.with(RabbitMq::port)) == 0 }).await;
 }
 
 /// Connects anew by itself, again and again, in pauses that don't grow: what the tests measure is the check.
@@ -74,7 +74,7 @@ fn recovering() -> ConnectionProperties {
 }
 
 async fn connect(rabbit: &Shared, properties: ConnectionProperties) -> Arc<Connection> {
-    Arc::new(Connection::connect(&rabbit.with(|it| it.url()), properties).await.unwrap())
+    Arc::new(Connection::connect(&rabbit.with(RabbitMq::url), properties).await.unwrap())
 }
 
 const LET_IN: Not = "there is no connection to ask before the server has let it in";
@@ -92,10 +92,10 @@ impl Backend for OfConnection {
     }
 
     async fn open(rabbit: &Shared, password: Password) -> Result<Arc<Connection>, Not> {
-        match rabbit.with(|it| it.runs()) && password == Password::Right {
-            true => Ok(connect(rabbit, recovering()).await),
-            false => Err(LET_IN),
+        if password == Password::Wrong || !rabbit.with(RabbitMq::runs) {
+            return Err(LET_IN);
         }
+        Ok(connect(rabbit, recovering()).await)
     }
 
     fn unreachable(_: &Shared) -> (Told, &'static str) {
@@ -111,14 +111,14 @@ impl Backend for OfConnection {
     }
 
     async fn questions(rabbit: &Shared) -> Result<u64, Not> {
-        Ok(rabbit.with(|it| it.received()))
+        Ok(rabbit.with(RabbitMq::received))
     }
 
     /// In bytes, which is what RabbitMQ counts: `channel.flow`, in its frame.
     const QUESTIONS_A_ROUND: u64 = 13;
 
     async fn connections(rabbit: &Shared) -> Result<usize, Not> {
-        Ok(connections_to(rabbit.with(|it| it.port())))
+        Ok(connections_to(rabbit.with(RabbitMq::port)))
     }
 }
 
@@ -180,12 +180,12 @@ impl Backend for OfPool {
     }
 
     fn unreachable(rabbit: &Shared) -> (Told, &'static str) {
-        let sentence = format!("unable to connect to rabbitmq at 127.0.0.1:{}", rabbit.with(|it| it.port()));
+        let sentence = format!("unable to connect to rabbitmq at 127.0.0.1:{}", rabbit.with(RabbitMq::port));
         (Told::Sentence(sentence), "Connection refused")
     }
 
     fn rejected(rabbit: &Shared) -> Result<(Told, &'static str), Not> {
-        let sentence = format!("rabbitmq at 127.0.0.1:{} refused access", rabbit.with(|it| it.port()));
+        let sentence = format!("rabbitmq at 127.0.0.1:{} refused access", rabbit.with(RabbitMq::port));
         Ok((Told::Sentence(sentence), "ACCESS_REFUSED"))
     }
 
@@ -259,7 +259,7 @@ async fn who_publishes_is_down_during_an_alarm_and_who_does_not_is_up() {
     assert_eq!(asked.class(), Class::ReadOnly);
     drop(held);
     let of_pool = serve(pool);
-    let sentence = format!("rabbitmq at 127.0.0.1:{} takes no writes", rabbit.with(|it| it.port()));
+    let sentence = format!("rabbitmq at 127.0.0.1:{} takes no writes", rabbit.with(RabbitMq::port));
     // Whichever of its connections comes first.
     for _ in 0..3 {
         down(&of_pool, "queue", "rabbit", &sentence).await;
@@ -321,19 +321,31 @@ fn channels(rabbit: &Shared) -> usize {
 }
 
 #[actix_web::test]
-async fn a_connection_that_does_not_recover_stays_down_and_a_pool_replaces_it() {
+async fn what_does_not_recover_stays_down_and_a_pool_replaces_it() {
+    #[derive(HealthCheck)]
+    #[health(strict)]
+    struct State {
+        connection: Arc<Connection>,
+        channel: Channel,
+        pool: Pool,
+    }
+
     let mut rabbit = Shared::started();
     let connection = connect(&rabbit, ConnectionProperties::default()).await;
-    let pool = pool(&rabbit, PASSWORD);
-    let (of_connection, of_pool) = (serve(connection), serve(pool));
-    up(&of_connection, "queue", "rabbit").await;
-    up(&of_pool, "queue", "rabbit").await;
+    let channel = connection.create_channel().await.unwrap();
+    let state = web::Data::new(State { connection, channel, pool: pool(&rabbit, PASSWORD) });
+    let rig = Rig::start(1, move |app| {
+        app.app_data(state.clone()).service(health::scope().max_age(Duration::ZERO));
+    });
+    assert_eq!(rig.health().await.status, 200);
     rabbit.stop();
     rabbit.restart();
     for _ in 0..3 {
-        down(&of_connection, "queue", "rabbit", "unable to connect to rabbitmq").await;
+        let answer = rig.health().await.json();
+        let lost = "unable to connect to rabbitmq";
+        assert_eq!(answer["errors"]["queue"], serde_json::json!({"connection": lost, "channel": lost}), "{answer}");
+        assert_eq!(answer["checks"]["queue"]["pool"], "UP");
     }
-    up(&of_pool, "queue", "rabbit").await;
 }
 
 #[actix_web::test]
@@ -352,7 +364,7 @@ async fn a_channel_that_the_application_lost_is_down_and_its_connection_is_up() 
 #[actix_web::test]
 async fn a_connection_without_a_channel_to_spare_is_degraded_and_one_that_has_its_own_is_up() {
     let rabbit = Shared::started();
-    let url = format!("{}?channel_max=2", rabbit.with(|it| it.url()));
+    let url = format!("{}?channel_max=2", rabbit.with(RabbitMq::url));
     let connection = Arc::new(Connection::connect(&url, ConnectionProperties::default()).await.unwrap());
     let first = connection.create_channel().await.unwrap();
     let second = connection.create_channel().await.unwrap();
@@ -368,8 +380,8 @@ async fn a_connection_without_a_channel_to_spare_is_degraded_and_one_that_has_it
 #[actix_web::test]
 async fn a_pooled_connection_that_is_dead_in_silence_is_no_outage_and_is_thrown_away() {
     let rabbit = Shared::started();
-    let proxy = Proxy::start(rabbit.with(|it| it.port())).await;
-    let pool = pool_at(rabbit.with(|it| it.url_at(proxy.port)));
+    let proxy = Proxy::start(rabbit.with(RabbitMq::port)).await;
+    let pool = pool_at(RabbitMq::url_at(proxy.port));
     let rig = serve(pool.clone());
     up(&rig, "queue", "rabbit").await;
     proxy.set(Fault::Forget);
@@ -424,7 +436,7 @@ async fn a_long_freeze_leaves_no_channels_behind() {
 #[actix_web::test]
 async fn the_class_of_an_error_survives_a_check_of_the_users() {
     let rabbit = Shared::prepared();
-    let refused = Connection::connect(&rabbit.with(|it| it.url()), ConnectionProperties::default()).await;
+    let refused = Connection::connect(&rabbit.with(RabbitMq::url), ConnectionProperties::default()).await;
     let refused = anyhow::Error::from(refused.map(drop).unwrap_err()).context("while an order is sent");
     assert_eq!(ProbeError::from_error(refused).class(), Class::Unreachable);
 }

@@ -59,16 +59,12 @@ impl RabbitMq {
     }
 
     pub(crate) fn url_with(&self, password: &str) -> String {
-        self.url_of(password, self.port)
+        url(password, self.port)
     }
 
     /// By way of a proxy on that port.
-    pub(crate) fn url_at(&self, port: u16) -> String {
-        self.url_of(PASSWORD, port)
-    }
-
-    fn url_of(&self, password: &str, port: u16) -> String {
-        format!("amqp://{USER}:{password}@127.0.0.1:{port}/%2f")
+    pub(crate) fn url_at(port: u16) -> String {
+        url(PASSWORD, port)
     }
 
     pub(crate) fn url(&self) -> String {
@@ -170,6 +166,10 @@ impl Faulty for RabbitMq {
     fn thaw(&self) {
         self.node.as_ref().expect("it runs").thaw();
     }
+}
+
+fn url(password: &str, port: u16) -> String {
+    format!("amqp://{USER}:{password}@127.0.0.1:{port}/%2f")
 }
 
 fn wait_for(mut holds: impl FnMut() -> bool, otherwise: impl Fn() -> String) {
