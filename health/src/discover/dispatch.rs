@@ -138,7 +138,7 @@ macro_rules! pointers {
 
 pointers!(Arc, Box, Data);
 
-pointers_to_probes!(Data);
+pointers_to_probes!(Data: kept_shared);
 
 /// What is in a field of type `T`: see the head of this file.
 pub struct Look<T: ?Sized, K>(PhantomData<K>, PhantomData<T>);

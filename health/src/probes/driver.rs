@@ -39,6 +39,11 @@ impl Described {
         Self(format!("{options:?}"))
     }
 
+    /// Whether it is so, in its own words.
+    pub(super) fn says(&self, words: &str) -> bool {
+        self.0.contains(words)
+    }
+
     /// The first quoted text after a field's name.
     pub(super) fn text(&self, field: &str) -> Option<String> {
         let (_, rest) = self.0.split_once(field)?;

@@ -58,7 +58,15 @@ pub mod tokio_postgres;
 mod bb8;
 #[cfg(any(feature = "deadpool-postgres", feature = "deadpool-redis", feature = "diesel-async"))]
 mod deadpool;
-#[cfg(any(feature = "diesel", feature = "redis", feature = "sqlx", feature = "sqlx-0_8", feature = "tokio-postgres"))]
+#[cfg(any(
+    feature = "async-nats",
+    feature = "diesel",
+    feature = "lapin",
+    feature = "redis",
+    feature = "sqlx",
+    feature = "sqlx-0_8",
+    feature = "tokio-postgres"
+))]
 #[allow(dead_code, reason = "each backend needs a part of it")]
 mod driver;
 #[cfg(any(
@@ -145,6 +153,18 @@ pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Clas
     #[cfg(feature = "http")]
     if let Some(error) = error.downcast_ref() {
         return Some(http::class_of(error));
+    }
+    #[cfg(feature = "async-nats")]
+    if let Some(class) = nats::class_of(error) {
+        return Some(class);
+    }
+    #[cfg(feature = "lapin")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(lapin::class_of(error));
+    }
+    #[cfg(feature = "mqtt")]
+    if let Some(class) = mqtt::class_of(error) {
+        return Some(class);
     }
     let _ = error;
     None
