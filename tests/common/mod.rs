@@ -4,6 +4,7 @@ pub(crate) mod answers;
 pub(crate) mod front;
 pub(crate) mod http;
 pub(crate) mod logs;
+pub(crate) mod memcached;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod rig;

@@ -50,8 +50,11 @@ pub mod tls;
 #[cfg(feature = "tokio-postgres")]
 pub mod tokio_postgres;
 
-#[cfg(any(feature = "redis", feature = "sqlx"))]
+#[cfg(any(feature = "fred", feature = "memcached", feature = "redis", feature = "sqlx"))]
+#[allow(dead_code, reason = "no backend needs all of it")]
 mod driver;
+#[cfg(any(feature = "fred", feature = "memcached", feature = "redis"))]
+mod key;
 
 use crate::error::Class;
 
@@ -64,6 +67,14 @@ pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Clas
     #[cfg(feature = "redis")]
     if let Some(error) = error.downcast_ref() {
         return Some(redis::class_of(error));
+    }
+    #[cfg(feature = "memcached")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(memcached::class_of(error));
+    }
+    #[cfg(feature = "memcached")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(memcached::class_of_blocking(error));
     }
     let _ = error;
     None

@@ -16,15 +16,7 @@
 //! broken after it was idle is tried once more. A `MultiplexedConnection` never connects again: once broken it is down for
 //! good, for the application as for its check.
 
-use std::{
-    future::Future,
-    hash::{BuildHasher as _, RandomState},
-    pin::Pin,
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use redis::{
     Client, ConnectionAddr, ErrorKind, RedisError, RedisResult, ServerErrorKind,
@@ -32,7 +24,10 @@ use redis::{
 };
 use tokio::{net::TcpStream, sync::Mutex};
 
-use super::driver::{Address, Described, PATIENCE, answer_or};
+use super::{
+    driver::{Address, Described, PATIENCE, answer_or},
+    key,
+};
 use crate::{
     error::{Class, ProbeError},
     probe::{Ask, Probe},
@@ -233,12 +228,8 @@ pub(super) enum Answer {
 
 /// Writes and reads back.
 pub(super) async fn ask(connection: &mut impl ConnectionLike) -> RedisResult<Answer> {
-    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
-    static ROUND: AtomicU64 = AtomicU64::new(0);
-
-    let round = ROUND.fetch_add(1, Ordering::Relaxed);
-    let key = format!("health:{:016x}:{round}", *PROCESS);
-    let nonce = RandomState::new().hash_one(round);
+    let key = key::fresh();
+    let nonce = key::nonce();
     let (read,): (Option<u64>,) = redis::pipe()
         .cmd("SET")
         .arg(&key)
