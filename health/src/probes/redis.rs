@@ -228,17 +228,21 @@ pub(super) enum Answer {
 
 /// Writes and reads back.
 pub(super) async fn ask(connection: &mut impl ConnectionLike) -> RedisResult<Answer> {
-    let key = key::fresh();
+    ask_for(connection, &key::fresh()).await
+}
+
+/// Writes and reads back under that key.
+pub(super) async fn ask_for(connection: &mut impl ConnectionLike, key: &str) -> RedisResult<Answer> {
     let nonce = key::nonce();
     let (read,): (Option<u64>,) = redis::pipe()
         .cmd("SET")
-        .arg(&key)
+        .arg(key)
         .arg(nonce)
         .arg("PX")
         .arg(EXPIRY_MS)
         .ignore()
         .cmd("GET")
-        .arg(&key)
+        .arg(key)
         .query_async(connection)
         .await?;
     Ok(if read == Some(nonce) { Answer::AsWritten } else { Answer::Other })
@@ -278,7 +282,9 @@ fn public(answer: RedisResult<Answer>, address: Option<&Address>, password: Opti
 pub(crate) fn class_of(error: &RedisError) -> Class {
     match error.kind() {
         ErrorKind::Io if error.is_timeout() => Class::TimedOut,
-        ErrorKind::Io => Class::Unreachable,
+        ErrorKind::Io | ErrorKind::ClusterConnectionNotFound | ErrorKind::MasterNameNotFoundBySentinel => {
+            Class::Unreachable
+        }
         ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => Class::Rejected,
         ErrorKind::Server(ServerErrorKind::ReadOnly) => Class::ReadOnly,
         // The code of a failure inside a pipeline is to be had only so.
