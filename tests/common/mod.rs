@@ -9,6 +9,7 @@ pub(crate) mod memcached;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod rig;
+pub(crate) mod sentinel;
 pub(crate) mod servers;
 
 use std::{

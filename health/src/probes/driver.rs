@@ -72,6 +72,7 @@ impl Described {
 }
 
 /// Where a server listens. Prints as `host:port`, or `[host]:port` for an IPv6 address.
+#[derive(Clone)]
 pub(super) struct Address {
     pub(super) host: String,
     pub(super) port: u16,
