@@ -58,17 +58,10 @@ pub mod tokio_postgres;
 mod bb8;
 #[cfg(any(feature = "deadpool-postgres", feature = "deadpool-redis", feature = "diesel-async"))]
 mod deadpool;
-#[cfg(any(
-    feature = "async-nats",
-    feature = "diesel",
-    feature = "lapin",
-    feature = "redis",
-    feature = "sqlx",
-    feature = "sqlx-0_8",
-    feature = "tokio-postgres"
-))]
-#[allow(dead_code, reason = "each backend needs a part of it")]
+#[allow(dead_code, reason = "how much of it is used depends on the features")]
 mod driver;
+#[cfg(any(feature = "fred", feature = "memcached", feature = "redis"))]
+mod key;
 #[cfg(any(
     feature = "bb8-redis",
     feature = "deadpool-postgres",
@@ -165,6 +158,14 @@ pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Clas
     #[cfg(feature = "mqtt")]
     if let Some(class) = mqtt::class_of(error) {
         return Some(class);
+    }
+    #[cfg(feature = "memcached")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(memcached::class_of(error));
+    }
+    #[cfg(feature = "memcached")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(memcached::class_of_blocking(error));
     }
     let _ = error;
     None
