@@ -4,7 +4,6 @@
 
 #![allow(missing_docs, reason = "the names of tests are sentences")]
 
-#[allow(dead_code, reason = "some servers are of the catalogue alone")]
 mod common;
 
 mod access;

@@ -15,8 +15,8 @@ use crate::{
         eventually, logs,
         proxy::{Fault, Proxy},
         rig::Rig,
-        stub::{Page, Stub, Talk},
     },
+    servers::stub::{Page, Stub, Talk},
 };
 
 struct Http;

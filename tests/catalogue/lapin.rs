@@ -20,11 +20,14 @@ use crate::{
     common::{
         PASSWORD,
         answers::{assert_secret, degraded, down, up},
-        connections_to, eventually,
+        eventually,
         proxy::{Fault, Proxy},
-        rabbitmq::{RabbitMq, Shared},
         rig::Rig,
         servers::Faulty as _,
+    },
+    servers::{
+        connections_to,
+        rabbitmq::{RabbitMq, Shared},
     },
 };
 

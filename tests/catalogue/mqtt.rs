@@ -18,11 +18,11 @@ use crate::{
     common::{
         PASSWORD, USER,
         answers::{assert_secret, down, up},
-        connections_to, eventually,
-        mosquitto::Mosquitto,
+        eventually,
         rig::Rig,
         servers::Faulty as _,
     },
+    servers::{connections_to, mosquitto::Mosquitto},
 };
 
 struct OfClient;

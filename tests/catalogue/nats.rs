@@ -12,10 +12,10 @@ use crate::{
         PASSWORD, USER,
         answers::{assert_secret, down, up},
         eventually, logs,
-        nats::Nats,
         rig::Rig,
         servers::Faulty as _,
     },
+    servers::nats::Nats,
 };
 
 struct Core;

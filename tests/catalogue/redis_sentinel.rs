@@ -18,9 +18,9 @@ use crate::{
         answers::{MAX_AGE, assert_secret, down, up},
         eventually, logs,
         rig::Rig,
-        sentinel::{Sentinel, ask},
         servers::Faulty as _,
     },
+    servers::sentinel::{Sentinel, ask},
 };
 
 struct Client;

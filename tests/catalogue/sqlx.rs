@@ -23,8 +23,8 @@ use crate::{
         eventually, logs,
         rig::Rig,
         servers::{Faulty as _, Kind, Server},
-        standby::standby_of,
     },
+    servers::standby::standby_of,
 };
 
 struct Postgres;

@@ -10,13 +10,8 @@ use health::{HealthCheck, probes::tcp::Connect};
 
 use crate::{
     acceptance::{Backend, Not, Password, Told, acceptance},
-    common::{
-        answers::up,
-        eventually,
-        rig::Rig,
-        servers::Faulty as _,
-        stub::{Stub, Talk},
-    },
+    common::{answers::up, eventually, rig::Rig, servers::Faulty as _},
+    servers::stub::{Stub, Talk},
 };
 
 struct Tcp;

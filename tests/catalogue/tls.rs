@@ -26,8 +26,8 @@ use crate::{
         answers::{assert_secret, degraded, down, up},
         logs,
         rig::Rig,
-        stub::{Stub, Talk},
     },
+    servers::stub::{Stub, Talk},
 };
 
 /// So many days from now, and an hour, so that a slow test is not in the next one.

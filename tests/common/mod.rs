@@ -1,21 +1,13 @@
 //! The harness: real servers, a real HTTP client, and what was logged.
 
 pub(crate) mod answers;
-pub(crate) mod cluster;
 pub(crate) mod front;
 pub(crate) mod http;
 pub(crate) mod logs;
-pub(crate) mod memcached;
-pub(crate) mod mosquitto;
-pub(crate) mod nats;
 pub(crate) mod process;
 pub(crate) mod proxy;
-pub(crate) mod rabbitmq;
 pub(crate) mod rig;
-pub(crate) mod sentinel;
 pub(crate) mod servers;
-pub(crate) mod standby;
-pub(crate) mod stub;
 
 use std::{
     future::Future,
@@ -37,15 +29,4 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: 
         assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// How many connections are established to a port of this machine, as the kernel counts them.
-pub(crate) fn connections_to(port: u16) -> usize {
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let local = format!(":{port:04X}");
-    let established = |line: &&str| {
-        let mut fields = line.split_whitespace().skip(1);
-        fields.next().is_some_and(|address| address.ends_with(&local)) && fields.nth(1) == Some("01")
-    };
-    table.lines().filter(established).count()
 }

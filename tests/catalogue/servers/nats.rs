@@ -11,7 +11,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{
+use crate::common::{
     PASSWORD, USER, http,
     process::{Process, give},
     servers::{Faulty, free_port},

@@ -7,7 +7,7 @@ use std::{
 
 use redis::{Client, FromRedisValue, RedisResult, Value};
 
-use super::servers::{Faulty, Kind, Server, free_port};
+use crate::common::servers::{Faulty, Kind, Server, free_port};
 
 const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
 

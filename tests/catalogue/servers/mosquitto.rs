@@ -11,7 +11,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{
+use crate::common::{
     PASSWORD, USER,
     process::{Process, give, run},
     servers::{Faulty, free_port},

@@ -21,12 +21,12 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::servers::{Faulty, free_port};
+use crate::common::servers::{Faulty, free_port};
 
 /// What HTTP answers.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Page {
-    /// With `Authorization: Basic` of [`USER`](super::USER) and [`PASSWORD`](super::PASSWORD) 200 and `all is well`, else 401.
+    /// With `Authorization: Basic` of [`USER`](crate::common::USER) and [`PASSWORD`](crate::common::PASSWORD) 200 and `all is well`, else 401.
     Guarded,
     /// A status, a further line of the head, and a body.
     Plain(u16, &'static str, String),

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use super::{
+use crate::common::{
     PASSWORD, USER,
     process::{as_user, run},
     servers::{Faulty as _, Kind, Server, postgres_program},

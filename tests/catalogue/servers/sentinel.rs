@@ -8,7 +8,7 @@ use std::{
 use redis::{Client, FromRedisValue, RedisResult};
 use tempfile::TempDir;
 
-use super::{
+use crate::common::{
     PASSWORD, USER,
     process::{Process, give},
     servers::{Faulty, Kind, Server, free_port},

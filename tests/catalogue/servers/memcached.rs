@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{
+use crate::common::{
     process::{Process, give},
     servers::{Faulty, free_port},
 };

@@ -12,7 +12,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{
+use crate::common::{
     PASSWORD, USER,
     process::{Process, as_user, give},
     servers::{Faulty, free_port},
