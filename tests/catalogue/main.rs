@@ -26,6 +26,7 @@ mod redis;
 mod redis_cluster;
 mod redis_sentinel;
 mod sea_orm;
+mod servers;
 mod sqlx;
 mod sqlx_0_8;
 mod tcp;

@@ -1,1 +1,236 @@
-//! To come.
+//! The clients of the crate `memcache`, asynchronous and blocking.
+
+use std::{any::Any, fs, time::Duration};
+
+use actix_web::web;
+use diesel::r2d2;
+use health::{HealthCheck, Probe};
+use memcache::{Client, ConnectionManager, Url, exp::AsyncMemcache};
+
+use crate::{
+    acceptance::{Backend, Not, Password, Told, acceptance},
+    common::{
+        answers::{MAX_AGE, assert_secret, back_up, down, up},
+        eventually,
+        rig::Rig,
+        servers::Faulty,
+    },
+    servers::memcached::Memcached,
+};
+
+struct Asynchronous;
+struct Blocking;
+
+acceptance!(asynchronous, Asynchronous);
+acceptance!(blocking, Blocking);
+
+const NO_CREDENTIALS: Not = "the client of the meta protocol can't log in, and that of the binary protocol connects when it is \
+                             made, which fails with a wrong password";
+
+impl Backend for Asynchronous {
+    type Resource = AsyncMemcache;
+    type Server = Memcached;
+
+    fn prepare() -> Memcached {
+        Memcached::prepared(&[])
+    }
+
+    async fn open(server: &Memcached, _: Password) -> Result<AsyncMemcache, Not> {
+        Ok(asynchronous_client(&[server]).await)
+    }
+
+    fn unreachable(_: &Memcached) -> (Told, &'static str) {
+        (Told::Sentence("unable to connect to memcached".to_owned()), "Connection refused")
+    }
+
+    fn rejected(_: &Memcached) -> Result<(Told, &'static str), Not> {
+        Err(NO_CREDENTIALS)
+    }
+
+    async fn saturate(_: &AsyncMemcache) -> Result<(Box<dyn Any>, u32), Not> {
+        Err("its pools have no limit by default, and nobody can hold a connection of theirs")
+    }
+
+    async fn questions(server: &Memcached) -> Result<u64, Not> {
+        Ok(server.counter("cmd_set"))
+    }
+
+    /// In one round trip.
+    const QUESTIONS_A_ROUND: u64 = 16;
+
+    async fn connections(server: &Memcached) -> Result<usize, Not> {
+        Ok(connections(server))
+    }
+}
+
+impl Backend for Blocking {
+    type Resource = Client;
+    type Server = Memcached;
+
+    fn prepare() -> Memcached {
+        Memcached::prepared(&[])
+    }
+
+    async fn open(server: &Memcached, _: Password) -> Result<Client, Not> {
+        Ok(blocking_client(server))
+    }
+
+    fn unreachable(server: &Memcached) -> (Told, &'static str) {
+        // A client that never was connected tells nobody where to.
+        let told = [
+            format!("unable to connect to memcached at {}", server.address()),
+            "unable to connect to memcached".to_owned(),
+        ];
+        (Told::OneOf(told.into()), "Connection refused")
+    }
+
+    fn rejected(_: &Memcached) -> Result<(Told, &'static str), Not> {
+        Err(NO_CREDENTIALS)
+    }
+
+    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Not> {
+        Err("its pools are its own, without counters, and nobody can hold a connection of theirs")
+    }
+
+    async fn questions(server: &Memcached) -> Result<u64, Not> {
+        Ok(server.counter("cmd_set"))
+    }
+
+    async fn connections(server: &Memcached) -> Result<usize, Not> {
+        Ok(connections(server))
+    }
+}
+
+async fn asynchronous_client(servers: &[&Memcached]) -> AsyncMemcache {
+    AsyncMemcache::connect(servers.iter().map(|server| server.address())).await.unwrap()
+}
+
+/// One that may be made while nothing listens, and that gives up connecting soon.
+fn blocking_client(server: &Memcached) -> Client {
+    let url = format!("memcache://{}", server.address());
+    let pool = r2d2::Pool::builder().max_size(2).min_idle(Some(1)).connection_timeout(Duration::from_millis(400));
+    Client::with_pool(pool.build_unchecked(ConnectionManager::new(Url::parse(&url).unwrap()))).unwrap()
+}
+
+/// How many connections a memcached has, but for the one that asks.
+fn connections(server: &Memcached) -> usize {
+    usize::try_from(server.counter("curr_connections")).unwrap() - 1
+}
+
+#[derive(HealthCheck)]
+struct State<R> {
+    #[health(probe)]
+    cache: R,
+}
+
+fn serve<R: Probe + Clone>(cache: R) -> Rig {
+    let state = web::Data::new(State { cache });
+    Rig::start(1, move |app| {
+        app.service(health::scope().max_age(MAX_AGE).state(&state));
+    })
+}
+
+async fn all_of_three_are_asked<R: Probe + Clone>(rig: impl AsyncFnOnce(&[&Memcached]) -> R) {
+    let mut servers = [(); 3].map(|()| Memcached::start(&[]));
+    let rig = serve(rig(&servers.each_ref()).await);
+    up(&rig, "cache", "cache").await;
+    for server in &mut servers {
+        assert!(server.counter("cmd_set") > 0, "it was asked");
+        server.stop();
+        tokio::time::sleep(MAX_AGE).await;
+        down(&rig, "cache", "cache", "unable to connect to memcached").await;
+        server.restart();
+        eventually("it is up again", || async { rig.health().await.status == 200 }).await;
+    }
+}
+
+#[actix_web::test]
+async fn one_server_of_three_that_is_stopped_is_down_for_an_asynchronous_client() {
+    all_of_three_are_asked(asynchronous_client).await;
+}
+
+#[actix_web::test]
+async fn one_server_of_three_that_is_stopped_is_down_for_a_blocking_client() {
+    all_of_three_are_asked(async |servers: &[&Memcached]| {
+        let urls: Vec<_> = servers.iter().map(|server| format!("memcache://{}", server.address())).collect();
+        Client::builder().add_server(urls).unwrap().with_connection_timeout(Duration::from_millis(400)).build().unwrap()
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn a_server_that_wants_credentials_refuses_access() {
+    let users = tempfile::NamedTempFile::new().unwrap();
+    fs::write(users.path(), "somebody:something\n").unwrap();
+    let path = users.path().display().to_string();
+    crate::common::process::give(users.path(), "memcache");
+    let server = Memcached::start(&["-Y", &path]);
+    let rig = serve(asynchronous_client(&[&server]).await);
+    let answer = down(&rig, "cache", "cache", "memcached refused access").await;
+    assert_secret(&rig, &answer, &["unauthenticated"]).await;
+}
+
+#[actix_web::test]
+async fn a_server_that_is_full_and_may_not_evict_is_down() {
+    let server = Memcached::start(&["-m", "2", "-M", "-I", "512k"]);
+    let client = asynchronous_client(&[&server]).await;
+    let [asynchronous, blocking] = [serve(client.clone()), serve(blocking_client(&server))];
+    up(&asynchronous, "cache", "cache").await;
+    up(&blocking, "cache", "cache").await;
+
+    // Values as small as those of the check: memory is given out by size.
+    let fill = async |size: usize| {
+        for number in 0.. {
+            if client
+                .set(format!("health:{number:040}"), "x".repeat(size), memcache::exp::Ttl::secs(600))
+                .await
+                .is_err()
+            {
+                break;
+            }
+        }
+    };
+    for size in [100_000, 10_000, 1000, 60, 40, 20, 1] {
+        fill(size).await;
+    }
+    tokio::time::sleep(MAX_AGE).await;
+    // What can't be written anew is removed, and makes room: so first who asks for new keys.
+    down(&blocking, "cache", "cache", &format!("memcached at {} takes no writes", server.address())).await;
+    let answer = down(&asynchronous, "cache", "cache", "memcached takes no writes").await;
+    assert_secret(&asynchronous, &answer, &["out of memory"]).await;
+}
+
+#[actix_web::test]
+async fn a_killed_idle_connection_is_no_outage() {
+    let mut server = Memcached::start(&[]);
+    let [asynchronous, blocking] = [serve(asynchronous_client(&[&server]).await), serve(blocking_client(&server))];
+    up(&asynchronous, "cache", "cache").await;
+    up(&blocking, "cache", "cache").await;
+    // With a server that was another one meanwhile, all connections are dead.
+    server.stop();
+    server.restart();
+    back_up(&asynchronous, "cache", "cache").await;
+    back_up(&blocking, "cache", "cache").await;
+    let lines = crate::common::logs::lines();
+    assert!(lines.iter().all(|line| !line.contains("is DOWN")), "{lines:#?}");
+}
+
+#[actix_web::test]
+async fn a_frozen_server_blocks_one_thread_however_often_a_blocking_client_is_asked() {
+    let server = Memcached::start(&[]);
+    let check = blocking_client(&server).kept().expect("it has something to keep");
+    check.ask().await.unwrap();
+    let before = threads();
+    server.freeze();
+    for _ in 0..20 {
+        let asked = tokio::time::timeout(Duration::from_millis(50), check.ask()).await;
+        assert!(asked.is_err(), "it is frozen");
+    }
+    assert!(threads() <= before + 1, "{} threads, and {before} before", threads());
+    server.thaw();
+    check.ask().await.unwrap();
+}
+
+fn threads() -> usize {
+    fs::read_dir("/proc/self/task").unwrap().count()
+}

@@ -1,1 +1,238 @@
-//! To come.
+//! `redis::cluster_async::ClusterConnection` and `redis::cluster::ClusterClient`, on a cluster of three masters.
+
+use std::any::Any;
+
+use actix_web::web;
+use health::{HealthCheck, Probe};
+use redis::{Value, cluster::ClusterClient, cluster_async::ClusterConnection};
+
+use crate::{
+    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    common::{
+        PASSWORD,
+        answers::{MAX_AGE, assert_secret, down, up},
+        eventually, logs,
+        rig::Rig,
+        servers::Faulty,
+    },
+    servers::cluster::Cluster,
+};
+
+struct Client;
+struct Connection;
+
+acceptance!(client, Client);
+acceptance!(connection, Connection);
+
+impl Backend for Client {
+    type Resource = ClusterClient;
+    type Server = Cluster;
+
+    fn prepare() -> Cluster {
+        Cluster::prepared()
+    }
+
+    async fn open(cluster: &Cluster, password: Password) -> Result<ClusterClient, Not> {
+        Ok(client(cluster, password))
+    }
+
+    fn unreachable(cluster: &Cluster) -> (Told, &'static str) {
+        unreachable_nodes(cluster)
+    }
+
+    fn rejected(_: &Cluster) -> Result<(Told, &'static str), Not> {
+        let sentence = "redis cluster refused access".to_owned();
+        Ok((Told::Sentence(sentence), "Password authentication failed"))
+    }
+
+    async fn saturate(_: &ClusterClient) -> Result<(Box<dyn Any>, u32), Not> {
+        Err(SHARED)
+    }
+
+    async fn questions(cluster: &Cluster) -> Result<u64, Not> {
+        Ok(values_written(cluster).iter().sum())
+    }
+
+    /// One to each master, all at once.
+    const QUESTIONS_A_ROUND: u64 = 3;
+
+    async fn connections(cluster: &Cluster) -> Result<usize, Not> {
+        Ok(connections(cluster))
+    }
+}
+
+impl Backend for Connection {
+    type Resource = ClusterConnection;
+    type Server = Cluster;
+
+    fn prepare() -> Cluster {
+        Cluster::prepared()
+    }
+
+    async fn open(cluster: &Cluster, password: Password) -> Result<ClusterConnection, Not> {
+        let connection = client(cluster, password).get_async_connection().await;
+        connection.map_err(|_| "a connection is made where something listens, or not at all")
+    }
+
+    fn unreachable(cluster: &Cluster) -> (Told, &'static str) {
+        unreachable_nodes(cluster)
+    }
+
+    fn rejected(_: &Cluster) -> Result<(Told, &'static str), Not> {
+        Err("there is no connection with a wrong password")
+    }
+
+    async fn saturate(_: &ClusterConnection) -> Result<(Box<dyn Any>, u32), Not> {
+        Err(SHARED)
+    }
+
+    async fn questions(cluster: &Cluster) -> Result<u64, Not> {
+        Ok(values_written(cluster).iter().sum())
+    }
+
+    const QUESTIONS_A_ROUND: u64 = 3;
+
+    async fn connections(cluster: &Cluster) -> Result<usize, Not> {
+        Ok(connections(cluster))
+    }
+}
+
+const SHARED: Not = "one connection to each node is shared among all who ask: there is nothing to use up";
+
+fn client(cluster: &Cluster, password: Password) -> ClusterClient {
+    let password = if password == Password::Right { PASSWORD } else { WRONG };
+    ClusterClient::new(cluster.nodes.iter().map(|node| node.url_with(password))).unwrap()
+}
+
+/// Which of the nodes is named is a matter of which was the first to refuse.
+fn unreachable_nodes(cluster: &Cluster) -> (Told, &'static str) {
+    (Told::OneOf(cluster.ports().map(refused).into()), "Connection refused")
+}
+
+fn refused(port: u16) -> String {
+    format!("unable to connect to redis at 127.0.0.1:{port}")
+}
+
+/// How many values each node was told to keep.
+fn values_written(cluster: &Cluster) -> [u64; 3] {
+    [0, 1, 2].map(|node| {
+        let statistics = cluster.ask::<String>(node, "INFO commandstats").unwrap();
+        let calls = statistics.lines().find_map(|line| line.strip_prefix("cmdstat_set:calls="));
+        calls.map_or(0, |calls| calls.split(',').next().unwrap().parse().unwrap())
+    })
+}
+
+/// How many connections all nodes have, but for those that ask.
+fn connections(cluster: &Cluster) -> usize {
+    (0..3).map(|node| cluster.ask::<String>(node, "CLIENT LIST").unwrap().lines().count() - 1).sum()
+}
+
+#[derive(HealthCheck)]
+struct State<R> {
+    #[health(probe)]
+    cache: R,
+}
+
+fn serve<R: Probe + Clone>(cache: R) -> Rig {
+    let state = web::Data::new(State { cache });
+    Rig::start(1, move |app| {
+        app.service(health::scope().max_age(MAX_AGE).state(&state));
+    })
+}
+
+#[actix_web::test]
+async fn every_master_is_asked_once_a_round() {
+    let cluster = Cluster::start();
+    let rig = serve(client(&cluster, Password::Right));
+    up(&rig, "cache", "cache").await;
+    let before = values_written(&cluster);
+    tokio::time::sleep(MAX_AGE).await;
+    up(&rig, "cache", "cache").await;
+    assert_eq!(values_written(&cluster), before.map(|calls| calls + 1));
+}
+
+#[actix_web::test]
+async fn a_cluster_with_one_master_of_three_stopped_is_down_whichever_it_is() {
+    let mut cluster = Cluster::start();
+    let clients = client(&cluster, Password::Right);
+    let connection = clients.get_async_connection().await.unwrap();
+    let rigs = [serve(clients), serve(connection)];
+    for node in 0..3 {
+        for rig in &rigs {
+            eventually("it is up", || async { rig.health().await.status == 200 }).await;
+        }
+        cluster.nodes[node].stop();
+        tokio::time::sleep(MAX_AGE).await;
+        for rig in &rigs {
+            let answer = down(rig, "cache", "cache", &refused(cluster.ports()[node])).await;
+            assert_secret(rig, &answer, &["Connection refused"]).await;
+        }
+        cluster.restart_node(node);
+    }
+}
+
+#[actix_web::test]
+async fn a_cluster_with_one_master_of_three_frozen_is_down_in_time_and_up_when_it_thaws() {
+    let cluster = Cluster::start();
+    let rig = serve(client(&cluster, Password::Right));
+    for node in 0..3 {
+        eventually("it is up", || async { rig.health().await.status == 200 }).await;
+        cluster.nodes[node].freeze();
+        tokio::time::sleep(MAX_AGE).await;
+        down(&rig, "cache", "cache", "no answer within 800 ms").await;
+        cluster.nodes[node].thaw();
+        cluster.wait_until_it_is_whole();
+    }
+    eventually("it is up again", || async { rig.health().await.status == 200 }).await;
+}
+
+#[actix_web::test]
+async fn a_cluster_with_one_master_that_takes_no_writes_is_down() {
+    let cluster = Cluster::start();
+    let rig = serve(client(&cluster, Password::Right));
+    for node in 0..3 {
+        up(&rig, "cache", "cache").await;
+        cluster.ask::<Value>(node, "CONFIG SET maxmemory 1").unwrap();
+        tokio::time::sleep(MAX_AGE).await;
+        let answer = down(&rig, "cache", "cache", "redis cluster takes no writes").await;
+        assert_secret(&rig, &answer, &["OOM"]).await;
+        cluster.ask::<Value>(node, "CONFIG SET maxmemory 0").unwrap();
+        tokio::time::sleep(MAX_AGE).await;
+    }
+}
+
+#[actix_web::test]
+async fn killed_idle_connections_are_no_outage() {
+    let cluster = Cluster::start();
+    let clients = client(&cluster, Password::Right);
+    let rigs = [serve(clients.get_async_connection().await.unwrap()), serve(clients)];
+    for rig in &rigs {
+        up(rig, "cache", "cache").await;
+    }
+    for node in 0..3 {
+        cluster.ask::<Value>(node, "CLIENT KILL TYPE normal SKIPME yes").unwrap();
+    }
+    tokio::time::sleep(MAX_AGE).await;
+    for rig in &rigs {
+        up(rig, "cache", "cache").await;
+    }
+    assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
+}
+
+#[actix_web::test]
+async fn a_cluster_with_slots_of_nobody_is_down() {
+    let cluster = Cluster::start();
+    for node in 0..3 {
+        // By default a node would answer nothing at all then.
+        cluster.ask::<Value>(node, "CONFIG SET cluster-require-full-coverage no").unwrap();
+    }
+    let rig = serve(client(&cluster, Password::Right));
+    up(&rig, "cache", "cache").await;
+    for node in 0..3 {
+        cluster.ask::<Value>(node, "CLUSTER DELSLOTSRANGE 16000 16383").unwrap();
+    }
+    // The keys of the check are elsewhere, or nowhere: then the driver looks for them until the check's limit.
+    eventually("it is down", || async { rig.health().await.status == 503 }).await;
+    let rig = serve(client(&cluster, Password::Right));
+    down(&rig, "cache", "cache", "384 slots of redis cluster have no master").await;
+}

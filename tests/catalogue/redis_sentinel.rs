@@ -1,1 +1,157 @@
-//! To come.
+//! `redis::sentinel::SentinelClient`, with a master, a replica and a sentinel.
+
+use std::{any::Any, sync::Arc};
+
+use actix_web::web;
+use health::HealthCheck;
+use redis::{
+    RedisConnectionInfo,
+    sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
+};
+use tokio::sync::Mutex;
+
+use super::redis::values_written;
+use crate::{
+    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    common::{
+        PASSWORD, USER,
+        answers::{MAX_AGE, assert_secret, down, up},
+        eventually, logs,
+        rig::Rig,
+        servers::Faulty as _,
+    },
+    servers::sentinel::{Sentinel, ask},
+};
+
+struct Client;
+
+acceptance!(client, Client);
+
+type Locked = Arc<Mutex<SentinelClient>>;
+
+impl Backend for Client {
+    type Resource = Locked;
+    type Server = Sentinel;
+
+    fn prepare() -> Sentinel {
+        Sentinel::prepared()
+    }
+
+    async fn open(servers: &Sentinel, password: Password) -> Result<Locked, Not> {
+        Ok(client(servers, if password == Password::Right { PASSWORD } else { WRONG }, SentinelServerType::Master))
+    }
+
+    fn unreachable(_: &Sentinel) -> (Told, &'static str) {
+        (Told::Sentence("unable to connect to the redis master".to_owned()), "Connection refused")
+    }
+
+    fn rejected(_: &Sentinel) -> Result<(Told, &'static str), Not> {
+        Ok((Told::Sentence("the redis master refused access".to_owned()), "Password authentication failed"))
+    }
+
+    async fn saturate(_: &Locked) -> Result<(Box<dyn Any>, u32), Not> {
+        Err("it opens a connection whenever it is asked for one: there is nothing to use up")
+    }
+
+    async fn questions(servers: &Sentinel) -> Result<u64, Not> {
+        values_written(&servers.master).await
+    }
+
+    async fn connections(servers: &Sentinel) -> Result<usize, Not> {
+        // Without those of the sentinel, and the one that asks.
+        let list: String = ask(&servers.master.url(), "CLIENT LIST TYPE normal").unwrap();
+        Ok(list.lines().filter(|line| !line.contains(" name=sentinel")).count() - 1)
+    }
+}
+
+fn client(servers: &Sentinel, password: &str, of: SentinelServerType) -> Locked {
+    let credentials = RedisConnectionInfo::default().set_username(USER).set_password(password);
+    let node = SentinelNodeConnectionInfo::default().set_redis_connection_info(credentials);
+    let client = SentinelClient::build(vec![servers.url()], "main".to_owned(), Some(node), of).unwrap();
+    Arc::new(Mutex::new(client))
+}
+
+#[derive(HealthCheck)]
+struct State {
+    cache: Locked,
+}
+
+#[derive(HealthCheck)]
+struct Pinged {
+    #[health(with = health::probes::redis::ping, group = "cache")]
+    cache: Locked,
+}
+
+fn serve<S: HealthCheck + Send + Sync + 'static>(state: S) -> Rig {
+    let state = web::Data::new(state);
+    Rig::start(1, move |app| {
+        app.service(health::scope().max_age(MAX_AGE).state(&state));
+    })
+}
+
+#[actix_web::test]
+async fn after_a_failover_the_new_master_is_asked() {
+    let mut servers = Sentinel::start();
+    let rig = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Master) });
+    up(&rig, "cache", "cache").await;
+
+    servers.master.kill();
+    tokio::time::sleep(MAX_AGE).await;
+    let answer = down(&rig, "cache", "cache", "unable to connect to the redis master").await;
+    assert_secret(&rig, &answer, &["Connection refused"]).await;
+
+    eventually("it is up again, by the new master", || async { rig.health().await.status == 200 }).await;
+    let role: String = ask(&servers.replica.url(), "INFO replication").unwrap();
+    assert!(role.contains("role:master"), "{role}");
+    let before = values_written(&servers.replica).await.unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    up(&rig, "cache", "cache").await;
+    assert_eq!(values_written(&servers.replica).await, Ok(before + 1));
+
+    // When the old one is back, as a replica, nothing changes.
+    servers.master.restart();
+    eventually("the old master is a replica", || async {
+        ask::<String>(&servers.master.url(), "INFO replication").is_ok_and(|role| role.contains("role:slave"))
+    })
+    .await;
+    up(&rig, "cache", "cache").await;
+}
+
+#[actix_web::test]
+async fn a_master_that_became_a_replica_is_left_for_the_new_one() {
+    let servers = Sentinel::start();
+    let rig = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Master) });
+    up(&rig, "cache", "cache").await;
+    // Both live on: the old connection works, and takes no writes.
+    ask::<redis::Value>(&servers.url(), "SENTINEL FAILOVER main").unwrap();
+    eventually("the old master is a replica", || async {
+        ask::<String>(&servers.master.url(), "INFO replication").is_ok_and(|role| role.contains("role:slave"))
+    })
+    .await;
+    eventually("it is up, by the new master", || async { rig.health().await.status == 200 }).await;
+    let before = values_written(&servers.replica).await.unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    up(&rig, "cache", "cache").await;
+    assert_eq!(values_written(&servers.replica).await, Ok(before + 1));
+}
+
+#[actix_web::test]
+async fn a_sentinel_that_stops_is_no_outage_while_the_master_works() {
+    let mut servers = Sentinel::start();
+    let rig = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Master) });
+    up(&rig, "cache", "cache").await;
+    servers.stop_sentinel();
+    tokio::time::sleep(MAX_AGE).await;
+    up(&rig, "cache", "cache").await;
+    assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
+}
+
+#[actix_web::test]
+async fn a_client_of_replicas_takes_no_writes_and_is_up_by_a_ping() {
+    let servers = Sentinel::start();
+    let written = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Replica) });
+    let sentence = format!("redis at 127.0.0.1:{} takes no writes", servers.replica.port());
+    down(&written, "cache", "cache", &sentence).await;
+    let pinged = serve(Pinged { cache: client(&servers, PASSWORD, SentinelServerType::Replica) });
+    up(&pinged, "cache", "cache").await;
+}

@@ -4,6 +4,8 @@ use std::{fmt, future::Future, pin::pin, time::Duration};
 
 use futures_util::future::{Either, select};
 
+pub(super) use super::address::Address;
+
 /// How long a driver that connects may be silent before the server is asked itself.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -37,6 +39,11 @@ impl Described {
         Self(format!("{options:?}"))
     }
 
+    /// Whether it is so, in its own words.
+    pub(super) fn says(&self, words: &str) -> bool {
+        self.0.contains(words)
+    }
+
     /// The first quoted text after a field's name.
     pub(super) fn text(&self, field: &str) -> Option<String> {
         let (_, rest) = self.0.split_once(field)?;
@@ -68,23 +75,6 @@ impl Described {
         let (_, rest) = self.0.split_once(host)?;
         let port = Self(rest[host_name.len()..].to_owned()).number(port)?;
         Some(Address { host: host_name, port })
-    }
-}
-
-/// Where a server listens. Prints as `host:port`, or `[host]:port` for an IPv6 address.
-pub(super) struct Address {
-    pub(super) host: String,
-    pub(super) port: u16,
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
-        if host.contains(':') && !host.starts_with('[') {
-            write!(f, "[{host}]:{port}")
-        } else {
-            write!(f, "{host}:{port}")
-        }
     }
 }
 

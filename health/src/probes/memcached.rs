@@ -1,1 +1,349 @@
-//! To come.
+//! Clients of the crate `memcache`: `memcache::exp::AsyncMemcache`, `AsyncMetaClient` below it, and the blocking
+//! `memcache::Client`.
+//!
+//! Each round writes fresh values that expire after 10 seconds, and reads them back, under keys that no other process has:
+//! `health:` and more. Where there are several servers, each is asked, and one that fails is a failure: its keys are lost to the
+//! application.
+//!
+//! | what happens | class | status |
+//! | --- | --- | --- |
+//! | refused, reset | [`Class::Unreachable`] | DOWN |
+//! | the server wants credentials that the client has not | [`Class::Rejected`] | DOWN |
+//! | no answer within the client's own time | [`Class::TimedOut`] | DOWN |
+//! | out of memory, where the server may not evict (`-M`) | [`Class::ReadOnly`] | DOWN |
+//! | another value read than written, anything else | [`Class::Failed`] | DOWN |
+//!
+//! An asynchronous client is asked for 16 keys in one round trip: which server a key belongs to it tells nobody, so that they
+//! are many; of three servers one is left out once in 200 processes. The question does not pass by its policy: with
+//! `degrade(true)` the application takes a dead server for an empty one, and the check does not.
+//!
+//! A blocking client is asked on a thread where that harms nobody, and there is one such thread for a client, however long
+//! it is blocked. By default it is so for as long as a frozen server is frozen, as are the application's own:
+//! `with_read_timeout` ends that. A server is asked four questions, because the client's pool asks for `version` before each
+//! use of a connection. How many connections are in use it tells nobody: one that has none to spare for longer than the check
+//! may take is DOWN.
+
+use std::{
+    future::Future,
+    io,
+    panic::resume_unwind,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+};
+
+use futures_util::future::select_ok;
+use memcache::{
+    Client, CommandError, MemcacheError, ServerError,
+    exp::{AsyncMemcache, AsyncMetaClient, Error, Get, Op, OpResult, Set, Ttl},
+};
+use tokio::{
+    net::TcpStream,
+    sync::Mutex,
+    task::{JoinHandle, spawn_blocking},
+};
+
+use super::{
+    driver::{PATIENCE, answer_or},
+    key,
+};
+use crate::{
+    error::{Class, ProbeError, class_of_io},
+    probe::{Ask, Probe},
+};
+
+/// How long a written value is kept.
+const EXPIRY_S: u32 = 10;
+
+/// How many keys an asynchronous client is asked for.
+const KEYS: usize = 16;
+
+#[derive(PartialEq)]
+enum Answer {
+    AsWritten,
+    Other,
+}
+
+macro_rules! asynchronous {
+    ($client:ty, $meta:expr) => {
+        impl Probe for $client {
+            const GROUP: &'static str = "cache";
+            const NEVER_BLOCKS: bool = true;
+
+            async fn probe(&self) -> Result<(), ProbeError> {
+                Keys::new($meta(self)).ask().await
+            }
+
+            fn resource(&self) -> Option<String> {
+                Some(name(&[]))
+            }
+
+            fn kept(&self) -> Option<Arc<dyn Ask>> {
+                Some(Arc::new(Keys::new($meta(self))))
+            }
+        }
+    };
+}
+
+asynchronous!(AsyncMemcache, |client: &AsyncMemcache| client.meta().clone());
+asynchronous!(AsyncMetaClient, AsyncMetaClient::clone);
+
+/// A client, and the keys that its check asks for: the same ones in each round, so that the same servers are asked.
+struct Keys {
+    client: AsyncMetaClient,
+    keys: [String; KEYS],
+}
+
+impl Keys {
+    fn new(client: AsyncMetaClient) -> Self {
+        let prefix = key::fresh();
+        Self { client, keys: std::array::from_fn(|number| format!("{prefix}:{number}")) }
+    }
+
+    async fn asked(&self) -> Result<Answer, Error> {
+        let nonce = key::nonce().to_string();
+        let asked = self
+            .keys
+            .iter()
+            .flat_map(|key| [Op::from(Set::new(key, &nonce).ttl(Ttl::secs(EXPIRY_S.into()))), Op::from(Get::new(key))]);
+        for answer in self.client.run_batch(asked).await? {
+            match answer? {
+                OpResult::Mutation(written) if written.applied() => {}
+                OpResult::Get(read) if read.value.as_deref() == Some(nonce.as_bytes()) => {}
+                _ => return Ok(Answer::Other),
+            }
+        }
+        Ok(Answer::AsWritten)
+    }
+}
+
+impl Ask for Keys {
+    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+        Box::pin(async { public(self.asked().await, class_of, &[]) })
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some(name(&[]))
+    }
+
+    fn never_blocks(&self) -> bool {
+        true
+    }
+}
+
+impl Probe for Client {
+    const GROUP: &'static str = "cache";
+    const NEVER_BLOCKS: bool = true;
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        Blocking::new(self.clone()).ask().await
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some(name(&[]))
+    }
+
+    fn kept(&self) -> Option<Arc<dyn Ask>> {
+        Some(Arc::new(Blocking::new(self.clone())))
+    }
+}
+
+impl From<Error> for ProbeError {
+    fn from(error: Error) -> Self {
+        Self::from_error(error)
+    }
+}
+
+impl From<MemcacheError> for ProbeError {
+    fn from(error: MemcacheError) -> Self {
+        Self::from_error(error)
+    }
+}
+
+/// A blocking client, and the question that is under way, perhaps since a round that is over: then that one is waited for,
+/// and no other thread is blocked.
+struct Blocking {
+    client: Arc<Servers>,
+    under_way: Mutex<Option<JoinHandle<Result<Answer, MemcacheError>>>>,
+}
+
+/// A client, and where its servers are, once they have said so.
+struct Servers {
+    client: Client,
+    addresses: OnceLock<Vec<Option<String>>>,
+}
+
+impl Blocking {
+    fn new(client: Client) -> Self {
+        let client = Arc::new(Servers { client, addresses: OnceLock::new() });
+        Self { client, under_way: Mutex::new(None) }
+    }
+
+    async fn asked(&self) -> Result<Answer, MemcacheError> {
+        let mut under_way = self.under_way.lock().await;
+        if let Some(earlier) = &mut *under_way {
+            // One that has ended meanwhile tells of then, not of now.
+            let answer = if earlier.is_finished() { None } else { earlier.await.ok() };
+            *under_way = None;
+            // What failed may be what was wrong then.
+            if let Some(Ok(answer)) = answer {
+                return Ok(answer);
+            }
+        }
+        let client = Arc::clone(&self.client);
+        let answer = under_way.insert(spawn_blocking(move || client.ask())).await;
+        *under_way = None;
+        answer.unwrap_or_else(|ended| match ended.try_into_panic() {
+            Ok(payload) => resume_unwind(payload),
+            Err(ended) => Err(io::Error::other(ended).into()),
+        })
+    }
+
+    /// Why a server can't be connected to, if one can't: the client's pool says nothing while it tries again.
+    async fn refusal(&self) -> Option<Result<Answer, MemcacheError>> {
+        let refused = self.client.addresses().iter().flatten().map(|address| {
+            Box::pin(async move {
+                match TcpStream::connect(address).await {
+                    Ok(_) => Err(()),
+                    Err(error) => Ok(error),
+                }
+            })
+        });
+        let refused: Vec<_> = refused.collect();
+        if refused.is_empty() {
+            return None;
+        }
+        select_ok(refused).await.ok().map(|(error, _)| Err(error.into()))
+    }
+}
+
+impl Ask for Blocking {
+    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+        Box::pin(async {
+            let answer = answer_or(self.asked(), PATIENCE, self.refusal()).await;
+            public(answer, class_of_blocking, self.client.addresses())
+        })
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some(name(self.client.addresses()))
+    }
+
+    fn never_blocks(&self) -> bool {
+        true
+    }
+}
+
+impl Servers {
+    /// Blocks.
+    fn ask(&self) -> Result<Answer, MemcacheError> {
+        if self.addresses.get().is_none() {
+            let versions = self.client.version()?;
+            self.addresses.get_or_init(|| versions.iter().map(|(url, _)| address_of(url)).collect());
+        }
+        let servers = self.addresses().len();
+        for server in 0..servers {
+            let Some(key) = self.key_of(server, servers) else { continue };
+            let nonce = key::nonce();
+            self.client.set(&key, nonce, EXPIRY_S)?;
+            if self.client.get::<u64>(&key)? != Some(nonce) {
+                return Ok(Answer::Other);
+            }
+        }
+        Ok(Answer::AsWritten)
+    }
+
+    fn addresses(&self) -> &[Option<String>] {
+        self.addresses.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// A key that the client keeps on the server of that number; none where its hash function sends none there.
+    fn key_of(&self, server: usize, servers: usize) -> Option<String> {
+        let prefix = key::fresh();
+        let keys = (0..servers * KEYS).map(|number| format!("{prefix}:{number}"));
+        #[allow(clippy::cast_possible_truncation, reason = "as the client does it")]
+        keys.into_iter().find(|key| (self.client.hash_function)(key) as usize % servers == server)
+    }
+}
+
+/// The `host:port` of a server's URL, which may hold a password; none of a Unix socket and of UDP, where a connection would
+/// tell nothing.
+fn address_of(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    if scheme.contains("udp") || url.contains("udp=true") {
+        return None;
+    }
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
+    (!address.is_empty()).then(|| address.to_owned())
+}
+
+fn name(addresses: &[Option<String>]) -> String {
+    match addresses {
+        [Some(address)] => format!("memcached at {address}"),
+        _ => "memcached".to_owned(),
+    }
+}
+
+fn public<E>(
+    answer: Result<Answer, E>,
+    class_of: fn(&E) -> Class,
+    addresses: &[Option<String>],
+) -> Result<(), ProbeError>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let name = name(addresses);
+    match answer {
+        Ok(Answer::AsWritten) => Ok(()),
+        Ok(Answer::Other) => Err(ProbeError::new(Class::Failed, Class::Failed.sentence(&name))
+            .with_source("the value read is not the value written")),
+        Err(error) => {
+            let class = class_of(&error);
+            Err(ProbeError::new(class, class.sentence(&name)).with_source(error))
+        }
+    }
+}
+
+/// The class of an error of the asynchronous clients.
+pub(crate) fn class_of(error: &Error) -> Class {
+    match error {
+        Error::Io(error) => class_of_io(error),
+        Error::Timeout { .. } => Class::TimedOut,
+        // It was sent, and what came of it is not known.
+        Error::Ambiguous { source, .. } => class_of(source),
+        // Words of the protocol: it has no codes.
+        Error::Server(words) if words.starts_with("out of memory") => Class::ReadOnly,
+        Error::Rejected(words) if words.starts_with("unauthenticated") => Class::Rejected,
+        _ => Class::Failed,
+    }
+}
+
+/// The class of an error of the blocking client.
+pub(crate) fn class_of_blocking(error: &MemcacheError) -> Class {
+    /// In the binary protocol.
+    const OUT_OF_MEMORY: u16 = 0x82;
+
+    match error {
+        MemcacheError::IOError(error) => class_of_io(error),
+        // It gave up to connect, and says why only in words.
+        MemcacheError::PoolError(_) => Class::Unreachable,
+        MemcacheError::CommandError(CommandError::AuthenticationRequired) => Class::Rejected,
+        MemcacheError::CommandError(CommandError::Unknown(OUT_OF_MEMORY)) => Class::ReadOnly,
+        MemcacheError::ServerError(ServerError::Error(words)) if words.contains("out of memory") => Class::ReadOnly,
+        _ => Class::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_url_has_no_credentials() {
+        let address = |url| address_of(url);
+        assert_eq!(address("memcache://user:p%40ss@[::1]:11211/?protocol=ascii").unwrap(), "[::1]:11211");
+        assert_eq!(address("memcache+tls://cache.internal:11211?verify_mode=none").unwrap(), "cache.internal:11211");
+        assert_eq!(address("memcache:///tmp/memcached.sock"), None);
+        assert_eq!(address("memcache://127.0.0.1:11211?udp=true"), None);
+    }
+}

@@ -1,8 +1,8 @@
 //! `redis::Client`, `MultiplexedConnection` and `ConnectionManager`, and how errors of redis are told apart.
 //!
 //! Each round writes a fresh value with a short expiry and reads it back, in one pipelined round trip, under a key that no
-//! other process and no other round has: `health:` and more. Who is let at some keys only needs those: `~health:*`. A `PING` would not do: a replica, a server out of memory and one that can't write
-//! its disk all answer it.
+//! other process and no other round has: `health:` and more. Who is let at some keys only needs those: `~health:*`. A `PING` would not do: a replica and a server out of memory
+//! answer it. For who may not write at all there is [`ping`].
 //!
 //! | what happens | class | status |
 //! | --- | --- | --- |
@@ -16,15 +16,7 @@
 //! broken after it was idle is tried once more. A `MultiplexedConnection` never connects again: once broken it is down for
 //! good, for the application as for its check.
 
-use std::{
-    future::Future,
-    hash::{BuildHasher as _, RandomState},
-    pin::Pin,
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use redis::{
     Client, ConnectionAddr, ErrorKind, RedisError, RedisResult, ServerErrorKind,
@@ -32,7 +24,10 @@ use redis::{
 };
 use tokio::{net::TcpStream, sync::Mutex};
 
-use super::driver::{Address, Described, PATIENCE, answer_or};
+use super::{
+    driver::{Address, Described, PATIENCE, answer_or},
+    key,
+};
 use crate::{
     error::{Class, ProbeError},
     probe::{Ask, Probe},
@@ -110,6 +105,10 @@ impl Kept {
         }
     }
 
+    fn password(&self) -> Option<String> {
+        self.client.get_connection_info().redis_settings().password().map(str::to_owned)
+    }
+
     async fn asked(&self) -> RedisResult<Answer> {
         let mut kept = self.connection.lock().await;
         // Taken out: if the question fails or is dropped, the next one gets a new connection.
@@ -130,10 +129,7 @@ impl Kept {
 
 impl Ask for Kept {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
-        Box::pin(async {
-            let password = self.client.get_connection_info().redis_settings().password().map(str::to_owned);
-            public(self.asked().await, self.address().as_ref(), password)
-        })
+        Box::pin(async { public(self.asked().await, self.address().as_ref(), self.password()) })
     }
 
     fn resource(&self) -> Option<String> {
@@ -145,6 +141,85 @@ impl Ask for Kept {
     }
 }
 
+/// Asks for a `PING`: for `#[health(with = health::probes::redis::ping)]`, on any handle of redis that is a [`Probe`], where the
+/// application may not write keys.
+///
+/// It sees a server that is gone, frozen, still loading its data or unable to save it, and a wrong password. It does **not** see
+/// a replica that takes no writes, a server out of memory, too few replicas to write, permissions that were taken away, nor,
+/// of a cluster, slots that nobody serves. So where keys may be written, leave this out: the field is probed without it.
+///
+/// A [`Client`] holds no connection, so one is opened for each round; `ConnectionManager` and `MultiplexedConnection` are asked
+/// on their own.
+///
+/// # Errors
+///
+/// The server does not answer, or does not let us in: the classes are those of this module.
+///
+/// # Examples
+///
+/// ```
+/// use health::HealthCheck;
+///
+/// #[derive(HealthCheck)]
+/// struct AppState {
+///     #[health(with = health::probes::redis::ping, group = "cache")]
+///     sessions: redis::aio::ConnectionManager,
+/// }
+/// ```
+pub async fn ping<R: Ping>(redis: &R) -> Result<(), ProbeError> {
+    redis.ping().await
+}
+
+pub(super) mod sealed {
+    /// A handle of redis that [`ping`](super::ping) can ask.
+    pub trait Ping: Send + Sync {
+        #[doc(hidden)]
+        fn ping(&self) -> impl Future<Output = Result<(), crate::ProbeError>> + Send;
+    }
+}
+
+use sealed::Ping;
+
+impl<R: Ping> Ping for Arc<R> {
+    async fn ping(&self) -> Result<(), ProbeError> {
+        R::ping(self).await
+    }
+}
+
+impl Ping for ConnectionManager {
+    async fn ping(&self) -> Result<(), ProbeError> {
+        let address = address_of(self);
+        let asked = async {
+            match ping_on(&mut self.clone()).await {
+                Err(error) if error.is_unrecoverable_error() => ping_on(&mut self.clone()).await,
+                answer => answer,
+            }
+        };
+        let answer = answer_or(asked, PATIENCE, refusal(address.as_ref())).await;
+        public(answer, address.as_ref(), None)
+    }
+}
+
+impl Ping for MultiplexedConnection {
+    async fn ping(&self) -> Result<(), ProbeError> {
+        public(ping_on(&mut self.clone()).await, None, None)
+    }
+}
+
+impl Ping for Client {
+    async fn ping(&self) -> Result<(), ProbeError> {
+        let kept = Kept::new(self.clone());
+        let asked = async { ping_on(&mut self.get_multiplexed_async_connection().await?).await };
+        public(asked.await, kept.address().as_ref(), kept.password())
+    }
+}
+
+/// Asks for a `PING` alone.
+pub(super) async fn ping_on(connection: &mut impl ConnectionLike) -> RedisResult<Answer> {
+    let answer: String = redis::cmd("PING").query_async(connection).await?;
+    Ok(if answer == "PONG" { Answer::AsWritten } else { Answer::Other })
+}
+
 #[derive(PartialEq)]
 pub(super) enum Answer {
     AsWritten,
@@ -153,21 +228,21 @@ pub(super) enum Answer {
 
 /// Writes and reads back.
 pub(super) async fn ask(connection: &mut impl ConnectionLike) -> RedisResult<Answer> {
-    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
-    static ROUND: AtomicU64 = AtomicU64::new(0);
+    ask_for(connection, &key::fresh()).await
+}
 
-    let round = ROUND.fetch_add(1, Ordering::Relaxed);
-    let key = format!("health:{:016x}:{round}", *PROCESS);
-    let nonce = RandomState::new().hash_one(round);
+/// Writes and reads back under that key.
+pub(super) async fn ask_for(connection: &mut impl ConnectionLike, key: &str) -> RedisResult<Answer> {
+    let nonce = key::nonce();
     let (read,): (Option<u64>,) = redis::pipe()
         .cmd("SET")
-        .arg(&key)
+        .arg(key)
         .arg(nonce)
         .arg("PX")
         .arg(EXPIRY_MS)
         .ignore()
         .cmd("GET")
-        .arg(&key)
+        .arg(key)
         .query_async(connection)
         .await?;
     Ok(if read == Some(nonce) { Answer::AsWritten } else { Answer::Other })
@@ -207,7 +282,9 @@ fn public(answer: RedisResult<Answer>, address: Option<&Address>, password: Opti
 pub(crate) fn class_of(error: &RedisError) -> Class {
     match error.kind() {
         ErrorKind::Io if error.is_timeout() => Class::TimedOut,
-        ErrorKind::Io => Class::Unreachable,
+        ErrorKind::Io | ErrorKind::ClusterConnectionNotFound | ErrorKind::MasterNameNotFoundBySentinel => {
+            Class::Unreachable
+        }
         ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => Class::Rejected,
         ErrorKind::Server(ServerErrorKind::ReadOnly) => Class::ReadOnly,
         // The code of a failure inside a pipeline is to be had only so.
