@@ -84,7 +84,8 @@ pub trait Probe: Send + Sync + 'static {
     where
         Self: Sized,
     {
-        this.kept()
+        // Not `this.kept()`, which is that of the pointer and asks here again.
+        Self::kept(this)
     }
 }
 
@@ -165,4 +166,25 @@ pub(crate) async fn ask_contained(probe: &dyn Ask) -> Result<(), ProbeError> {
         };
         Err(ProbeError::new(Class::Panicked, "the check panicked").with_source(text))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pointer_to_a_probe_that_keeps_nothing_is_asked_itself() {
+        struct Answers;
+
+        impl Probe for Answers {
+            const GROUP: &'static str = "service";
+
+            async fn probe(&self) -> Result<(), ProbeError> {
+                Ok(())
+            }
+        }
+
+        assert!(Arc::new(Answers).kept().is_none());
+        erase(Arc::new(Box::new(Answers))).ask().await.unwrap();
+    }
 }
