@@ -14,6 +14,7 @@ mod diesel;
 mod diesel_async;
 mod disk;
 mod dns;
+mod everything;
 mod fred;
 mod http;
 mod lapin;
