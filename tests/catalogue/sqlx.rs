@@ -4,12 +4,13 @@
 use std::{any::Any, future::Future, net::TcpStream, time::Duration};
 
 use health::{
-    Check, HealthCheck, ProbeError,
+    Check, Class, HealthCheck, ProbeError, Status,
     probes::sqlx::{migrated, query, replication_lag, writable},
 };
 use serde_json::json;
 use sqlx::{
     Connection as _, Database, Executor, MySqlPool, PgConnection, PgPool, Pool, SqlSafeStr as _, SqlitePool,
+    any::AnyPoolOptions,
     migrate::{Migrate, Migration, MigrationType, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
@@ -500,4 +501,31 @@ async fn migrations_can_be_asked_for_by_who_may_only_read() {
     migrated(&replica, &migrator(&[ONE])).await.unwrap();
     let error = migrated(&replica, &migrator(&[ONE, TWO])).await.unwrap_err();
     assert_eq!(error.to_string(), "1 of 2 migrations are not applied");
+}
+
+#[actix_web::test]
+async fn a_pool_of_any_database_is_asked_as_its_url_says() {
+    sqlx::any::install_default_drivers();
+    let any = |url: &str| AnyPoolOptions::new().max_connections(1).connect_lazy(url).unwrap();
+    let postgres = Server::start(Kind::Postgres);
+    let standby = standby_of(&postgres, &[]);
+    let mariadb = Server::start(Kind::MariaDb);
+    for url in [postgres.url(), mariadb.url(), "sqlite::memory:".to_owned()] {
+        writable(&any(&url)).await.unwrap();
+    }
+    let replica = any(&standby.url());
+    assert_eq!(writable(&replica).await.unwrap_err().class(), Class::ReadOnly);
+    eventually("the standby is fresh", || async { replication_lag(&replica, SECOND, SECOND).await.is_ok() }).await;
+    run(&any(&mariadb.url()), "SET GLOBAL read_only = ON").await;
+    assert_eq!(writable(&any(&mariadb.url())).await.unwrap_err().class(), Class::ReadOnly);
+    let status = async || replication_lag(&replica, Duration::ZERO, HOUR).await.map_err(|error| error.status());
+    run(&replica, "SELECT pg_wal_replay_pause()").await;
+    run(&any(&postgres.url()), "CREATE TABLE orders (id int)").await;
+    // It has replayed no commit yet whose time it could tell.
+    eventually("the standby is behind", || async { status().await == Err(Status::Down) }).await;
+    run(&replica, "SELECT pg_wal_replay_resume()").await;
+    eventually("the standby is fresh", || async { status().await == Ok(()) }).await;
+    run(&replica, "SELECT pg_wal_replay_pause()").await;
+    run(&any(&postgres.url()), "INSERT INTO orders VALUES (1)").await;
+    eventually("the standby is behind", || async { status().await == Err(Status::Degraded) }).await;
 }

@@ -114,6 +114,7 @@ where
 /// | a primary, or a standby that was promoted | UP |
 /// | all that was received is replayed, and more is being received | UP, however long the primary has been idle |
 /// | not all is replayed, and the last commit that is was made so long ago on the primary | by the limits |
+/// | not all is replayed, and since it started no commit was | DOWN |
 /// | no WAL receiver: the primary is gone, or refuses it | DEGRADED; DOWN if that last commit is older than `down`, or unknown |
 ///
 /// The time is that of the primary's clock until now by the standby's, and at most the lag: the rows that are missing may be
