@@ -68,6 +68,10 @@ pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Clas
     if let Some(error) = error.downcast_ref() {
         return Some(redis::class_of(error));
     }
+    #[cfg(feature = "fred")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(fred::class_of(error));
+    }
     #[cfg(feature = "memcached")]
     if let Some(error) = error.downcast_ref() {
         return Some(memcached::class_of(error));
