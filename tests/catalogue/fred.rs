@@ -199,7 +199,8 @@ async fn a_server_that_takes_no_writes_is_down() {
 #[actix_web::test]
 async fn a_client_without_a_reconnect_policy_is_down_for_good_once_its_connection_is_lost() {
     let mut server = started(&[]);
-    let config = config(Password::Right, ServerConfig::new_centralized("127.0.0.1", server.port()));
+    let mut config = config(Password::Right, ServerConfig::new_centralized("127.0.0.1", server.port()));
+    config.fail_fast = true;
     let client = Builder::from_config(config).build().unwrap();
     client.init().await.unwrap();
     let rig = serve(client);
