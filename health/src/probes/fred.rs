@@ -215,10 +215,10 @@ impl Reasons {
 
     /// Why the client last failed to connect since it was connected, or why it does so now.
     async fn last(&mut self) -> Option<Error> {
-        if self.last.is_none() {
-            if let Ok(Ok((error, _))) = timeout(NEXT_REASON, self.told.recv()).await {
-                self.last = Some(error);
-            }
+        if self.last.is_none()
+            && let Ok(Ok((error, _))) = timeout(NEXT_REASON, self.told.recv()).await
+        {
+            self.last = Some(error);
         }
         self.last.clone()
     }
