@@ -1,1 +1,261 @@
-//! To come.
+//! `fred::clients::Client` and `fred::clients::Pool`.
+
+use std::any::Any;
+
+use actix_web::web;
+use fred::{
+    clients::{Client, Pool},
+    interfaces::ClientLike as _,
+    types::{
+        Builder,
+        config::{Config, ReconnectPolicy, ServerConfig},
+    },
+};
+use health::{HealthCheck, Probe};
+
+use super::redis::{connections_of_redis, values_written};
+use crate::{
+    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    common::{
+        PASSWORD, USER,
+        answers::{MAX_AGE, assert_secret, back_up, down, up},
+        cluster::Cluster,
+        eventually, logs,
+        rig::Rig,
+        servers::{Faulty, Kind, Server},
+    },
+};
+
+struct One;
+struct Two;
+
+acceptance!(client, One);
+acceptance!(pool, Two);
+
+const SHARED: Not = "its connections are shared among all who ask: there is nothing to use up";
+
+impl Backend for One {
+    type Resource = Client;
+    type Server = Server;
+
+    fn prepare() -> Server {
+        Server::prepared(Kind::Redis, &[])
+    }
+
+    async fn open(server: &Server, password: Password) -> Result<Client, Not> {
+        let client = builder(server, password).build().unwrap();
+        connected(&client, password).await;
+        Ok(client)
+    }
+
+    fn unreachable(server: &Server) -> (Told, &'static str) {
+        refused(server)
+    }
+
+    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+        Ok(refuses(server))
+    }
+
+    fn frozen(server: &Server) -> Told {
+        silent(server)
+    }
+
+    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Not> {
+        Err(SHARED)
+    }
+
+    async fn questions(server: &Server) -> Result<u64, Not> {
+        values_written(server).await
+    }
+
+    async fn connections(_: &Server) -> Result<usize, Not> {
+        Err(CLOSED_BY_QUIT)
+    }
+}
+
+impl Backend for Two {
+    type Resource = Pool;
+    type Server = Server;
+
+    fn prepare() -> Server {
+        Server::prepared(Kind::Redis, &[])
+    }
+
+    async fn open(server: &Server, password: Password) -> Result<Pool, Not> {
+        let pool = builder(server, password).build_pool(2).unwrap();
+        connected(&pool, password).await;
+        Ok(pool)
+    }
+
+    fn unreachable(server: &Server) -> (Told, &'static str) {
+        refused(server)
+    }
+
+    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+        Ok(refuses(server))
+    }
+
+    fn frozen(server: &Server) -> Told {
+        silent(server)
+    }
+
+    async fn saturate(_: &Pool) -> Result<(Box<dyn Any>, u32), Not> {
+        Err(SHARED)
+    }
+
+    async fn questions(server: &Server) -> Result<u64, Not> {
+        values_written(server).await
+    }
+
+    /// One on each of its connections, all at once.
+    const QUESTIONS_A_ROUND: u64 = 2;
+
+    async fn connections(_: &Server) -> Result<usize, Not> {
+        Err(CLOSED_BY_QUIT)
+    }
+}
+
+const CLOSED_BY_QUIT: Not = "a connection is that of a task of fred's, which ends by `quit` and not when the last client is \
+                             dropped: a test of its own counts them";
+
+fn refused(server: &Server) -> (Told, &'static str) {
+    (Told::Sentence(format!("unable to connect to redis at 127.0.0.1:{}", server.port())), "Connection refused")
+}
+
+fn refuses(server: &Server) -> (Told, &'static str) {
+    (Told::Sentence(format!("redis at 127.0.0.1:{} refused access", server.port())), "WRONGPASS")
+}
+
+fn silent(server: &Server) -> Told {
+    // When the machine is slow the check's own limit is over first.
+    let sentence = format!("no answer from redis at 127.0.0.1:{}", server.port());
+    Told::OneOf(vec![sentence, "no answer within 800 ms".to_owned()])
+}
+
+fn config(password: Password, server: ServerConfig) -> Config {
+    let password = if password == Password::Right { PASSWORD } else { WRONG };
+    Config {
+        server,
+        username: Some(USER.to_owned()),
+        password: Some(password.to_owned()),
+        fail_fast: false,
+        ..Config::default()
+    }
+}
+
+/// Of clients that connect again and again.
+fn builder(server: &Server, password: Password) -> Builder {
+    let server = ServerConfig::new_centralized("127.0.0.1", server.port());
+    let mut builder = Builder::from_config(config(password, server));
+    builder.set_policy(ReconnectPolicy::new_constant(0, 100));
+    builder
+}
+
+/// As an application does it that starts also where its cache is not there yet.
+async fn connected(client: &impl fred::interfaces::ClientLike, password: Password) {
+    drop(client.connect());
+    if password == Password::Right {
+        let _ = tokio::time::timeout(MAX_AGE, client.wait_for_connect()).await;
+    }
+}
+
+#[derive(HealthCheck)]
+struct State<R> {
+    #[health(probe)]
+    cache: R,
+}
+
+fn serve<R: Probe + Clone>(cache: R) -> Rig {
+    let state = web::Data::new(State { cache });
+    Rig::start(1, move |app| {
+        app.service(health::scope().max_age(MAX_AGE).state(&state));
+    })
+}
+
+fn started(args: &[&str]) -> Server {
+    let mut server = Server::prepared(Kind::Redis, args);
+    server.restart();
+    server
+}
+
+#[actix_web::test]
+async fn a_server_that_takes_no_writes_is_down() {
+    let server = started(&["--maxmemory-policy", "noeviction"]);
+    let rig = serve(One::open(&server, Password::Right).await.unwrap());
+    for (ill, well, word) in [
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "OOM"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "READONLY"),
+    ] {
+        up(&rig, "cache", "cache").await;
+        command(&server, ill);
+        tokio::time::sleep(MAX_AGE).await;
+        let sentence = format!("redis at 127.0.0.1:{} takes no writes", server.port());
+        assert_secret(&rig, &down(&rig, "cache", "cache", &sentence).await, &[word]).await;
+        command(&server, well);
+        back_up(&rig, "cache", "cache").await;
+    }
+}
+
+#[actix_web::test]
+async fn a_client_without_a_reconnect_policy_is_down_for_good_once_its_connection_is_lost() {
+    let mut server = started(&[]);
+    let mut config = config(Password::Right, ServerConfig::new_centralized("127.0.0.1", server.port()));
+    config.fail_fast = true;
+    let client = Builder::from_config(config).build().unwrap();
+    client.init().await.unwrap();
+    let rig = serve(client);
+    up(&rig, "cache", "cache").await;
+    server.stop();
+    tokio::time::sleep(MAX_AGE).await;
+    down(&rig, "cache", "cache", &format!("unable to connect to redis at 127.0.0.1:{}", server.port())).await;
+    server.restart();
+    tokio::time::sleep(MAX_AGE).await;
+    assert_eq!(rig.health().await.status, 503, "{}", logs::text());
+}
+
+#[actix_web::test]
+async fn the_check_opens_no_connection_and_a_client_that_quits_closes_its_own() {
+    let server = started(&[]);
+    let before = connections_of_redis(&server).await.unwrap();
+    let pool = Two::open(&server, Password::Right).await.unwrap();
+    let opened = connections_of_redis(&server).await.unwrap();
+    let rig = serve(pool.clone());
+    for _ in 0..2 {
+        up(&rig, "cache", "cache").await;
+        assert_eq!(connections_of_redis(&server).await.unwrap(), opened);
+        tokio::time::sleep(MAX_AGE).await;
+    }
+    pool.quit().await.unwrap();
+    eventually("its connections are closed", || async { connections_of_redis(&server).await.unwrap() == before }).await;
+    assert_eq!(rig.health().await.status, 503, "{}", logs::text());
+}
+
+#[actix_web::test]
+async fn a_client_that_was_never_connected_is_down() {
+    let server = started(&[]);
+    let rig = serve(builder(&server, Password::Right).build().unwrap());
+    assert_eq!(rig.health().await.status, 503, "{}", logs::text());
+}
+
+#[actix_web::test]
+async fn a_cluster_with_one_master_of_three_stopped_is_down_whichever_it_is() {
+    let mut cluster = Cluster::start();
+    let hosts = cluster.ports().map(|port| ("127.0.0.1", port));
+    let config = config(Password::Right, ServerConfig::new_clustered(hosts.into()));
+    let mut builder = Builder::from_config(config);
+    builder.set_policy(ReconnectPolicy::new_constant(0, 100));
+    let client = builder.build().unwrap();
+    client.init().await.unwrap();
+    let rig = serve(client);
+    for node in 0..3 {
+        eventually("it is up", || async { rig.health().await.status == 200 }).await;
+        cluster.nodes[node].stop();
+        tokio::time::sleep(MAX_AGE).await;
+        assert_eq!(rig.health().await.status, 503, "{}", logs::text());
+        cluster.restart_node(node);
+    }
+}
+
+fn command(server: &Server, words: &str) {
+    crate::common::sentinel::ask::<redis::Value>(&server.url(), words).unwrap();
+}

@@ -104,7 +104,7 @@ impl Keys {
         let asked = self
             .keys
             .iter()
-            .flat_map(|key| [Op::from(Set::new(key, &nonce).ttl(Ttl::secs(EXPIRY_S.into()))), Op::from(Get::new(key))]);
+            .flat_map(|key| [Op::from(Set::new(key, &nonce).ttl(Ttl::secs(EXPIRY_S))), Op::from(Get::new(key))]);
         for answer in self.client.run_batch(asked).await? {
             match answer? {
                 OpResult::Mutation(written) if written.applied() => {}

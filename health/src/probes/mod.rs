@@ -159,6 +159,10 @@ pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Clas
     if let Some(class) = mqtt::class_of(error) {
         return Some(class);
     }
+    #[cfg(feature = "fred")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(fred::class_of(error));
+    }
     #[cfg(feature = "memcached")]
     if let Some(error) = error.downcast_ref() {
         return Some(memcached::class_of(error));

@@ -17,7 +17,7 @@
 //! A `ClusterClient` holds no connection, so its check keeps one of its own, which is one to each node, from round to round.
 //! Keys are `health:` and more.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::future::{join_all, select_ok, try_join, try_join_all};
 use redis::{
@@ -247,6 +247,11 @@ async fn slots(connection: &ClusterConnection) -> RedisResult<Vec<Slots>> {
 }
 
 impl Slots {
+    /// Whose a range is: a master without a name owns nothing else.
+    fn owner(&self) -> (Option<&(String, u16)>, u16) {
+        self.master.as_ref().map_or((None, self.first), |master| (Some(master), 0))
+    }
+
     /// First, last, master, and replicas; a node is host, port and more.
     fn told(range: &[Value]) -> RedisResult<Self> {
         let [first, last, master, ..] = range else {
@@ -275,14 +280,7 @@ fn addresses(slots: &[Slots]) -> Vec<Address> {
 /// A key for each master.
 fn keys(slots: &[Slots]) -> Vec<String> {
     let prefix = key::fresh();
-    // A master that has many ranges needs one key; of one without a name, each range does.
-    let mut left: Vec<(Option<&(String, u16)>, Vec<&Slots>)> = Vec::new();
-    for range in slots {
-        match left.iter_mut().find(|(master, _)| master.is_some() && *master == range.master.as_ref()) {
-            Some((_, ranges)) => ranges.push(range),
-            None => left.push((range.master.as_ref(), vec![range])),
-        }
-    }
+    let mut left: HashSet<_> = slots.iter().map(Slots::owner).collect();
     let mut keys = Vec::with_capacity(left.len());
     // Enough that also a master of a single slot gets its key, and an end in any case.
     for number in 0..u32::from(SLOTS) * 16 {
@@ -291,10 +289,8 @@ fn keys(slots: &[Slots]) -> Vec<String> {
         }
         let key = format!("{prefix}:{number}");
         let slot = slot_of(&key);
-        let found =
-            left.iter().position(|(_, ranges)| ranges.iter().any(|range| (range.first..=range.last).contains(&slot)));
-        if let Some(found) = found {
-            left.swap_remove(found);
+        let range = slots.iter().find(|range| (range.first..=range.last).contains(&slot));
+        if range.is_some_and(|range| left.remove(&range.owner())) {
             keys.push(key);
         }
     }

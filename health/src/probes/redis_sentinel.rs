@@ -81,12 +81,12 @@ impl Kept {
     async fn asked(&self, asked: &mut Asked) -> RedisResult<Answer> {
         let mut kept = self.connection.lock().await;
         // Taken out: whatever fails, the next one is the master's of then.
-        if let Some((mut connection, address)) = kept.take() {
-            if let Ok(answer) = ask(&mut connection).await {
-                asked.address.clone_from(&address);
-                *kept = Some((connection, address));
-                return Ok(answer);
-            }
+        if let Some((mut connection, address)) = kept.take()
+            && let Ok(answer) = ask(&mut connection).await
+        {
+            asked.address.clone_from(&address);
+            *kept = Some((connection, address));
+            return Ok(answer);
         }
         let (mut connection, address) = connect(&self.client, asked).await?;
         let answer = ask(&mut connection).await?;

@@ -74,8 +74,8 @@ impl Cluster {
             self.ask::<Value>(node, &format!("CLUSTER ADDSLOTSRANGE {first} {last}")).unwrap();
             self.ask::<Value>(node, &format!("CLUSTER SET-CONFIG-EPOCH {}", node + 1)).unwrap();
         }
-        for other in 1..3 {
-            self.ask::<Value>(0, &format!("CLUSTER MEET 127.0.0.1 {} {}", ports[other], self.buses[other])).unwrap();
+        for (port, bus) in ports.iter().zip(self.buses).skip(1) {
+            self.ask::<Value>(0, &format!("CLUSTER MEET 127.0.0.1 {port} {bus}")).unwrap();
         }
     }
 }
