@@ -1,6 +1,11 @@
 //! What the probes of several drivers need: where a handle connects to, and why it does not.
 
-use std::{fmt, future::Future, pin::pin, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    future::Future,
+    pin::pin,
+    time::Duration,
+};
 
 use futures_util::future::{Either, select};
 
@@ -37,6 +42,24 @@ pub(super) struct Described(pub(super) String);
 impl Described {
     pub(super) fn by_debug(options: &impl fmt::Debug) -> Self {
         Self(format!("{options:?}"))
+    }
+
+    /// The beginning of what prints more than its options.
+    pub(super) fn by_start_of_debug(handle: &impl fmt::Debug) -> Self {
+        const START: usize = 2048;
+        struct Start(String);
+
+        impl fmt::Write for Start {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.0.push_str(text);
+                if self.0.len() < START { Ok(()) } else { Err(fmt::Error) }
+            }
+        }
+
+        let mut start = Start(String::new());
+        // An error is the end of the beginning.
+        let _ = write!(start, "{handle:?}");
+        Self(start.0)
     }
 
     /// Whether it is so, in its own words.
@@ -88,5 +111,7 @@ mod tests {
         assert_eq!(described.address("host: ", "port: ").unwrap().to_string(), "[::1]:5432");
         assert_eq!(described.text("password: Some(").unwrap(), "a\"b\\c");
         assert!(Described::default().address("host: ", "port: ").is_none());
+        let long = Described::by_start_of_debug(&("blocked: true", "x".repeat(100_000), "blocked: false"));
+        assert!(long.says("blocked: true") && !long.says("blocked: false"));
     }
 }

@@ -69,8 +69,8 @@ impl Probe for Channel {
 
     async fn probe(&self) -> Result<(), ProbeError> {
         let asked = async {
-            // A channel has no accessor for its connection, but prints it.
-            if Described::by_debug(self).says("blocked: true") {
+            // A channel has no accessor for its connection, but prints it, before the messages that are under way.
+            if Described::by_start_of_debug(self).says("blocked: true") {
                 return Err(Failure::Blocked);
             }
             Ok(question(self).await?)

@@ -16,10 +16,10 @@
 //! | JetStream: no answer within the context's own time | [`Class::TimedOut`] | DOWN |
 //! | JetStream: off, off for the account, without a leader; anything else | [`Class::Failed`] | DOWN |
 //!
-//! A client that has lost its connection connects anew by itself, keeps what it is told to send until then, and does not say
-//! why it fails: that is in its own events. So nothing is asked while it is not connected, the server's port is tried on the
-//! side for the log, and a wrong password looks like no server. A permission that is missing is told in the client's events alone, too. A
-//! client that is not connected yet does not tell where it connects to, nor is a port named where there are several servers.
+//! A client that has lost its connection connects anew by itself, and keeps what it is told to send until then. Why it can't
+//! connect, and that a permission is missing, it tells its events alone. So nothing is asked while it is not connected; the
+//! server's port is tried on the side, for the log; and a wrong password looks as if there were no server. A client that never
+//! was connected does not tell where to, and where it has several servers, no sentence names one.
 
 use std::{
     future::Future,

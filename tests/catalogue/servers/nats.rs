@@ -63,11 +63,14 @@ impl Nats {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// The open connections, each with what it did.
+    /// The open connections of drivers, each with what it did.
     pub(crate) async fn connections(&self) -> Vec<serde_json::Value> {
         let monitor = SocketAddr::from(([127, 0, 0, 1], self.monitor));
         let answer = http::get(monitor, "/connz").await.json();
-        answer["connections"].as_array().expect("a list of connections").clone()
+        let mut connections = answer["connections"].as_array().expect("a list of connections").clone();
+        // Those that only saw whether the server is there, and may be listed for a moment yet, don't say what they are.
+        connections.retain(|connection| connection["lang"] == "rust");
+        connections
     }
 
     /// It greets who connects.
