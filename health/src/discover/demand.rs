@@ -1,4 +1,4 @@
-//! What the derive demands of fields: traits of one method, which every type has that [`Discover`] knows, and whose messages say
+//! What the derive demands of fields: traits of one method, which every type has that `Discover` knows, and whose messages say
 //! why this field must be one. The derive picks the trait by what is written at the field.
 #![allow(missing_docs, reason = "none of it is documented for users")]
 
