@@ -238,7 +238,7 @@ async fn a_client_that_was_never_connected_is_down() {
 }
 
 #[actix_web::test]
-async fn a_cluster_with_one_master_of_three_stopped_is_down_whichever_it_is() {
+async fn a_cluster_with_one_master_of_three_frozen_or_stopped_is_down_whichever_it_is() {
     let mut cluster = Cluster::start();
     let hosts = cluster.ports().map(|port| ("127.0.0.1", port));
     let config = config(Password::Right, ServerConfig::new_clustered(hosts.into()));
@@ -249,6 +249,12 @@ async fn a_cluster_with_one_master_of_three_stopped_is_down_whichever_it_is() {
     let rig = serve(client);
     for node in 0..3 {
         eventually("it is up", || async { rig.health().await.status == 200 }).await;
+        cluster.nodes[node].freeze();
+        tokio::time::sleep(MAX_AGE).await;
+        assert_eq!(rig.health().await.status, 503, "{}", logs::text());
+        cluster.nodes[node].thaw();
+        cluster.wait_until_it_is_whole();
+        eventually("it is up again", || async { rig.health().await.status == 200 }).await;
         cluster.nodes[node].stop();
         tokio::time::sleep(MAX_AGE).await;
         assert_eq!(rig.health().await.status, 503, "{}", logs::text());

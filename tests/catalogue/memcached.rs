@@ -59,7 +59,7 @@ impl Backend for Asynchronous {
     const QUESTIONS_A_ROUND: u64 = 16;
 
     async fn connections(server: &Memcached) -> Result<usize, Not> {
-        Ok(connections(server))
+        Ok(server.connections())
     }
 }
 
@@ -97,7 +97,7 @@ impl Backend for Blocking {
     }
 
     async fn connections(server: &Memcached) -> Result<usize, Not> {
-        Ok(connections(server))
+        Ok(server.connections())
     }
 }
 
@@ -110,11 +110,6 @@ fn blocking_client(server: &Memcached) -> Client {
     let url = format!("memcache://{}", server.address());
     let pool = r2d2::Pool::builder().max_size(2).min_idle(Some(1)).connection_timeout(Duration::from_millis(400));
     Client::with_pool(pool.build_unchecked(ConnectionManager::new(Url::parse(&url).unwrap()))).unwrap()
-}
-
-/// How many connections a memcached has, but for the one that asks.
-fn connections(server: &Memcached) -> usize {
-    usize::try_from(server.counter("curr_connections")).unwrap() - 1
 }
 
 #[derive(HealthCheck)]
