@@ -41,8 +41,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         limits: deadpool_redis::Config::from_url(url("LIMITS", "redis://localhost:6380")).create_pool(None)?,
         pages: memcache::exp::AsyncMemcache::connect([url("PAGES", "localhost:11211")]).await?,
         events: {
-            let options = async_nats::ConnectOptions::new().retry_on_initial_connect();
-            options.connect(url("EVENTS", "nats://localhost")).await?
+            let url: url::Url = url("EVENTS", "nats://localhost").parse()?;
+            let (user, password) = (url.username(), url.password().unwrap_or_default());
+            let options = async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned());
+            options.retry_on_initial_connect().connect(url.as_str()).await?
         },
         jobs: {
             let url = url("JOBS", "amqp://localhost");
