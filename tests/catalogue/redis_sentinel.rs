@@ -123,7 +123,10 @@ async fn a_master_that_became_a_replica_is_left_for_the_new_one() {
     let rig = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Master) });
     up(&rig, "cache", "cache").await;
     // Both live on: the old connection works, and takes no writes.
-    ask::<redis::Value>(&servers.url(), "SENTINEL FAILOVER main").unwrap();
+    eventually("the sentinel begins a failover", || async {
+        ask::<redis::Value>(&servers.url(), "SENTINEL FAILOVER main").is_ok()
+    })
+    .await;
     eventually("the old master is a replica", || async {
         ask::<String>(&servers.master.url(), "INFO replication").is_ok_and(|role| role.contains("role:slave"))
     })
