@@ -238,6 +238,31 @@ async fn two_headers_of_proxies_keep_the_server_from_starting() {
 }
 
 #[actix_web::test]
+async fn to_trust_everybody_keeps_the_server_from_starting_and_is_told_once_a_worker() {
+    let error = start_error(|| health::scope().trust_proxies(["0.0.0.0/0".parse().unwrap()])).await;
+    assert!(error.contains(".trust_proxies: `0.0.0.0/0` is everybody"), "{error}");
+    assert_eq!(logs::text().matches("can't start").count(), 2, "{}", logs::text());
+}
+
+#[actix_web::test]
+async fn a_proxy_on_this_machine_that_nobody_named_is_warned_of_and_decides_nothing() {
+    let app = test::init_service(App::new().service(health::scope().check(check()))).await;
+    logs::keep();
+    let forwarded = || {
+        let request = test::TestRequest::get().uri("/health").peer_addr("127.0.0.1:4711".parse().unwrap());
+        request.insert_header(("X-Forwarded-For", "203.0.113.9")).to_request()
+    };
+    for _ in 0..3 {
+        assert_eq!(test::call_service(&app, forwarded()).await.status(), 200);
+    }
+    let warned: Vec<_> = logs::lines().into_iter().filter(|line| line.contains("a proxy on this machine")).collect();
+    assert!(
+        matches!(&*warned, [line] if line.contains("X-Forwarded-For") && line.contains("trust_proxies")),
+        "{warned:?}"
+    );
+}
+
+#[actix_web::test]
 async fn a_proxy_with_host_bits_keeps_the_server_from_starting() {
     let error = start_error(|| health::scope().trust_proxies(["10.0.0.5/8".parse().unwrap()])).await;
     assert!(error.contains(".trust_proxies: `10.0.0.5/8`"), "{error}");

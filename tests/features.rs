@@ -89,6 +89,65 @@ fn the_state_of_the_readme_compiles_with_both_features_and_without_one_says_what
     assert!(error.contains(pool) && error.contains(redis), "{error}");
 }
 
+/// What applications hold, and the feature that probes it.
+const CATALOGUE: [(&str, &str); 20] = [
+    ("sqlx-0_8", "sqlx_0_8::PgPool"),
+    ("sea-orm", "sea_orm::DatabaseConnection"),
+    ("diesel", "diesel::r2d2::Pool<diesel::r2d2::ConnectionManager<diesel::SqliteConnection>>"),
+    ("diesel-async", "diesel_async::pooled_connection::deadpool::Pool<diesel_async::AsyncPgConnection>"),
+    ("tokio-postgres", "std::sync::Arc<tokio_postgres::Client>"),
+    ("deadpool-postgres", "deadpool_postgres::Pool"),
+    ("redis", "redis::Client"),
+    ("redis-cluster", "redis::cluster::ClusterClient"),
+    ("redis-cluster", "redis::cluster_async::ClusterConnection"),
+    ("redis-sentinel", "std::sync::Arc<tokio::sync::Mutex<redis::sentinel::SentinelClient>>"),
+    ("deadpool-redis", "deadpool_redis::Pool"),
+    ("bb8-redis", "bb8_redis::bb8::Pool<bb8_redis::RedisConnectionManager>"),
+    ("fred", "fred::clients::Client"),
+    ("fred", "fred::clients::Pool"),
+    ("memcached", "memcache::Client"),
+    ("lapin", "std::sync::Arc<lapin::Connection>"),
+    ("lapin", "lapin::Channel"),
+    ("async-nats", "async_nats::Client"),
+    ("async-nats", "async_nats::jetstream::Context"),
+    ("mqtt", "rumqttc::AsyncClient"),
+];
+
+const DRIVERS: &str = r#"
+async-nats = { version = "0.51", default-features = false, features = ["jetstream", "ring"] }
+bb8-redis = "0.26"
+deadpool-postgres = { version = "0.14", default-features = false }
+deadpool-redis = { version = "0.23", default-features = false }
+diesel = { version = "2.3", default-features = false, features = ["r2d2", "sqlite"] }
+diesel-async = { version = "0.9", default-features = false, features = ["deadpool", "postgres"] }
+fred = { version = "10.1", default-features = false }
+lapin = { version = "4", default-features = false, features = ["tokio"] }
+memcache = { version = "0.21", default-features = false }
+redis = { version = "1", default-features = false, features = ["cluster-async", "sentinel", "tokio-comp"] }
+rumqttc = { package = "rumqttc-next", version = "0.34", default-features = false }
+sea-orm = { version = "2.0", default-features = false }
+sqlx_0_8 = { package = "sqlx", version = "0.8", default-features = false, features = ["postgres"] }
+tokio = { version = "1", features = ["sync"] }
+tokio-postgres = { version = "0.7", default-features = false }
+"#;
+
+#[test]
+fn what_a_feature_would_probe_does_not_compile_without_it_and_names_it() {
+    let field = |(at, (_, ty)): (usize, &(&str, &str))| format!("field_{at}: {ty},\n");
+    let fields: String = CATALOGUE.iter().enumerate().map(field).collect();
+    let main = format!("#[derive(health::HealthCheck)]\nstruct AppState {{\n{fields}}}\nfn main() {{}}");
+    let output = Project::new("", DRIVERS, &main).cargo("check");
+    assert!(!output.status.success());
+    let errors = String::from_utf8(output.stderr).unwrap();
+    for (at, (feature, ty)) in CATALOGUE.iter().enumerate() {
+        let field = format!("field_{at}: ");
+        let error = errors.split("\n\n").find(|error| error.starts_with("error") && error.contains(&field));
+        let error = error.unwrap_or_else(|| panic!("{ty} passes in silence: {errors}"));
+        let named = format!("`{feature}`");
+        assert!(error.contains("but `health` can't probe it") && error.contains(&named), "{ty}: {error}");
+    }
+}
+
 #[test]
 fn without_features_custom_checks_are_served() {
     let main = r#"
@@ -118,7 +177,29 @@ fn the_default_features_bring_no_driver_no_tls_and_no_macro_along() {
         .unwrap();
     let tree = String::from_utf8(tree.stdout).unwrap();
     assert!(tree.contains("sqlx-core") && tree.contains("redis"), "{tree}");
-    let unwanted = ["sqlx-postgres", "sqlx-mysql", "sqlx-sqlite", "sqlx-macros", "rustls", "native-tls", "openssl"];
+    let unwanted = [
+        "sqlx-postgres",
+        "sqlx-mysql",
+        "sqlx-sqlite",
+        "sqlx-macros",
+        "rustls",
+        "native-tls",
+        "openssl",
+        "sea-orm",
+        "diesel",
+        "tokio-postgres",
+        "deadpool",
+        "bb8",
+        "fred",
+        "memcache",
+        "lapin",
+        "async-nats",
+        "rumqttc",
+        "reqwest",
+        "hyper",
+        "x509",
+    ];
+    assert_eq!(tree.lines().filter(|line| line.starts_with("sqlx v")).count(), 1, "{tree}");
     for line in tree.lines() {
         assert!(!unwanted.iter().any(|unwanted| line.starts_with(unwanted)), "{line}");
     }

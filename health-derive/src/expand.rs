@@ -104,7 +104,7 @@ fn demanded(field: &Field, state: &Struct<'_>) -> Option<TokenStream> {
     } else if kind::mentions_parameter(ty, &state.original.generics) {
         Some(quote!(Generic))
     } else if let Some(resource) = kind::looks_like_a_resource(ty) {
-        Some(resource)
+        Some(resource.to_token_stream())
     } else {
         state.attrs.strict.as_ref().map(|_| quote!(Strict))
     }

@@ -1,61 +1,68 @@
 //! What a field's type looks like. Whether it *is* a resource, only the compiler can tell; this is for what must not be
 //! missed in silence.
 
-use proc_macro2::TokenStream;
-use quote::quote;
+use proc_macro2::Span;
 use syn::{GenericArgument, Generics, Ident, PathArguments, PathSegment, ReturnType, Type, TypePath};
 
-/// Types of resources by the last segment of their path, or the last two where that alone would be too common a word, and
-/// the demand of the runtime crate whose message fits.
-const RESOURCES: [(&str, Resource); 20] = [
-    ("PgPool", Resource::SqlxPool),
-    ("MySqlPool", Resource::SqlxPool),
-    ("SqlitePool", Resource::SqlxPool),
-    ("AnyPool", Resource::SqlxPool),
-    ("sqlx::Pool", Resource::SqlxPool),
-    ("redis::Client", Resource::Redis),
-    ("ConnectionManager", Resource::Redis),
-    ("MultiplexedConnection", Resource::Redis),
-    ("ClusterClient", Resource::Redis),
-    ("ClusterConnection", Resource::Redis),
-    ("SentinelClient", Resource::Redis),
-    ("Pool", Resource::Other),
-    ("DatabaseConnection", Resource::Other),
-    ("DbConn", Resource::Other),
-    ("RedisPool", Resource::Other),
-    ("memcache::Client", Resource::Other),
-    ("lapin::Connection", Resource::Other),
-    ("lapin::Channel", Resource::Other),
-    ("async_nats::Client", Resource::Other),
-    ("mongodb::Client", Resource::Other),
+/// Types of resources by the last segment of their path and, where that alone would be too common a word, one before it, and
+/// the demand of the runtime crate whose message fits. The first that fits counts.
+const RESOURCES: [(&str, &str); 38] = [
+    ("PgPool", "SqlxPool"),
+    ("MySqlPool", "SqlxPool"),
+    ("SqlitePool", "SqlxPool"),
+    ("AnyPool", "SqlxPool"),
+    ("sqlx::Pool", "SqlxPool"),
+    ("DatabaseConnection", "SeaOrm"),
+    ("DbConn", "SeaOrm"),
+    ("diesel_async::Pool", "DieselAsync"),
+    ("r2d2::Pool", "Diesel"),
+    ("tokio_postgres::Client", "TokioPostgres"),
+    ("deadpool_postgres::Pool", "DeadpoolPostgres"),
+    ("ClusterClient", "RedisCluster"),
+    ("ClusterConnection", "RedisCluster"),
+    ("SentinelClient", "RedisSentinel"),
+    ("AsyncLockedSentinelClient", "RedisSentinel"),
+    ("deadpool_redis::Pool", "DeadpoolRedis"),
+    ("redis::Client", "Redis"),
+    ("MultiplexedConnection", "Redis"),
+    ("RedisConnectionManager", "Bb8"),
+    ("ConnectionManager", "Redis"),
+    ("bb8::Pool", "Bb8"),
+    ("bb8_redis::Pool", "Bb8"),
+    ("fred::Client", "Fred"),
+    ("fred::RedisClient", "Fred"),
+    ("fred::Pool", "Fred"),
+    ("RedisPool", "Fred"),
+    ("AsyncMemcache", "Memcached"),
+    ("memcache::Client", "Memcached"),
+    ("lapin::Connection", "Lapin"),
+    ("lapin::Channel", "Lapin"),
+    ("deadpool_lapin::Pool", "Lapin"),
+    ("async_nats::Client", "Nats"),
+    ("async_nats::Context", "Nats"),
+    ("jetstream::Context", "Nats"),
+    ("rumqttc::AsyncClient", "Mqtt"),
+    ("Pool", "Pool"),
+    ("mongodb::Client", "Resource"),
+    ("mongodb::Database", "Resource"),
 ];
 
-#[derive(Clone, Copy)]
-enum Resource {
-    SqlxPool,
-    Redis,
-    Other,
-}
-
 /// The demand on the field, as a trait of the runtime crate, if its type looks like a resource or mentions one.
-pub(crate) fn looks_like_a_resource(ty: &Type) -> Option<TokenStream> {
-    let resource = segments(ty).find_map(|(before, segment)| {
-        RESOURCES.iter().find_map(|&(path, resource)| {
+pub(crate) fn looks_like_a_resource(ty: &Type) -> Option<Ident> {
+    let demand = segments(ty).find_map(|(before, segment)| {
+        RESOURCES.iter().find_map(|&(path, demand)| {
             let (krate, last) = path.rsplit_once("::").map_or((None, path), |(krate, last)| (Some(krate), last));
-            let named = segment.ident == last && krate.is_none_or(|krate| before.is_some_and(|before| before == krate));
-            named.then_some(resource)
+            let is_named =
+                segment.ident == last && krate.is_none_or(|krate| before.iter().any(|before| before.ident == krate));
+            is_named.then_some(demand)
         })
     })?;
-    Some(match resource {
-        Resource::SqlxPool => quote!(SqlxPool),
-        Resource::Redis => quote!(Redis),
-        Resource::Other => quote!(Resource),
-    })
+    Some(Ident::new(demand, Span::call_site()))
 }
 
 /// Whether the type mentions a type parameter, or is one.
 pub(crate) fn mentions_parameter(ty: &Type, generics: &Generics) -> bool {
-    segments(ty).any(|(before, segment)| before.is_none() && is_parameter(&segment.ident, generics))
+    segments(ty).any(|(before, segment)| before.is_empty() && is_parameter(&segment.ident, generics))
 }
 
 fn is_parameter(ident: &Ident, generics: &Generics) -> bool {
@@ -134,14 +141,14 @@ fn unwrapped(ty: &Type) -> Option<(Wrapper, &Type)> {
     Some((wrapper, inner?))
 }
 
-/// Every segment of every path in a type with the segment before it, outermost first. `PhantomData` holds nothing.
-fn segments(ty: &Type) -> Box<dyn Iterator<Item = (Option<&Ident>, &PathSegment)> + '_> {
+/// Every segment of every path in a type with those before it, outermost first. `PhantomData` holds nothing.
+fn segments(ty: &Type) -> Box<dyn Iterator<Item = (Vec<&PathSegment>, &PathSegment)> + '_> {
     match ty {
         Type::Path(TypePath { qself, path, .. }) => {
             let own = qself.iter().flat_map(|qself| segments(&qself.ty));
-            let before = std::iter::once(None).chain(path.segments.iter().map(|segment| Some(&segment.ident)));
-            let walked = before.zip(&path.segments).filter(|(_, segment)| segment.ident != "PhantomData");
-            Box::new(own.chain(walked.flat_map(|(before, segment)| {
+            let walked = path.segments.iter().enumerate().filter(|(_, segment)| segment.ident != "PhantomData");
+            Box::new(own.chain(walked.flat_map(|(at, segment)| {
+                let before = path.segments.iter().take(at).collect();
                 std::iter::once((before, segment)).chain(arguments(segment).flat_map(segments))
             })))
         }
@@ -177,24 +184,28 @@ fn arguments(segment: &PathSegment) -> impl Iterator<Item = &Type> {
 
 #[cfg(test)]
 mod tests {
+    use quote::quote;
     use syn::parse_quote;
 
     use super::*;
 
     #[test]
     fn what_looks_like_a_resource_is_found_behind_any_path_and_inside_any_type() {
-        let looks: [Type; 8] = [
-            parse_quote!(PgPool),
-            parse_quote!(sqlx::postgres::PgPool),
-            parse_quote!(Option<Arc<redis::aio::ConnectionManager>>),
-            parse_quote!(Mutex<redis::Client>),
-            parse_quote!(HashMap<String, deadpool_postgres::Pool>),
-            parse_quote!(bb8::Pool<Manager>),
-            parse_quote!((u8, [sea_orm::DatabaseConnection; 2])),
-            parse_quote!(Repository<PgPool>),
+        let looks: [(Type, &str); 11] = [
+            (parse_quote!(PgPool), "SqlxPool"),
+            (parse_quote!(sqlx::postgres::PgPool), "SqlxPool"),
+            (parse_quote!(Option<Arc<redis::aio::ConnectionManager>>), "Redis"),
+            (parse_quote!(Mutex<redis::Client>), "Redis"),
+            (parse_quote!(HashMap<String, deadpool_postgres::Pool>), "DeadpoolPostgres"),
+            (parse_quote!(bb8::Pool<Manager>), "Bb8"),
+            (parse_quote!(diesel_async::pooled_connection::deadpool::Pool<AsyncPgConnection>), "DieselAsync"),
+            (parse_quote!(diesel::r2d2::Pool<ConnectionManager<PgConnection>>), "Diesel"),
+            (parse_quote!(Pool<Manager>), "Pool"),
+            (parse_quote!((u8, [sea_orm::DatabaseConnection; 2])), "SeaOrm"),
+            (parse_quote!(Repository<PgPool>), "SqlxPool"),
         ];
-        for ty in &looks {
-            assert!(looks_like_a_resource(ty).is_some(), "{}", quote!(#ty));
+        for (ty, demand) in &looks {
+            assert!(looks_like_a_resource(ty).is_some_and(|found| found == demand), "{}", quote!(#ty));
         }
         let does_not: [Type; 5] = [
             parse_quote!(String),

@@ -5,18 +5,20 @@ use std::{
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::{
+        LazyLock, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use actix_web::{
-    HttpRequest,
     dev::RequestHead,
     guard::{Guard, GuardContext},
     http::header::HeaderValue,
 };
 use tokio::time::Instant;
 
-use crate::access::{News, Policy, Refusal, Refusals};
+use crate::access::{Header, News, Policy, REMEMBERED, Refusals};
 
 /// What is answered to who may not ask. Default is [`Deny::Forbidden`].
 ///
@@ -33,21 +35,20 @@ pub enum Deny {
     /// 403 and an empty body.
     #[default]
     Forbidden,
-    /// As if there were no such route: whatever the application answers then, be it a later route that takes any path, or its
-    /// default service. What [`Scope::authorize`](crate::Scope::authorize) turns away comes to the default service of the
-    /// application, for then the route is taken.
+    /// As if there were no such route: the request goes on to later routes, and to the application's default service.
     NotFound,
-    /// `{"status":"UP"}` with 200 or 503 and nothing else, at the paths of the whole service (`/health`, `/ready`, `/live`,
-    /// `/startup`); at those of single groups and checks, 403 as with [`Deny::Forbidden`]. For load balancers outside.
+    /// The status alone, `{"status":"UP"}` with 200 or 503 (`DEGRADED` is 200 too), at the paths of the whole service
+    /// (`/health`, `/ready`, `/live`, `/startup`); at those of single groups and checks, 403 as with [`Deny::Forbidden`]. For
+    /// load balancers outside.
     ///
     /// It never asks a check: it says what was found when somebody last asked who is let in, and `DOWN` if nobody has for
     /// a minute (or `max_age`, if that is longer). So set [`Scope::refresh`](crate::Scope::refresh) beside it, which looks in
-    /// the background; then who comes first starts that, be it who is not let in.
+    /// the background; then who comes first starts that, be it who is not let in, and is told `DOWN` until the first round is over.
     StatusOnly,
 }
 
 /// A user's own test of a request.
-pub(crate) type Predicate = Box<dyn Fn(&HttpRequest) -> bool>;
+pub(crate) type Predicate = Box<dyn Fn(&GuardContext<'_>) -> bool>;
 
 /// Lets in whom the policy and then the predicate do.
 pub(crate) struct Door {
@@ -58,59 +59,91 @@ pub(crate) struct Door {
 
 impl Door {
     /// Whether a request is let in. If not, the log is told.
-    pub(crate) fn lets_in(&self, request: &HttpRequest) -> bool {
-        self.knows(request.head()) && self.authorizes(request)
-    }
-
-    /// Whether the address of who asks is let in.
-    fn knows(&self, head: &RequestHead) -> bool {
-        self.judge(head).map_err(|refusal| log(refusal.address(), &refusal)).is_ok()
-    }
-
-    fn judge(&self, head: &RequestHead) -> Result<Option<IpAddr>, Refusal> {
+    pub(crate) fn lets_in(&self, request: &GuardContext<'_>) -> bool {
+        let head = request.head();
         let peer = head.peer_addr.map(|peer| peer.ip());
-        self.policy.judge(peer, |header| head.headers().get_all(header.name()).map(HeaderValue::as_bytes).collect())
+        let values = |header: Header| head.headers().get_all(header.name()).map(HeaderValue::as_bytes).collect();
+        match self.policy.judge(peer, values) {
+            Ok(address) => {
+                self.warn_of_a_proxy(address, head);
+                self.authorizes(address, request)
+            }
+            Err(refusal) => {
+                log(refusal.address(), Reason::Refused, &refusal);
+                false
+            }
+        }
     }
 
-    fn authorizes(&self, request: &HttpRequest) -> bool {
+    fn authorizes(&self, address: Option<IpAddr>, request: &GuardContext<'_>) -> bool {
         let Some(authorize) = &self.authorize else { return true };
         // A panic is no permission. Its text went where the panics of the process go.
-        let answer = catch_unwind(AssertUnwindSafe(|| authorize(request)));
-        if let Ok(true) = answer {
-            return true;
-        }
-        let address = self.judge(request.head()).ok().flatten();
-        let because = if answer.is_ok() { "says no" } else { "panicked" };
-        let whom = address.map_or("a peer without an address".to_owned(), |address| address.to_string());
-        log(
-            address,
-            &format_args!("refused {whom}, whom the list lets in, because the predicate of Scope::authorize {because}"),
-        );
+        let (reason, because) = match catch_unwind(AssertUnwindSafe(|| authorize(request))) {
+            Ok(true) => return true,
+            Ok(false) => (Reason::Refused, "says no"),
+            Err(_) => (Reason::Panicked, "panicked"),
+        };
+        let whom = fmt::from_fn(|f| match &address {
+            Some(address) => fmt::Display::fmt(address, f),
+            None => f.write_str("a peer without an address"),
+        });
+        log(address, reason, &format_args!("refused {whom}, because the predicate of Scope::authorize {because}"));
         false
+    }
+
+    /// By default this machine may ask, and behind a proxy that runs on it everybody comes from there. A header of proxies says
+    /// so; it decides nothing, for anybody can send one.
+    fn warn_of_a_proxy(&self, address: Option<IpAddr>, head: &RequestHead) {
+        static WARNED: AtomicBool = AtomicBool::new(false);
+
+        if !self.policy.is_for_this_machine_alone() || WARNED.load(Ordering::Relaxed) {
+            return;
+        }
+        let headers = [Header::XForwardedFor, Header::Forwarded];
+        let forwarded = headers.into_iter().find(|header| head.headers().contains_key(header.name()));
+        if let (Some(header), Some(address)) = (forwarded, address)
+            && !WARNED.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                "health scope let in {address} with a header {}: a proxy on this machine asks for others, and this machine may \
+                 ask; name it in Scope::trust_proxies or Scope::trust_forwarded, and the others are judged",
+                header.name()
+            );
+        }
     }
 }
 
-/// Lets requests of unknown addresses pass by the route, as if it were not there.
-pub(crate) struct KnownAddress(pub(crate) Rc<Door>);
+/// Lets requests that are not let in pass by the route, as if it were not there.
+pub(crate) struct PassBy(pub(crate) Rc<Door>);
 
-impl Guard for KnownAddress {
-    fn check(&self, context: &GuardContext<'_>) -> bool {
-        self.0.knows(context.head())
+impl Guard for PassBy {
+    fn check(&self, request: &GuardContext<'_>) -> bool {
+        self.0.lets_in(request)
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Reason {
+    Refused,
+    /// A fault of the application, which must not stay unseen behind an ordinary refusal.
+    Panicked,
 }
 
 /// Once an address and period, however many scopes refuse it.
-fn log(address: Option<IpAddr>, refusal: &dyn fmt::Display) {
-    static REFUSALS: LazyLock<Mutex<Refusals>> = LazyLock::new(Mutex::default);
+fn log(address: Option<IpAddr>, reason: Reason, refusal: &dyn fmt::Display) {
+    type Key = (Option<IpAddr>, Reason);
 
-    let news = REFUSALS.lock().unwrap_or_else(PoisonError::into_inner).news(address, Instant::now());
+    static REFUSALS: LazyLock<Mutex<Refusals<Key>>> = LazyLock::new(Mutex::default);
+
+    let news = REFUSALS.lock().unwrap_or_else(PoisonError::into_inner).news((address, reason), Instant::now());
     let address = address.map(tracing::field::display);
-    match news {
-        News::Refused => tracing::warn!(address, "health scope {refusal}"),
-        News::Flooded => tracing::warn!(
+    match (news, reason) {
+        (News::Refused, Reason::Refused) => tracing::warn!(address, "health scope {refusal}"),
+        (News::Refused, Reason::Panicked) => tracing::error!(address, "health scope {refusal}"),
+        (News::Flooded, _) => tracing::warn!(
             "health scope refuses more than {} addresses a minute; those beyond are not told",
-            Refusals::ADDRESSES
+            REMEMBERED
         ),
-        News::Nothing => {}
+        (News::Nothing, _) => {}
     }
 }

@@ -53,8 +53,8 @@ pub mod __private {
     pub use inventory;
 
     pub use crate::discover::{
-        Field,
-        dispatch::{Ignored, Look, LookInside, NotProbed, demand, hand, same_group},
+        Field, demand,
+        dispatch::{Ignored, Look, LookInside, NotProbed, hand, same_group},
         state::StateType,
     };
     pub use crate::probe::Ask;

@@ -77,11 +77,21 @@ pub trait Probe: Send + Sync + 'static {
     fn kept(&self) -> Option<Arc<dyn Ask>> {
         None
     }
+
+    /// As `kept`, for a resource that is no clone of itself: what is kept holds the pointer.
+    #[doc(hidden)]
+    fn kept_shared(this: &Arc<Self>) -> Option<Arc<dyn Ask>>
+    where
+        Self: Sized,
+    {
+        // Not `this.kept()`, which is that of the pointer and asks here again.
+        Self::kept(this)
+    }
 }
 
-/// A pointer to a probe is a probe.
+/// A pointer to a probe is a probe, and keeps what that keeps.
 macro_rules! pointers_to_probes {
-    ($($pointer:ident),*) => {$(
+    ($($pointer:ident: $kept:ident),*) => {$(
         impl<P: $crate::Probe> $crate::Probe for $pointer<P> {
             const GROUP: &'static str = P::GROUP;
             const NEVER_BLOCKS: bool = P::NEVER_BLOCKS;
@@ -95,14 +105,14 @@ macro_rules! pointers_to_probes {
             }
 
             fn kept(&self) -> Option<::std::sync::Arc<dyn $crate::probe::Ask>> {
-                P::kept(self)
+                P::$kept(self)
             }
         }
     )*};
 }
 
 pub(crate) use pointers_to_probes;
-pointers_to_probes!(Arc, Box);
+pointers_to_probes!(Arc: kept_shared, Box: kept);
 
 /// A probe with its type erased: what a check asks.
 #[doc(hidden)]
@@ -156,4 +166,25 @@ pub(crate) async fn ask_contained(probe: &dyn Ask) -> Result<(), ProbeError> {
         };
         Err(ProbeError::new(Class::Panicked, "the check panicked").with_source(text))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pointer_to_a_probe_that_keeps_nothing_is_asked_itself() {
+        struct Answers;
+
+        impl Probe for Answers {
+            const GROUP: &'static str = "service";
+
+            async fn probe(&self) -> Result<(), ProbeError> {
+                Ok(())
+            }
+        }
+
+        assert!(Arc::new(Answers).kept().is_none());
+        erase(Arc::new(Box::new(Answers))).ask().await.unwrap();
+    }
 }

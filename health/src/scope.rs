@@ -3,8 +3,8 @@
 use std::{collections::HashSet, error::Error, fmt, mem, rc::Rc, time::Duration};
 
 use actix_web::{
-    HttpRequest,
     dev::{AppService, HttpServiceFactory},
+    guard::GuardContext,
     web::Data,
 };
 use ipnet::IpNet;
@@ -100,6 +100,9 @@ impl Trust {
             (None, None) if self.unix => (Header::XForwardedFor, ".trust_unix", Vec::new()),
             (None, None) => return Ok(None),
         };
+        if let Some(all) = networks.iter().find(|network| network.prefix_len() == 0) {
+            return Err(StartError::TrustsAll(method, *all));
+        }
         Ok(Some(Proxies { header, networks: Networks::new(method, networks)?, unix: self.unix }))
     }
 }
@@ -142,7 +145,8 @@ impl Scope {
     /// [`Scope::allow_any`], the last one counts.
     ///
     /// Default is what the environment variable `HEALTHCHECK_IPS` says, a list of addresses and networks separated by commas;
-    /// if that is not set, or blank, loopback. An `IpAddr` becomes a network of one by `into()`. An IPv4-mapped IPv6 address is the IPv4 address, in the list and as a peer.
+    /// if that is not set, or blank, loopback. An `IpAddr` becomes a network of one by `into()`. An IPv4-mapped IPv6 address is
+    /// the IPv4 address, in the list and as a peer: so `::/0` holds every IPv6 address and no IPv4 one.
     pub fn allow(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         self.allow = Allow::Networks(networks.into_iter().collect());
         self
@@ -171,7 +175,8 @@ impl Scope {
     }
 
     /// Proxies whose `X-Forwarded-For` is believed: if the peer is in one of these networks, the address is judged that the
-    /// header names. Default is none, and the header means nothing.
+    /// header names. Default is none, and the header means nothing: behind a proxy on the same machine, which the default list
+    /// lets in, everybody may ask.
     ///
     /// The header, whose lines are one list, is read from the right, where each proxy appends who asked it, to the first address
     /// that is not of these networks; what stands left of that is not looked at. If it is missing, or has on the way what is no
@@ -198,6 +203,10 @@ impl Scope {
     /// As [`Scope::trust_proxies`], for proxies that write `Forwarded`
     /// ([RFC 7239](https://www.rfc-editor.org/rfc/rfc7239)): the `for` of its elements is read. One that is `unknown` or
     /// hidden (`_secret`) refuses. A scope believes one of the two headers: with both methods it does not start.
+    ///
+    /// Let the outermost of several proxies drop what clients send (HAProxy: `http-request del-header Forwarded`). nginx before
+    /// 1.23 reads only the first of several `Forwarded` lines: behind a proxy that adds a line of its own it would hand on the
+    /// client's word in place of that proxy's.
     pub fn trust_forwarded(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         self.trust.forwarded = Some(networks.into_iter().collect());
         self
@@ -213,7 +222,8 @@ impl Scope {
     /// A test of your own that a request must pass besides being let in by its address: a token, a header. To have it decide
     /// alone, [`Scope::allow_any`] lets in all addresses.
     ///
-    /// It is run on the worker, so it must not block. If it panics the request is refused.
+    /// It is asked as a guard of actix is, so that under [`Deny::NotFound`] there is no route for whom it turns away. It is run on
+    /// the worker, so it must not block. If it panics the request is refused.
     ///
     /// # Examples
     ///
@@ -221,17 +231,18 @@ impl Scope {
     /// nothing of how much of it was guessed:
     ///
     /// ```
-    /// use actix_web::{HttpRequest, http::header::AUTHORIZATION};
+    /// use actix_web::http::header::AUTHORIZATION;
     /// use subtle::ConstantTimeEq as _;
     ///
     /// let token = std::env::var("HEALTH_TOKEN").unwrap_or_default();
-    /// let scope = health::scope().allow_any().authorize(move |request: &HttpRequest| {
-    ///     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    /// let scope = health::scope().allow_any().authorize(move |request| {
+    ///     let given = request.head().headers().get(AUTHORIZATION);
+    ///     let given = given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     ///     // No token is set: nobody is let in.
     ///     given.is_some_and(|given| !token.is_empty() && given.ct_eq(token.as_bytes()).into())
     /// });
     /// ```
-    pub fn authorize(mut self, predicate: impl Fn(&HttpRequest) -> bool + 'static) -> Self {
+    pub fn authorize(mut self, predicate: impl Fn(&GuardContext<'_>) -> bool + 'static) -> Self {
         self.authorize = Some(Box::new(predicate));
         self
     }
@@ -345,6 +356,7 @@ pub(crate) enum StartError {
     Duplicate(String),
     NoTime(&'static str),
     TwoHeaders,
+    TrustsAll(&'static str, IpNet),
 }
 
 impl From<ListError> for StartError {
@@ -368,6 +380,10 @@ impl fmt::Display for StartError {
             Self::TwoHeaders => f.write_str(
                 ".trust_proxies believes X-Forwarded-For and .trust_forwarded believes Forwarded: leave out the one that your \
                  proxies don't write, for then it is their clients who may",
+            ),
+            Self::TrustsAll(method, all) => write!(
+                f,
+                "{method}: `{all}` is everybody, and then anybody says who he is; name the networks of your proxies"
             ),
             Self::NoTime(setting) => write!(f, "`{setting}` is zero, which nothing can keep"),
         }

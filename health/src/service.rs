@@ -2,9 +2,10 @@
 
 use std::{
     borrow::Cow,
-    cell::{OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     rc::{Rc, Weak},
     sync::Arc,
+    time::Duration,
 };
 
 use actix_web::{
@@ -28,7 +29,7 @@ use crate::{
         Checks,
         state::{self, Met},
     },
-    door::{Deny, KnownAddress},
+    door::{Deny, PassBy},
     engine::{self, Engine, Key, Selection, Slot, Sources},
     lifecycle::{self, Heartbeat},
     registry::{Registry, registry},
@@ -39,13 +40,11 @@ use crate::{
 
 /// Registers a scope's service for all its paths. One that can't start keeps the server from starting.
 pub(crate) fn register(path: &str, settled: Result<Settled, StartError>, config: &mut AppService) {
-    let door = settled.as_ref().ok().map(|settled| Rc::clone(&settled.door)).filter(|door| door.deny == Deny::NotFound);
-    let passed_by: Option<Fallback> = door.is_some().then(|| {
-        let default = config.default_service();
-        Rc::new(move || dev::ServiceFactory::new_service(&*default, ())) as Fallback
-    });
-    let guards = || door.clone().map(|door| vec![Box::new(KnownAddress(door)) as Box<dyn Guard>]);
-    let factory = ServiceFactory { settled: settled.map(Rc::new).map_err(Rc::new), started: Rc::default(), passed_by };
+    let hidden = settled.as_ref().ok().map(|settled| &settled.door).filter(|door| door.deny == Deny::NotFound);
+    let hidden = hidden.map(Rc::clone);
+    let guards = || hidden.clone().map(|door| vec![Box::new(PassBy(door)) as Box<dyn Guard>]);
+    let factory =
+        ServiceFactory { settled: settled.map(Rc::new).map_err(Rc::new), started: Rc::default(), told: Rc::default() };
     let (group, name) = (format!("{{{GROUP}}}"), format!("{{{NAME}}}"));
     let tails = [
         "/".to_owned(),
@@ -70,23 +69,11 @@ const NAME: &str = "health_name_of_check";
 struct ServiceFactory {
     settled: Result<Rc<Settled>, Rc<StartError>>,
     started: Rc<RefCell<Weak<Service>>>,
-    /// Makes the default service of the application, which [`Deny::NotFound`] leaves requests to.
-    passed_by: Option<Fallback>,
+    /// The log was told why there is none.
+    told: Rc<Cell<bool>>,
 }
 
 type Answer = Result<ServiceResponse, actix_web::Error>;
-
-/// A service as actix keeps those of an application.
-type Boxed = Box<
-    dyn dev::Service<
-            ServiceRequest,
-            Response = ServiceResponse,
-            Error = actix_web::Error,
-            Future = LocalBoxFuture<'static, Answer>,
-        >,
->;
-
-type Fallback = Rc<dyn Fn() -> LocalBoxFuture<'static, Result<Boxed, ()>>>;
 
 impl dev::ServiceFactory<ServiceRequest> for ServiceFactory {
     type Response = ServiceResponse;
@@ -94,31 +81,26 @@ impl dev::ServiceFactory<ServiceRequest> for ServiceFactory {
     type Config = ();
     type Service = Handle;
     type InitError = ();
-    type Future = LocalBoxFuture<'static, Result<Handle, ()>>;
+    type Future = Ready<Result<Handle, ()>>;
 
     fn new_service(&self, (): ()) -> Self::Future {
         let settled = match &self.settled {
             Ok(settled) => settled,
             Err(error) => {
-                tracing::error!("health scope can't start: {error}");
-                if !tracing::dispatcher::has_been_set() {
-                    // A server that does not start for a reason that nobody sees helps nobody.
-                    eprintln!("health scope can't start: {error}");
+                if !self.told.replace(true) {
+                    tracing::error!("health scope can't start: {error}");
+                    if !tracing::dispatcher::has_been_set() {
+                        // A server that does not start for a reason that nobody sees helps nobody.
+                        eprintln!("health scope can't start: {error}");
+                    }
                 }
-                return Box::pin(ready(Err(())));
+                return ready(Err(()));
             }
         };
         let mut started = self.started.borrow_mut();
         let service = started.upgrade().unwrap_or_else(|| Service::start(Rc::clone(settled)));
         *started = Rc::downgrade(&service);
-        let passed_by = self.passed_by.clone();
-        Box::pin(async move {
-            let passed_by = match passed_by {
-                Some(make) => Some(make().await?),
-                None => None,
-            };
-            Ok(Handle { service, passed_by })
-        })
+        ready(Ok(Handle(service)))
     }
 }
 
@@ -129,6 +111,25 @@ struct Service {
     resolved: OnceCell<Resolved>,
     /// The latest answers at `/health` and `/health/ready`.
     kept: [RefCell<Option<Kept>>; 2],
+    /// The latest statuses there that who is not let in was told.
+    told: [Cell<Option<Told>>; 2],
+}
+
+/// A status that is told again for a moment, or until something changes: to tell strangers must not cost more than to tell
+/// who may ask.
+#[derive(Clone, Copy)]
+struct Told {
+    at: Instant,
+    changes: u64,
+    status: Status,
+}
+
+impl Told {
+    const MOMENT: Duration = Duration::from_millis(100);
+
+    fn holds(&self) -> bool {
+        self.changes == change::count() && self.at.elapsed() < Self::MOMENT
+    }
 }
 
 /// What the first request found. The engine is dropped before the states, whose addresses it is found by.
@@ -146,11 +147,7 @@ struct Kept {
 }
 
 /// The service as actix holds it.
-struct Handle {
-    service: Rc<Service>,
-    /// The default service of the application, if that answers whom the scope refuses.
-    passed_by: Option<Boxed>,
-}
+struct Handle(Rc<Service>);
 
 impl dev::Service<ServiceRequest> for Handle {
     type Response = ServiceResponse;
@@ -160,20 +157,17 @@ impl dev::Service<ServiceRequest> for Handle {
     dev::always_ready!();
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        if !self.service.settled.door.lets_in(request.request()) {
-            return match &self.passed_by {
-                Some(default) => Either::Right(default.call(request)),
-                None => {
-                    let response = self.service.refuse(request.request());
-                    Either::Left(ready(Ok(request.into_response(response))))
-                }
-            };
+        let door = &self.0.settled.door;
+        // Under `NotFound` it was the guard who let the request in.
+        if door.deny != Deny::NotFound && !door.lets_in(&request.guard_ctx()) {
+            let response = self.0.refuse(request.request());
+            return Either::Left(ready(Ok(request.into_response(response))));
         }
         let (request, _) = request.into_parts();
-        match self.service.at_once(&request) {
+        match self.0.at_once(&request) {
             Some(response) => Either::Left(ready(Ok(ServiceResponse::new(request, response)))),
             None => {
-                let service = Rc::clone(&self.service);
+                let service = Rc::clone(&self.0);
                 Either::Right(Box::pin(async move {
                     let response = service.answer(&request).await;
                     Ok(ServiceResponse::new(request, response))
@@ -230,7 +224,13 @@ impl<'a> View<'a> {
 impl Service {
     fn start(settled: Rc<Settled>) -> Rc<Self> {
         let heartbeat = Heartbeat::of_this_worker(settled.scope.stall);
-        Rc::new(Self { settled, heartbeat, resolved: OnceCell::new(), kept: Default::default() })
+        Rc::new(Self {
+            settled,
+            heartbeat,
+            resolved: OnceCell::new(),
+            kept: Default::default(),
+            told: Default::default(),
+        })
     }
 
     /// Everything that needs no wait: what is wrong with the request, and the answer that is kept.
@@ -257,10 +257,21 @@ impl Service {
         if !is_read(request) {
             return not_allowed();
         }
-        let resolved = self.resolved.get_or_init(|| self.resolve(request));
-        let mut report = resolved.engine.known(view.selection());
-        self.adjust(&mut report, &view, &resolved.engine);
-        json(code(report.status), json::status_body(report.status).into())
+        let told = view.kept().map(|place| &self.told[place]);
+        let status = match told.and_then(Cell::get).filter(Told::holds) {
+            Some(told) => told.status,
+            None => {
+                let (at, changes) = (Instant::now(), change::count());
+                let resolved = self.resolved.get_or_init(|| self.resolve(request));
+                let mut report = resolved.engine.known(view.selection());
+                self.adjust(&mut report, &view, &resolved.engine);
+                if let Some(told) = told {
+                    told.set(Some(Told { at, changes, status: report.status }));
+                }
+                report.status
+            }
+        };
+        json(code(status), json::status_body(status).into())
     }
 
     async fn answer(&self, request: &HttpRequest) -> HttpResponse {

@@ -1,1 +1,103 @@
-//! To come.
+//! `bb8::Pool<RedisConnectionManager>`.
+
+use std::any::Any;
+
+use bb8::Pool;
+use bb8_redis::RedisConnectionManager;
+
+use super::redis::{connections_of_redis, values_written};
+use crate::{
+    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    common::{
+        PASSWORD,
+        answers::{MAX_AGE, assert_secret, down, up},
+        servers::{Faulty as _, Kind, Server},
+    },
+    pools::{Pooled, close_all_of_redis, pools, serve},
+};
+
+struct Bb8;
+
+acceptance!(pool, Bb8);
+pools!(as_a_pool, Bb8);
+
+impl Backend for Bb8 {
+    type Resource = Pool<RedisConnectionManager>;
+    type Server = Server;
+
+    fn prepare() -> Server {
+        Server::prepared(Kind::Redis, &[])
+    }
+
+    async fn open(server: &Server, password: Password) -> Result<Self::Resource, Not> {
+        let password = if password == Password::Right { PASSWORD } else { WRONG };
+        Ok(pool(server.url_with(password)))
+    }
+
+    fn unreachable(server: &Server) -> (Told, &'static str) {
+        (Told::Sentence(Self::refused(server)), "Connection refused")
+    }
+
+    fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
+        Ok((Told::Sentence("redis refused access".to_owned()), "uthentication failed"))
+    }
+
+    async fn saturate(pool: &Self::Resource) -> Result<(Box<dyn Any>, u32), Not> {
+        Ok((Box::new([pool.get_owned().await.unwrap(), pool.get_owned().await.unwrap()]), 2))
+    }
+
+    // The pool's own `PING` is none of them.
+    async fn questions(server: &Server) -> Result<u64, Not> {
+        values_written(server).await
+    }
+
+    async fn connections(server: &Server) -> Result<usize, Not> {
+        connections_of_redis(server).await
+    }
+}
+
+impl Pooled for Bb8 {
+    async fn open_at(server: &Server, port: u16) -> Self::Resource {
+        pool(server.url_at(port))
+    }
+
+    fn refused(_: &Server) -> String {
+        "unable to connect to redis".to_owned()
+    }
+
+    async fn close_all(server: &Server) {
+        close_all_of_redis(server).await;
+    }
+}
+
+fn pool(url: String) -> Pool<RedisConnectionManager> {
+    Pool::builder().max_size(2).build_unchecked(RedisConnectionManager::new(url).unwrap())
+}
+
+#[actix_web::test]
+async fn a_replica_takes_no_writes() {
+    let mut server = Server::prepared(Kind::Redis, &["--replicaof", "127.0.0.1", "1"]);
+    server.restart();
+    let rig = serve(pool(server.url()));
+    let answer = down(&rig, "cache", "resource", "redis takes no writes").await;
+    assert_secret(&rig, &answer, &["read only replica"]).await;
+}
+
+#[actix_web::test]
+async fn a_pool_that_does_not_look_never_replaces_what_its_server_closed_and_stays_down() {
+    let mut server = Bb8::prepare();
+    server.restart();
+    let manager = RedisConnectionManager::new(server.url()).unwrap();
+    let pool = Pool::builder().max_size(2).test_on_check_out(false).build_unchecked(manager);
+    drop(Bb8::saturate(&pool).await.unwrap());
+    let rig = serve(pool.clone());
+    up(&rig, "cache", "resource").await;
+    Bb8::close_all(&server).await;
+    for _ in 0..3 {
+        tokio::time::sleep(MAX_AGE).await;
+        down(&rig, "cache", "resource", "unable to connect to redis").await;
+        let mut connection = pool.get().await.unwrap();
+        let answer: redis::RedisResult<()> = redis::cmd("PING").query_async(&mut *connection).await;
+        answer.expect_err("nor does the application get on");
+    }
+}

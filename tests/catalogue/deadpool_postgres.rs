@@ -1,1 +1,157 @@
-//! To come.
+//! `deadpool_postgres::Pool`.
+
+use std::{any::Any, time::Duration};
+
+use deadpool_postgres::{Manager, Pool, Runtime};
+use health::{Class, Probe as _};
+use tokio::time::timeout;
+use tokio_postgres::{Client, Config, NoTls};
+
+use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
+use crate::{
+    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    common::{
+        PASSWORD,
+        answers::{assert_secret, degraded, down},
+        servers::{Faulty as _, Kind, Server},
+    },
+    pools::{Pooled, close_all_of_postgres, pools, serve},
+};
+
+struct Deadpool;
+
+acceptance!(pool, Deadpool);
+pools!(as_a_pool, Deadpool);
+
+impl Backend for Deadpool {
+    type Resource = Pool;
+    type Server = Server;
+
+    fn prepare() -> Server {
+        statements_are_counted()
+    }
+
+    async fn open(server: &Server, password: Password) -> Result<Pool, Not> {
+        let password = if password == Password::Right { PASSWORD } else { WRONG };
+        Ok(pool(&server.url_with(password)))
+    }
+
+    fn unreachable(server: &Server) -> (Told, &'static str) {
+        (Told::Sentence(Self::refused(server)), "Connection refused")
+    }
+
+    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+        let sentence = format!("postgres at 127.0.0.1:{} refused access", server.port());
+        Ok((Told::Sentence(sentence), "password authentication failed"))
+    }
+
+    async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Not> {
+        Ok((Box::new([pool.get().await.unwrap(), pool.get().await.unwrap()]), 2))
+    }
+
+    async fn questions(server: &Server) -> Result<u64, Not> {
+        statements(server).await
+    }
+
+    async fn connections(server: &Server) -> Result<usize, Not> {
+        connections_of_postgres(server).await
+    }
+}
+
+impl Pooled for Deadpool {
+    async fn open_at(server: &Server, port: u16) -> Pool {
+        pool(&server.url_at(port))
+    }
+
+    fn refused(server: &Server) -> String {
+        format!("unable to connect to postgres at 127.0.0.1:{}", server.port())
+    }
+
+    async fn close_all(server: &Server) {
+        close_all_of_postgres(server).await;
+    }
+}
+
+fn pool(url: &str) -> Pool {
+    let manager = Manager::new(url.parse::<Config>().unwrap(), NoTls);
+    Pool::builder(manager).max_size(2).runtime(Runtime::Tokio1).build().unwrap()
+}
+
+/// A server for five connections.
+fn small() -> Server {
+    let args = ["max_connections=5", "superuser_reserved_connections=0", "max_wal_senders=0"];
+    Server::start_with(Kind::Postgres, &args.map(|arg| ["-c", arg]).concat())
+}
+
+async fn connected(server: &Server) -> Client {
+    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
+    actix_web::rt::spawn(connection);
+    client
+}
+
+#[actix_web::test]
+async fn a_server_that_is_full_is_degraded() {
+    let server = small();
+    let mut others = Vec::new();
+    for _ in 0..5 {
+        others.push(connected(&server).await);
+    }
+    let rig = serve(pool(&server.url()));
+    let sentence = format!("postgres at 127.0.0.1:{} has no connection to spare", server.port());
+    let answer = degraded(&rig, "database", "resource", &sentence).await;
+    assert_secret(&rig, &answer, &["too many clients"]).await;
+}
+
+#[actix_web::test]
+async fn a_pool_that_is_all_in_use_on_a_server_that_is_full_is_degraded() {
+    let server = small();
+    let pool = pool(&server.url());
+    let _held = Deadpool::saturate(&pool).await.unwrap();
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(connected(&server).await);
+    }
+    degraded(&serve(pool), "database", "resource", "all 2 connections are in use").await;
+}
+
+#[actix_web::test]
+async fn a_missing_password_and_a_server_without_tls_are_refusals() {
+    let server = Server::start(Kind::Postgres);
+    let sentence = format!("postgres at 127.0.0.1:{} refused access", server.port());
+    for (url, driver) in [
+        (server.url().replace(&format!(":{PASSWORD}@"), "@"), "password missing"),
+        (format!("{}?sslmode=require", server.url()), "TLS"),
+        (server.url().replace("/canarybase", "/canarynobase"), "does not exist"),
+    ] {
+        let rig = serve(pool(&url));
+        let answer = down(&rig, "database", "resource", &sentence).await;
+        assert_secret(&rig, &answer, &[driver]).await;
+    }
+}
+
+#[actix_web::test]
+async fn a_connection_whose_question_was_given_up_is_closed() {
+    let mut server = Deadpool::prepare();
+    server.restart();
+    let pool = pool(&server.url());
+    pool.probe().await.unwrap();
+    assert_eq!(pool.status().size, 1);
+    server.freeze();
+    timeout(Duration::from_millis(100), pool.probe()).await.unwrap_err();
+    assert_eq!(pool.status().size, 0, "it is not given back");
+}
+
+#[actix_web::test]
+async fn a_check_of_the_users_own_keeps_the_class_of_the_pools_errors() {
+    async fn asked(pool: &Pool) -> Result<(), health::ProbeError> {
+        pool.get().await?.batch_execute("SELECT 1").await?;
+        Ok(())
+    }
+
+    let server = Deadpool::prepare();
+    let error = asked(&pool(&server.url())).await.unwrap_err();
+    assert_eq!((error.class(), error.to_string()), (Class::Unreachable, "unable to connect".to_owned()));
+    let closed = pool(&server.url());
+    closed.close();
+    assert_eq!(asked(&closed).await.unwrap_err().class(), Class::Failed);
+}

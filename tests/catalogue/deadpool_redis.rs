@@ -1,1 +1,102 @@
-//! To come.
+//! `deadpool_redis::Pool`.
+
+use std::{any::Any, time::Duration};
+
+use deadpool_redis::{Config, Pool, Runtime};
+use health::Probe as _;
+use redis::Client;
+use tokio::time::timeout;
+
+use super::redis::{connections_of_redis, values_written};
+use crate::{
+    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    common::{
+        PASSWORD,
+        answers::{assert_secret, down},
+        servers::{Faulty as _, Kind, Server},
+    },
+    pools::{Pooled, close_all_of_redis, pools, serve},
+};
+
+struct Deadpool;
+
+acceptance!(pool, Deadpool);
+pools!(as_a_pool, Deadpool);
+
+impl Backend for Deadpool {
+    type Resource = Pool;
+    type Server = Server;
+
+    fn prepare() -> Server {
+        Server::prepared(Kind::Redis, &[])
+    }
+
+    async fn open(server: &Server, password: Password) -> Result<Pool, Not> {
+        let password = if password == Password::Right { PASSWORD } else { WRONG };
+        Ok(pool(server.url_with(password)))
+    }
+
+    fn unreachable(server: &Server) -> (Told, &'static str) {
+        (Told::Sentence(Self::refused(server)), "Connection refused")
+    }
+
+    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+        let sentence = format!("redis at 127.0.0.1:{} refused access", server.port());
+        Ok((Told::Sentence(sentence), "uthentication failed"))
+    }
+
+    async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Not> {
+        Ok((Box::new([pool.get().await.unwrap(), pool.get().await.unwrap()]), 2))
+    }
+
+    // The pool's own `PING` is none of them.
+    async fn questions(server: &Server) -> Result<u64, Not> {
+        values_written(server).await
+    }
+
+    async fn connections(server: &Server) -> Result<usize, Not> {
+        connections_of_redis(server).await
+    }
+}
+
+impl Pooled for Deadpool {
+    async fn open_at(server: &Server, port: u16) -> Pool {
+        pool(server.url_at(port))
+    }
+
+    fn refused(server: &Server) -> String {
+        format!("unable to connect to redis at 127.0.0.1:{}", server.port())
+    }
+
+    async fn close_all(server: &Server) {
+        close_all_of_redis(server).await;
+    }
+}
+
+fn pool(url: String) -> Pool {
+    Config::from_url(url).builder().unwrap().max_size(2).runtime(Runtime::Tokio1).build().unwrap()
+}
+
+#[actix_web::test]
+async fn a_replica_takes_no_writes() {
+    let mut server = Server::prepared(Kind::Redis, &["--replicaof", "127.0.0.1", "1"]);
+    server.restart();
+    let rig = serve(pool(server.url()));
+    let sentence = format!("redis at 127.0.0.1:{} takes no writes", server.port());
+    let answer = down(&rig, "cache", "resource", &sentence).await;
+    assert_secret(&rig, &answer, &["read only replica"]).await;
+}
+
+#[actix_web::test]
+async fn a_connection_whose_question_was_given_up_is_closed() {
+    let mut server = Deadpool::prepare();
+    server.restart();
+    let pool = pool(server.url());
+    pool.probe().await.unwrap();
+    assert_eq!(pool.status().size, 1);
+    // The pool's `PING` is answered, and our question is not.
+    let mut admin = Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let () = redis::cmd("CLIENT").arg(&["PAUSE", "5000", "WRITE"]).query_async(&mut admin).await.unwrap();
+    timeout(Duration::from_millis(100), pool.probe()).await.unwrap_err();
+    assert_eq!(pool.status().size, 0, "it is not given back");
+}

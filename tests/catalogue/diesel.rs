@@ -1,1 +1,200 @@
-//! To come.
+//! Blocking `diesel::r2d2::Pool`.
+
+use std::{any::Any, fs, path::Path, time::Duration};
+
+use diesel::{
+    PgConnection, SqliteConnection,
+    connection::SimpleConnection as _,
+    r2d2::{ConnectionManager, Pool},
+};
+use health::Probe as _;
+use tokio::time::timeout;
+
+use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
+use crate::{
+    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    common::{
+        PASSWORD,
+        answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
+        eventually,
+        servers::{Faulty as _, Server},
+    },
+    pools::{Pooled, close_all_of_postgres, pools, serve},
+};
+
+struct R2d2;
+
+acceptance!(postgres, R2d2);
+// Nobody connects beside such a pool, so of a server that is gone while all is held it says only later that it is down.
+pools!(postgres_as_a_pool, R2d2:
+    is_up_at_once_when_its_server_closed_idle_connections
+);
+
+impl Backend for R2d2 {
+    type Resource = Pool<ConnectionManager<PgConnection>>;
+    type Server = Server;
+
+    fn prepare() -> Server {
+        statements_are_counted()
+    }
+
+    async fn open(server: &Server, password: Password) -> Result<Self::Resource, Not> {
+        let password = if password == Password::Right { PASSWORD } else { WRONG };
+        Ok(pool(&server.url_with(password), Duration::from_secs(30)))
+    }
+
+    fn unreachable(server: &Server) -> (Told, &'static str) {
+        (Told::Sentence(Self::refused(server)), "Connection refused")
+    }
+
+    fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
+        // Of why it can't connect the pool keeps only a text.
+        Ok((Told::Sentence("unable to connect to postgres".to_owned()), "password authentication failed"))
+    }
+
+    async fn saturate(pool: &Self::Resource) -> Result<(Box<dyn Any>, u32), Not> {
+        Ok((Box::new([pool.get().unwrap(), pool.get().unwrap()]), 2))
+    }
+
+    async fn questions(server: &Server) -> Result<u64, Not> {
+        statements(server).await
+    }
+
+    // The pool asks `SELECT 1` too before it gives a connection.
+    const QUESTIONS_A_ROUND: u64 = 2;
+
+    async fn connections(server: &Server) -> Result<usize, Not> {
+        connections_of_postgres(server).await
+    }
+}
+
+impl Pooled for R2d2 {
+    async fn open_at(server: &Server, port: u16) -> Self::Resource {
+        pool(&server.url_at(port), Duration::from_secs(30))
+    }
+
+    fn refused(_: &Server) -> String {
+        "unable to connect to postgres".to_owned()
+    }
+
+    async fn close_all(server: &Server) {
+        close_all_of_postgres(server).await;
+    }
+}
+
+fn pool(url: &str, connection_timeout: Duration) -> Pool<ConnectionManager<PgConnection>> {
+    let manager = ConnectionManager::new(url);
+    Pool::builder().max_size(2).connection_timeout(connection_timeout).build_unchecked(manager)
+}
+
+fn blocked_threads() -> usize {
+    let threads = fs::read_dir("/proc/self/task").unwrap();
+    let names = threads.filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).ok());
+    names.filter(|name| name.starts_with("tokio")).count()
+}
+
+#[actix_web::test]
+async fn a_server_that_froze_while_all_was_in_use_is_down_when_the_application_gets_no_connection_either() {
+    let mut server = R2d2::prepare();
+    server.restart();
+    let pool = pool(&server.url(), Duration::from_secs(2));
+    let held = R2d2::saturate(&pool).await.unwrap();
+    server.freeze();
+    let rig = serve(pool);
+    degraded(&rig, "database", "resource", "all 2 connections are in use").await;
+    eventually("it is down", || async { rig.health().await.status == 503 }).await;
+    tokio::time::sleep(MAX_AGE).await;
+    assert_eq!(rig.health().await.status, 503, "and stays so");
+    server.thaw();
+    drop(held);
+    eventually("it is up again", || async { rig.health().await.status == 200 }).await;
+    back_up(&rig, "database", "resource").await;
+}
+
+#[actix_web::test]
+async fn a_server_that_stopped_while_all_was_in_use_is_down_when_the_application_has_noticed() {
+    let mut server = R2d2::prepare();
+    server.restart();
+    let pool = pool(&server.url(), Duration::from_secs(30));
+    let mut held = [pool.get().unwrap(), pool.get().unwrap()];
+    server.stop();
+    let rig = serve(pool);
+    degraded(&rig, "database", "resource", "all 2 connections are in use").await;
+    for connection in &mut held {
+        connection.batch_execute("SELECT 1").unwrap_err();
+    }
+    drop(held);
+    tokio::time::sleep(MAX_AGE).await;
+    let answer = down(&rig, "database", "resource", "unable to connect to postgres").await;
+    assert_secret(&rig, &answer, &["Connection refused"]).await;
+}
+
+#[actix_web::test]
+async fn a_pool_that_does_not_look_is_up_at_once_when_its_server_closed_idle_connections() {
+    let mut server = R2d2::prepare();
+    server.restart();
+    let manager = ConnectionManager::new(server.url());
+    let pool: Pool<ConnectionManager<PgConnection>> =
+        Pool::builder().max_size(2).test_on_check_out(false).build(manager).unwrap();
+    let rig = serve(pool);
+    up(&rig, "database", "resource").await;
+    close_all_of_postgres(&server).await;
+    tokio::time::sleep(MAX_AGE).await;
+    up(&rig, "database", "resource").await;
+}
+
+#[actix_web::test]
+async fn a_frozen_server_costs_one_thread_however_often_it_is_asked() {
+    let mut server = R2d2::prepare();
+    server.restart();
+    let pool = pool(&server.url(), Duration::from_secs(30));
+    let kept = pool.kept().unwrap();
+    kept.ask().await.unwrap();
+    server.freeze();
+    for _ in 0..10 {
+        timeout(Duration::from_millis(50), kept.ask()).await.unwrap_err();
+    }
+    // The thread of the first question may not have been free again for the second one.
+    assert!(blocked_threads() <= 2, "{}", blocked_threads());
+    server.thaw();
+    // What was asked while it was frozen is answered, and no round takes it for an answer to its own question.
+    kept.ask().await.unwrap();
+}
+
+#[actix_web::test]
+async fn sqlite_is_asked() {
+    fn open(file: &Path) -> Pool<ConnectionManager<SqliteConnection>> {
+        Pool::builder().max_size(2).build_unchecked(ConnectionManager::new(file.to_str().unwrap()))
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("canary.db");
+    let pool = open(&file);
+    let rig = serve(pool.clone());
+    up(&rig, "database", "resource").await;
+
+    let held = [pool.get().unwrap(), pool.get().unwrap()];
+    tokio::time::sleep(MAX_AGE).await;
+    degraded(&rig, "database", "resource", "all 2 connections are in use").await;
+    drop(held);
+    back_up(&rig, "database", "resource").await;
+
+    let mut writer = pool.get().unwrap();
+    writer.batch_execute("BEGIN EXCLUSIVE").unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    let answer = degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
+    assert_secret(&rig, &answer, &["database is locked"]).await;
+    writer.batch_execute("ROLLBACK").unwrap();
+    drop(writer);
+    back_up(&rig, "database", "resource").await;
+
+    let other = folder.path().join("other");
+    fs::write(&other, [b'x'; 4096]).unwrap();
+    let rig = serve(open(&other));
+    let answer = down(&rig, "database", "resource", "sqlite did not answer as expected").await;
+    assert_secret(&rig, &answer, &["file is not a database"]).await;
+
+    let rig = serve(open(&folder.path().join("nowhere/canary.db")));
+    let answer = down(&rig, "database", "resource", "unable to connect to sqlite").await;
+    assert_secret(&rig, &answer, &["nable to open"]).await;
+}

@@ -1,1 +1,216 @@
-//! To come.
+//! The deadpool and bb8 pools of diesel-async.
+
+use std::{any::Any, path::Path, time::Duration};
+
+use diesel::SqliteConnection;
+use diesel_async::{
+    AsyncPgConnection, SimpleAsyncConnection as _,
+    pooled_connection::{
+        AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, bb8::Pool as Bb8Pool, deadpool::Pool,
+    },
+    sync_connection_wrapper::SyncConnectionWrapper,
+};
+use health::Probe;
+use tokio::time::timeout;
+
+use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
+use crate::{
+    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    common::{
+        PASSWORD,
+        answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
+        servers::{Faulty as _, Server},
+    },
+    pools::{Pooled, close_all_of_postgres, pools, serve},
+};
+
+struct OfDeadpool;
+struct OfBb8;
+
+acceptance!(deadpool, OfDeadpool);
+pools!(deadpool_as_a_pool, OfDeadpool);
+acceptance!(bb8, OfBb8);
+pools!(bb8_as_a_pool, OfBb8);
+
+/// Both are the same but for how they are opened and used up.
+macro_rules! backend {
+    ($backend:ident, $resource:ty, $pool:path, $get:ident) => {
+        impl Backend for $backend {
+            type Resource = $resource;
+            type Server = Server;
+
+            fn prepare() -> Server {
+                statements_are_counted()
+            }
+
+            async fn open(server: &Server, password: Password) -> Result<$resource, Not> {
+                let password = if password == Password::Right { PASSWORD } else { WRONG };
+                Ok($pool(&server.url_with(password)))
+            }
+
+            fn unreachable(server: &Server) -> (Told, &'static str) {
+                (Told::Sentence(Self::refused(server)), "error connecting to server")
+            }
+
+            fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
+                Ok((Told::Sentence("postgres refused access".to_owned()), "password authentication failed"))
+            }
+
+            async fn saturate(pool: &$resource) -> Result<(Box<dyn Any>, u32), Not> {
+                Ok((Box::new([pool.$get().await.unwrap(), pool.$get().await.unwrap()]), 2))
+            }
+
+            async fn questions(server: &Server) -> Result<u64, Not> {
+                statements(server).await
+            }
+
+            // The pool asks `SELECT 1` too before it gives a connection.
+            const QUESTIONS_A_ROUND: u64 = 2;
+
+            async fn connections(server: &Server) -> Result<usize, Not> {
+                connections_of_postgres(server).await
+            }
+        }
+
+        impl Pooled for $backend {
+            async fn open_at(server: &Server, port: u16) -> $resource {
+                $pool(&server.url_at(port))
+            }
+
+            fn refused(_: &Server) -> String {
+                "unable to connect to postgres".to_owned()
+            }
+
+            async fn close_all(server: &Server) {
+                close_all_of_postgres(server).await;
+            }
+        }
+    };
+}
+
+backend!(OfDeadpool, Pool<AsyncPgConnection>, of_deadpool, get);
+backend!(OfBb8, Bb8Pool<AsyncPgConnection>, of_bb8, get_owned);
+
+fn of_deadpool(url: &str) -> Pool<AsyncPgConnection> {
+    Pool::builder(AsyncDieselConnectionManager::new(url)).max_size(2).build().unwrap()
+}
+
+fn of_bb8(url: &str) -> Bb8Pool<AsyncPgConnection> {
+    Bb8Pool::builder().max_size(2).build_unchecked(AsyncDieselConnectionManager::new(url))
+}
+
+/// Without a question of the pool's own before ours.
+fn fast(server: &Server) -> AsyncDieselConnectionManager<AsyncPgConnection> {
+    let mut config = ManagerConfig::default();
+    config.recycling_method = RecyclingMethod::Fast;
+    AsyncDieselConnectionManager::new_with_config(server.url(), config)
+}
+
+#[actix_web::test]
+async fn a_connection_of_deadpool_whose_question_was_given_up_is_closed() {
+    let mut server = OfDeadpool::prepare();
+    server.restart();
+    let pool: Pool<_> = Pool::builder(fast(&server)).build().unwrap();
+    pool.probe().await.unwrap();
+    assert_eq!(pool.status().size, 1);
+    server.freeze();
+    timeout(Duration::from_millis(100), pool.probe()).await.unwrap_err();
+    assert_eq!(pool.status().size, 0, "it is not given back");
+}
+
+#[actix_web::test]
+async fn a_connection_of_bb8_whose_question_was_given_up_is_closed() {
+    let mut server = OfBb8::prepare();
+    server.restart();
+    let pool: Bb8Pool<_> = Bb8Pool::builder().build_unchecked(fast(&server));
+    pool.probe().await.unwrap();
+    assert_eq!(pool.state().connections, 1);
+    server.freeze();
+    timeout(Duration::from_millis(100), pool.probe()).await.unwrap_err();
+    assert_eq!(pool.state().connections, 0, "it is not given back");
+}
+
+/// A stale connection is no outage, also where the pool does not look.
+async fn is_up_at_once<P: Probe + Clone>(server: &Server, pool: P) {
+    let rig = serve(pool);
+    up(&rig, "database", "resource").await;
+    close_all_of_postgres(server).await;
+    tokio::time::sleep(MAX_AGE).await;
+    up(&rig, "database", "resource").await;
+}
+
+#[actix_web::test]
+async fn deadpool_that_does_not_look_is_up_at_once_when_its_server_closed_idle_connections() {
+    let mut server = OfDeadpool::prepare();
+    server.restart();
+    let pool: Pool<_> = Pool::builder(fast(&server)).max_size(2).build().unwrap();
+    drop(OfDeadpool::saturate(&pool).await.unwrap());
+    is_up_at_once(&server, pool).await;
+}
+
+#[actix_web::test]
+async fn bb8_that_does_not_look_is_up_at_once_when_its_server_closed_idle_connections() {
+    let mut server = OfBb8::prepare();
+    server.restart();
+    let pool: Bb8Pool<_> = Bb8Pool::builder().max_size(2).build_unchecked(fast(&server));
+    drop(OfBb8::saturate(&pool).await.unwrap());
+    is_up_at_once(&server, pool).await;
+}
+
+type Sqlite = SyncConnectionWrapper<SqliteConnection>;
+
+fn sqlite_of_deadpool(file: &Path) -> Pool<Sqlite> {
+    Pool::builder(AsyncDieselConnectionManager::new(file.to_str().unwrap())).max_size(2).build().unwrap()
+}
+
+fn sqlite_of_bb8(file: &Path) -> Bb8Pool<Sqlite> {
+    Bb8Pool::builder().max_size(2).build_unchecked(AsyncDieselConnectionManager::new(file.to_str().unwrap()))
+}
+
+async fn sqlite_is_asked<P: Probe + Clone>(open: impl Fn(&Path) -> P) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("canary.db");
+    let rig = serve(open(&file));
+    up(&rig, "database", "resource").await;
+
+    let mut writer = sqlite_of_deadpool(&file).get().await.unwrap();
+    writer.batch_execute("BEGIN EXCLUSIVE").await.unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    let answer = degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
+    assert_secret(&rig, &answer, &["database is locked"]).await;
+    writer.batch_execute("ROLLBACK").await.unwrap();
+    back_up(&rig, "database", "resource").await;
+
+    let other = folder.path().join("other");
+    std::fs::write(&other, [b'x'; 4096]).unwrap();
+    let rig = serve(open(&other));
+    let answer = down(&rig, "database", "resource", "sqlite did not answer as expected").await;
+    assert_secret(&rig, &answer, &["file is not a database"]).await;
+
+    let rig = serve(open(&folder.path().join("nowhere/canary.db")));
+    let answer = down(&rig, "database", "resource", "unable to connect to sqlite").await;
+    assert_secret(&rig, &answer, &["nable to open the database file"]).await;
+}
+
+#[actix_web::test]
+async fn sqlite_is_asked_by_way_of_deadpool() {
+    sqlite_is_asked(sqlite_of_deadpool).await;
+}
+
+#[actix_web::test]
+async fn sqlite_is_asked_by_way_of_bb8() {
+    sqlite_is_asked(sqlite_of_bb8).await;
+}
+
+#[actix_web::test]
+async fn a_pool_of_sqlite_that_is_all_in_use_is_degraded_and_no_file_is_made_to_find_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("canary.db");
+    let pool = sqlite_of_deadpool(&file);
+    let held = [pool.get().await.unwrap(), pool.get().await.unwrap()];
+    std::fs::remove_file(&file).unwrap();
+    let rig = serve(pool);
+    degraded(&rig, "database", "resource", "all 2 connections are in use").await;
+    assert!(!file.exists());
+    drop(held);
+}

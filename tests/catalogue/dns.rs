@@ -1,1 +1,198 @@
-//! To come.
+//! `probes::dns::Resolve`. The system's resolver asks whom `/etc/resolv.conf` names, so a test that breaks that server runs in
+//! a process of its own where that file is another one, which takes root.
+//!
+//! The suite's rows are shown there in one test, but for these: wrong credentials (there are none), saturation and what is
+//! closed with the state (there are no connections).
+
+use std::{
+    fs,
+    net::{Ipv4Addr, UdpSocket},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use actix_web::web;
+use health::{HealthCheck, probes::dns::Resolve};
+
+use crate::common::{
+    answers::{assert_secret, down, up},
+    eventually,
+    rig::Rig,
+};
+
+#[derive(HealthCheck)]
+struct State {
+    partner: Resolve,
+}
+
+fn serve(name: &str) -> Rig {
+    let state = web::Data::new(State { partner: Resolve::new(name).unwrap() });
+    Rig::start(1, move |app| {
+        app.service(health::scope().max_age(Duration::ZERO).state(&state));
+    })
+}
+
+#[actix_web::test]
+async fn a_name_that_the_machine_knows_is_up() {
+    up(&serve("localhost"), "service", "partner").await;
+}
+
+#[actix_web::test]
+async fn a_name_that_can_be_none_is_down() {
+    // Longer than a part of a name may be: the resolver says so without a server.
+    let name = "a".repeat(64) + ".example";
+    let rig = serve(&name);
+    let answer = down(&rig, "service", "partner", &format!("unable to resolve {name}")).await;
+    assert_secret(&rig, &answer, &["failed to lookup address information"]).await;
+}
+
+/// Where the other process finds its server's address.
+const ADDRESS: &str = "HEALTH_TEST_NAME_SERVER";
+
+#[test]
+fn a_name_is_up_while_its_server_answers_and_down_while_that_is_stopped_or_frozen() {
+    let id = std::process::id().to_be_bytes();
+    let address = Ipv4Addr::new(127, id[1].max(1), id[2], id[3]);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("resolv.conf");
+    fs::write(&config, format!("nameserver {address}\noptions timeout:2 attempts:2\n")).unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", r#"mount --bind "$0" /etc/resolv.conf && exec "$@""#])
+        .arg(&config)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "dns::with_a_name_server_of_its_own", "--ignored", "--nocapture"])
+        .env(ADDRESS, address.to_string())
+        .output()
+        .expect("there is a program `unshare`");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "this test needs root, and a mount namespace of its own: {text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[actix_web::test]
+#[ignore = "it is run by the test above, in a process of its own"]
+async fn with_a_name_server_of_its_own() {
+    let Ok(address) = std::env::var(ADDRESS) else { return };
+    let name = "partner.canary.example";
+    let rig = serve(name);
+    let unable = format!("unable to resolve {name}");
+    let is_up = || async { rig.health().await.status == 200 };
+
+    // Nothing listens from the start.
+    let answer = down(&rig, "service", "partner", &unable).await;
+    assert_secret(&rig, &answer, &["failed to lookup address information"]).await;
+
+    let server = NameServer::start(&address);
+    eventually("it is up", is_up).await;
+    let before = server.asked();
+    for _ in 0..5 {
+        up(&rig, "service", "partner").await;
+    }
+    assert_eq!(server.asked() - before, 5, "one lookup a round");
+
+    server.forget(true);
+    down(&rig, "service", "partner", &unable).await;
+    server.forget(false);
+    up(&rig, "service", "partner").await;
+
+    server.freeze(true);
+    let answer = down(&rig, "service", "partner", "no answer within 800 ms").await;
+    assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
+    server.freeze(false);
+    eventually("it is up again", is_up).await;
+
+    drop(server);
+    down(&rig, "service", "partner", &unable).await;
+    let _server = NameServer::start(&address);
+    up(&rig, "service", "partner").await;
+}
+
+/// Knows all names, with the address of this machine.
+struct NameServer {
+    shared: Arc<Shared>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    stops: AtomicBool,
+    frozen: AtomicBool,
+    forgets: AtomicBool,
+    asked: AtomicU64,
+}
+
+impl NameServer {
+    fn start(address: &str) -> Self {
+        let socket = UdpSocket::bind((address, 53)).expect("this test must be root, to listen on port 53");
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let shared = Arc::new(Shared::default());
+        let ours = shared.clone();
+        let thread = thread::spawn(move || {
+            let mut packet = [0; 512];
+            while !ours.stops.load(Ordering::SeqCst) {
+                let Ok((length, from)) = socket.recv_from(&mut packet) else { continue };
+                if ours.frozen.load(Ordering::SeqCst) {
+                    continue;
+                }
+                if let Some(answer) = ours.answer(&packet[..length]) {
+                    socket.send_to(&answer, from).unwrap();
+                }
+            }
+        });
+        Self { shared, thread: Some(thread) }
+    }
+
+    /// How many addresses it was asked for.
+    fn asked(&self) -> u64 {
+        self.shared.asked.load(Ordering::SeqCst)
+    }
+
+    fn freeze(&self, frozen: bool) {
+        self.shared.frozen.store(frozen, Ordering::SeqCst);
+    }
+
+    /// Whether it knows no name any more.
+    fn forget(&self, forgets: bool) {
+        self.shared.forgets.store(forgets, Ordering::SeqCst);
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        self.shared.stops.store(true, Ordering::SeqCst);
+        let _ = self.thread.take().expect("it is dropped once").join();
+    }
+}
+
+impl Shared {
+    /// To a question of one name: its header, the name in parts, its type and class (RFC 1035).
+    fn answer(&self, question: &[u8]) -> Option<Vec<u8>> {
+        const TYPE_A: [u8; 2] = [0, 1];
+        let (header, rest) = question.split_at_checked(12)?;
+        let name = rest.iter().position(|&byte| byte == 0)? + 1;
+        let asked = rest.get(..name + 4)?;
+        let is_a = asked[name..name + 2] == TYPE_A;
+        if is_a {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+        }
+        let forgets = self.forgets.load(Ordering::SeqCst);
+        let answers = u8::from(is_a && !forgets);
+        let mut answer = header[..2].to_vec();
+        // An answer, without an error or with that of a name that is not there; one question, so many answers.
+        answer.extend([0x81, if forgets { 0x83 } else { 0x80 }, 0, 1, 0, answers, 0, 0, 0, 0]);
+        answer.extend(asked);
+        if answers == 1 {
+            // The name that stands at 12, type A, class IN, for 0 s, four bytes.
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 127, 0, 0, 1]);
+        }
+        Some(answer)
+    }
+}

@@ -19,11 +19,11 @@ use crate::{
     common::{
         PASSWORD, USER,
         answers::{MAX_AGE, assert_secret, back_up, down, up},
-        cluster::Cluster,
         eventually, logs,
         rig::Rig,
         servers::{Faulty, Kind, Server},
     },
+    servers::{cluster::Cluster, sentinel},
 };
 
 struct One;
@@ -263,5 +263,5 @@ async fn a_cluster_with_one_master_of_three_frozen_or_stopped_is_down_whichever_
 }
 
 fn command(server: &Server, words: &str) {
-    crate::common::sentinel::ask::<redis::Value>(&server.url(), words).unwrap();
+    sentinel::ask::<redis::Value>(&server.url(), words).unwrap();
 }

@@ -1,1 +1,304 @@
-//! To come.
+//! `probes::http::Get`, against a server in the test's own process that answers whatever it is told to.
+//!
+//! Every row of the suite fits but saturation: the probe has one connection, which nobody else uses.
+
+use std::{any::Any, time::Duration};
+
+use actix_web::{http::StatusCode, web};
+use health::{HealthCheck, probes::http::Get};
+
+use crate::{
+    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    common::{
+        PASSWORD, USER,
+        answers::{assert_secret, down, up},
+        eventually, logs,
+        proxy::{Fault, Proxy},
+        rig::Rig,
+    },
+    servers::stub::{Page, Stub, Talk},
+};
+
+struct Http;
+
+acceptance!(get, Http);
+
+impl Backend for Http {
+    type Resource = Get;
+    type Server = Stub;
+
+    fn prepare() -> Stub {
+        Stub::prepared(Talk::Http)
+    }
+
+    async fn open(server: &Stub, password: Password) -> Result<Get, Not> {
+        let password = if password == Password::Right { PASSWORD } else { WRONG };
+        Ok(Get::new(format!("http://{USER}:{password}@127.0.0.1:{}/canarybase?key={PASSWORD}", server.port())).unwrap())
+    }
+
+    fn unreachable(server: &Stub) -> (Told, &'static str) {
+        let sentence = format!("unable to connect to http server at 127.0.0.1:{}", server.port());
+        (Told::Sentence(sentence), "Connection refused")
+    }
+
+    fn rejected(server: &Stub) -> Result<(Told, &'static str), Not> {
+        let sentence = format!("http server at 127.0.0.1:{} refused access", server.port());
+        Ok((Told::Sentence(sentence), "it answered 401"))
+    }
+
+    async fn saturate(_: &Get) -> Result<(Box<dyn Any>, u32), Not> {
+        Err("its one connection is used by nobody but the probe: there is nothing to use up")
+    }
+
+    async fn questions(server: &Stub) -> Result<u64, Not> {
+        Ok(server.questions())
+    }
+
+    async fn connections(server: &Stub) -> Result<usize, Not> {
+        Ok(server.open())
+    }
+}
+
+#[derive(HealthCheck)]
+struct State {
+    shop: Get,
+}
+
+fn serve(shop: Get) -> Rig {
+    let state = web::Data::new(State { shop });
+    Rig::start(1, move |app| {
+        app.service(health::scope().max_age(Duration::ZERO).state(&state));
+    })
+}
+
+fn get(stub: &Stub) -> Get {
+    Get::new(format!("http://127.0.0.1:{}/live", stub.port())).unwrap()
+}
+
+fn plain(status: u16, body: &str) -> Page {
+    Page::Plain(status, "", body.to_owned())
+}
+
+async fn is_failed(rig: &Rig, stub: &Stub, logged: &str) {
+    let sentence = format!("http server at 127.0.0.1:{} did not answer as expected", stub.port());
+    let answer = down(rig, "service", "shop", &sentence).await;
+    assert_secret(rig, &answer, &[logged]).await;
+}
+
+#[actix_web::test]
+async fn any_success_is_up_and_any_other_status_is_down() {
+    let stub = Stub::page(plain(204, ""));
+    let rig = serve(get(&stub));
+    for status in [200, 204, 299] {
+        stub.show(plain(status, ""));
+        up(&rig, "service", "shop").await;
+    }
+    for (status, sentence) in [
+        (304, "did not answer as expected"),
+        (404, "did not answer as expected"),
+        (429, "did not answer as expected"),
+        (503, "did not answer as expected"),
+        (403, "refused access"),
+        (407, "refused access"),
+    ] {
+        stub.show(plain(status, ""));
+        let sentence = format!("http server at 127.0.0.1:{} {sentence}", stub.port());
+        down(&rig, "service", "shop", &sentence).await;
+    }
+    stub.show(plain(504, ""));
+    down(&rig, "service", "shop", &format!("no answer from http server at 127.0.0.1:{}", stub.port())).await;
+    assert_eq!(stub.accepted(), 1, "failures that are whole answers keep the connection");
+}
+
+#[actix_web::test]
+async fn the_expected_status_is_the_only_one_that_is_up() {
+    let stub = Stub::page(plain(418, ""));
+    let rig = serve(get(&stub).status(StatusCode::IM_A_TEAPOT));
+    up(&rig, "service", "shop").await;
+    stub.show(plain(200, ""));
+    is_failed(&rig, &stub, "it answered 200").await;
+}
+
+#[actix_web::test]
+async fn a_redirect_is_not_followed() {
+    let other = Stub::page(plain(200, ""));
+    let stub = Stub::page(plain(200, ""));
+    let location: &'static str = format!("location: http://127.0.0.1:{}/", other.port()).leak();
+    stub.show(Page::Plain(302, location, String::new()));
+    is_failed(&serve(get(&stub)), &stub, "it answered 302").await;
+    assert_eq!(other.accepted(), 0);
+}
+
+#[actix_web::test]
+async fn the_body_must_have_the_expected_text() {
+    let stub = Stub::page(plain(200, r#"{"status":"green"}"#));
+    let rig = serve(get(&stub).body_contains(r#""status":"green""#));
+    up(&rig, "service", "shop").await;
+    stub.show(plain(200, &("x".repeat(60_000) + r#""status":"green""#)));
+    up(&rig, "service", "shop").await;
+    for body in ["", r#"{"status":"yellow"}"#, &("x".repeat(70_000) + r#""status":"green""#)] {
+        stub.show(plain(200, body));
+        is_failed(&rig, &stub, "without the expected text").await;
+    }
+}
+
+#[actix_web::test]
+async fn a_body_without_end_is_read_no_further_than_it_must_be() {
+    let stub = Stub::page(Page::Endless("all is well"));
+    up(&serve(get(&stub)), "service", "shop").await;
+    up(&serve(get(&stub).body_contains("is well")), "service", "shop").await;
+    let answer = serve(get(&stub).body_contains("is bad")).health().await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.took < Duration::from_millis(700), "{:?}", answer.took);
+    eventually("what was not read to the end is closed", || async { stub.open() == 0 }).await;
+}
+
+#[actix_web::test]
+async fn the_rest_of_a_body_is_waited_for_by_who_wants_it() {
+    let stub = Stub::page(Page::Unfinished);
+    for get in [get(&stub), get(&stub).body_contains("is well")] {
+        let answer = up(&serve(get), "service", "shop").await;
+        assert!(answer.took < Duration::from_millis(500), "{:?}", answer.took);
+    }
+    down(&serve(get(&stub).body_contains("is bad")), "service", "shop", "no answer within 800 ms").await;
+}
+
+#[actix_web::test]
+async fn what_speaks_no_http_is_down() {
+    let stub = Stub::page(Page::Garbage);
+    is_failed(&serve(get(&stub)), &stub, "invalid HTTP version").await;
+    stub.show(Page::EndlessHead);
+    is_failed(&serve(get(&stub)), &stub, "too large").await;
+}
+
+#[actix_web::test]
+async fn who_closes_without_an_answer_is_unreachable() {
+    let stub = Stub::page(Page::HangsUp);
+    let rig = serve(get(&stub));
+    let sentence = format!("unable to connect to http server at 127.0.0.1:{}", stub.port());
+    down(&rig, "service", "shop", &sentence).await;
+}
+
+#[actix_web::test]
+async fn a_slow_or_silent_answer_is_waited_for_no_longer_than_the_deadline() {
+    let stub = Stub::page(Page::Slow);
+    for page in [Page::Slow, Page::Silent] {
+        stub.show(page);
+        let answer = down(&serve(get(&stub)), "service", "shop", "no answer within 800 ms").await;
+        assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
+    }
+}
+
+#[actix_web::test]
+async fn a_connection_that_the_server_closes_after_each_answer_is_no_outage() {
+    let stub = Stub::page(Page::ClosesAfterwards);
+    let rig = serve(get(&stub));
+    for _ in 0..10 {
+        up(&rig, "service", "shop").await;
+    }
+    assert_eq!(stub.questions(), 10);
+}
+
+#[actix_web::test]
+async fn a_connection_that_is_forgotten_on_the_way_is_no_outage() {
+    let stub = Stub::page(plain(200, ""));
+    let proxy = Proxy::start(stub.port()).await;
+    let rig = serve(Get::new(format!("http://127.0.0.1:{}/", proxy.port)).unwrap());
+    up(&rig, "service", "shop").await;
+    proxy.set(Fault::Forget);
+    let answer = up(&rig, "service", "shop").await;
+    assert!(answer.took < Duration::from_millis(700), "{:?}", answer.took);
+    up(&rig, "service", "shop").await;
+    assert_eq!(stub.accepted(), 2);
+}
+
+#[actix_web::test]
+async fn headers_are_sent_and_nothing_of_the_request_is_told() {
+    let stub = Stub::page(plain(500, "canary body"));
+    let url = format!("http://127.0.0.1:{}/path-canary?query-canary=1", stub.port());
+    let shop = Get::new(url).unwrap().header("authorization", &format!("Bearer {PASSWORD}")).unwrap();
+    let rig = serve(shop.clone());
+    is_failed(&rig, &stub, "it answered 500").await;
+    let head = stub.last_head();
+    assert!(head.starts_with("GET /path-canary?query-canary=1 HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains(&format!("\r\nauthorization: Bearer {PASSWORD}\r\n")), "{head}");
+    assert!(head.contains(&format!("\r\nhost: 127.0.0.1:{}\r\n", stub.port())), "{head}");
+    let text = format!("{} {shop:?}", logs::text());
+    assert!(!text.contains("-canary") && !text.contains("canary body") && !text.contains(PASSWORD), "{text}");
+}
+
+#[actix_web::test]
+async fn clones_share_one_connection() {
+    let stub = Stub::page(plain(200, ""));
+    let shop = get(&stub);
+    let [first, second] = [serve(shop.clone()), serve(shop)];
+    for rig in [&first, &second, &first, &second] {
+        up(rig, "service", "shop").await;
+    }
+    assert_eq!(stub.accepted(), 1);
+}
+
+mod https {
+    //! With `https://`, where the certificate counts too.
+
+    use super::{Duration, Page, Rig, Stub, Talk, assert_secret, down, plain, serve, up};
+    use crate::tls::{Authority, days};
+    use health::probes::http::Get;
+
+    fn get(stub: &Stub, authority: &Authority) -> Get {
+        let url = format!("https://localhost:{}/", stub.port());
+        Get::new(url).unwrap().trusting(authority.pem()).unwrap()
+    }
+
+    async fn is_rejected(rig: &Rig, stub: &Stub, logged: &str) {
+        let sentence = format!("https server at localhost:{} refused access", stub.port());
+        let answer = down(rig, "service", "shop", &sentence).await;
+        assert_secret(rig, &answer, &[logged]).await;
+    }
+
+    #[actix_web::test]
+    async fn a_certificate_of_a_trusted_authority_is_up_on_one_connection() {
+        let authority = Authority::new();
+        let stub = Stub::start(authority.server("localhost", days(-1), days(30)));
+        stub.show(plain(200, "all is well"));
+        let rig = serve(get(&stub, &authority).body_contains("all is well"));
+        for _ in 0..3 {
+            up(&rig, "service", "shop").await;
+        }
+        assert_eq!(stub.accepted(), 1);
+    }
+
+    #[actix_web::test]
+    async fn a_certificate_that_is_not_to_be_trusted_is_down() {
+        let authority = Authority::new();
+        let stub = Stub::start(authority.server("localhost", days(-1), days(30)));
+        stub.show(plain(200, ""));
+        let stranger = serve(Get::new(format!("https://localhost:{}/", stub.port())).unwrap());
+        is_rejected(&stranger, &stub, "UnknownIssuer").await;
+
+        stub.talk(authority.server("other.example", days(-1), days(30)));
+        is_rejected(&serve(get(&stub, &authority)), &stub, "not valid for name").await;
+        stub.talk(authority.server("localhost", days(-30), days(-1)));
+        is_rejected(&serve(get(&stub, &authority)), &stub, "expired").await;
+        stub.talk(Talk::Http);
+        stub.show(Page::Garbage);
+        let answer = serve(get(&stub, &authority)).health().await;
+        assert_eq!(answer.status, 503, "it speaks no TLS: {answer:?}");
+    }
+
+    #[actix_web::test]
+    async fn a_handshake_without_end_is_waited_for_no_longer_than_the_deadline() {
+        let stub = Stub::start(Talk::Tcp);
+        let rig = serve(get(&stub, &Authority::new()));
+        let answer = down(&rig, "service", "shop", "no answer within 800 ms").await;
+        assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
+    }
+
+    #[test]
+    fn a_bad_authority_is_told_when_the_probe_is_made() {
+        let get = || Get::new("https://localhost/").unwrap();
+        get().trusting("no certificate").unwrap_err();
+        get().trusting("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap_err();
+        Get::new("http://localhost/").unwrap().trusting(Authority::new().pem()).unwrap_err();
+    }
+}

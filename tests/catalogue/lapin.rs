@@ -1,1 +1,445 @@
-//! To come.
+//! `lapin::Connection`, `lapin::Channel` and deadpool-lapin's pool. RabbitMQ takes seconds to start, so that each row is shown
+//! by the three in turn, on one server.
+
+use std::{any::Any, sync::Arc, time::Duration};
+
+use actix_web::web;
+use deadpool_lapin::{Config, Pool, Runtime};
+use health::{
+    Class, HealthCheck, Probe as _, ProbeError,
+    probes::lapin::{Limits, queue},
+};
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties,
+    options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+
+use crate::{
+    acceptance::{self, Backend, Not, Password, Told, WRONG},
+    common::{
+        PASSWORD,
+        answers::{assert_secret, degraded, down, up},
+        eventually,
+        proxy::{Fault, Proxy},
+        rig::Rig,
+        servers::Faulty as _,
+    },
+    servers::{
+        connections_to,
+        rabbitmq::{RabbitMq, Shared},
+    },
+};
+
+struct OfConnection;
+struct OfChannel;
+struct OfPool;
+
+/// A test for each row, of all three.
+macro_rules! acceptance_on_one_server {
+    ($($row:ident)*) => {$(
+        #[actix_web::test]
+        async fn $row() {
+            let rabbit = Shared::prepared();
+            acceptance::$row::<OfConnection>().await;
+            settled(&rabbit).await;
+            acceptance::$row::<OfChannel>().await;
+            settled(&rabbit).await;
+            acceptance::$row::<OfPool>().await;
+        }
+    )*};
+}
+
+acceptance_on_one_server! {
+    is_up_while_its_server_runs
+    is_down_when_its_server_stops_and_up_when_it_is_back
+    is_down_in_time_when_its_server_freezes_and_up_when_it_thaws
+    is_down_with_wrong_credentials
+    is_degraded_while_the_application_uses_all_of_it
+    is_down_while_nothing_listens_from_the_start
+    asks_once_a_round_on_the_connections_of_the_application
+    closes_everything_when_the_state_is_dropped
+}
+
+/// What the one before had is closed.
+async fn settled(rabbit: &Shared) {
+    eventually("all connections are closed", || async { connections_to(rabbit.with(RabbitMq::port)) == 0 }).await;
+}
+
+/// Connects anew by itself, again and again, in pauses that don't grow: what the tests measure is the check.
+fn recovering() -> ConnectionProperties {
+    ConnectionProperties::default().enable_auto_recover().configure_backoff(|backoff| {
+        backoff
+            .with_min_delay(Duration::from_millis(100))
+            .with_max_delay(Duration::from_millis(200))
+            .with_max_times(1000)
+    })
+}
+
+async fn connect(rabbit: &Shared, properties: ConnectionProperties) -> Arc<Connection> {
+    Arc::new(Connection::connect(&rabbit.with(RabbitMq::url), properties).await.unwrap())
+}
+
+const LET_IN: Not = "there is no connection to ask before the server has let it in";
+const SHARED: Not =
+    "a connection is shared among all who ask, and the check has a channel of its own: nothing can be used up";
+/// What lapin says of a connection that is lost.
+const LOST: (&str, &str) = ("unable to connect to rabbitmq", "invalid connection state");
+
+impl Backend for OfConnection {
+    type Resource = Arc<Connection>;
+    type Server = Shared;
+
+    fn prepare() -> Shared {
+        Shared::prepared()
+    }
+
+    async fn open(rabbit: &Shared, password: Password) -> Result<Arc<Connection>, Not> {
+        if password == Password::Wrong || !rabbit.with(RabbitMq::runs) {
+            return Err(LET_IN);
+        }
+        Ok(connect(rabbit, recovering()).await)
+    }
+
+    fn unreachable(_: &Shared) -> (Told, &'static str) {
+        (Told::Sentence(LOST.0.to_owned()), LOST.1)
+    }
+
+    fn rejected(_: &Shared) -> Result<(Told, &'static str), Not> {
+        Err(LET_IN)
+    }
+
+    async fn saturate(_: &Arc<Connection>) -> Result<(Box<dyn Any>, u32), Not> {
+        Err(SHARED)
+    }
+
+    async fn questions(rabbit: &Shared) -> Result<u64, Not> {
+        Ok(rabbit.with(RabbitMq::received))
+    }
+
+    /// In bytes, which is what RabbitMQ counts: `channel.flow`, in its frame.
+    const QUESTIONS_A_ROUND: u64 = 13;
+
+    async fn connections(rabbit: &Shared) -> Result<usize, Not> {
+        Ok(connections_to(rabbit.with(RabbitMq::port)))
+    }
+}
+
+impl Backend for OfChannel {
+    type Resource = Channel;
+    type Server = Shared;
+
+    fn prepare() -> Shared {
+        Shared::prepared()
+    }
+
+    async fn open(rabbit: &Shared, password: Password) -> Result<Channel, Not> {
+        Ok(OfConnection::open(rabbit, password).await?.create_channel().await.unwrap())
+    }
+
+    fn unreachable(rabbit: &Shared) -> (Told, &'static str) {
+        (OfConnection::unreachable(rabbit).0, "invalid channel state")
+    }
+
+    fn rejected(_: &Shared) -> Result<(Told, &'static str), Not> {
+        Err(LET_IN)
+    }
+
+    async fn saturate(_: &Channel) -> Result<(Box<dyn Any>, u32), Not> {
+        Err(SHARED)
+    }
+
+    async fn questions(rabbit: &Shared) -> Result<u64, Not> {
+        OfConnection::questions(rabbit).await
+    }
+
+    const QUESTIONS_A_ROUND: u64 = OfConnection::QUESTIONS_A_ROUND;
+
+    async fn connections(rabbit: &Shared) -> Result<usize, Not> {
+        OfConnection::connections(rabbit).await
+    }
+}
+
+fn pool(rabbit: &Shared, password: &str) -> Pool {
+    pool_at(rabbit.with(|it| it.url_with(password)))
+}
+
+/// Of two connections.
+fn pool_at(url: String) -> Pool {
+    let config = Config { url: Some(url), ..Config::default() };
+    config.builder(ConnectionProperties::default, Runtime::Tokio1).unwrap().max_size(2).build().unwrap()
+}
+
+impl Backend for OfPool {
+    type Resource = Pool;
+    type Server = Shared;
+
+    fn prepare() -> Shared {
+        Shared::prepared()
+    }
+
+    async fn open(rabbit: &Shared, password: Password) -> Result<Pool, Not> {
+        Ok(pool(rabbit, if password == Password::Right { PASSWORD } else { WRONG }))
+    }
+
+    fn unreachable(rabbit: &Shared) -> (Told, &'static str) {
+        let sentence = format!("unable to connect to rabbitmq at 127.0.0.1:{}", rabbit.with(RabbitMq::port));
+        (Told::Sentence(sentence), "Connection refused")
+    }
+
+    fn rejected(rabbit: &Shared) -> Result<(Told, &'static str), Not> {
+        let sentence = format!("rabbitmq at 127.0.0.1:{} refused access", rabbit.with(RabbitMq::port));
+        Ok((Told::Sentence(sentence), "ACCESS_REFUSED"))
+    }
+
+    async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Not> {
+        let held = [pool.get().await.unwrap(), pool.get().await.unwrap()];
+        Ok((Box::new(held), 2))
+    }
+
+    async fn questions(rabbit: &Shared) -> Result<u64, Not> {
+        OfConnection::questions(rabbit).await
+    }
+
+    /// A channel is opened and closed again.
+    const QUESTIONS_A_ROUND: u64 = 13 + 21;
+
+    async fn connections(rabbit: &Shared) -> Result<usize, Not> {
+        OfConnection::connections(rabbit).await
+    }
+}
+
+#[derive(HealthCheck)]
+struct State<R> {
+    #[health(probe)]
+    rabbit: R,
+}
+
+fn serve<R: health::Probe + Clone>(rabbit: R) -> Rig {
+    let state = web::Data::new(State { rabbit });
+    Rig::start(1, move |app| {
+        app.service(health::scope().max_age(Duration::ZERO).state(&state));
+    })
+}
+
+async fn declared(channel: &Channel, name: &str) {
+    channel.queue_declare(name.into(), QueueDeclareOptions::default(), FieldTable::default()).await.unwrap();
+}
+
+async fn publish(channel: &Channel, name: &str) {
+    let options = BasicPublishOptions::default();
+    channel.basic_publish("".into(), name.into(), options, b"work", BasicProperties::default()).await.unwrap();
+}
+
+#[actix_web::test]
+async fn who_publishes_is_down_during_an_alarm_and_who_does_not_is_up() {
+    let rabbit = Shared::started();
+    let publisher = connect(&rabbit, ConnectionProperties::default()).await;
+    let channel = publisher.create_channel().await.unwrap();
+    let pool = pool(&rabbit, PASSWORD);
+    let held = [pool.get().await.unwrap(), pool.get().await.unwrap()];
+    let of_pool = held[0].create_channel().await.unwrap();
+    let consumer = connect(&rabbit, ConnectionProperties::default()).await;
+    declared(&channel, "jobs").await;
+    let [of_connection, of_consumer] = [Arc::clone(&publisher), consumer].map(serve);
+    let of_channel = serve(channel.clone());
+    for rig in [&of_connection, &of_channel, &of_consumer] {
+        up(rig, "queue", "rabbit").await;
+    }
+
+    rabbit.with(|it| it.alarm(true));
+    publish(&channel, "jobs").await;
+    // One of its two is told, and the other is not.
+    publish(&of_pool, "jobs").await;
+    eventually("they are told", || async { publisher.status().blocked() && held[0].status().blocked() }).await;
+    let sentence = "rabbitmq takes no writes";
+    for rig in [&of_connection, &of_channel] {
+        let answer = down(rig, "queue", "rabbit", sentence).await;
+        assert!(answer.took < Duration::from_millis(700), "it is not waited for: {:?}", answer.took);
+    }
+    up(&of_consumer, "queue", "rabbit").await;
+    let asked = queue(&publisher, "jobs", Limits::new()).await.unwrap_err();
+    assert_eq!(asked.class(), Class::ReadOnly);
+    drop(held);
+    let of_pool = serve(pool);
+    let sentence = format!("rabbitmq at 127.0.0.1:{} takes no writes", rabbit.with(RabbitMq::port));
+    // Whichever of its connections comes first.
+    for _ in 0..3 {
+        down(&of_pool, "queue", "rabbit", &sentence).await;
+    }
+
+    rabbit.with(|it| it.alarm(false));
+    eventually("they are told", || async { !publisher.status().blocked() }).await;
+    up(&of_connection, "queue", "rabbit").await;
+    up(&of_channel, "queue", "rabbit").await;
+    eventually("the pool is up", || async { of_pool.health().await.status == 200 }).await;
+}
+
+#[actix_web::test]
+async fn a_queue_is_judged_by_its_depth_and_its_consumers_without_a_touch_at_the_applications_channels() {
+    let rabbit = Shared::started();
+    let connection = connect(&rabbit, ConnectionProperties::default()).await;
+    let channel = connection.create_channel().await.unwrap();
+    declared(&channel, "jobs").await;
+    let limits = Limits::new().degraded_above(2).down_above(4).consumers(0);
+    let told = |asked: Result<(), ProbeError>| asked.map_err(|error| (error.status(), error.to_string()));
+    let down = |sentence: &str| Err((health::Status::Down, sentence.to_owned()));
+
+    let asked = queue(&connection, "jobs", Limits::new()).await;
+    assert_eq!(told(asked), down("nobody consumes the queue"));
+    for published in 1..=5_u32 {
+        publish(&channel, "jobs").await;
+        let expected = match published {
+            0..=2 => Ok(()),
+            3..=4 => Err((health::Status::Degraded, format!("{published} messages wait, more than 2"))),
+            _ => down("5 messages wait, more than 4"),
+        };
+        eventually(&format!("{published} are counted"), || async {
+            told(queue(&connection, "jobs", limits).await) == expected
+        })
+        .await;
+    }
+    let missing = queue(&connection, "canary-queue", limits).await;
+    assert_eq!(told(missing), down("there is no such queue"));
+
+    let none_wait = Limits::new().down_above(0);
+    let consumer =
+        channel.basic_consume("jobs".into(), "".into(), BasicConsumeOptions::default(), FieldTable::default()).await;
+    // Delivered, though not acknowledged, they don't wait.
+    eventually("it is consumed", || async { queue(&connection, "jobs", none_wait).await.is_ok() }).await;
+    assert_eq!(
+        told(queue(&connection, "jobs", none_wait.consumers(2)).await),
+        down("1 consume the queue, fewer than 2")
+    );
+    drop(consumer);
+
+    channel.probe().await.unwrap();
+    eventually("its channels are closed", || async { channels(&rabbit) == 1 }).await;
+}
+
+/// How many channels are open.
+fn channels(rabbit: &Shared) -> usize {
+    let listed = rabbit.with(|it| it.control(&["list_channels", "--no-table-headers", "pid"]));
+    listed.lines().filter(|line| !line.is_empty()).count()
+}
+
+#[actix_web::test]
+async fn what_does_not_recover_stays_down_and_a_pool_replaces_it() {
+    #[derive(HealthCheck)]
+    #[health(strict)]
+    struct State {
+        connection: Arc<Connection>,
+        channel: Channel,
+        pool: Pool,
+    }
+
+    let mut rabbit = Shared::started();
+    let connection = connect(&rabbit, ConnectionProperties::default()).await;
+    let channel = connection.create_channel().await.unwrap();
+    let state = web::Data::new(State { connection, channel, pool: pool(&rabbit, PASSWORD) });
+    let rig = Rig::start(1, move |app| {
+        app.app_data(state.clone()).service(health::scope().max_age(Duration::ZERO));
+    });
+    assert_eq!(rig.health().await.status, 200);
+    rabbit.stop();
+    rabbit.restart();
+    for _ in 0..3 {
+        let answer = rig.health().await.json();
+        let lost = "unable to connect to rabbitmq";
+        assert_eq!(answer["errors"]["queue"], serde_json::json!({"connection": lost, "channel": lost}), "{answer}");
+        assert_eq!(answer["checks"]["queue"]["pool"], "UP");
+    }
+}
+
+#[actix_web::test]
+async fn a_channel_that_the_application_lost_is_down_and_its_connection_is_up() {
+    let rabbit = Shared::started();
+    let connection = connect(&rabbit, ConnectionProperties::default()).await;
+    let channel = connection.create_channel().await.unwrap();
+    let missing = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare("missing".into(), missing, FieldTable::default()).await.unwrap_err();
+    let rig = serve(channel);
+    let answer = down(&rig, "queue", "rabbit", "rabbitmq did not answer as expected").await;
+    assert_secret(&rig, &answer, &["invalid channel state"]).await;
+    up(&serve(connection), "queue", "rabbit").await;
+}
+
+#[actix_web::test]
+async fn a_connection_without_a_channel_to_spare_is_degraded_and_one_that_has_its_own_is_up() {
+    let rabbit = Shared::started();
+    let url = format!("{}?channel_max=2", rabbit.with(RabbitMq::url));
+    let connection = Arc::new(Connection::connect(&url, ConnectionProperties::default()).await.unwrap());
+    let first = connection.create_channel().await.unwrap();
+    let second = connection.create_channel().await.unwrap();
+    let rig = serve(Arc::clone(&connection));
+    degraded(&rig, "queue", "rabbit", "all 2 channels are in use").await;
+    drop(first);
+    eventually("it is up", || async { rig.health().await.json()["status"] == "UP" }).await;
+    assert!(connection.create_channel().await.is_err(), "the check has the last one");
+    up(&rig, "queue", "rabbit").await;
+    drop(second);
+}
+
+#[actix_web::test]
+async fn a_pooled_connection_that_is_dead_in_silence_is_no_outage_and_is_thrown_away() {
+    let rabbit = Shared::started();
+    let proxy = Proxy::start(rabbit.with(RabbitMq::port)).await;
+    let pool = pool_at(RabbitMq::url_at(proxy.port));
+    let rig = serve(pool.clone());
+    up(&rig, "queue", "rabbit").await;
+    proxy.set(Fault::Forget);
+    up(&rig, "queue", "rabbit").await;
+    assert_eq!(pool.status().size, 0);
+    let answer = up(&rig, "queue", "rabbit").await;
+    assert!(answer.took < Duration::from_millis(300), "it is not waited for again: {:?}", answer.took);
+}
+
+#[actix_web::test]
+async fn a_pool_that_is_used_up_on_a_frozen_server_is_down() {
+    let rabbit = Shared::started();
+    let pool = pool(&rabbit, PASSWORD);
+    let held = [pool.get().await.unwrap(), pool.get().await.unwrap()];
+    let rig = serve(pool);
+    degraded(&rig, "queue", "rabbit", "all 2 connections are in use").await;
+    rabbit.freeze();
+    down(&rig, "queue", "rabbit", "no answer within 800 ms").await;
+    rabbit.thaw();
+    drop(held);
+    eventually("it is up again", || async { rig.health().await.json()["status"] == "UP" }).await;
+}
+
+#[actix_web::test]
+async fn a_long_freeze_leaves_no_channels_behind() {
+    let rabbit = Shared::started();
+    let [first, second] = [
+        connect(&rabbit, ConnectionProperties::default()).await,
+        connect(&rabbit, ConnectionProperties::default()).await,
+    ];
+    let channel = second.create_channel().await.unwrap();
+    // One that has no channel yet, and one that has; one that opens a channel each time; and the application's own.
+    let (new, kept) = (first.kept().unwrap(), second.kept().unwrap());
+    kept.ask().await.unwrap();
+    rabbit.freeze();
+    for _ in 0..5 {
+        // As the engine does at its hard limit.
+        let soon = Duration::from_millis(50);
+        assert!(tokio::time::timeout(soon, new.ask()).await.is_err(), "it is frozen");
+        assert!(tokio::time::timeout(soon, kept.ask()).await.is_err(), "it is frozen");
+        assert!(tokio::time::timeout(soon, channel.probe()).await.is_err(), "it is frozen");
+        let asked = tokio::time::timeout(soon, queue(&second, "jobs", Limits::new())).await;
+        assert!(asked.is_err(), "it is frozen");
+    }
+    rabbit.thaw();
+    new.ask().await.unwrap();
+    kept.ask().await.unwrap();
+    channel.probe().await.unwrap();
+    eventually("but for one each, its channels are closed", || async { channels(&rabbit) == 3 }).await;
+}
+
+#[actix_web::test]
+async fn the_class_of_an_error_survives_a_check_of_the_users() {
+    let rabbit = Shared::prepared();
+    let refused = Connection::connect(&rabbit.with(RabbitMq::url), ConnectionProperties::default()).await;
+    let refused = anyhow::Error::from(refused.map(drop).unwrap_err()).context("while an order is sent");
+    assert_eq!(ProbeError::from_error(refused).class(), Class::Unreachable);
+}

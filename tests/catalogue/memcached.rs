@@ -12,10 +12,10 @@ use crate::{
     common::{
         answers::{MAX_AGE, assert_secret, back_up, down, up},
         eventually,
-        memcached::Memcached,
         rig::Rig,
         servers::Faulty,
     },
+    servers::memcached::Memcached,
 };
 
 struct Asynchronous;

@@ -1,1 +1,201 @@
-//! To come.
+//! `rumqttc::AsyncClient` of rumqttc-next.
+
+use std::{
+    any::Any,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use actix_web::web;
+use health::{Class, HealthCheck, Probe as _, ProbeError};
+use rumqttc::{AsyncClient, MqttOptions, PublishOptions, QoS};
+
+use crate::{
+    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    common::{
+        PASSWORD, USER,
+        answers::{assert_secret, down, up},
+        eventually,
+        rig::Rig,
+        servers::Faulty as _,
+    },
+    servers::{connections_to, mosquitto::Mosquitto},
+};
+
+struct OfClient;
+
+acceptance!(client, OfClient);
+
+fn options(mosquitto: &Mosquitto, password: &str) -> MqttOptions {
+    let mut options = MqttOptions::new("application", ("127.0.0.1", mosquitto.port()));
+    options.set_credentials(USER, password.to_owned());
+    options
+}
+
+/// A client, and an event loop that is polled as applications do: it connects anew after a pause, until it hears that there is no
+/// client any more.
+fn connect(mosquitto: &Mosquitto, password: &str) -> AsyncClient {
+    connect_until(mosquitto, password, Arc::default())
+}
+
+/// And until the application ends it.
+fn connect_until(mosquitto: &Mosquitto, password: &str, ended: Arc<AtomicBool>) -> AsyncClient {
+    let (client, mut events) = AsyncClient::builder(options(mosquitto, password)).capacity(10).build();
+    actix_web::rt::spawn(async move {
+        while !ended.load(Ordering::Relaxed) {
+            match tokio::time::timeout(Duration::from_millis(100), events.poll()).await {
+                Ok(Err(rumqttc::ConnectionError::RequestsDone)) => break,
+                Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Ok(Ok(_)) | Err(_) => {}
+            }
+        }
+    });
+    client
+}
+
+impl Backend for OfClient {
+    type Resource = AsyncClient;
+    type Server = Mosquitto;
+
+    fn prepare() -> Mosquitto {
+        Mosquitto::prepared()
+    }
+
+    async fn open(mosquitto: &Mosquitto, password: Password) -> Result<AsyncClient, Not> {
+        Ok(connect(mosquitto, if password == Password::Right { PASSWORD } else { WRONG }))
+    }
+
+    fn unreachable(_: &Mosquitto) -> (Told, &'static str) {
+        // The client keeps what it is told, and its event loop alone knows why nothing comes of it.
+        (Told::Sentence("no answer within 800 ms".to_owned()), "health check queue.resource is DOWN")
+    }
+
+    fn rejected(mosquitto: &Mosquitto) -> Result<(Told, &'static str), Not> {
+        Ok(Self::unreachable(mosquitto))
+    }
+
+    async fn saturate(_: &AsyncClient) -> Result<(Box<dyn Any>, u32), Not> {
+        Err("a client has one connection, which all share: there is nothing to use up")
+    }
+
+    async fn questions(mosquitto: &Mosquitto) -> Result<u64, Not> {
+        Ok(mosquitto.received())
+    }
+
+    async fn connections(mosquitto: &Mosquitto) -> Result<usize, Not> {
+        Ok(connections_to(mosquitto.port()))
+    }
+}
+
+#[derive(HealthCheck)]
+struct State {
+    mqtt: AsyncClient,
+}
+
+fn serve(mqtt: AsyncClient) -> Rig {
+    let state = web::Data::new(State { mqtt });
+    Rig::start(1, move |app| {
+        app.app_data(state.clone()).service(health::scope().max_age(Duration::ZERO));
+    })
+}
+
+fn started() -> Mosquitto {
+    let mut mosquitto = Mosquitto::prepared();
+    mosquitto.restart();
+    mosquitto
+}
+
+/// Asks, and gives up soon, as the engine does at its hard limit.
+macro_rules! no_answer {
+    ($kept:expr) => {
+        let asked = tokio::time::timeout(Duration::from_millis(100), $kept.ask()).await;
+        assert!(asked.is_err(), "{asked:?}");
+    };
+}
+
+#[actix_web::test]
+async fn an_outage_leaves_one_message_behind_however_often_it_was_asked() {
+    let mut mosquitto = started();
+    let client = connect(&mosquitto, PASSWORD);
+    let kept = client.kept().unwrap();
+    kept.ask().await.unwrap();
+    mosquitto.stop();
+    // More often than the client's queue has places.
+    for _ in 0..12 {
+        no_answer!(kept);
+    }
+    mosquitto.restart();
+    kept.ask().await.unwrap();
+    assert_eq!(mosquitto.received(), 2, "the one that was left, and the one of now");
+}
+
+#[actix_web::test]
+async fn an_answer_of_yesterday_says_nothing_of_today() {
+    let mosquitto = started();
+    let client = connect(&mosquitto, PASSWORD);
+    let kept = client.kept().unwrap();
+    kept.ask().await.unwrap();
+    mosquitto.freeze();
+    no_answer!(kept);
+    mosquitto.thaw();
+    // The client has the answer before that to a later message.
+    let later = client.publish_tracked("orders", "1", PublishOptions::new(QoS::AtLeastOnce)).await.unwrap();
+    later.wait_async().await.unwrap();
+    mosquitto.freeze();
+    no_answer!(kept);
+    mosquitto.thaw();
+    kept.ask().await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_message_that_was_lost_with_its_connection_is_sent_again() {
+    let mut mosquitto = started();
+    let client = connect(&mosquitto, PASSWORD);
+    let kept = client.kept().unwrap();
+    kept.ask().await.unwrap();
+    mosquitto.freeze();
+    let restarted = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        mosquitto.kill();
+        mosquitto.restart();
+    };
+    let (asked, ()) = tokio::join!(kept.ask(), restarted);
+    asked.unwrap();
+}
+
+#[actix_web::test]
+async fn a_user_who_may_not_write_the_topic_is_refused() {
+    let mut mosquitto = Mosquitto::prepared();
+    mosquitto.allow("topic readwrite orders/#");
+    mosquitto.restart();
+    let rig = serve(connect(&mosquitto, PASSWORD));
+    let answer = down(&rig, "queue", "mqtt", "mqtt refused access").await;
+    assert_secret(&rig, &answer, &["NotAuthorized"]).await;
+}
+
+#[actix_web::test]
+async fn an_event_loop_that_has_ended_is_no_connection() {
+    let mosquitto = started();
+    let ended = Arc::new(AtomicBool::new(false));
+    let rig = serve(connect_until(&mosquitto, PASSWORD, Arc::clone(&ended)));
+    up(&rig, "queue", "mqtt").await;
+    ended.store(true, Ordering::Relaxed);
+    eventually("it has ended", || async { connections_to(mosquitto.port()) == 0 }).await;
+    let answer = down(&rig, "queue", "mqtt", "unable to connect to mqtt").await;
+    assert_secret(&rig, &answer, &["Request channel is disconnected"]).await;
+}
+
+#[actix_web::test]
+async fn the_class_of_an_error_survives_a_check_of_the_users() {
+    let nobody = Mosquitto::prepared();
+    let (client, events) = AsyncClient::builder(options(&nobody, PASSWORD)).capacity(1).build();
+    let publish = || client.try_publish("orders", "1", PublishOptions::new(QoS::AtLeastOnce));
+    publish().unwrap();
+    assert_eq!(ProbeError::from(publish().unwrap_err()).class(), Class::TimedOut);
+    drop(events);
+    let gone = anyhow::Error::from(publish().unwrap_err()).context("while an order is sent");
+    assert_eq!(ProbeError::from_error(gone).class(), Class::Unreachable);
+}

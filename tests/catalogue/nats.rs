@@ -1,1 +1,263 @@
-//! To come.
+//! `async_nats::Client` and the JetStream context.
+
+use std::{any::Any, time::Duration};
+
+use actix_web::web;
+use async_nats::{Client, ConnectOptions, jetstream};
+use health::{Class, HealthCheck, Probe as _, ProbeError};
+
+use crate::{
+    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    common::{
+        PASSWORD, USER,
+        answers::{assert_secret, down, up},
+        eventually, logs,
+        rig::Rig,
+        servers::Faulty as _,
+    },
+    servers::nats::Nats,
+};
+
+struct Core;
+struct JetStream;
+
+acceptance!(client, Core);
+acceptance!(context, JetStream);
+
+/// Its pauses between attempts don't grow: what the tests measure is the check.
+fn options(password: &str) -> ConnectOptions {
+    ConnectOptions::with_user_and_password(USER.to_owned(), password.to_owned())
+        .reconnect_delay_callback(|_| Duration::from_millis(100))
+}
+
+/// Connected, if that is possible at once; else it goes on trying.
+async fn connect(nats: &Nats, password: &str) -> Client {
+    match options(password).connect(nats.address()).await {
+        Ok(client) => client,
+        Err(_) => options(password).retry_on_initial_connect().connect(nats.address()).await.unwrap(),
+    }
+}
+
+fn started() -> Nats {
+    let mut nats = Nats::prepared();
+    nats.restart();
+    nats
+}
+
+/// What both tell of; they differ in the word for it.
+fn unreachable(word: &str, nats: &Nats) -> (Told, &'static str) {
+    // It does not tell where it connects to before it is connected.
+    let told =
+        [format!("unable to connect to {word} at 127.0.0.1:{}", nats.port()), format!("unable to connect to {word}")];
+    (Told::OneOf(told.into()), "Connection refused")
+}
+
+fn rejected(word: &str) -> (Told, &'static str) {
+    // It tries again and again, and tells its events alone what it was.
+    (Told::Sentence(format!("unable to connect to {word}")), "the client is pending: its events say why")
+}
+
+const SHARED: Not = "a client shares one connection among all who ask: there is nothing to use up";
+
+/// How many messages the server was sent by those who are connected.
+async fn messages(nats: &Nats) -> u64 {
+    nats.connections().await.iter().map(|connection| connection["in_msgs"].as_u64().unwrap()).sum()
+}
+
+impl Backend for Core {
+    type Resource = Client;
+    type Server = Nats;
+
+    fn prepare() -> Nats {
+        Nats::prepared()
+    }
+
+    async fn open(nats: &Nats, password: Password) -> Result<Client, Not> {
+        Ok(connect(nats, if password == Password::Right { PASSWORD } else { WRONG }).await)
+    }
+
+    fn unreachable(nats: &Nats) -> (Told, &'static str) {
+        unreachable("nats", nats)
+    }
+
+    fn rejected(_: &Nats) -> Result<(Told, &'static str), Not> {
+        Ok(rejected("nats"))
+    }
+
+    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Not> {
+        Err(SHARED)
+    }
+
+    async fn questions(nats: &Nats) -> Result<u64, Not> {
+        Ok(messages(nats).await)
+    }
+
+    async fn connections(nats: &Nats) -> Result<usize, Not> {
+        Ok(nats.connections().await.len())
+    }
+}
+
+impl Backend for JetStream {
+    type Resource = jetstream::Context;
+    type Server = Nats;
+
+    fn prepare() -> Nats {
+        Nats::prepared()
+    }
+
+    async fn open(nats: &Nats, password: Password) -> Result<jetstream::Context, Not> {
+        Core::open(nats, password).await.map(jetstream::new)
+    }
+
+    fn unreachable(nats: &Nats) -> (Told, &'static str) {
+        unreachable("jetstream", nats)
+    }
+
+    fn rejected(_: &Nats) -> Result<(Told, &'static str), Not> {
+        Ok(rejected("jetstream"))
+    }
+
+    async fn saturate(_: &jetstream::Context) -> Result<(Box<dyn Any>, u32), Not> {
+        Err(SHARED)
+    }
+
+    async fn questions(nats: &Nats) -> Result<u64, Not> {
+        Ok(messages(nats).await)
+    }
+
+    async fn connections(nats: &Nats) -> Result<usize, Not> {
+        Ok(nats.connections().await.len())
+    }
+}
+
+#[derive(HealthCheck)]
+struct State {
+    nats: Client,
+}
+
+fn serve(nats: Client) -> Rig {
+    let state = web::Data::new(State { nats });
+    Rig::start(1, move |app| {
+        app.app_data(state.clone()).service(health::scope().max_age(Duration::ZERO));
+    })
+}
+
+#[actix_web::test]
+async fn a_server_that_was_reached_once_is_named_when_it_is_gone() {
+    let mut nats = started();
+    let rig = serve(connect(&nats, PASSWORD).await);
+    up(&rig, "queue", "nats").await;
+    nats.stop();
+    let sentence = format!("unable to connect to nats at 127.0.0.1:{}", nats.port());
+    let answer = down(&rig, "queue", "nats", &sentence).await;
+    assert_secret(&rig, &answer, &["Connection refused"]).await;
+}
+
+#[actix_web::test]
+async fn a_server_that_dies_while_it_is_asked_is_not_waited_for() {
+    let mut nats = started();
+    let state = web::Data::new(State { nats: connect(&nats, PASSWORD).await });
+    let rig = Rig::start(1, move |app| {
+        app.app_data(state.clone()).service(health::scope().max_age(Duration::ZERO).deadline(Duration::from_secs(20)));
+    });
+    up(&rig, "queue", "nats").await;
+    nats.freeze();
+    let sentence = format!("unable to connect to nats at 127.0.0.1:{}", nats.port());
+    let dies = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        nats.kill();
+    };
+    tokio::join!(down(&rig, "queue", "nats", &sentence), dies);
+}
+
+#[actix_web::test]
+async fn an_outage_leaves_no_questions_behind() {
+    const ROUNDS: u64 = 10;
+    let mut nats = started();
+    let client = connect(&nats, PASSWORD).await;
+    let rig = serve(client.clone());
+    up(&rig, "queue", "nats").await;
+    nats.stop();
+    eventually("the client knows", || async { client.connection_state() != async_nats::connection::State::Connected })
+        .await;
+    for _ in 0..ROUNDS {
+        assert_eq!(rig.health().await.status, 503);
+    }
+    nats.restart();
+    eventually("it is up again", || async { rig.health().await.status == 200 }).await;
+    // On the new connection: one question a round, and a round may have been lost with the old one.
+    assert!(messages(&nats).await < ROUNDS / 2, "{:?}", nats.connections().await);
+    let subscriptions = || async { nats.connections().await[0]["subscriptions"].as_u64().unwrap() };
+    eventually("it is subscribed to nothing", || async { subscriptions().await == 0 }).await;
+}
+
+#[actix_web::test]
+async fn a_reader_of_all_subjects_and_a_client_that_hears_nothing_of_itself_change_nothing() {
+    let nats = started();
+    let quiet = options(PASSWORD).no_echo().connect(nats.address()).await.unwrap();
+    up(&serve(quiet), "queue", "nats").await;
+    let client = connect(&nats, PASSWORD).await;
+    let _all = client.subscribe(">").await.unwrap();
+    up(&serve(client.clone()), "queue", "nats").await;
+}
+
+#[actix_web::test]
+async fn a_server_without_jetstream_is_up_for_a_client_and_down_for_a_context() {
+    #[derive(HealthCheck)]
+    struct State {
+        nats: Client,
+        jobs: jetstream::Context,
+    }
+
+    let mut nats = Nats::without_jetstream();
+    nats.restart();
+    let client = connect(&nats, PASSWORD).await;
+    let state = web::Data::new(State { jobs: jetstream::new(client.clone()), nats: client });
+    let rig = Rig::start(1, move |app| {
+        app.app_data(state.clone()).service(health::scope());
+    });
+    let answer = rig.health().await;
+    let sentence = format!("jetstream at 127.0.0.1:{} did not answer as expected", nats.port());
+    assert_eq!(answer.json()["checks"]["queue"], serde_json::json!({"nats": "UP", "jobs": "DOWN"}), "{answer:?}");
+    assert_eq!(answer.json()["errors"]["queue"], serde_json::json!({"jobs": sentence}));
+    eventually("the log says why", || async { logs::text().contains("requested JetStream resource does not exist") })
+        .await;
+}
+
+#[actix_web::test]
+async fn a_user_who_may_not_publish_to_its_inbox_is_down() {
+    let mut nats = Nats::prepared();
+    nats.authorize(&format!(
+        "{{user: {USER}, password: \"{PASSWORD}\", permissions: {{publish: \"orders\", subscribe: \"_INBOX.>\"}}}}"
+    ));
+    nats.restart();
+    let rig = serve(connect(&nats, PASSWORD).await);
+    down(&rig, "queue", "nats", "no answer within 800 ms").await;
+}
+
+#[actix_web::test]
+async fn a_client_that_connects_anew_is_no_outage() {
+    let nats = started();
+    let options = ConnectOptions::with_user_and_password(USER.to_owned(), PASSWORD.to_owned());
+    let client = options.connect(nats.address()).await.unwrap();
+    let rig = serve(client.clone());
+    for _ in 0..50 {
+        client.force_reconnect().await.unwrap();
+        up(&rig, "queue", "nats").await;
+    }
+}
+
+#[actix_web::test]
+async fn the_class_of_an_error_survives_a_check_of_the_users() {
+    let nats = started();
+    let refused = options(WRONG).connect(nats.address()).await.map(drop).unwrap_err();
+    assert_eq!(ProbeError::from(refused).class(), Class::Rejected);
+    let nobody = Nats::prepared();
+    let unreachable = options(PASSWORD).connect(nobody.address()).await.map(drop).unwrap_err();
+    let unreachable = anyhow::Error::from(unreachable).context("while an order is sent");
+    assert_eq!(ProbeError::from_error(unreachable).class(), Class::Unreachable);
+    let client = connect(&nats, PASSWORD).await;
+    let nothing = client.request("nobody.listens", "".into()).await.map(drop).unwrap_err();
+    assert_eq!(ProbeError::from(nothing).class(), Class::Failed);
+    client.probe().await.unwrap();
+}

@@ -11,11 +11,11 @@ use crate::{
     common::{
         PASSWORD,
         answers::{MAX_AGE, assert_secret, down, up},
-        cluster::Cluster,
         eventually, logs,
         rig::Rig,
         servers::Faulty,
     },
+    servers::cluster::Cluster,
 };
 
 struct Client;

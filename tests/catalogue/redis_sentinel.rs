@@ -18,9 +18,9 @@ use crate::{
         answers::{MAX_AGE, assert_secret, down, up},
         eventually, logs,
         rig::Rig,
-        sentinel::{Sentinel, ask},
         servers::Faulty as _,
     },
+    servers::sentinel::{Sentinel, ask},
 };
 
 struct Client;
@@ -123,7 +123,7 @@ async fn a_master_that_became_a_replica_is_left_for_the_new_one() {
     let rig = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Master) });
     up(&rig, "cache", "cache").await;
     // Both live on: the old connection works, and takes no writes.
-    eventually("the sentinel begins a failover", || async {
+    eventually("the sentinel takes the replica for fit to be the master", || async {
         ask::<redis::Value>(&servers.url(), "SENTINEL FAILOVER main").is_ok()
     })
     .await;

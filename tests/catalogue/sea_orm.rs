@@ -1,1 +1,160 @@
-//! To come.
+//! `sea_orm::DatabaseConnection` on PostgreSQL and SQLite, and what has no pool behind it.
+
+use std::{any::Any, fs, path::Path};
+
+use health::{Class, Probe as _, ProbeError};
+use sea_orm::{
+    ConnAcquireErr, ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbBackend, DbErr, MockDatabase,
+    MockExecResult, RuntimeErr,
+};
+
+use crate::{
+    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    common::{
+        PASSWORD,
+        answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
+        rig::Rig,
+        servers::Server,
+    },
+    sqlx::{connections_of_postgres, listens, serve_check, statements, statements_are_counted},
+};
+
+struct Postgres;
+
+acceptance!(postgres, Postgres);
+
+impl Backend for Postgres {
+    type Resource = DatabaseConnection;
+    type Server = Server;
+
+    fn prepare() -> Server {
+        statements_are_counted()
+    }
+
+    async fn open(server: &Server, password: Password) -> Result<DatabaseConnection, Not> {
+        let password = if password == Password::Right { PASSWORD } else { WRONG };
+        let db = connected(server.url_with(password)).await;
+        if password == PASSWORD && listens(server) {
+            let pool = db.get_postgres_connection_pool();
+            drop(tokio::join!(pool.acquire(), pool.acquire()));
+        }
+        Ok(db)
+    }
+
+    fn unreachable(server: &Server) -> (Told, &'static str) {
+        let sentence = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
+        (Told::Sentence(sentence), "Connection refused")
+    }
+
+    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+        let sentence = format!("postgres at 127.0.0.1:{} refused access", server.port());
+        Ok((Told::Sentence(sentence), "password authentication failed"))
+    }
+
+    async fn saturate(db: &DatabaseConnection) -> Result<(Box<dyn Any>, u32), Not> {
+        let pool = db.get_postgres_connection_pool();
+        let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+        Ok((Box::new(held), 2))
+    }
+
+    async fn questions(server: &Server) -> Result<u64, Not> {
+        statements(server).await
+    }
+
+    async fn connections(server: &Server) -> Result<usize, Not> {
+        connections_of_postgres(server).await
+    }
+}
+
+/// With two connections at most, and none yet.
+async fn connected(url: String) -> DatabaseConnection {
+    let mut options = ConnectOptions::new(url);
+    options.max_connections(2).connect_lazy(true);
+    Database::connect(options).await.unwrap()
+}
+
+async fn sqlite(file: &Path, mode: &str) -> DatabaseConnection {
+    connected(format!("sqlite://{}?mode={mode}", file.display())).await
+}
+
+fn serve(db: &DatabaseConnection) -> Rig {
+    serve_check(health::Check::probe("db", db.clone()))
+}
+
+#[actix_web::test]
+async fn a_file_of_sqlite_that_is_gone_or_no_database_is_down() {
+    let folder = tempfile::Builder::new().prefix("canarybase").tempdir().unwrap();
+    let file = folder.path().join("notes.db");
+    let rig = serve(&sqlite(&file, "rw").await);
+    down(&rig, "database", "db", "unable to connect to sqlite").await;
+
+    sqlite(&file, "rwc").await.execute_unprepared("CREATE TABLE notes (text TEXT)").await.unwrap();
+    back_up(&rig, "database", "db").await;
+
+    fs::remove_file(&file).unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
+    assert_secret(&rig, &answer, &["No such file"]).await;
+
+    fs::write(&file, "this is no database, however long it is".repeat(1000)).unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    let answer = down(&rig, "database", "db", "sqlite did not answer as expected").await;
+    assert_secret(&rig, &answer, &["not a database"]).await;
+}
+
+#[actix_web::test]
+async fn a_sqlite_that_a_writer_locks_and_a_pool_in_use_are_degraded() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = sqlite(&folder.path().join("notes.db"), "rwc").await;
+    let rig = serve(&db);
+    up(&rig, "database", "db").await;
+
+    let pool = db.get_sqlite_connection_pool();
+    let mut writer = pool.acquire().await.unwrap();
+    sqlx::raw_sql("BEGIN EXCLUSIVE").execute(&mut *writer).await.unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    degraded(&rig, "database", "db", "sqlite is locked by a writer").await;
+    sqlx::raw_sql("ROLLBACK").execute(&mut *writer).await.unwrap();
+    back_up(&rig, "database", "db").await;
+
+    let held = pool.acquire().await.unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    degraded(&rig, "database", "db", "all 2 connections are in use").await;
+    drop((writer, held));
+    back_up(&rig, "database", "db").await;
+}
+
+#[actix_web::test]
+async fn what_was_never_connected_is_down() {
+    let rig = serve(&DatabaseConnection::default());
+    down(&rig, "database", "db", "the database was never connected to").await;
+}
+
+#[actix_web::test]
+async fn what_has_no_pool_is_asked_all_the_same() {
+    let db = MockDatabase::new(DbBackend::Postgres)
+        .append_exec_results([MockExecResult::default()])
+        .append_exec_errors([DbErr::Exec(RuntimeErr::Internal("canarybase is gone".to_owned()))])
+        .into_connection();
+    let rig = serve(&db);
+    up(&rig, "database", "db").await;
+    tokio::time::sleep(MAX_AGE).await;
+    let answer = down(&rig, "database", "db", "postgres did not answer as expected").await;
+    assert_secret(&rig, &answer, &["is gone"]).await;
+    assert_eq!(db.resource(), None);
+}
+
+#[actix_web::test]
+async fn errors_in_a_check_of_ones_own_keep_their_class() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = sqlite(&folder.path().join("missing").join("notes.db"), "rw").await;
+    let error = missing.execute_unprepared("SELECT 1").await.unwrap_err();
+    assert_eq!(ProbeError::from(error).class(), Class::Unreachable);
+
+    let read_only = folder.path().join("notes.db");
+    sqlite(&read_only, "rwc").await.execute_unprepared("CREATE TABLE notes (text TEXT)").await.unwrap();
+    let error = sqlite(&read_only, "ro").await.execute_unprepared("DELETE FROM notes").await.unwrap_err();
+    assert_eq!(ProbeError::from(error).class(), Class::ReadOnly);
+    let error = DbErr::ConnectionAcquire(ConnAcquireErr::Timeout);
+    assert_eq!(ProbeError::from(error).class(), Class::TimedOut);
+}

@@ -1,1 +1,227 @@
-//! To come.
+//! `sqlx::Pool` of sqlx 0.8. The code is that of 0.9; what may differ is the driver: how it prints where it connects to, when
+//! it gives up, and its errors.
+
+use std::{any::Any, fs};
+
+use actix_web::web;
+use health::{
+    Check, Class, HealthCheck, ProbeError,
+    probes::sqlx_0_8::{query, replication_lag, writable},
+};
+use sqlx::MySqlConnection;
+use sqlx_0_8::{
+    Connection as _, MySqlPool, PgConnection, PgPool, SqlitePool,
+    mysql::MySqlPoolOptions,
+    postgres::PgPoolOptions,
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
+};
+
+use crate::{
+    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    common::{
+        PASSWORD,
+        answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
+        rig::Rig,
+        servers::{Faulty as _, Kind, Server},
+    },
+    sqlx::{SECOND, connections_of_postgres, listens, serve_check, statements, statements_are_counted},
+};
+
+struct Postgres;
+
+acceptance!(postgres, Postgres);
+
+impl Backend for Postgres {
+    type Resource = PgPool;
+    type Server = Server;
+
+    fn prepare() -> Server {
+        statements_are_counted()
+    }
+
+    async fn open(server: &Server, password: Password) -> Result<PgPool, Not> {
+        let password = if password == Password::Right { PASSWORD } else { WRONG };
+        let pool = PgPoolOptions::new().max_connections(2).connect_lazy(&server.url_with(password)).unwrap();
+        if password == PASSWORD && listens(server) {
+            drop(tokio::join!(pool.acquire(), pool.acquire()));
+        }
+        Ok(pool)
+    }
+
+    fn unreachable(server: &Server) -> (Told, &'static str) {
+        let sentence = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
+        (Told::Sentence(sentence), "Connection refused")
+    }
+
+    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+        let sentence = format!("postgres at 127.0.0.1:{} refused access", server.port());
+        Ok((Told::Sentence(sentence), "password authentication failed"))
+    }
+
+    async fn saturate(pool: &PgPool) -> Result<(Box<dyn Any>, u32), Not> {
+        let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+        Ok((Box::new(held), 2))
+    }
+
+    async fn questions(server: &Server) -> Result<u64, Not> {
+        statements(server).await
+    }
+
+    async fn connections(server: &Server) -> Result<usize, Not> {
+        connections_of_postgres(server).await
+    }
+}
+
+struct MariaDb;
+
+acceptance!(mariadb, MariaDb);
+
+impl Backend for MariaDb {
+    type Resource = MySqlPool;
+    type Server = Server;
+
+    fn prepare() -> Server {
+        Server::prepared(Kind::MariaDb, &[])
+    }
+
+    async fn open(server: &Server, password: Password) -> Result<MySqlPool, Not> {
+        let password = if password == Password::Right { PASSWORD } else { WRONG };
+        let pool = MySqlPoolOptions::new().max_connections(2).connect_lazy(&server.url_with(password)).unwrap();
+        if password == PASSWORD && listens(server) {
+            drop(tokio::join!(pool.acquire(), pool.acquire()));
+        }
+        Ok(pool)
+    }
+
+    fn unreachable(server: &Server) -> (Told, &'static str) {
+        let sentence = format!("unable to connect to mysql at 127.0.0.1:{}", server.port());
+        (Told::Sentence(sentence), "Connection refused")
+    }
+
+    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+        let sentence = format!("mysql at 127.0.0.1:{} refused access", server.port());
+        Ok((Told::Sentence(sentence), "Access denied for user"))
+    }
+
+    async fn saturate(pool: &MySqlPool) -> Result<(Box<dyn Any>, u32), Not> {
+        let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+        Ok((Box::new(held), 2))
+    }
+
+    async fn questions(server: &Server) -> Result<u64, Not> {
+        let mut admin = admin(server).await;
+        // What the administrator asks here is no SELECT.
+        let (_, count): (String, String) =
+            sqlx::query_as("SHOW GLOBAL STATUS LIKE 'Com_select'").fetch_one(&mut admin).await.unwrap();
+        sqlx::Connection::close(admin).await.unwrap();
+        Ok(count.parse().unwrap())
+    }
+
+    async fn connections(server: &Server) -> Result<usize, Not> {
+        let mut admin = admin(server).await;
+        // Those of applications are to a database.
+        let lines = sqlx::query("SHOW PROCESSLIST").fetch_all(&mut admin).await.unwrap();
+        sqlx::Connection::close(admin).await.unwrap();
+        let database = |line: &sqlx::mysql::MySqlRow| sqlx::Row::get::<Option<String>, _>(line, "db");
+        Ok(lines.iter().filter(|line| database(line).is_some()).count())
+    }
+}
+
+/// A connection to no database in particular.
+async fn admin(server: &Server) -> MySqlConnection {
+    let url = server.url();
+    let (server, _) = url.rsplit_once('/').expect("a database is named last");
+    <MySqlConnection as sqlx::Connection>::connect(server).await.unwrap()
+}
+
+#[derive(HealthCheck)]
+struct State {
+    db: SqlitePool,
+}
+
+fn serve(db: SqlitePool) -> Rig {
+    let state = web::Data::new(State { db });
+    Rig::start(1, move |app| {
+        app.app_data(state.clone()).service(health::scope().max_age(MAX_AGE));
+    })
+}
+
+#[actix_web::test]
+async fn a_file_of_sqlite_that_is_gone_or_no_database_is_down() {
+    let folder = tempfile::Builder::new().prefix("canarybase").tempdir().unwrap();
+    let file = folder.path().join("notes.db");
+    let rig =
+        serve(SqlitePool::connect_lazy_with(SqliteConnectOptions::new().filename(&file).create_if_missing(false)));
+    down(&rig, "database", "db", "unable to connect to sqlite").await;
+
+    let maker = SqlitePool::connect_with(SqliteConnectOptions::new().filename(&file).create_if_missing(true)).await;
+    sqlx_0_8::raw_sql("CREATE TABLE notes (text TEXT)").execute(&maker.unwrap()).await.unwrap();
+    back_up(&rig, "database", "db").await;
+
+    fs::remove_file(&file).unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
+    assert_secret(&rig, &answer, &["No such file"]).await;
+    assert!(!file.exists());
+
+    fs::write(&file, "this is no database, however long it is".repeat(1000)).unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    let answer = down(&rig, "database", "db", "sqlite did not answer as expected").await;
+    assert_secret(&rig, &answer, &["not a database"]).await;
+}
+
+#[actix_web::test]
+async fn a_sqlite_that_a_writer_locks_and_a_pool_in_use_are_degraded() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteConnectOptions::new().filename(folder.path().join("notes.db")).create_if_missing(true);
+    let pool = SqlitePoolOptions::new().max_connections(2).connect_lazy_with(options);
+    let rig = serve(pool.clone());
+    up(&rig, "database", "db").await;
+
+    let mut writer = pool.acquire().await.unwrap();
+    sqlx_0_8::raw_sql("BEGIN EXCLUSIVE").execute(&mut *writer).await.unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    degraded(&rig, "database", "db", "sqlite is locked by a writer").await;
+    sqlx_0_8::raw_sql("ROLLBACK").execute(&mut *writer).await.unwrap();
+    back_up(&rig, "database", "db").await;
+
+    let held = pool.acquire().await.unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    degraded(&rig, "database", "db", "all 2 connections are in use").await;
+    drop((writer, held));
+    back_up(&rig, "database", "db").await;
+}
+
+#[actix_web::test]
+async fn the_other_questions_are_asked_too() {
+    let mut server = Server::start(Kind::Postgres);
+    let pool = PgPool::connect_lazy(&server.url()).unwrap();
+    let asked = pool.clone();
+    let rig = serve_check(Check::new("database", "all", move || {
+        let pool = asked.clone();
+        async move {
+            writable(&pool).await?;
+            replication_lag(&pool, SECOND, SECOND).await?;
+            query(&pool, "SELECT 1 FROM orders LIMIT 1").await
+        }
+    }));
+    let sentence = format!("postgres at 127.0.0.1:{} did not answer as expected", server.port());
+    let answer = down(&rig, "database", "all", &sentence).await;
+    assert_secret(&rig, &answer, &["does not exist"]).await;
+    sqlx_0_8::raw_sql("CREATE TABLE orders (id int)").execute(&pool).await.unwrap();
+    back_up(&rig, "database", "all").await;
+
+    server.stop();
+    tokio::time::sleep(MAX_AGE).await;
+    let sentence = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
+    down(&rig, "database", "all", &sentence).await;
+}
+
+#[actix_web::test]
+async fn errors_in_a_check_of_ones_own_keep_their_class() {
+    let server = Server::prepared(Kind::Postgres, &[]);
+    let error = PgConnection::connect(&server.url()).await.unwrap_err();
+    let error = ProbeError::from(error);
+    assert_eq!((error.class(), error.to_string()), (Class::Unreachable, "unable to connect".to_owned()));
+    assert_eq!(ProbeError::from(sqlx_0_8::Error::PoolTimedOut).class(), Class::TimedOut);
+}

@@ -1,1 +1,120 @@
-//! To come.
+//! `probes::tcp::Connect`, against a server in the test's own process.
+//!
+//! Of the suite's rows, these don't fit: a server that freezes (the system accepts for it, which a test of its own shows),
+//! wrong credentials (there are none), saturation and what is closed with the state (nothing is kept between rounds).
+
+use std::{any::Any, time::Duration};
+
+use actix_web::web;
+use health::{HealthCheck, probes::tcp::Connect};
+
+use crate::{
+    acceptance::{Backend, Not, Password, Told, acceptance},
+    common::{answers::up, eventually, rig::Rig, servers::Faulty as _},
+    servers::stub::{Stub, Talk},
+};
+
+struct Tcp;
+
+mod connect {
+    use super::{Tcp, acceptance};
+
+    acceptance! { @rows Tcp:
+        is_up_while_its_server_runs
+        is_down_when_its_server_stops_and_up_when_it_is_back
+        is_down_with_wrong_credentials
+        is_degraded_while_the_application_uses_all_of_it
+        is_down_while_nothing_listens_from_the_start
+        asks_once_a_round_on_the_connections_of_the_application
+        closes_everything_when_the_state_is_dropped
+    }
+}
+
+impl Backend for Tcp {
+    type Resource = Connect;
+    type Server = Stub;
+
+    fn prepare() -> Stub {
+        Stub::prepared(Talk::Tcp)
+    }
+
+    async fn open(server: &Stub, _: Password) -> Result<Connect, Not> {
+        Ok(Connect::new(format!("127.0.0.1:{}", server.port())).unwrap())
+    }
+
+    fn unreachable(server: &Stub) -> (Told, &'static str) {
+        (Told::Sentence(format!("unable to connect to 127.0.0.1:{}", server.port())), "Connection refused")
+    }
+
+    fn rejected(_: &Stub) -> Result<(Told, &'static str), Not> {
+        Err("a connection alone has no credentials")
+    }
+
+    async fn saturate(_: &Connect) -> Result<(Box<dyn Any>, u32), Not> {
+        Err("it has no connections that could be used up")
+    }
+
+    async fn questions(server: &Stub) -> Result<u64, Not> {
+        // One that has been accepted by the system may not have been by the server yet.
+        let mut before = server.accepted();
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let now = server.accepted();
+            if now == before {
+                return Ok(now);
+            }
+            before = now;
+        }
+    }
+
+    async fn connections(_: &Stub) -> Result<usize, Not> {
+        Err("each round opens a connection and closes it: none is kept")
+    }
+}
+
+#[derive(HealthCheck)]
+struct State {
+    mail: Connect,
+}
+
+fn serve(stub: &Stub) -> Rig {
+    let mail = Connect::new(format!("localhost:{}", stub.port())).unwrap();
+    let state = web::Data::new(State { mail });
+    Rig::start(1, move |app| {
+        app.service(health::scope().max_age(Duration::ZERO).state(&state));
+    })
+}
+
+#[actix_web::test]
+async fn a_frozen_server_is_up_for_the_system_accepts_for_it() {
+    let stub = Stub::start(Talk::Tcp);
+    let rig = serve(&stub);
+    up(&rig, "service", "mail").await;
+    stub.freeze();
+    up(&rig, "service", "mail").await;
+}
+
+#[actix_web::test]
+async fn a_name_with_several_addresses_is_up_if_one_of_them_accepts() {
+    // `localhost` may be `::1` first, where nothing listens.
+    let stub = Stub::start(Talk::Tcp);
+    up(&serve(&stub), "service", "mail").await;
+}
+
+#[actix_web::test]
+async fn no_connection_stays_open() {
+    let stub = Stub::start(Talk::Tcp);
+    let rig = serve(&stub);
+    for _ in 0..5 {
+        up(&rig, "service", "mail").await;
+    }
+    eventually("all are closed", || async { stub.accepted() == 5 && stub.open() == 0 }).await;
+}
+
+#[test]
+fn what_is_no_address_is_told_when_the_probe_is_made() {
+    for address in ["", "mail.internal", "mail.internal:smtp", "tcp://mail.internal:25", "bob:pw@mail.internal:25"] {
+        let error = Connect::new(address).unwrap_err();
+        assert!(!error.to_string().contains("pw"));
+    }
+}

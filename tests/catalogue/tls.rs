@@ -1,1 +1,308 @@
-//! To come.
+//! `probes::tls`, with certificates that the test makes, in files and on a TLS server in its own process.
+//!
+//! Of the suite's rows, a server's certificate shows all that fit: there are no credentials, no connections to use up, and none
+//! is kept. Of a file, which is no server, none fits.
+
+use std::{
+    any::Any,
+    fs,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime},
+};
+
+use actix_web::web;
+use health::{
+    HealthCheck, Probe,
+    probes::tls::{CertificateFile, ServerCertificate},
+};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer, version::TLS12};
+use tempfile::TempDir;
+
+use crate::{
+    acceptance::{Backend, Not, Password, Told, acceptance},
+    common::{
+        answers::{assert_secret, degraded, down, up},
+        logs,
+        rig::Rig,
+    },
+    servers::stub::{Stub, Talk},
+};
+
+/// So many days from now, and an hour, so that a slow test is not in the next one.
+pub(crate) fn days(days: i32) -> SystemTime {
+    let time = Duration::from_secs(u64::from(days.unsigned_abs()) * 24 * 60 * 60);
+    let hour = Duration::from_secs(60 * 60);
+    if days < 0 { SystemTime::now() - time } else { SystemTime::now() + time + hour }
+}
+
+/// Who makes certificates.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate with its key.
+struct Made {
+    der: rustls::pki_types::CertificateDer<'static>,
+    pem: String,
+    key: KeyPair,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        Self::valid(days(-400), days(400))
+    }
+
+    fn valid(from: SystemTime, to: SystemTime) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        (params.not_before, params.not_after) = (from.into(), to.into());
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A server with a certificate of this authority, which it shows too.
+    pub(crate) fn server(&self, name: &str, from: SystemTime, to: SystemTime) -> Talk {
+        let made = self.make(name, from, to);
+        let chain = vec![made.der, self.0.der().clone()];
+        let key = PrivateKeyDer::try_from(made.key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        Talk::Tls(Arc::new(config.with_single_cert(chain, key).unwrap()))
+    }
+
+    fn make(&self, name: &str, from: SystemTime, to: SystemTime) -> Made {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (from.into(), to.into());
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        Made { der: certificate.der().clone(), pem: certificate.pem(), key }
+    }
+}
+
+/// One for the tests that don't care.
+fn good() -> Talk {
+    static GOOD: OnceLock<Talk> = OnceLock::new();
+    GOOD.get_or_init(|| Authority::new().server("localhost", days(-1), days(90))).clone()
+}
+
+struct Server;
+
+acceptance!(server, Server);
+
+impl Backend for Server {
+    type Resource = ServerCertificate;
+    type Server = Stub;
+
+    fn prepare() -> Stub {
+        Stub::prepared(good())
+    }
+
+    async fn open(server: &Stub, _: Password) -> Result<ServerCertificate, Not> {
+        Ok(ServerCertificate::of(format!("127.0.0.1:{}", server.port())).unwrap())
+    }
+
+    fn unreachable(server: &Stub) -> (Told, &'static str) {
+        let sentence = format!("unable to connect to tls server at 127.0.0.1:{}", server.port());
+        (Told::Sentence(sentence), "Connection refused")
+    }
+
+    fn rejected(_: &Stub) -> Result<(Told, &'static str), Not> {
+        Err("a handshake has no credentials: a server that wants a certificate of ours shows its own before")
+    }
+
+    async fn saturate(_: &ServerCertificate) -> Result<(Box<dyn Any>, u32), Not> {
+        Err("it has no connections that could be used up")
+    }
+
+    async fn questions(server: &Stub) -> Result<u64, Not> {
+        Ok(server.accepted())
+    }
+
+    async fn connections(_: &Stub) -> Result<usize, Not> {
+        Err("each round opens a connection and closes it: none is kept")
+    }
+}
+
+#[derive(HealthCheck)]
+struct State<C> {
+    #[health(probe)]
+    certificate: C,
+}
+
+fn serve<C: Probe + Clone>(certificate: C) -> Rig {
+    let state = web::Data::new(State { certificate });
+    Rig::start(1, move |app| {
+        app.service(health::scope().max_age(Duration::ZERO).state(&state));
+    })
+}
+
+async fn is_up(rig: &Rig) {
+    up(rig, "system", "certificate").await;
+}
+
+async fn is_degraded(rig: &Rig, sentence: &str) {
+    degraded(rig, "system", "certificate", sentence).await;
+}
+
+async fn is_down(rig: &Rig, sentence: &str) {
+    down(rig, "system", "certificate", sentence).await;
+}
+
+fn file(text: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("canarybase.pem");
+    fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+#[actix_web::test]
+async fn a_file_is_judged_by_the_days_that_its_certificate_has() {
+    let authority = Authority::new();
+    let (_folder, path) = file("");
+    let rig = serve(CertificateFile::new(&path));
+    let valid = |from, to| fs::write(&path, authority.make("localhost", days(from), days(to)).pem).unwrap();
+    valid(-1, 14);
+    is_up(&rig).await;
+    valid(-1, 13);
+    is_degraded(&rig, "the certificate expires in 13 days").await;
+    valid(-1, 2);
+    is_degraded(&rig, "the certificate expires in 2 days").await;
+    valid(-1, 1);
+    is_down(&rig, "the certificate expires in 1 day").await;
+    valid(-1, 0);
+    is_down(&rig, "the certificate expires in less than a day").await;
+    valid(-3, -1);
+    is_down(&rig, "the certificate has expired").await;
+    valid(1, 90);
+    is_down(&rig, "the certificate is not valid yet").await;
+    // Renewed.
+    valid(-1, 90);
+    is_up(&rig).await;
+}
+
+#[actix_web::test]
+async fn the_days_can_be_set() {
+    let (_folder, path) = file(&Authority::new().make("localhost", days(-1), days(20)).pem);
+    is_degraded(&serve(CertificateFile::new(&path).degraded_below_days(21)), "the certificate expires in 20 days")
+        .await;
+    is_down(&serve(CertificateFile::new(&path).down_below_days(21)), "the certificate expires in 20 days").await;
+    let stub = Stub::start(Authority::new().server("localhost", days(-1), days(20)));
+    let server = || ServerCertificate::of(format!("localhost:{}", stub.port())).unwrap();
+    is_up(&serve(server())).await;
+    is_degraded(&serve(server().degraded_below_days(21)), "the certificate expires in 20 days").await;
+    is_down(&serve(server().down_below_days(21)), "the certificate expires in 20 days").await;
+}
+
+#[actix_web::test]
+async fn the_certificate_of_a_chain_that_expires_first_counts() {
+    let authority = Authority::valid(days(-400), days(5));
+    let made = authority.make("localhost", days(-1), days(90));
+    // Beside its key, as some servers want it.
+    let (_folder, path) = file(&(made.key.serialize_pem() + &made.pem + &authority.pem()));
+    let sentence = "a further certificate of the chain expires in 5 days";
+    is_degraded(&serve(CertificateFile::new(path)), sentence).await;
+    let stub = Stub::start(authority.server("localhost", days(-1), days(90)));
+    let server = ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap();
+    is_degraded(&serve(server), sentence).await;
+}
+
+#[actix_web::test]
+async fn a_file_may_be_binary() {
+    let made = Authority::new().make("localhost", days(-1), days(5));
+    let (_folder, path) = file("");
+    fs::write(&path, &made.der).unwrap();
+    is_degraded(&serve(CertificateFile::new(path)), "the certificate expires in 5 days").await;
+}
+
+#[actix_web::test]
+async fn a_file_without_a_certificate_is_down() {
+    let (_folder, path) = file("");
+    let rig = serve(CertificateFile::new(&path));
+    is_down(&rig, "there is no certificate").await;
+    fs::write(&path, Authority::new().make("localhost", days(-1), days(90)).key.serialize_pem()).unwrap();
+    is_down(&rig, "there is no certificate").await;
+    for broken in [
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        "-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----\n",
+        "-----BEGIN CERTIFICATE-----\nMII",
+        "0",
+    ] {
+        fs::write(&path, broken).unwrap();
+        is_down(&rig, "the certificate can't be read").await;
+    }
+    fs::remove_file(&path).unwrap();
+    let answer = down(&rig, "system", "certificate", "the certificate's file is not there").await;
+    assert_secret(&rig, &answer, &[]).await;
+}
+
+#[actix_web::test]
+async fn the_log_names_the_file_and_the_answer_does_not() {
+    let (_folder, path) = file("");
+    fs::remove_file(&path).unwrap();
+    let rig = serve(CertificateFile::new(&path));
+    let answer = down(&rig, "system", "certificate", "the certificate's file is not there").await;
+    assert_secret(&rig, &answer, &["canarybase.pem", "No such file"]).await;
+    assert!(logs::text().contains("canarybase.pem"));
+}
+
+#[actix_web::test]
+async fn a_server_is_judged_by_the_certificate_that_it_shows_and_not_by_who_made_it() {
+    let authority = Authority::new();
+    let stub = Stub::start(authority.server("other.example", days(-1), days(90)));
+    let rig = serve(ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap());
+    is_up(&rig).await;
+    stub.talk(authority.server("other.example", days(-1), days(5)));
+    is_degraded(&rig, "the certificate expires in 5 days").await;
+    stub.talk(authority.server("other.example", days(-30), days(-1)));
+    is_down(&rig, "the certificate has expired").await;
+    stub.talk(authority.server("other.example", days(1), days(90)));
+    is_down(&rig, "the certificate is not valid yet").await;
+}
+
+#[actix_web::test]
+async fn a_server_of_tls_1_2_shows_its_certificate_too() {
+    let made = Authority::new().make("localhost", days(-1), days(5));
+    let key = PrivateKeyDer::try_from(made.key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = config.with_protocol_versions(&[&TLS12]).unwrap().with_no_client_auth();
+    let stub = Stub::start(Talk::Tls(Arc::new(config.with_single_cert(vec![made.der], key).unwrap())));
+    let rig = serve(ServerCertificate::of(format!("localhost:{}", stub.port())).unwrap());
+    is_degraded(&rig, "the certificate expires in 5 days").await;
+}
+
+#[actix_web::test]
+async fn a_server_that_speaks_no_tls_is_down() {
+    let stub = Stub::start(Talk::Greets);
+    let rig = serve(ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap());
+    let sentence = format!("tls server at 127.0.0.1:{} did not answer as expected", stub.port());
+    let answer = down(&rig, "system", "certificate", &sentence).await;
+    assert_secret(&rig, &answer, &["received corrupt message"]).await;
+    stub.talk(Talk::Tcp);
+    let answer = down(&rig, "system", "certificate", "no answer within 800 ms").await;
+    assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
+}
+
+#[actix_web::test]
+async fn a_server_that_ends_the_handshake_by_an_alert_has_refused() {
+    // It has a certificate for no name that we ask for.
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let none = config.with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
+    let stub = Stub::start(Talk::Tls(Arc::new(none)));
+    let server = ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap();
+    let rig = serve(server.server_name("shop.example").unwrap());
+    let sentence = format!("tls server at 127.0.0.1:{} refused access", stub.port());
+    let answer = down(&rig, "system", "certificate", &sentence).await;
+    assert_secret(&rig, &answer, &["received fatal alert"]).await;
+}
+
+#[test]
+fn what_is_no_address_is_told_when_the_probe_is_made() {
+    for address in ["", "shop.example", "https://shop.example:443", "shop example:443", "a..b:443"] {
+        ServerCertificate::of(address).unwrap_err();
+    }
+    ServerCertificate::of("[::1]:443").unwrap().server_name("").unwrap_err();
+}

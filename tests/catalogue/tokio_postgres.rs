@@ -1,1 +1,84 @@
-//! To come.
+//! `Arc<tokio_postgres::Client>`.
+
+use std::{any::Any, sync::Arc};
+
+use tokio_postgres::{Client, NoTls};
+
+use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
+use crate::{
+    acceptance::{Backend, Not, Password, Told, acceptance},
+    common::{
+        answers::{MAX_AGE, back_up, down, up},
+        eventually,
+        servers::{Faulty as _, Server},
+    },
+    pools::serve,
+};
+
+struct Connected;
+
+acceptance!(client, Connected);
+
+const ONLY_CONNECTED: Not = "a client exists only once it is connected, and that is what fails";
+
+impl Backend for Connected {
+    type Resource = Arc<Client>;
+    type Server = Server;
+
+    fn prepare() -> Server {
+        statements_are_counted()
+    }
+
+    async fn open(server: &Server, password: Password) -> Result<Arc<Client>, Not> {
+        assert!(password == Password::Right);
+        let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.map_err(|_| ONLY_CONNECTED)?;
+        actix_web::rt::spawn(connection);
+        Ok(Arc::new(client))
+    }
+
+    fn unreachable(_: &Server) -> (Told, &'static str) {
+        (Told::Sentence("unable to connect to postgres".to_owned()), "connection closed")
+    }
+
+    fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
+        Err(ONLY_CONNECTED)
+    }
+
+    async fn saturate(_: &Arc<Client>) -> Result<(Box<dyn Any>, u32), Not> {
+        Err("a client has one connection, and sends what it is asked one after the other: there is nothing to use up")
+    }
+
+    async fn questions(server: &Server) -> Result<u64, Not> {
+        statements(server).await
+    }
+
+    async fn connections(server: &Server) -> Result<usize, Not> {
+        connections_of_postgres(server).await
+    }
+
+    const NEVER_RECONNECTS: Option<Not> = Some("a client whose connection is closed has no way to open another");
+}
+
+#[actix_web::test]
+async fn a_client_behind_a_long_statement_is_down_until_that_is_over() {
+    let mut server = Connected::prepare();
+    server.restart();
+    let client = Connected::open(&server, Password::Right).await.unwrap();
+    let rig = serve(Arc::clone(&client));
+    up(&rig, "database", "resource").await;
+    let busy = actix_web::rt::spawn({
+        let client = Arc::clone(&client);
+        async move { client.batch_execute("SELECT pg_sleep(2)").await }
+    });
+    let sleeps = || async {
+        let (asker, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
+        actix_web::rt::spawn(connection);
+        let asked = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        !asker.query(asked, &[]).await.unwrap().is_empty()
+    };
+    eventually("the statement runs", sleeps).await;
+    tokio::time::sleep(MAX_AGE).await;
+    down(&rig, "database", "resource", "no answer within 800 ms").await;
+    busy.await.unwrap().unwrap();
+    back_up(&rig, "database", "resource").await;
+}

@@ -1,15 +1,12 @@
 //! The harness: real servers, a real HTTP client, and what was logged.
 
 pub(crate) mod answers;
-pub(crate) mod cluster;
 pub(crate) mod front;
 pub(crate) mod http;
 pub(crate) mod logs;
-pub(crate) mod memcached;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod rig;
-pub(crate) mod sentinel;
 pub(crate) mod servers;
 
 use std::{

@@ -291,7 +291,7 @@ fn feed(command: &mut Command, input: &str) {
 }
 
 /// Debian keeps the server's programs in a folder by their version, off the path.
-fn postgres_program(name: &str) -> String {
+pub(crate) fn postgres_program(name: &str) -> String {
     let versions = fs::read_dir("/usr/lib/postgresql").expect("postgresql is not installed: tests/run does it");
     let programs = versions.map(|version| version.unwrap().path().join("bin").join(name));
     let program =

@@ -21,7 +21,7 @@ fn scope(list: &str, trust: &str) -> Policy {
             unix: !unix.is_empty(),
         }
     });
-    Policy { list: Some(AllowList::of(networks(list))), unix: false, proxies }
+    Policy { list: Some(AllowList::of(networks(list))), unix: false, proxies, is_default: false }
 }
 
 fn judge(policy: &Policy, peer: Option<IpAddr>, lines: &[(Header, Vec<u8>)]) -> String {

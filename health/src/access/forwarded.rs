@@ -28,10 +28,10 @@ impl Header {
 }
 
 /// So many proxies one behind the other, all of them trusted, are none.
-const MOST_HOPS: usize = 64;
+pub(super) const MOST_HOPS: usize = 64;
 
 /// No element is as long: an address has at most 45 characters, and a name in `host=` at most 255.
-const LONGEST_ELEMENT: usize = 1024;
+pub(super) const LONGEST_ELEMENT: usize = 1024;
 
 /// Why there is no address to judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ pub(crate) fn client(header: Header, lines: &[&[u8]], trusted: &Networks) -> Res
     farthest
 }
 
-/// The hops from the right. Ends with the first flaw.
+/// The hops from the right. What comes behind a flaw means nothing.
 pub(crate) fn hops(header: Header, lines: &[&[u8]]) -> impl Iterator<Item = Result<IpAddr, Flaw>> {
     lines.iter().rev().flat_map(move |line| {
         let mut rest = Some(*line);
@@ -126,10 +126,10 @@ fn split_last(header: Header, list: &[u8]) -> Result<(Option<&[u8]>, &[u8]), Fla
             _ => {}
         }
     }
-    match (window, quoted) {
-        (0, false) => Ok((None, list.trim_ascii())),
-        (0, true) => Err(Flaw::unreadable(list)),
-        _ => Err(Flaw::TooLong),
+    match quoted {
+        _ if list.len() > LONGEST_ELEMENT => Err(Flaw::TooLong),
+        false => Ok((None, list.trim_ascii())),
+        true => Err(Flaw::unreadable(list)),
     }
 }
 
@@ -240,4 +240,19 @@ fn is_port(text: &str) -> bool {
 fn is_hidden(name: &str) -> bool {
     let is_obscure = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     name.strip_prefix('_').is_some_and(|name| !name.is_empty() && name.bytes().all(is_obscure))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_element_of_a_line_may_be_as_long_as_any_other() {
+        for (spaces, judged) in [(0, Ok("1.2.3.4".parse().unwrap())), (1, Err(Flaw::TooLong))] {
+            let element = format!("{}1.2.3.4", " ".repeat(LONGEST_ELEMENT - "1.2.3.4".len() + spaces));
+            for line in [element.clone(), format!("5.6.7.8,{element}")] {
+                assert_eq!(client(Header::XForwardedFor, &[line.as_bytes()], &Networks::default()), judged, "{spaces}");
+            }
+        }
+    }
 }

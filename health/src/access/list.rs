@@ -2,7 +2,7 @@
 
 use std::{
     env::{self, VarError},
-    fmt,
+    fmt, mem,
     net::IpAddr,
     str::FromStr,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use super::networks::{ListError, Networks};
 
 /// The environment variable that holds the default list.
-pub(crate) const VARIABLE: &str = "HEALTHCHECK_IPS";
+const VARIABLE: &str = "HEALTHCHECK_IPS";
 
 /// A list of networks that may ask, which is shared by all its clones and can be changed while the server runs: the next
 /// request is judged by the new list.
@@ -79,9 +79,10 @@ impl AllowList {
     ///
     /// As for [`AllowList::new`]; the list stays as it was.
     pub fn set(&self, networks: impl IntoIterator<Item = IpNet>) -> Result<(), ListError> {
-        // Made before anybody has to wait for it.
+        // Made before anybody has to wait for it, and the old ones are dropped when nobody has to any more.
         let networks = Networks::new(NAME, networks)?;
-        *self.write() = networks;
+        let old = mem::replace(&mut *self.write(), networks);
+        drop(old);
         Ok(())
     }
 
@@ -94,7 +95,7 @@ impl AllowList {
         self.write().insert(NAME, network)
     }
 
-    /// Removes a network: whether it was there. A wider network that holds it too is not touched.
+    /// Removes a network: whether it was there, as that very network. A wider one that holds it too is not touched.
     pub fn remove(&self, network: IpNet) -> bool {
         self.write().remove(network)
     }
@@ -121,8 +122,11 @@ impl AllowList {
 impl FromStr for AllowList {
     type Err = ListError;
 
-    /// Parses addresses and networks, separated by commas: what `HEALTHCHECK_IPS` holds.
+    /// Parses addresses and networks, separated by commas: what `HEALTHCHECK_IPS` holds. Blank text is a list that holds nobody.
     fn from_str(text: &str) -> Result<Self, ListError> {
+        if text.trim().is_empty() {
+            return Self::new([]);
+        }
         Networks::parse(NAME, text).map(Self::of)
     }
 }
@@ -155,10 +159,12 @@ mod tests {
         assert!(other.remove("10.0.0.0/8".parse().unwrap()));
         assert!(!other.remove("192.0.2.0/25".parse().unwrap()));
         assert!(!list.contains("10.0.0.1".parse().unwrap()));
+        assert!(!list.remove("192.0.2.7/24".parse().unwrap()), "that is no network");
         let bad = list.set(["172.16.0.0/12".parse().unwrap(), "10.0.0.5/8".parse().unwrap()]).unwrap_err();
         assert!(bad.to_string().starts_with("AllowList: `10.0.0.5/8`"), "{bad}");
         assert_eq!(list.networks(), ["192.0.2.0/24".parse().unwrap()]);
         list.set([]).unwrap();
+        assert_eq!(list.to_string().parse::<AllowList>().unwrap().networks(), []);
         assert!(other.networks().is_empty() && !other.contains("192.0.2.9".parse().unwrap()));
     }
 }

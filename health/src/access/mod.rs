@@ -1,6 +1,8 @@
 //! Who may ask: pure functions of addresses. Access knows neither checks nor HTTP.
 
 mod forwarded;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod list;
 mod networks;
 mod refusals;
@@ -14,9 +16,8 @@ use ipnet::IpNet;
 
 pub(crate) use self::{
     forwarded::{Flaw, Header},
-    list::VARIABLE,
     networks::Networks,
-    refusals::{News, Refusals},
+    refusals::{News, REMEMBERED, Refusals},
 };
 pub use self::{list::AllowList, networks::ListError};
 
@@ -47,6 +48,7 @@ pub(crate) struct Policy {
     /// Whether a peer without an address, which is one on a Unix socket, may ask.
     unix: bool,
     proxies: Option<Proxies>,
+    is_default: bool,
 }
 
 /// Why an address is not let in.
@@ -71,7 +73,12 @@ impl Policy {
             Allow::List(list) => Some(list.clone()),
             Allow::Default => Some(AllowList::from_env()?),
         };
-        Ok(Self { list, unix, proxies })
+        Ok(Self { list, unix, proxies, is_default: matches!(allow, Allow::Default) })
+    }
+
+    /// Whether nothing was said of who may ask, and nothing of proxies.
+    pub(crate) fn is_for_this_machine_alone(&self) -> bool {
+        self.is_default && self.proxies.is_none()
     }
 
     /// Judges who asks: the peer, or, if that is a trusted proxy, whom it names in the header. `values` are the header's
@@ -112,6 +119,9 @@ impl Refusal {
     }
 }
 
+/// What sets the list of a scope.
+const LISTS: &str = "what Scope::allow or Scope::allow_list was given, else HEALTHCHECK_IPS";
+
 impl fmt::Display for Refusal {
     /// Which address was judged, where it comes from, and what lets it in.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -119,9 +129,8 @@ impl fmt::Display for Refusal {
         match self {
             Self::Peer(Some(peer)) => write!(
                 f,
-                "refused {peer}, the address of the peer itself, which no network of its list holds; to let it in, add it to \
-                 {VARIABLE}, Scope::allow or the AllowList; if it is a proxy, name it in Scope::trust_proxies, and the address \
-                 that it forwards is judged"
+                "refused {peer}, the address of the peer itself, which no network of its list holds; to let it in, add it to that: \
+                 {LISTS}; if it is a proxy, name it in Scope::trust_proxies, and the address that it forwards is judged"
             ),
             Self::Peer(None) => f.write_str(
                 "refused a peer without an address, as on a Unix socket or of a TestRequest; to let such in, call \
@@ -130,7 +139,7 @@ impl fmt::Display for Refusal {
             Self::Hop { address, header, proxy } => write!(
                 f,
                 "refused {address}, whom the trusted proxy {} names in {}, and which no network of its list holds; to let it \
-                 in, add it to {VARIABLE}, Scope::allow or the AllowList; if it is a proxy too, trust it as that one",
+                 in, add it to that: {LISTS}; if it is a proxy too, trust it as that one",
                 by(proxy),
                 header.name()
             ),
@@ -141,47 +150,6 @@ impl fmt::Display for Refusal {
                 by(proxy),
                 header.name()
             ),
-        }
-    }
-}
-
-#[cfg(fuzzing)]
-#[doc(hidden)]
-#[allow(missing_docs)]
-pub mod fuzzing {
-    //! What is fuzzed; see the folder `fuzz`.
-
-    pub use super::forwarded::Header;
-    use super::*;
-
-    /// Reads a header to its end, and judges by it: what is read must not depend on where lines end.
-    pub fn header(header: Header, data: &[u8], trusted: &str) {
-        let Ok(trusted) = Networks::parse("trusted", trusted) else { return };
-        let lines: Vec<_> = data.split(|&byte| byte == b'\n').collect();
-        for hop in forwarded::hops(header, &lines) {
-            if let Err(flaw) = hop {
-                let _ = flaw.to_string();
-                break;
-            }
-        }
-        let judged = forwarded::client(header, &lines, &trusted);
-        // What an untrusted hop stands right of is nobody's business.
-        if let Ok(address) = &judged
-            && !trusted.contains(*address)
-        {
-            let with_more = [&[b"for=\"spoofed, 127.0.0.1"[..]][..], &lines].concat();
-            assert_eq!(judged, forwarded::client(header, &with_more, &trusted));
-        }
-    }
-
-    /// A list that can be read can be printed and read again.
-    pub fn list(text: &str) {
-        if let Ok(list) = text.parse::<AllowList>() {
-            let again: AllowList = list.to_string().parse().unwrap_or_else(|_| {
-                assert!(list.networks().is_empty());
-                AllowList::new([]).unwrap()
-            });
-            assert_eq!(list.networks(), again.networks());
         }
     }
 }

@@ -50,14 +50,14 @@ impl Networks {
     /// Whether that is new.
     pub(crate) fn insert(&mut self, list: &'static str, network: IpNet) -> Result<bool, ListError> {
         if network.trunc() != network {
-            return Err(ListError::new(list, network, Flaw::HostBits(network.trunc())));
+            return Err(ListError::new(list, network, Flaw::HostBits(meant(network))));
         }
         Ok(self.0.insert(canonical(network)))
     }
 
     /// Whether it was there, as that very network.
     pub(crate) fn remove(&mut self, network: IpNet) -> bool {
-        self.0.remove(&canonical(network))
+        network.trunc() == network && self.0.remove(&canonical(network))
     }
 
     /// Whether one of them holds an address. An IPv4-mapped IPv6 address is the IPv4 address.
@@ -67,6 +67,17 @@ impl Networks {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = IpNet> {
         self.0.iter()
+    }
+}
+
+/// The network that somebody meant who wrote one with host bits. Who maps an IPv4 network often leaves its prefix as it was.
+fn meant(network: IpNet) -> IpNet {
+    match network {
+        IpNet::V6(v6) if v6.prefix_len() <= 32 => match v6.addr().to_ipv4_mapped() {
+            Some(address) => Ipv4Net::new_assert(address, v6.prefix_len()).trunc().into(),
+            None => network.trunc(),
+        },
+        network => network.trunc(),
     }
 }
 
@@ -216,6 +227,8 @@ mod tests {
     fn host_bits_are_refused_with_the_network_that_was_meant() {
         let error = parse("10.0.0.5/8").unwrap_err().to_string();
         assert!(error.contains("`10.0.0.5/8`") && error.contains("`10.0.0.0/8`"), "{error}");
+        let mapped = parse("::ffff:10.0.0.0/8").unwrap_err().to_string();
+        assert!(mapped.contains("write `10.0.0.0/8`"), "{mapped}");
         let listed = Networks::new(".allow", ["10.0.0.5/8".parse().unwrap()]);
         assert!(listed.unwrap_err().to_string().starts_with(".allow: `10.0.0.5/8`"));
     }

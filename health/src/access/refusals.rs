@@ -1,13 +1,17 @@
 //! Which refusals the log has had lately.
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use tokio::time::Instant;
 
-/// Each address once a period, in bounded memory however many knock.
-#[derive(Default)]
-pub(crate) struct Refusals {
-    logged: HashMap<Option<IpAddr>, Instant>,
+/// So many are remembered.
+pub(crate) const REMEMBERED: usize = 1024;
+
+const PERIOD: Duration = Duration::from_mins(1);
+
+/// Each address (with the reason, as `K` has it) once a period, in bounded memory however many knock.
+pub(crate) struct Refusals<K> {
+    logged: HashMap<K, Instant>,
     /// Before that time, none of them is a period old.
     next_sweep: Option<Instant>,
     /// When it was last told that there are too many.
@@ -23,12 +27,15 @@ pub(crate) enum News {
     Nothing,
 }
 
-impl Refusals {
-    const PERIOD: Duration = Duration::from_mins(1);
-    pub(crate) const ADDRESSES: usize = 1024;
+impl<K> Default for Refusals<K> {
+    fn default() -> Self {
+        Self { logged: HashMap::new(), next_sweep: None, flooded: None }
+    }
+}
 
-    pub(crate) fn news(&mut self, address: Option<IpAddr>, now: Instant) -> News {
-        let past = |logged: Instant| now.duration_since(logged) >= Self::PERIOD;
+impl<K: Eq + Hash> Refusals<K> {
+    pub(crate) fn news(&mut self, address: K, now: Instant) -> News {
+        let past = |logged: Instant| now.duration_since(logged) >= PERIOD;
         if let Some(logged) = self.logged.get_mut(&address) {
             if past(*logged) {
                 *logged = now;
@@ -36,11 +43,11 @@ impl Refusals {
             }
             return News::Nothing;
         }
-        if self.logged.len() >= Self::ADDRESSES && self.next_sweep.is_none_or(|sweep| now >= sweep) {
+        if self.logged.len() >= REMEMBERED && self.next_sweep.is_none_or(|sweep| now >= sweep) {
             self.logged.retain(|_, logged| !past(*logged));
-            self.next_sweep = self.logged.values().min().map(|&oldest| oldest + Self::PERIOD);
+            self.next_sweep = self.logged.values().min().map(|&oldest| oldest + PERIOD);
         }
-        if self.logged.len() < Self::ADDRESSES {
+        if self.logged.len() < REMEMBERED {
             self.logged.insert(address, now);
             return News::Refused;
         }
@@ -54,7 +61,7 @@ impl Refusals {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
 
@@ -73,9 +80,9 @@ mod tests {
         let minute_later = start + Duration::from_mins(1);
         let knocks: Vec<_> = (0..100_000).map(|n| refusals.news(Some(ip(n)), minute_later)).collect();
         let told = knocks.iter().filter(|&news| *news == News::Refused).count();
-        assert_eq!(told, Refusals::ADDRESSES - 1);
+        assert_eq!(told, REMEMBERED - 1);
         assert_eq!(knocks.iter().filter(|&news| *news == News::Flooded).count(), 1);
-        assert_eq!(refusals.logged.len(), Refusals::ADDRESSES);
-        assert_eq!(refusals.news(Some(ip(0xc633_6401)), minute_later + Refusals::PERIOD), News::Refused);
+        assert_eq!(refusals.logged.len(), REMEMBERED);
+        assert_eq!(refusals.news(Some(ip(0xc633_6401)), minute_later + PERIOD), News::Refused);
     }
 }

@@ -138,7 +138,7 @@ macro_rules! pointers {
 
 pointers!(Arc, Box, Data);
 
-pointers_to_probes!(Data);
+pointers_to_probes!(Data: kept_shared);
 
 /// What is in a field of type `T`: see the head of this file.
 pub struct Look<T: ?Sized, K>(PhantomData<K>, PhantomData<T>);
@@ -200,73 +200,6 @@ pub const fn same_group(one: Option<&str>, other: Option<&str>) -> bool {
         at += 1;
     }
     true
-}
-
-/// What the derive demands of fields: traits of one method, which every type has that [`Discover`] knows, and whose messages
-/// say why this field must be one. The derive picks the trait by what is written at the field.
-macro_rules! demands {
-    ($($(#[$diagnostic:meta])* $name:ident;)*) => {$(
-        $(#[$diagnostic])*
-        pub trait $name<K> {
-            /// Compiles where the demand is met.
-            fn met(&self) {}
-        }
-
-        #[diagnostic::do_not_recommend]
-        impl<T: Discover<K> + ?Sized, K> $name<K> for T {}
-    )*};
-}
-
-/// The demands.
-pub mod demand {
-    use super::{Discover, HealthCheck};
-
-    demands! {
-        #[diagnostic::on_unimplemented(
-            message = "`{Self}` is not probed, but `#[health(probe)]` says it must be",
-            label = "no `Probe`",
-            note = "implement `health::Probe` (and `Clone`) for it, derive `HealthCheck` if it is a struct of resources, or ask it your own way: `#[health(with = path)]`"
-        )]
-        Probed;
-        #[diagnostic::on_unimplemented(
-            message = "`{Self}` is not probed, and `#[health(strict)]` lets no field pass in silence",
-            label = "neither probed nor skipped",
-            note = "write `#[health(skip)]` on the field if there is nothing to ask, or `#[health(with = path)]` to say how to ask"
-        )]
-        Strict;
-        #[diagnostic::on_unimplemented(
-            message = "the type `{Self}` depends on a type parameter, so `HealthCheck` can't tell whether it is a resource",
-            label = "probed or not?",
-            note = "write `#[health(probe)]` if it is to be probed (the parameter must then be a `Probe`), else `#[health(skip)]`"
-        )]
-        Generic;
-        #[diagnostic::on_unimplemented(
-            message = "`{Self}` looks like a database pool, but `health` can't probe it",
-            label = "nothing would ask this pool whether its database answers",
-            note = "a resource is found inside of `Arc`, `Box`, `Option`, `Vec`, `web::Data`, and maps whose keys are `Display`, and of nothing else",
-            note = "pools of sqlx 0.9 are probed with the feature `sqlx` of `health`, which is on by default: is it off, or is this another version of sqlx (`cargo tree -i sqlx`)?",
-            note = "to ask it your own way, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`"
-        )]
-        SqlxPool;
-        #[diagnostic::on_unimplemented(
-            message = "`{Self}` looks like a connection to redis, but `health` can't probe it",
-            label = "nothing would ask this server whether it answers",
-            note = "a resource is found inside of `Arc`, `Box`, `Option`, `Vec`, `web::Data`, and maps whose keys are `Display`, and of nothing else",
-            note = "`Client`, `aio::MultiplexedConnection` and `aio::ConnectionManager` of redis 1 are probed with the feature `redis` of `health`, which is on by default: is it off, or is this another version of redis (`cargo tree -i redis`)?",
-            note = "to ask it your own way, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`"
-        )]
-        Redis;
-        #[diagnostic::on_unimplemented(
-            message = "`{Self}` looks like a resource, but `health` can't probe it",
-            label = "nothing would ask it whether it answers",
-            note = "a resource is found inside of `Arc`, `Box`, `Option`, `Vec`, `web::Data`, and maps whose keys are `Display`, and of nothing else",
-            note = "implement `health::Probe` for a type of your own, or ask it your own way: `#[health(with = path)]`; to leave it unprobed, write `#[health(skip)]`"
-        )]
-        Resource;
-    }
-
-    /// What `#[health(flatten)]` demands of what is inside the wrappers of a field.
-    pub fn flattened<H: HealthCheck + ?Sized>() {}
 }
 
 /// What `#[health(with = …)]` needs of a field: the check keeps a clone of it and asks it from another thread.

@@ -2,6 +2,7 @@
 //!
 //! `dispatch` tells by type which fields are probed, `state` finds the states of an application.
 
+pub mod demand;
 pub(crate) mod dispatch;
 pub(crate) mod state;
 

@@ -1,1 +1,56 @@
-//! To come.
+//! `bb8::Pool<RedisConnectionManager>` of bb8-redis.
+//!
+//! Each round writes a value and reads it back, in one pipelined round trip on a connection of the application's own pool, as
+//! the probes of [`redis`](super::redis) do. The pool asks `PING` of a connection before it gives it, which is a round trip of
+//! its own, unless it is built with `test_on_check_out(false)`: but then it never replaces a connection that has died, and once
+//! all have it is down for good, for the application as for its check.
+//!
+//! | what happens | class | status |
+//! | --- | --- | --- |
+//! | refused, reset, no such host | [`Class::Unreachable`] | DOWN |
+//! | wrong password, no permission | [`Class::Rejected`] | DOWN |
+//! | no answer, also not to a new connection | [`Class::TimedOut`] | DOWN |
+//! | all connections are in use, and the server lets further ones in | [`Class::Saturated`] | DEGRADED |
+//! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`Class::ReadOnly`] | DOWN |
+//! | `LOADING`, another value read than written, anything else | [`Class::Failed`] | DOWN |
+//!
+//! A pool of bb8 tries again and again to connect, and says nothing until its own time is over. So the server is asked beside
+//! the pool, with one connection that is closed again: after 100 ms where the pool has to connect, after 300 ms where it has an
+//! idle connection, and at once where all are in use. A pool does not tell where it connects to, and so neither do the
+//! sentences.
+//!
+//! bb8 gives no connection away: one whose question was given up goes back to the pool. Its driver keeps answers in order, so
+//! who asks next waits for that one's answer, or for the driver's limit.
+//!
+//! [`Class::Failed`]: crate::Class::Failed
+//! [`Class::ReadOnly`]: crate::Class::ReadOnly
+//! [`Class::Rejected`]: crate::Class::Rejected
+//! [`Class::Saturated`]: crate::Class::Saturated
+//! [`Class::TimedOut`]: crate::Class::TimedOut
+//! [`Class::Unreachable`]: crate::Class::Unreachable
+
+use ::bb8::{Pool, RunError};
+use bb8_redis::RedisConnectionManager;
+use redis::RedisError;
+
+use super::{bb8, pooled_redis::WriteAndRead, redis::name};
+use crate::{error::ProbeError, probe::Probe};
+
+impl Probe for Pool<RedisConnectionManager> {
+    const GROUP: &'static str = "cache";
+    const NEVER_BLOCKS: bool = true;
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        bb8::ask::<WriteAndRead, _>(self).await.map_err(|failure| failure.public(&name(None)))
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some(name(None))
+    }
+}
+
+impl From<RunError<RedisError>> for ProbeError {
+    fn from(error: RunError<RedisError>) -> Self {
+        Self::from_error(error)
+    }
+}

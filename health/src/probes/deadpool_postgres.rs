@@ -1,1 +1,99 @@
-//! To come.
+//! `deadpool_postgres::Pool`.
+//!
+//! Each round asks `SELECT 1` on a connection of the application's own pool: the simple protocol, so one round trip, and
+//! nothing is prepared. Where the pool is told to verify connections (`RecyclingMethod::Verified` or `Clean`), it asks a
+//! question of its own before ours.
+//!
+//! | what happens | class | status |
+//! | --- | --- | --- |
+//! | refused, reset, no such host, shutting down or starting up | [`Class::Unreachable`] | DOWN |
+//! | wrong password, no such database, no permission, TLS | [`Class::Rejected`] | DOWN |
+//! | no answer, also not to a new connection | [`Class::TimedOut`] | DOWN |
+//! | all connections of the pool, or of the server, are in use, and the server lets further ones in or says that it is full | [`Class::Saturated`] | DEGRADED |
+//! | disk full | [`Class::ReadOnly`] | DOWN |
+//! | the pool is closed; anything else | [`Class::Failed`] | DOWN |
+//!
+//! The question waits for no connection. Whether a pool that is all in use belongs to a busy server or to a frozen one is found
+//! out with one connection beside it, which is closed again; the same is done where an idle connection is silent for 300 ms. A
+//! connection whose question was given up is closed, and not given back.
+
+use ::tokio_postgres::Error;
+use deadpool_postgres::{ClientWrapper, Pool, PoolError};
+
+use super::{
+    deadpool,
+    driver::{Address, Described},
+    pooled::Question,
+    tokio_postgres,
+};
+use crate::{
+    error::{Class, ProbeError},
+    probe::Probe,
+};
+
+impl Probe for Pool {
+    const GROUP: &'static str = "database";
+    const NEVER_BLOCKS: bool = true;
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        deadpool::ask::<Postgres, _, _>(self).await.map_err(|failure| failure.public(&name(self)))
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some(name(self))
+    }
+}
+
+impl From<PoolError> for ProbeError {
+    fn from(error: PoolError) -> Self {
+        Self::from_error(error)
+    }
+}
+
+struct Postgres;
+
+impl Question for Postgres {
+    type Connection = ClientWrapper;
+    type Error = Error;
+
+    async fn ask(client: &mut ClientWrapper) -> Result<(), Error> {
+        tokio_postgres::ask(client).await
+    }
+
+    fn class_of(error: &Error) -> Class {
+        tokio_postgres::class_of(error)
+    }
+}
+
+/// A manager has no accessor for where it connects to, but prints it.
+fn name(pool: &Pool) -> String {
+    let described = Described::by_debug(pool.manager());
+    let default_port = || {
+        Some(Address { host: described.text("host: [Tcp(")?, port: 5432 }).filter(|_| described.0.contains("port: []"))
+    };
+    described
+        .address("host: [Tcp(", "port: [")
+        .or_else(default_port)
+        .map_or_else(|| "postgres".to_owned(), |address| format!("postgres at {address}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use ::tokio_postgres::{Config, NoTls};
+    use deadpool_postgres::Manager;
+
+    use super::*;
+
+    #[test]
+    fn a_sentence_names_a_host_and_a_port_and_no_path() {
+        let named =
+            |config: &Config| Pool::builder(Manager::new(config.clone(), NoTls)).build().unwrap().resource().unwrap();
+        let config = || Config::new().user("a/b@c").password("p").clone();
+        assert_eq!(named(config().host("db.internal").port(5433)), "postgres at db.internal:5433");
+        assert_eq!(named(config().host("db.internal")), "postgres at db.internal:5432");
+        assert_eq!(named(config().host("::1").port(5433)), "postgres at [::1]:5433");
+        assert_eq!(named(config().host("/run/postgresql").port(5433)), "postgres");
+        // Whoever may choose the user's name does not choose what is told.
+        assert_eq!(named(config().user("host: [Tcp(\"h\")], port: [1]").host("::1").port(5433)), "postgres");
+    }
+}

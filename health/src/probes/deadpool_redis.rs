@@ -1,1 +1,56 @@
-//! To come.
+//! `deadpool_redis::Pool`.
+//!
+//! Each round writes a value and reads it back, in one pipelined round trip on a connection of the application's own pool, as
+//! the probes of [`redis`](super::redis) do. The pool asks `PING` of a connection before it gives it, which is a round trip of
+//! its own, and not to be switched off.
+//!
+//! | what happens | class | status |
+//! | --- | --- | --- |
+//! | refused, reset, no such host | [`Class::Unreachable`] | DOWN |
+//! | wrong password, no permission | [`Class::Rejected`] | DOWN |
+//! | no answer, also not to a new connection | [`Class::TimedOut`] | DOWN |
+//! | all connections are in use, and the server lets further ones in | [`Class::Saturated`] | DEGRADED |
+//! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`Class::ReadOnly`] | DOWN |
+//! | `LOADING`, another value read than written, the pool is closed, anything else | [`Class::Failed`] | DOWN |
+//!
+//! The question waits for no connection. Whether a pool that is all in use belongs to a busy server or to a frozen one is found
+//! out with one connection beside it, which is closed again; the same is done where the pool is silent for 300 ms. A connection
+//! whose question was given up is closed, and not given back.
+//!
+//! The pools for clusters and for Sentinel are no probes.
+//!
+//! [`Class::Failed`]: crate::Class::Failed
+//! [`Class::ReadOnly`]: crate::Class::ReadOnly
+//! [`Class::Rejected`]: crate::Class::Rejected
+//! [`Class::Saturated`]: crate::Class::Saturated
+//! [`Class::TimedOut`]: crate::Class::TimedOut
+//! [`Class::Unreachable`]: crate::Class::Unreachable
+
+use deadpool_redis::{Pool, PoolError};
+
+use super::{deadpool, driver::Described, pooled_redis::WriteAndRead};
+use crate::{error::ProbeError, probe::Probe};
+
+impl Probe for Pool {
+    const GROUP: &'static str = "cache";
+    const NEVER_BLOCKS: bool = true;
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        deadpool::ask::<WriteAndRead, _, _>(self).await.map_err(|failure| failure.public(&name(self)))
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some(name(self))
+    }
+}
+
+impl From<PoolError> for ProbeError {
+    fn from(error: PoolError) -> Self {
+        Self::from_error(error)
+    }
+}
+
+/// A manager has no accessor for its client, but prints it.
+fn name(pool: &Pool) -> String {
+    super::redis::name(Described::by_debug(pool.manager()).address("addr: Tcp(", ", ").as_ref())
+}

@@ -1,1 +1,300 @@
-//! To come.
+//! Blocking `diesel::r2d2::Pool`, and how errors of diesel are told apart.
+//!
+//! Each round asks `SELECT 1`, on SQLite a question that reads the file, on a connection of the application's own pool. That
+//! blocks, and so it is done on tokio's blocking pool. A question that hangs there can't be given up: until it has an answer no
+//! other one is asked, so that it costs one thread however often the check is polled. The pool asks `SELECT 1` of a connection
+//! before it gives it, which is a round trip of its own, unless it is built with `test_on_check_out(false)`.
+//!
+//! | what happens | class | status |
+//! | --- | --- | --- |
+//! | no connection can be had: refused, wrong password, no such database | [`Class::Unreachable`] | DOWN |
+//! | the connection breaks | [`Class::Unreachable`] | DOWN |
+//! | no answer, also not to a new connection | [`Class::TimedOut`] | DOWN |
+//! | all connections of the pool are in use, for no longer than its own `connection_timeout` | [`Class::Saturated`] | DEGRADED |
+//! | SQLite: locked by who writes | [`Class::Saturated`] | DEGRADED |
+//! | read-only transaction | [`Class::ReadOnly`] | DOWN |
+//! | SQLite: the file is no database; anything else | [`Class::Failed`] | DOWN |
+//!
+//! Much is less exact here than elsewhere, for want of a way to know. r2d2 keeps of a failed attempt to connect only its text,
+//! which is logged: so a wrong password is [`Class::Unreachable`] too. It lets nobody connect beside the pool: so where all
+//! connections are in use nobody can tell a busy server from one that froze, until the pool's `connection_timeout` (30 s by
+//! default) has passed without one that came free. Then the application gets none either, and the check is DOWN. SQLite goes
+//! on reading a file that has been removed, and the pool does not tell its path: that is not seen. A pool does not tell where
+//! it connects to, and so neither do the sentences.
+
+use std::{
+    any::type_name,
+    error::Error as StdError,
+    future::Future,
+    panic::resume_unwind,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use diesel::{
+    ConnectionError,
+    backend::Backend,
+    connection::SimpleConnection as _,
+    r2d2::{ConnectionManager, Pool, PoolError, R2D2Connection},
+    result::{DatabaseErrorKind, Error},
+};
+use tokio::{
+    sync::Mutex,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
+
+use super::{driver::PATIENCE, pooled::saturated};
+use crate::{
+    error::{Class, ProbeError},
+    probe::{Ask, Probe},
+};
+
+/// How long the pool is waited for before it is asked why it gives no connection.
+const REASON: Duration = Duration::from_millis(400);
+
+impl<T: R2D2Connection + Send + 'static> Probe for Pool<ConnectionManager<T>> {
+    const GROUP: &'static str = "database";
+    const NEVER_BLOCKS: bool = true;
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        Kept::new(self.clone()).ask().await
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some(name::<T::Backend>().to_owned())
+    }
+
+    fn kept(&self) -> Option<Arc<dyn Ask>> {
+        Some(Arc::new(Kept::new(self.clone())))
+    }
+}
+
+impl From<Error> for ProbeError {
+    fn from(error: Error) -> Self {
+        Self::from_error(error)
+    }
+}
+
+impl From<ConnectionError> for ProbeError {
+    fn from(error: ConnectionError) -> Self {
+        Self::from_error(error)
+    }
+}
+
+impl From<PoolError> for ProbeError {
+    fn from(error: PoolError) -> Self {
+        Self::from_error(error)
+    }
+}
+
+/// A pool and the question that is under way on it.
+struct Kept<T: R2D2Connection + Send + 'static> {
+    pool: Pool<ConnectionManager<T>>,
+    asking: Mutex<Asking>,
+}
+
+#[derive(Default)]
+struct Asking {
+    /// Outlives the round that began it, if that is given up.
+    question: Option<Question>,
+    /// The last one got no connection in all the time that the application would wait for one.
+    starved: bool,
+}
+
+struct Question {
+    answer: JoinHandle<Result<(), Failure>>,
+    since: Instant,
+    /// When it began, all connections were in use.
+    all_in_use: bool,
+}
+
+/// Why the question has no answer.
+enum Failure {
+    /// The pool gave no connection.
+    Pool(PoolError),
+    Driver(Error),
+    /// The runtime ended before the question.
+    Dropped,
+}
+
+impl<T: R2D2Connection + Send + 'static> Kept<T> {
+    fn new(pool: Pool<ConnectionManager<T>>) -> Self {
+        Self { pool, asking: Mutex::default() }
+    }
+
+    async fn asked(&self) -> Result<(), ProbeError> {
+        let asking = &mut *self.asking.lock().await;
+        if asking.question.as_ref().is_some_and(|question| question.answer.is_finished()) {
+            // That was an answer to an earlier round, which has been given up.
+            let _ = asking.answer().await;
+        }
+        let question = asking.question.get_or_insert_with(|| {
+            let pool = self.pool.clone();
+            Question {
+                all_in_use: self.all_in_use(),
+                since: Instant::now(),
+                answer: spawn_blocking(move || question(&pool)),
+            }
+        });
+        // Those that came free meanwhile may have been taken by a question that hangs: only while it waits all are in use.
+        let waits = question.all_in_use && question.since.elapsed() < self.pool.connection_timeout();
+        if waits && !asking.starved {
+            let in_time = timeout(PATIENCE, asking.answer()).await;
+            match in_time {
+                Ok(answer) => return answer.map_err(Failure::public::<T>),
+                Err(_) if self.all_in_use() => return Err(saturated(self.pool.max_size() as usize)),
+                Err(_) => {}
+            }
+        }
+        asking.answer().await.map_err(Failure::public::<T>)
+    }
+
+    fn all_in_use(&self) -> bool {
+        let state = self.pool.state();
+        state.connections >= self.pool.max_size() && state.idle_connections == 0
+    }
+}
+
+impl Asking {
+    /// Waits for the answer to the question that is under way. If the waiting is dropped, the question stays.
+    async fn answer(&mut self) -> Result<(), Failure> {
+        let Some(question) = &mut self.question else { return Err(Failure::Dropped) };
+        let answer = (&mut question.answer).await;
+        let all_in_use = question.all_in_use;
+        self.question = None;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => match error.try_into_panic() {
+                Ok(payload) => resume_unwind(payload),
+                Err(_) => Err(Failure::Dropped),
+            },
+        };
+        self.starved = all_in_use && matches!(answer, Err(Failure::Pool(_)));
+        answer
+    }
+}
+
+impl<T: R2D2Connection + Send + 'static> Ask for Kept<T> {
+    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+        Box::pin(self.asked())
+    }
+
+    fn resource(&self) -> Option<String> {
+        self.pool.resource()
+    }
+
+    fn never_blocks(&self) -> bool {
+        true
+    }
+}
+
+/// Asks on a connection of the pool, and blocks until there is an answer.
+fn question<T: R2D2Connection + Send + 'static>(pool: &Pool<ConnectionManager<T>>) -> Result<(), Failure> {
+    let mut others = pool.state().connections;
+    loop {
+        let mut connection = connection(pool).map_err(Failure::Pool)?;
+        match connection.batch_execute(sql::<T::Backend>()) {
+            // After a restart of the server all idle connections are dead, and each says so at once. One that answers is enough.
+            Err(error) if others > 0 && class_of_error(&error) == Class::Unreachable => others -= 1,
+            answer => return answer.map_err(Failure::Driver),
+        }
+    }
+}
+
+/// A connection, or the reason why there is none as soon as there is one: the pool itself tries again and again.
+fn connection<T: R2D2Connection + Send + 'static>(
+    pool: &Pool<ConnectionManager<T>>,
+) -> Result<diesel::r2d2::PooledConnection<ConnectionManager<T>>, PoolError> {
+    let (started, limit) = (Instant::now(), pool.connection_timeout());
+    loop {
+        let left = limit.saturating_sub(started.elapsed());
+        match pool.get_timeout(left.min(REASON)) {
+            // A reason has no accessor, but is printed. Without one, an attempt is under way.
+            Err(error) if left > REASON && format!("{error:?}") == "Error(None)" => {}
+            answer => return answer,
+        }
+    }
+}
+
+impl Failure {
+    fn public<T: R2D2Connection>(self) -> ProbeError {
+        let name = name::<T::Backend>();
+        match self {
+            Self::Pool(error) => {
+                ProbeError::new(Class::Unreachable, Class::Unreachable.sentence(name)).with_source(error)
+            }
+            Self::Driver(error) => ProbeError::new(class_of_error(&error), sentence(&error, name)).with_source(error),
+            Self::Dropped => ProbeError::new(Class::Failed, Class::Failed.sentence(name)),
+        }
+    }
+}
+
+/// What kind of database a backend is for, in the word that sentences use. Backends have no names of their own, but types have;
+/// what is not known here is asked as any database is.
+pub(super) fn name<B: Backend>() -> &'static str {
+    match type_name::<B>() {
+        "diesel::pg::backend::Pg" => "postgres",
+        "diesel::mysql::backend::Mysql" => "mysql",
+        "diesel::sqlite::backend::Sqlite" => SQLITE,
+        _ => "the database",
+    }
+}
+
+const SQLITE: &str = "sqlite";
+
+pub(super) fn is_sqlite<B: Backend>() -> bool {
+    name::<B>() == SQLITE
+}
+
+/// The question. SQLite reads its file only in a read transaction, which this begins.
+pub(super) fn sql<B: Backend>() -> &'static str {
+    if is_sqlite::<B>() { "SELECT count(*) FROM sqlite_master" } else { "SELECT 1" }
+}
+
+/// The public sentence of a question's failure.
+pub(super) fn sentence(error: &Error, name: &str) -> String {
+    if is_locked(error) { "sqlite is locked by a writer".to_owned() } else { class_of_error(error).sentence(name) }
+}
+
+/// SQLite's code for that is dropped by diesel, and its text is a constant: `sqlite3_errstr` of `SQLITE_BUSY`.
+fn is_locked(error: &Error) -> bool {
+    matches!(error, Error::DatabaseError(_, information) if information.message() == "database is locked")
+}
+
+/// The class of an error of diesel's, if it is one.
+pub(super) fn class_of(error: &(dyn StdError + 'static)) -> Option<Class> {
+    if let Some(error) = error.downcast_ref() {
+        return Some(class_of_error(error));
+    }
+    if let Some(error) = error.downcast_ref() {
+        return Some(class_of_connection(error));
+    }
+    error.is::<PoolError>().then_some(Class::TimedOut)
+}
+
+/// The class of a question's failure.
+pub(super) fn class_of_error(error: &Error) -> Class {
+    match error {
+        _ if is_locked(error) => Class::Saturated,
+        Error::DatabaseError(DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection, _) => {
+            Class::Unreachable
+        }
+        Error::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _) => Class::ReadOnly,
+        _ => Class::Failed,
+    }
+}
+
+/// The class of a failure to connect.
+pub(super) fn class_of_connection(error: &ConnectionError) -> Class {
+    match error {
+        ConnectionError::BadConnection(_) => Class::Unreachable,
+        ConnectionError::CouldntSetupConfiguration(error) => match class_of_error(error) {
+            // The server spoke, and did not let us in.
+            Class::Failed => Class::Rejected,
+            class => class,
+        },
+        _ => Class::Failed,
+    }
+}

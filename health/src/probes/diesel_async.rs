@@ -1,1 +1,154 @@
-//! To come.
+//! The deadpool and bb8 pools of diesel-async, of any connection.
+//!
+//! Each round asks `SELECT 1`, on SQLite a question that reads the file, on a connection of the application's own pool. The
+//! pools ask `SELECT 1` of a connection before they give it, which is a round trip of its own, unless they are built with
+//! `RecyclingMethod::Fast`.
+//!
+//! | what happens | class | status |
+//! | --- | --- | --- |
+//! | refused, reset, no such host; SQLite: the file can't be opened | [`Class::Unreachable`] | DOWN |
+//! | the server lets no further connection in: wrong password, no such database, full, starting up | [`Class::Rejected`] | DOWN |
+//! | no answer, also not to a new connection | [`Class::TimedOut`] | DOWN |
+//! | all connections of the pool are in use, and the server answers a further one | [`Class::Saturated`] | DEGRADED |
+//! | SQLite: locked by who writes | [`Class::Saturated`] | DEGRADED |
+//! | read-only transaction | [`Class::ReadOnly`] | DOWN |
+//! | SQLite: the file is no database; anything else | [`Class::Failed`] | DOWN |
+//!
+//! The errors of diesel have no code of the database's, so what a server says to a new connection is one class. SQLite goes on
+//! reading a file that has been removed, and the pools do not tell its path: that is not seen. The pools do not tell where they
+//! connect to, and so neither do the sentences.
+//!
+//! Whether a pool that is all in use belongs to a busy server or to a frozen one is found out with one connection beside it,
+//! which is closed again; so it is where an idle connection is silent for 300 ms and, for bb8, which keeps the reason for
+//! itself while it tries to connect, where there is no connection for 100 ms. One whose question was given up is closed by its
+//! pool, and not kept.
+
+use std::{error::Error, marker::PhantomData};
+
+use ::{
+    bb8::{ManageConnection, RunError},
+    deadpool::managed::{self, Manager},
+};
+use diesel_async::{
+    AsyncConnection, TransactionManager as _,
+    pooled_connection::{
+        AsyncDieselConnectionManager, PoolError, PoolableConnection, bb8::Pool as Bb8Pool, deadpool::Pool,
+    },
+};
+
+use super::{
+    bb8, deadpool,
+    diesel::{class_of_connection, class_of_error, is_sqlite, name, sentence, sql},
+    pooled::Question,
+};
+use crate::{
+    error::{Class, ProbeError},
+    probe::Probe,
+};
+
+impl<C> Probe for Pool<C>
+where
+    C: PoolableConnection + 'static,
+    AsyncDieselConnectionManager<C>: Manager<Type = C, Error = PoolError>,
+{
+    const GROUP: &'static str = "database";
+    const NEVER_BLOCKS: bool = true;
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        let answer = deadpool::ask::<Select<C>, _, _>(self).await;
+        answer.map_err(|failure| failure.public(name::<C::Backend>()))
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some(name::<C::Backend>().to_owned())
+    }
+}
+
+impl<C> Probe for Bb8Pool<C>
+where
+    C: PoolableConnection + 'static,
+    AsyncDieselConnectionManager<C>: ManageConnection<Connection = C, Error = PoolError>,
+{
+    const GROUP: &'static str = "database";
+    const NEVER_BLOCKS: bool = true;
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        let answer = bb8::ask::<Select<C>, _>(self).await;
+        answer.map_err(|failure| failure.public(name::<C::Backend>()))
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some(name::<C::Backend>().to_owned())
+    }
+}
+
+impl From<PoolError> for ProbeError {
+    fn from(error: PoolError) -> Self {
+        Self::from_error(error)
+    }
+}
+
+impl From<managed::PoolError<PoolError>> for ProbeError {
+    fn from(error: managed::PoolError<PoolError>) -> Self {
+        Self::from_error(error)
+    }
+}
+
+impl From<RunError<PoolError>> for ProbeError {
+    fn from(error: RunError<PoolError>) -> Self {
+        Self::from_error(error)
+    }
+}
+
+struct Select<C>(PhantomData<C>);
+
+impl<C: AsyncConnection + 'static> Question for Select<C> {
+    type Connection = C;
+    type Error = PoolError;
+
+    async fn ask(connection: &mut C) -> Result<(), PoolError> {
+        connection.batch_execute(sql::<C::Backend>()).await.map_err(PoolError::QueryError)
+    }
+
+    fn class_of(error: &PoolError) -> Class {
+        class_of_pool(error)
+    }
+
+    fn sentence(error: &PoolError, name: &str) -> String {
+        match error {
+            PoolError::QueryError(error) => sentence(error, name),
+            PoolError::ConnectionError(error) => class_of_connection(error).sentence(name),
+        }
+    }
+
+    fn has_server() -> bool {
+        !is_sqlite::<C::Backend>()
+    }
+
+    fn is_full(error: &PoolError) -> bool {
+        // It answers, be it that it is full or something else: who has a connection is served.
+        class_of_pool(error) == Class::Rejected
+    }
+
+    fn spoil(connection: &mut C) {
+        C::TransactionManager::transaction_manager_status_mut(connection).set_in_error();
+    }
+}
+
+/// The class of an error of diesel-async's or of its pools', if it is one.
+pub(super) fn class_of(error: &(dyn Error + 'static)) -> Option<Class> {
+    if let Some(error) = error.downcast_ref() {
+        return Some(class_of_pool(error));
+    }
+    if let Some(class) = error.downcast_ref().and_then(deadpool::class_of::<PoolError>) {
+        return Some(class);
+    }
+    error.downcast_ref().and_then(bb8::class_of::<PoolError>)
+}
+
+fn class_of_pool(error: &PoolError) -> Class {
+    match error {
+        PoolError::ConnectionError(error) => class_of_connection(error),
+        PoolError::QueryError(error) => class_of_error(error),
+    }
+}

@@ -1,8 +1,15 @@
 //! What the probes of several drivers need: where a handle connects to, and why it does not.
 
-use std::{fmt, future::Future, pin::pin, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    future::Future,
+    pin::pin,
+    time::Duration,
+};
 
 use futures_util::future::{Either, select};
+
+pub(super) use super::address::Address;
 
 /// How long a driver that connects may be silent before the server is asked itself.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
@@ -35,6 +42,29 @@ pub(super) struct Described(pub(super) String);
 impl Described {
     pub(super) fn by_debug(options: &impl fmt::Debug) -> Self {
         Self(format!("{options:?}"))
+    }
+
+    /// The beginning of what prints more than its options.
+    pub(super) fn by_start_of_debug(handle: &impl fmt::Debug) -> Self {
+        const START: usize = 2048;
+        struct Start(String);
+
+        impl fmt::Write for Start {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.0.push_str(text);
+                if self.0.len() < START { Ok(()) } else { Err(fmt::Error) }
+            }
+        }
+
+        let mut start = Start(String::new());
+        // An error is the end of the beginning.
+        let _ = write!(start, "{handle:?}");
+        Self(start.0)
+    }
+
+    /// Whether it is so, in its own words.
+    pub(super) fn says(&self, words: &str) -> bool {
+        self.0.contains(words)
     }
 
     /// The first quoted text after a field's name.
@@ -71,24 +101,6 @@ impl Described {
     }
 }
 
-/// Where a server listens. Prints as `host:port`, or `[host]:port` for an IPv6 address.
-#[derive(Clone)]
-pub(super) struct Address {
-    pub(super) host: String,
-    pub(super) port: u16,
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
-        if host.contains(':') && !host.starts_with('[') {
-            write!(f, "[{host}]:{port}")
-        } else {
-            write!(f, "{host}:{port}")
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,5 +111,7 @@ mod tests {
         assert_eq!(described.address("host: ", "port: ").unwrap().to_string(), "[::1]:5432");
         assert_eq!(described.text("password: Some(").unwrap(), "a\"b\\c");
         assert!(Described::default().address("host: ", "port: ").is_none());
+        let long = Described::by_start_of_debug(&("blocked: true", "x".repeat(100_000), "blocked: false"));
+        assert!(long.says("blocked: true") && !long.says("blocked: false"));
     }
 }

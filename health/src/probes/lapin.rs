@@ -1,1 +1,403 @@
-//! To come.
+//! `lapin::Connection` in an `Arc`, `lapin::Channel` and deadpool-lapin's pool; how errors of lapin are told apart; and
+//! [`queue`], another way to ask.
+//!
+//! Each round asks one question that only the broker can answer and that changes nothing: `channel.flow`, on a channel. A
+//! passive declaration would not do: if it fails, the broker closes the channel, and lapin declares it anew when it recovers.
+//!
+//! - Of a `Channel` it is asked on that channel, in one round trip.
+//! - Of a `Connection` it is asked on a channel of the check's own, which is opened in the first round and kept, in one round
+//!   trip.
+//! - Of a pool a connection is taken, and a channel opened on it and closed again, in two round trips: what is pooled
+//!   must go back as it came.
+//!
+//! | what happens | class | status |
+//! | --- | --- | --- |
+//! | refused, reset, no such host, the connection is closed or connects anew | [`Class::Unreachable`] | DOWN |
+//! | pool: wrong password, no such virtual host | [`Class::Rejected`] | DOWN |
+//! | pool: all connections are in use, and the broker lets further ones in | [`Class::Saturated`] | DEGRADED |
+//! | connection: all channels are in use before the check has its own | [`Class::Saturated`] | DEGRADED |
+//! | memory or disk alarm, of which this connection was told | [`Class::ReadOnly`] | DOWN |
+//! | the channel was closed by an error of the application's; anything else | [`Class::Failed`] | DOWN |
+//!
+//! During an alarm the broker reads nothing more from a connection that publishes, and tells it so; who only consumes is
+//! neither told nor disturbed, and is UP. A connection that is lost is down for good, for the application as for its
+//! check, unless it was made with `enable_auto_recover`. `Connection` and `Channel` don't tell where they are connected to,
+//! so that sentences about them have no address.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use deadpool::managed::Manager as _;
+use deadpool_lapin::{Manager, Object, Pool, PoolError, TimeoutType, Timeouts};
+use lapin::{
+    Channel, ChannelState, Connection, ErrorKind,
+    options::{ChannelFlowOptions, QueueDeclareOptions},
+    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
+    types::FieldTable,
+    uri::AMQPUri,
+};
+use tokio::sync::Mutex;
+
+use super::driver::{Address, Described, answer_or};
+use crate::{
+    error::{Class, ProbeError, class_of_io},
+    probe::{Ask, Probe},
+};
+
+/// How long a connection of a pool may be silent before the broker is asked on another one: longer than a question takes
+/// to the other end of the world.
+const SILENT: Duration = Duration::from_millis(300);
+
+/// A connection of the pool, or none if none is free.
+const AT_ONCE: Timeouts = Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
+
+impl Probe for Connection {
+    const GROUP: &'static str = "queue";
+    const NEVER_BLOCKS: bool = true;
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        ask_connection(self).await.map_err(|failure| failure.public(WORD))
+    }
+
+    fn kept_shared(this: &Arc<Self>) -> Option<Arc<dyn Ask>> {
+        Some(Arc::new(Kept { connection: Arc::clone(this), channel: Mutex::default() }))
+    }
+}
+
+impl Probe for Channel {
+    const GROUP: &'static str = "queue";
+    const NEVER_BLOCKS: bool = true;
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        let asked = async {
+            // A channel has no accessor for its connection, but prints it, before the messages that are under way.
+            if Described::by_start_of_debug(self).says("blocked: true") {
+                return Err(Failure::Blocked);
+            }
+            Ok(question(self).await?)
+        };
+        asked.await.map_err(|failure| failure.public(WORD))
+    }
+}
+
+impl Probe for Pool {
+    const GROUP: &'static str = "queue";
+    const NEVER_BLOCKS: bool = true;
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        ask_pool(self).await.map_err(|failure| {
+            let password = uri(self).map(|uri| uri.authority.userinfo.password);
+            failure.public(&name(self)).with_secret(password)
+        })
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some(name(self))
+    }
+}
+
+impl From<lapin::Error> for ProbeError {
+    fn from(error: lapin::Error) -> Self {
+        Self::from_error(error)
+    }
+}
+
+/// What [`queue`] takes for healthy.
+///
+/// # Examples
+///
+/// ```
+/// use health::probes::lapin::Limits;
+///
+/// let limits = Limits::new().degraded_above(1_000).down_above(50_000).consumers(2);
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Limits {
+    degraded: u32,
+    down: u32,
+    consumers: u32,
+}
+
+impl Limits {
+    /// Any depth, and one consumer.
+    pub const fn new() -> Self {
+        Self { degraded: u32::MAX, down: u32::MAX, consumers: 1 }
+    }
+
+    /// More messages than that, and the check is DEGRADED. Default is no limit.
+    pub const fn degraded_above(mut self, messages: u32) -> Self {
+        self.degraded = messages;
+        self
+    }
+
+    /// More messages than that, and the check is DOWN. Default is no limit.
+    pub const fn down_above(mut self, messages: u32) -> Self {
+        self.down = messages;
+        self
+    }
+
+    /// Fewer consumers than that, and the check is DOWN. Default is 1: a queue that nobody reads is DOWN. 0 if that is no matter.
+    pub const fn consumers(mut self, at_least: u32) -> Self {
+        self.consumers = at_least;
+        self
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Asks how many messages wait in a queue, and who consumes them: those that were delivered and not yet acknowledged don't
+/// count.
+///
+/// It is asked by a passive declaration, on a channel that is opened for it and closed again, in three round trips: the broker
+/// closes the channel if there is no such queue, and it must not be the application's. No permission is needed.
+///
+/// # Errors
+///
+/// There are more messages or fewer consumers than the limits allow; there is no such queue; or the broker does not answer.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use health::{
+///     HealthCheck, ProbeError,
+///     probes::lapin::{Limits, queue},
+/// };
+/// use lapin::Connection;
+///
+/// #[derive(HealthCheck)]
+/// struct AppState {
+///     #[health(with = orders_are_shipped, group = "queue")]
+///     orders: Arc<Connection>,
+/// }
+///
+/// async fn orders_are_shipped(connection: &Arc<Connection>) -> Result<(), ProbeError> {
+///     queue(connection, "orders", Limits::new().degraded_above(1_000).down_above(50_000)).await
+/// }
+/// ```
+pub async fn queue(connection: &Connection, name: &str, limits: Limits) -> Result<(), ProbeError> {
+    let asked = async {
+        let channel = open(connection).await?;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare(name.into(), options, FieldTable::default()).await?;
+        channel.close(REPLY_SUCCESS, "OK".into()).await?;
+        Ok((queue.message_count(), queue.consumer_count()))
+    };
+    let (messages, consumers) = match asked.await {
+        Ok(counts) => counts,
+        Err(Failure::Driver(error)) if soft(&error) == Some(&AMQPSoftError::NOTFOUND) => {
+            return Err(ProbeError::new(Class::Failed, "there is no such queue").with_source(error));
+        }
+        Err(failure) => return Err(failure.public(WORD)),
+    };
+    let failed = |sentence| {
+        let seen = format!("queue {name:?} has {messages} messages and {consumers} consumers");
+        ProbeError::new(Class::Failed, sentence).with_source(seen)
+    };
+    if messages > limits.down {
+        return Err(failed(format!("{messages} messages wait, more than {}", limits.down)));
+    }
+    if consumers < limits.consumers {
+        return Err(failed(match consumers {
+            0 => "nobody consumes the queue".to_owned(),
+            _ => format!("{consumers} consume the queue, fewer than {}", limits.consumers),
+        }));
+    }
+    if messages > limits.degraded {
+        return Err(failed(format!("{messages} messages wait, more than {}", limits.degraded)).degraded());
+    }
+    Ok(())
+}
+
+/// What sentences call it, where there is no address.
+const WORD: &str = "rabbitmq";
+
+/// The reply code of who closes a channel for no bad reason.
+const REPLY_SUCCESS: u16 = 200;
+
+/// Why there is no answer, before it has a public sentence.
+enum Failure {
+    Driver(lapin::Error),
+    Pool(PoolError),
+    /// All so many connections or channels are in use.
+    Saturated(usize, &'static str),
+    /// The broker told this connection of an alarm, and reads nothing more from it.
+    Blocked,
+}
+
+impl From<lapin::Error> for Failure {
+    fn from(error: lapin::Error) -> Self {
+        Self::Driver(error)
+    }
+}
+
+impl Failure {
+    fn public(self, name: &str) -> ProbeError {
+        let of_class = |class: Class| ProbeError::new(class, class.sentence(name));
+        match self {
+            Self::Driver(error) | Self::Pool(PoolError::Backend(error)) => {
+                of_class(class_of(&error)).with_source(error)
+            }
+            Self::Pool(PoolError::Timeout(step)) => of_class(Class::TimedOut).with_source(PoolError::Timeout(step)),
+            Self::Pool(error) => of_class(Class::Failed).with_source(error),
+            Self::Saturated(all, what) => ProbeError::new(Class::Saturated, format!("all {all} {what} are in use")),
+            Self::Blocked => {
+                of_class(Class::ReadOnly).with_source("the connection is blocked by an alarm of the broker's")
+            }
+        }
+    }
+}
+
+/// The broker answers it without doing anything.
+async fn question(channel: &Channel) -> lapin::Result<()> {
+    channel.channel_flow(ChannelFlowOptions { active: true }).await.map(drop)
+}
+
+/// A channel for a question that may be asked.
+async fn open(connection: &Connection) -> Result<Channel, Failure> {
+    if connection.status().blocked() {
+        return Err(Failure::Blocked);
+    }
+    connection.create_channel().await.map_err(|error| match error.kind() {
+        ErrorKind::ChannelsLimitReached => {
+            Failure::Saturated(connection.configuration().channel_max().into(), "channels")
+        }
+        _ => error.into(),
+    })
+}
+
+async fn ask_connection(connection: &Connection) -> Result<(), Failure> {
+    let channel = open(connection).await?;
+    Ok(channel.close(REPLY_SUCCESS, "OK".into()).await?)
+}
+
+/// A connection and the one channel that its check asks on.
+struct Kept {
+    connection: Arc<Connection>,
+    channel: Mutex<Option<Channel>>,
+}
+
+impl Kept {
+    async fn asked(&self) -> Result<(), Failure> {
+        if self.connection.status().blocked() {
+            return Err(Failure::Blocked);
+        }
+        // It stays there if the question is dropped: answers come in the order of the questions.
+        let mut kept = self.channel.lock().await;
+        if let Some(channel) = &*kept
+            && channel.status().connected()
+        {
+            match question(channel).await {
+                // Closed meanwhile.
+                Err(error) if matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => {}
+                answer => return Ok(answer?),
+            }
+        }
+        Ok(question(kept.insert(open(&self.connection).await?)).await?)
+    }
+}
+
+impl Ask for Kept {
+    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+        Box::pin(async { self.asked().await.map_err(|failure| failure.public(WORD)) })
+    }
+
+    fn never_blocks(&self) -> bool {
+        true
+    }
+}
+
+async fn ask_pool(pool: &Pool) -> Result<(), Failure> {
+    loop {
+        match pool.timeout_get(&AT_ONCE).await {
+            Ok(connection) => return ask_pooled(pool, connection).await,
+            Err(PoolError::Timeout(TimeoutType::Wait)) => {}
+            Err(error) => return Err(Failure::Pool(error)),
+        }
+        // The counters can't tell a busy broker from a dead one: on one that is stopped or frozen, the application's own
+        // attempts soon hold every place of the pool. So it is asked whether it would let one more in.
+        ask_aside(pool).await?;
+        let status = pool.status();
+        // Meanwhile one may have come free.
+        if status.available == 0 && status.size >= status.max_size {
+            return Err(Failure::Saturated(status.max_size, "connections"));
+        }
+    }
+}
+
+async fn ask_pooled(pool: &Pool, connection: Object) -> Result<(), Failure> {
+    // An alarm is all the broker's, but only who has published since is told.
+    let mut blocked = connection.status().blocked();
+    pool.retain(|idle, _| {
+        blocked |= idle.status().blocked();
+        true
+    });
+    if blocked {
+        return Err(Failure::Blocked);
+    }
+    // It may be dead without saying so, behind a firewall that forgot it.
+    let asked = async { ask_connection(&connection).await.map(|()| true) };
+    let aside = async { ask_aside(pool).await.ok().map(|()| Ok(false)) };
+    let answered = answer_or(asked, SILENT, aside).await?;
+    if !answered {
+        drop(Object::take(connection));
+    }
+    Ok(())
+}
+
+/// Asks on a connection outside of the pool.
+async fn ask_aside(pool: &Pool) -> Result<(), Failure> {
+    let connection = pool.manager().create().await?;
+    // The answer is known; how the parting goes does not matter.
+    let _ = connection.close(REPLY_SUCCESS, "OK".into()).await;
+    Ok(())
+}
+
+/// Where a pool connects to. Its manager has no accessor for that, but prints it, password and all.
+fn uri(pool: &Pool) -> Option<AMQPUri> {
+    let manager: &Manager = pool.manager();
+    Described::by_debug(manager).text("addr: ")?.parse().ok()
+}
+
+fn name(pool: &Pool) -> String {
+    match uri(pool) {
+        Some(uri) => format!("{WORD} at {}", Address { host: uri.authority.host, port: uri.authority.port }),
+        None => WORD.to_owned(),
+    }
+}
+
+/// The error that the broker closed a channel with.
+fn soft(error: &lapin::Error) -> Option<&AMQPSoftError> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => match error.kind() {
+            AMQPErrorKind::Soft(error) => Some(error),
+            AMQPErrorKind::Hard(_) => None,
+        },
+        _ => None,
+    }
+}
+
+/// The class of an error, by its kind and, where the broker sent one, its code.
+pub(crate) fn class_of(error: &lapin::Error) -> Class {
+    match error.kind() {
+        ErrorKind::IOError(error) => class_of_io(error),
+        ErrorKind::InvalidConnectionState(_)
+        | ErrorKind::InvalidChannelState(ChannelState::Reconnecting | ChannelState::Error, _)
+        | ErrorKind::MissingHeartbeatError => Class::Unreachable,
+        ErrorKind::AuthProviderError(_) => Class::Rejected,
+        ErrorKind::ChannelsLimitReached => Class::Saturated,
+        ErrorKind::ProtocolError(error) => match error.kind() {
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
+                Class::Rejected
+            }
+            AMQPErrorKind::Hard(AMQPHardError::CONNECTIONFORCED) => Class::Unreachable,
+            _ => Class::Failed,
+        },
+        _ => Class::Failed,
+    }
+}

@@ -43,6 +43,10 @@ pub mod sea_orm;
 pub mod sqlx;
 #[cfg(feature = "sqlx-0_8")]
 pub mod sqlx_0_8;
+#[cfg(feature = "sqlx-migrate")]
+mod sqlx_migrate;
+#[cfg(all(feature = "sqlx", not(feature = "sqlx-migrate")))]
+mod sqlx_migrate {}
 #[cfg(feature = "tcp")]
 pub mod tcp;
 #[cfg(feature = "tls")]
@@ -50,11 +54,50 @@ pub mod tls;
 #[cfg(feature = "tokio-postgres")]
 pub mod tokio_postgres;
 
-#[cfg(any(feature = "fred", feature = "memcached", feature = "redis", feature = "sqlx"))]
-#[allow(dead_code, reason = "no backend needs all of it")]
+#[cfg(any(feature = "bb8-redis", feature = "diesel-async"))]
+mod bb8;
+#[cfg(any(feature = "deadpool-postgres", feature = "deadpool-redis", feature = "diesel-async"))]
+mod deadpool;
+#[allow(dead_code, reason = "how much of it is used depends on the features")]
 mod driver;
 #[cfg(any(feature = "fred", feature = "memcached", feature = "redis"))]
 mod key;
+#[cfg(any(
+    feature = "bb8-redis",
+    feature = "deadpool-postgres",
+    feature = "deadpool-redis",
+    feature = "diesel",
+    feature = "diesel-async"
+))]
+#[allow(dead_code, reason = "each backend needs a part of it")]
+mod pooled;
+#[cfg(any(feature = "bb8-redis", feature = "deadpool-redis"))]
+mod pooled_redis;
+#[cfg(any(feature = "sqlx", feature = "sqlx-0_8", feature = "tokio-postgres"))]
+mod sqlstate;
+
+// What the probes of the system and of the network share.
+#[allow(dead_code, reason = "how much of it is used depends on the features")]
+mod address;
+#[cfg(any(feature = "disk", feature = "memory"))]
+mod amount;
+#[allow(dead_code, reason = "how much of it is used depends on the features")]
+#[cfg(any(feature = "dns", feature = "http", feature = "tcp", feature = "tls"))]
+mod destination;
+#[cfg(feature = "https")]
+mod https;
+#[cfg(all(feature = "http", not(feature = "https")))]
+#[path = "no_https.rs"]
+mod https;
+#[cfg(any(feature = "disk", feature = "dns", feature = "http", feature = "memory", feature = "tcp", feature = "tls"))]
+mod one_thread;
+#[cfg(any(feature = "https", feature = "tls"))]
+mod security;
+
+#[cfg(any(feature = "disk", feature = "memory"))]
+pub use amount::Amount;
+#[cfg(any(feature = "dns", feature = "http", feature = "tcp", feature = "tls"))]
+pub use destination::InvalidProbe;
 
 use crate::error::Class;
 
@@ -64,9 +107,57 @@ pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Clas
     if let Some(error) = error.downcast_ref() {
         return Some(sqlx::class_of(error));
     }
+    #[cfg(feature = "sqlx-0_8")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(sqlx_0_8::class_of(error));
+    }
     #[cfg(feature = "redis")]
     if let Some(error) = error.downcast_ref() {
         return Some(redis::class_of(error));
+    }
+    #[cfg(feature = "sea-orm")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(sea_orm::class_of(error));
+    }
+    #[cfg(feature = "tokio-postgres")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(tokio_postgres::class_of(error));
+    }
+    #[cfg(feature = "deadpool-postgres")]
+    if let Some(class) = error.downcast_ref().and_then(deadpool::class_of::<::tokio_postgres::Error>) {
+        return Some(class);
+    }
+    #[cfg(feature = "deadpool-redis")]
+    if let Some(class) = error.downcast_ref().and_then(deadpool::class_of::<::redis::RedisError>) {
+        return Some(class);
+    }
+    #[cfg(feature = "bb8-redis")]
+    if let Some(class) = error.downcast_ref().and_then(bb8::class_of::<::redis::RedisError>) {
+        return Some(class);
+    }
+    #[cfg(feature = "diesel")]
+    if let Some(class) = diesel::class_of(error) {
+        return Some(class);
+    }
+    #[cfg(feature = "diesel-async")]
+    if let Some(class) = diesel_async::class_of(error) {
+        return Some(class);
+    }
+    #[cfg(feature = "http")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(http::class_of(error));
+    }
+    #[cfg(feature = "async-nats")]
+    if let Some(class) = nats::class_of(error) {
+        return Some(class);
+    }
+    #[cfg(feature = "lapin")]
+    if let Some(error) = error.downcast_ref() {
+        return Some(lapin::class_of(error));
+    }
+    #[cfg(feature = "mqtt")]
+    if let Some(class) = mqtt::class_of(error) {
+        return Some(class);
     }
     #[cfg(feature = "fred")]
     if let Some(error) = error.downcast_ref() {

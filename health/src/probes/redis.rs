@@ -262,7 +262,7 @@ async fn refusal(address: Option<&Address>) -> Option<RedisResult<Answer>> {
     TcpStream::connect((host.as_str(), *port)).await.err().map(|error| Err(error.into()))
 }
 
-fn name(address: Option<&Address>) -> String {
+pub(super) fn name(address: Option<&Address>) -> String {
     address.map_or_else(|| "redis".to_owned(), |address| format!("redis at {address}"))
 }
 

@@ -1,1 +1,75 @@
-//! To come.
+//! [`Connect`]: a server that can be connected to.
+//!
+//! Each round looks up the name, opens a TCP connection and closes it at once. That asks little: the operating system accepts
+//! connections for a server that hangs, so such a one is up. Where there is a question that the server itself must answer
+//! (`probes::http`, or a [`Probe`] of your own), ask that. A server may log a connection that ends without a word.
+//!
+//! | what happens | class | status |
+//! | --- | --- | --- |
+//! | refused, reset, no route, no such host | [`Class::Unreachable`](crate::Class::Unreachable) | DOWN |
+//! | a firewall that swallows it: no answer by the deadline | [`Class::TimedOut`](crate::Class::TimedOut) | DOWN |
+//! | the own system forbids it | [`Class::Rejected`](crate::Class::Rejected) | DOWN |
+
+use std::fmt;
+
+use super::{InvalidProbe, destination::Destination};
+use crate::{
+    error::{ProbeError, class_of_io},
+    probe::Probe,
+};
+
+/// Connects to a host and port: up if the connection is accepted.
+///
+/// # Examples
+///
+/// ```
+/// use health::{HealthCheck, probes::{InvalidProbe, tcp::Connect}};
+///
+/// #[derive(HealthCheck)]
+/// struct AppState {
+///     mail: Connect,
+/// }
+///
+/// # fn state() -> Result<AppState, InvalidProbe> {
+/// Ok(AppState { mail: Connect::new("smtp.internal:25")? })
+/// # }
+/// # state().unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Connect(Destination);
+
+impl Connect {
+    /// Connects to `host:port`, or `[address]:port` for an IPv6 address.
+    ///
+    /// # Errors
+    ///
+    /// It is no such address. Whether there is such a host, the probe finds out.
+    pub fn new(address: impl AsRef<str>) -> Result<Self, InvalidProbe> {
+        Destination::parse(address.as_ref()).map(Self)
+    }
+}
+
+impl Probe for Connect {
+    const GROUP: &'static str = "service";
+    const NEVER_BLOCKS: bool = true;
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        match self.0.connect().await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let class = class_of_io(&error);
+                Err(ProbeError::new(class, class.sentence(&self.0.address.to_string())).with_source(error))
+            }
+        }
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some(self.0.address.to_string())
+    }
+}
+
+impl fmt::Debug for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Connect").field(&self.0.address.to_string()).finish()
+    }
+}

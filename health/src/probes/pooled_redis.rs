@@ -1,0 +1,27 @@
+//! What is asked on a pooled connection to Redis, whatever the pool.
+
+use redis::{ErrorKind, RedisError, aio::MultiplexedConnection};
+
+use super::{
+    pooled::Question,
+    redis::{Answer, ask, class_of},
+};
+use crate::error::Class;
+
+pub(super) struct WriteAndRead;
+
+impl Question for WriteAndRead {
+    type Connection = MultiplexedConnection;
+    type Error = RedisError;
+
+    async fn ask(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        match ask(connection).await? {
+            Answer::AsWritten => Ok(()),
+            Answer::Other => Err((ErrorKind::UnexpectedReturnType, "the value read is not the value written").into()),
+        }
+    }
+
+    fn class_of(error: &RedisError) -> Class {
+        class_of(error)
+    }
+}

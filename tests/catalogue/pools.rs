@@ -1,0 +1,146 @@
+//! What pools must show besides `acceptance`.
+
+use std::time::Duration;
+
+use actix_web::web;
+use health::{HealthCheck, Probe};
+use redis::Client;
+use sqlx::{Connection as _, PgConnection};
+
+use crate::{
+    acceptance::{Backend, Password},
+    common::{
+        answers::{MAX_AGE, assert_secret, down, up},
+        eventually,
+        proxy::{Fault, Proxy},
+        rig::Rig,
+        servers::{Faulty as _, Server},
+    },
+};
+
+/// A pool of connections to a server.
+pub(crate) trait Pooled: Backend<Server = Server> {
+    /// Opens it with the right password, by way of a proxy on that port.
+    async fn open_at(server: &Server, port: u16) -> Self::Resource;
+
+    /// What is told while nothing listens.
+    fn refused(server: &Server) -> String;
+
+    /// Has the server close all connections.
+    async fn close_all(server: &Server);
+}
+
+#[derive(HealthCheck)]
+struct State<R> {
+    #[health(probe)]
+    resource: R,
+}
+
+pub(crate) fn serve<R: Probe + Clone>(resource: R) -> Rig {
+    let state = web::Data::new(State { resource });
+    Rig::start(1, move |app| {
+        app.service(health::scope().max_age(MAX_AGE).state(&state));
+    })
+}
+
+fn group<P: Pooled>() -> &'static str {
+    <P::Resource as Probe>::GROUP
+}
+
+async fn started<P: Pooled>() -> (Server, P::Resource) {
+    let mut server = P::prepare();
+    server.restart();
+    let resource = P::open(&server, Password::Right).await.unwrap();
+    (server, resource)
+}
+
+pub(crate) async fn is_down_when_its_server_froze_while_all_of_it_was_in_use<P: Pooled>() {
+    let (server, resource) = started::<P>().await;
+    let held = P::saturate(&resource).await.unwrap();
+    server.freeze();
+    let rig = serve(resource);
+    let answer = down(&rig, group::<P>(), "resource", "no answer within 800 ms").await;
+    assert_secret(&rig, &answer, &[]).await;
+    server.thaw();
+    drop(held);
+    eventually("it is up again", || async { rig.health().await.status == 200 }).await;
+}
+
+pub(crate) async fn is_down_when_its_server_stopped_while_all_of_it_was_in_use<P: Pooled>() {
+    let (mut server, resource) = started::<P>().await;
+    let held = P::saturate(&resource).await.unwrap();
+    server.stop();
+    let rig = serve(resource);
+    let answer = down(&rig, group::<P>(), "resource", &P::refused(&server)).await;
+    assert_secret(&rig, &answer, &[]).await;
+    drop(held);
+}
+
+pub(crate) async fn is_up_at_once_when_its_server_closed_idle_connections<P: Pooled>() {
+    let (server, resource) = started::<P>().await;
+    // All that it may have are there, and idle.
+    drop(P::saturate(&resource).await.unwrap());
+    let rig = serve(resource);
+    up(&rig, group::<P>(), "resource").await;
+    P::close_all(&server).await;
+    tokio::time::sleep(MAX_AGE).await;
+    up(&rig, group::<P>(), "resource").await;
+}
+
+pub(crate) async fn is_up_when_its_idle_connections_are_dead_without_knowing_it<P: Pooled>() {
+    let mut server = P::prepare();
+    server.restart();
+    let proxy = Proxy::start(server.port()).await;
+    let resource = P::open_at(&server, proxy.port).await;
+    drop(P::saturate(&resource).await.unwrap());
+    let rig = serve(resource);
+    up(&rig, group::<P>(), "resource").await;
+    proxy.set(Fault::Forget);
+    tokio::time::sleep(MAX_AGE).await;
+    let answer = up(&rig, group::<P>(), "resource").await;
+    assert!(answer.took < Duration::from_millis(700), "{:?}", answer.took);
+}
+
+/// Has a PostgreSQL close all connections.
+pub(crate) async fn close_all_of_postgres(server: &Server) {
+    let mut admin = PgConnection::connect(&server.url()).await.unwrap();
+    let asked = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> \
+                 pg_backend_pid()";
+    sqlx::query(asked).execute(&mut admin).await.unwrap();
+    admin.close().await.unwrap();
+}
+
+/// Has a Redis close all connections.
+pub(crate) async fn close_all_of_redis(server: &Server) {
+    let mut admin = Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let kill = ["KILL", "TYPE", "normal", "SKIPME", "yes"];
+    let closed: usize = redis::cmd("CLIENT").arg(&kill).query_async(&mut admin).await.unwrap();
+    assert!(closed > 0, "there is a connection");
+}
+
+/// A test for each, in a module of the pool's name.
+macro_rules! pools {
+    ($module:ident, $pool:ty: $($row:ident)*) => {
+        mod $module {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $(
+                #[actix_web::test]
+                async fn $row() {
+                    $crate::pools::$row::<$pool>().await;
+                }
+            )*
+        }
+    };
+    ($module:ident, $pool:ty) => {
+        $crate::pools::pools! { $module, $pool:
+            is_down_when_its_server_froze_while_all_of_it_was_in_use
+            is_down_when_its_server_stopped_while_all_of_it_was_in_use
+            is_up_at_once_when_its_server_closed_idle_connections
+            is_up_when_its_idle_connections_are_dead_without_knowing_it
+        }
+    };
+}
+
+pub(crate) use pools;

@@ -1,0 +1,21 @@
+//! The servers of the catalogue alone.
+
+pub(crate) mod cluster;
+pub(crate) mod memcached;
+pub(crate) mod mosquitto;
+pub(crate) mod nats;
+pub(crate) mod rabbitmq;
+pub(crate) mod sentinel;
+pub(crate) mod standby;
+pub(crate) mod stub;
+
+/// How many connections are established to a port of this machine, as the kernel counts them.
+pub(crate) fn connections_to(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let local = format!(":{port:04X}");
+    let established = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().is_some_and(|address| address.ends_with(&local)) && fields.nth(1) == Some("01")
+    };
+    table.lines().filter(established).count()
+}
