@@ -140,6 +140,31 @@ fn serve<R: Probe + Clone>(cache: R) -> Rig {
     })
 }
 
+#[derive(HealthCheck)]
+struct Pinged {
+    #[health(with = health::probes::redis::ping, group = "cache")]
+    client: ClusterClient,
+    #[health(with = health::probes::redis::ping, group = "cache")]
+    connection: ClusterConnection,
+}
+
+#[actix_web::test]
+async fn a_ping_writes_nothing_and_sees_a_cluster_that_is_stopped() {
+    let mut cluster = Cluster::start();
+    let client = client(&cluster, Password::Right);
+    let connection = client.get_async_connection().await.unwrap();
+    let state = web::Data::new(Pinged { client, connection });
+    let rig = Rig::start(1, move |app| {
+        app.service(health::scope().max_age(MAX_AGE).state(&state));
+    });
+    let all = |status: &str| serde_json::json!({"client": status, "connection": status});
+    assert_eq!(rig.health().await.json()["checks"]["cache"], all("UP"), "{}", logs::text());
+    assert_eq!(values_written(&cluster), [0; 3]);
+    cluster.stop();
+    tokio::time::sleep(MAX_AGE).await;
+    assert_eq!(rig.health().await.json()["checks"]["cache"], all("DOWN"), "{}", logs::text());
+}
+
 #[actix_web::test]
 async fn every_master_is_asked_once_a_round() {
     let cluster = Cluster::start();

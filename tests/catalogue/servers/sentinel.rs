@@ -1,6 +1,7 @@
 //! A Redis, a replica of it, and a sentinel that watches both.
 
 use std::{
+    collections::HashMap,
     fs, thread,
     time::{Duration, Instant},
 };
@@ -60,21 +61,25 @@ impl Sentinel {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// Waits until the sentinel knows a master that works, and its replica.
-    pub(crate) fn wait_until_it_is_whole(&self) {
-        let started = Instant::now();
-        let is_whole = || -> RedisResult<bool> {
-            let replicas: redis::Value = ask(&self.url(), "SENTINEL REPLICAS main")?;
+    /// Waits until the sentinel knows the master, and a replica that could take its place.
+    fn wait_until_it_is_whole(&self) {
+        wait("the sentinel does not find them", || {
+            let replicas: Vec<HashMap<String, String>> = ask(&self.url(), "SENTINEL REPLICAS main")?;
             let quorum: String = ask(&self.url(), "SENTINEL CKQUORUM main")?;
-            let link: String = ask(&self.replica.url(), "INFO replication")?;
-            Ok(matches!(replicas, redis::Value::Array(replicas) if !replicas.is_empty())
-                && quorum.starts_with("OK")
-                && (link.contains("master_link_status:up") || link.contains("role:master")))
-        };
-        while !is_whole().unwrap_or(false) {
-            assert!(started.elapsed() < Duration::from_secs(60), "the sentinel does not find them");
-            thread::sleep(Duration::from_millis(50));
-        }
+            let is_fit = |replica: &HashMap<String, String>| {
+                replica.get("flags").is_some_and(|flags| flags == "slave")
+                    && replica.get("master-link-status").is_some_and(|status| status == "ok")
+            };
+            Ok(quorum.starts_with("OK") && replicas.iter().any(is_fit))
+        });
+    }
+
+    /// Waits until the replica follows its master. What the sentinel sees before that, it believes for ten seconds.
+    fn wait_until_it_is_followed(&self) {
+        wait("the replica does not follow its master", || {
+            let state: String = ask(&self.replica.url(), "INFO replication")?;
+            Ok(state.contains("master_link_status:up"))
+        });
     }
 
     pub(crate) fn stop_sentinel(&mut self) {
@@ -83,6 +88,14 @@ impl Sentinel {
 
     fn sentinel(&self) -> &Process {
         self.process.as_ref().expect("it runs")
+    }
+}
+
+fn wait(what: &str, holds: impl Fn() -> RedisResult<bool>) {
+    let started = Instant::now();
+    while !holds().unwrap_or(false) {
+        assert!(started.elapsed() < Duration::from_secs(60), "{what}");
+        thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -98,6 +111,7 @@ impl Faulty for Sentinel {
     fn restart(&mut self) {
         self.master.restart();
         self.replica.restart();
+        self.wait_until_it_is_followed();
         let config = self.folder.path().join("sentinel.conf").display().to_string();
         let args = [config, "--sentinel".to_owned()];
         self.process = Some(Process::start("redis", "redis-server", &args, &self.folder.path().join("log")));
