@@ -238,10 +238,11 @@ async fn two_headers_of_proxies_keep_the_server_from_starting() {
 }
 
 #[actix_web::test]
-async fn to_trust_everybody_keeps_the_server_from_starting_and_is_told_once_a_worker() {
+async fn to_trust_everybody_keeps_the_server_from_starting_and_a_worker_tells_it_once() {
     let error = start_error(|| health::scope().trust_proxies(["0.0.0.0/0".parse().unwrap()])).await;
     assert!(error.contains(".trust_proxies: `0.0.0.0/0` is everybody"), "{error}");
-    assert_eq!(logs::text().matches("can't start").count(), 2, "{}", logs::text());
+    // The server may end before its second worker has said so.
+    assert!((1..=2).contains(&logs::text().matches("can't start").count()), "{}", logs::text());
 }
 
 #[actix_web::test]

@@ -6,7 +6,7 @@ use syn::{GenericArgument, Generics, Ident, PathArguments, PathSegment, ReturnTy
 
 /// Types of resources by the last segment of their path and, where that alone would be too common a word, one before it, and
 /// the demand of the runtime crate whose message fits. The first that fits counts.
-const RESOURCES: [(&str, &str); 38] = [
+const RESOURCES: [(&str, &str); 39] = [
     ("PgPool", "SqlxPool"),
     ("MySqlPool", "SqlxPool"),
     ("SqlitePool", "SqlxPool"),
@@ -15,13 +15,13 @@ const RESOURCES: [(&str, &str); 38] = [
     ("DatabaseConnection", "SeaOrm"),
     ("DbConn", "SeaOrm"),
     ("diesel_async::Pool", "DieselAsync"),
-    ("r2d2::Pool", "Diesel"),
+    ("diesel::Pool", "Diesel"),
     ("tokio_postgres::Client", "TokioPostgres"),
     ("deadpool_postgres::Pool", "DeadpoolPostgres"),
     ("ClusterClient", "RedisCluster"),
     ("ClusterConnection", "RedisCluster"),
     ("SentinelClient", "RedisSentinel"),
-    ("AsyncLockedSentinelClient", "RedisSentinel"),
+    ("AsyncLockedSentinelClient", "Resource"),
     ("deadpool_redis::Pool", "DeadpoolRedis"),
     ("redis::Client", "Redis"),
     ("MultiplexedConnection", "Redis"),
@@ -32,8 +32,9 @@ const RESOURCES: [(&str, &str); 38] = [
     ("fred::Client", "Fred"),
     ("fred::RedisClient", "Fred"),
     ("fred::Pool", "Fred"),
-    ("RedisPool", "Fred"),
+    ("RedisPool", "Pool"),
     ("AsyncMemcache", "Memcached"),
+    ("AsyncMetaClient", "Memcached"),
     ("memcache::Client", "Memcached"),
     ("lapin::Connection", "Lapin"),
     ("lapin::Channel", "Lapin"),

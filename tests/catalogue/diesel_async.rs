@@ -19,6 +19,7 @@ use crate::{
     common::{
         PASSWORD,
         answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
+        eventually, logs,
         servers::{Faulty as _, Server},
     },
     pools::{Pooled, close_all_of_postgres, pools, serve},
@@ -200,6 +201,42 @@ async fn sqlite_is_asked_by_way_of_deadpool() {
 #[actix_web::test]
 async fn sqlite_is_asked_by_way_of_bb8() {
     sqlite_is_asked(sqlite_of_bb8).await;
+}
+
+/// As usual advice has it, a locked file is waited for longer than a check waits: the question is neither dropped, which
+/// diesel-async can't bear, nor taken for an outage.
+async fn a_patient_sqlite_is_degraded_while_it_is_locked<P: Probe + Clone>(pool: P, file: &Path) {
+    let rig = serve(pool);
+    up(&rig, "database", "resource").await;
+    let mut writer = sqlite_of_deadpool(file).get().await.unwrap();
+    writer.batch_execute("BEGIN EXCLUSIVE").await.unwrap();
+    for _ in 0..3 {
+        tokio::time::sleep(MAX_AGE).await;
+        degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
+    }
+    writer.batch_execute("ROLLBACK").await.unwrap();
+    eventually("it is up again", || async { rig.health().await.json()["status"] == "UP" }).await;
+    assert!(!logs::text().contains("panicked"), "{}", logs::text());
+}
+
+const PATIENT: &str = "PRAGMA busy_timeout = 5000";
+
+#[actix_web::test]
+async fn a_patient_sqlite_of_deadpool_is_degraded_while_it_is_locked_and_nothing_panics() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let manager = AsyncDieselConnectionManager::<Sqlite>::new(file.path().to_str().unwrap());
+    let pool: Pool<_> = Pool::builder(manager).max_size(1).build().unwrap();
+    pool.get().await.unwrap().batch_execute(PATIENT).await.unwrap();
+    a_patient_sqlite_is_degraded_while_it_is_locked(pool, file.path()).await;
+}
+
+#[actix_web::test]
+async fn a_patient_sqlite_of_bb8_is_degraded_while_it_is_locked_and_nothing_panics() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let manager = AsyncDieselConnectionManager::<Sqlite>::new(file.path().to_str().unwrap());
+    let pool: Bb8Pool<_> = Bb8Pool::builder().max_size(1).build_unchecked(manager);
+    pool.get().await.unwrap().batch_execute(PATIENT).await.unwrap();
+    a_patient_sqlite_is_degraded_while_it_is_locked(pool, file.path()).await;
 }
 
 #[actix_web::test]

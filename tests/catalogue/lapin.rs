@@ -437,6 +437,22 @@ async fn a_long_freeze_leaves_no_channels_behind() {
 }
 
 #[actix_web::test]
+async fn a_broker_that_accepts_and_says_nothing_costs_one_thread_however_often_a_pool_is_asked() {
+    // Whoever is behind it hangs, as behind a balancer.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let pool = pool_at(format!("amqp://127.0.0.1:{}/%2f", silent.local_addr().unwrap().port()));
+    let kept = pool.kept().unwrap();
+    for _ in 0..5 {
+        // As the engine does at its hard limit.
+        assert!(tokio::time::timeout(Duration::from_millis(50), kept.ask()).await.is_err(), "it hangs");
+    }
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let name =
+        |thread: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok();
+    assert_eq!(threads.filter_map(name).filter(|name| name.starts_with("lapin-io")).count(), 1);
+}
+
+#[actix_web::test]
 async fn the_class_of_an_error_survives_a_check_of_the_users() {
     let rabbit = Shared::prepared();
     let refused = Connection::connect(&rabbit.with(RabbitMq::url), ConnectionProperties::default()).await;

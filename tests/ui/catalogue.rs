@@ -23,8 +23,10 @@ mod bb8 {
     pub struct Pool;
 }
 
-mod r2d2 {
-    pub struct Pool;
+mod diesel {
+    pub mod r2d2 {
+        pub struct Pool;
+    }
 }
 
 mod diesel_async {
@@ -82,7 +84,7 @@ struct State {
     deadpool_postgres: deadpool_postgres::Pool,
     deadpool_redis: deadpool_redis::Pool,
     bb8: bb8::Pool,
-    diesel: r2d2::Pool,
+    diesel: diesel::r2d2::Pool,
     diesel_async: diesel_async::Pool,
     cluster: cluster::ClusterClient,
     cluster_connection: cluster::ClusterConnection,

@@ -33,6 +33,11 @@ where
             return Err(Failure::Saturated(all));
         }
     }
+    if !Q::has_server() {
+        // A question to a file must not be dropped, and another one tells no more. Why there is no connection, only who connects
+        // beside the pool is told.
+        return if pool.state().idle_connections > 0 { ask_on_its_own(pool).await } else { ask_aside(pool).await };
+    }
     let after = if pool.state().idle_connections > 0 { SILENT_IDLE } else { PATIENCE };
     answer_or(ask_on_its_own(pool), after, ask_beside(pool)).await
 }
@@ -48,6 +53,9 @@ where
         let connection = match pool.get().await {
             Ok(connection) => connection,
             Err(RunError::User(error)) => return Err(Failure::Driver(error)),
+            Err(error @ RunError::TimedOut) if !Q::has_server() => {
+                return Err(Failure::Pool(Class::TimedOut, error.into()));
+            }
             // It keeps the reason for itself: who asks beside it knows more.
             Err(RunError::TimedOut) => return pending().await,
         };
@@ -67,6 +75,16 @@ where
 {
     let answer = async { Q::ask(&mut connect(|| pool.dedicated_connection()).await?).await }.await;
     Some(answer.map_err(Failure::Driver))
+}
+
+/// Asks on a connection beside the pool, for as long as that takes.
+async fn ask_aside<Q, M>(pool: &Pool<M>) -> Answer<Q>
+where
+    Q: Question,
+    M: ManageConnection<Connection = Q::Connection, Error = Q::Error>,
+{
+    let answer = async { Q::ask(&mut pool.dedicated_connection().await?).await }.await;
+    answer.map_err(Failure::Driver)
 }
 
 /// So many connections there are, if none of them is free.

@@ -9,9 +9,9 @@
 //! | --- | --- | --- |
 //! | no connection can be had: refused, wrong password, no such database | [`Class::Unreachable`] | DOWN |
 //! | the connection breaks | [`Class::Unreachable`] | DOWN |
-//! | no answer, also not to a new connection | [`Class::TimedOut`] | DOWN |
+//! | no answer to a question: of one connection, as the pool gives no second one to ask beside it | [`Class::TimedOut`] | DOWN |
 //! | all connections of the pool are in use, for no longer than its own `connection_timeout` | [`Class::Saturated`] | DEGRADED |
-//! | SQLite: locked by who writes | [`Class::Saturated`] | DEGRADED |
+//! | SQLite: locked by who writes, and its `busy_timeout` (0 by default) is shorter than the check's limit | [`Class::Saturated`] | DEGRADED |
 //! | read-only transaction | [`Class::ReadOnly`] | DOWN |
 //! | SQLite: the file is no database; anything else | [`Class::Failed`] | DOWN |
 //!

@@ -10,7 +10,7 @@
 //! | the server lets no further connection in: wrong password, no such database, full, starting up | [`Class::Rejected`] | DOWN |
 //! | no answer, also not to a new connection | [`Class::TimedOut`] | DOWN |
 //! | all connections of the pool are in use, and the server answers a further one | [`Class::Saturated`] | DEGRADED |
-//! | SQLite: locked by who writes | [`Class::Saturated`] | DEGRADED |
+//! | SQLite: locked by who writes, or silent for 400 ms | [`Class::Saturated`] | DEGRADED |
 //! | read-only transaction | [`Class::ReadOnly`] | DOWN |
 //! | SQLite: the file is no database; anything else | [`Class::Failed`] | DOWN |
 //!
@@ -21,9 +21,11 @@
 //! Whether a pool that is all in use belongs to a busy server or to a frozen one is found out with one connection beside it,
 //! which is closed again; so it is where an idle connection is silent for 300 ms and, for bb8, which keeps the reason for
 //! itself while it tries to connect, where there is no connection for 100 ms. One whose question was given up is closed by its
-//! pool, and not kept.
+//! pool, and not kept. SQLite is asked one question at a time, which is never given up: diesel-async can't drop one.
 
-use std::{error::Error, marker::PhantomData};
+use std::{
+    error::Error, future::Future, marker::PhantomData, panic::resume_unwind, pin::Pin, sync::Arc, time::Duration,
+};
 
 use ::{
     bb8::{ManageConnection, RunError},
@@ -36,14 +38,17 @@ use diesel_async::{
     },
 };
 
+use tokio::time::timeout;
+
 use super::{
     bb8, deadpool,
     diesel::{class_of_connection, class_of_error, is_sqlite, name, sentence, sql},
+    one_at_a_time::OneAtATime,
     pooled::Question,
 };
 use crate::{
     error::{Class, ProbeError},
-    probe::Probe,
+    probe::{Ask, Probe},
 };
 
 impl<C> Probe for Pool<C>
@@ -55,8 +60,15 @@ where
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
+        if is_sqlite::<C::Backend>() {
+            return OfFile::new(self.clone()).ask().await;
+        }
         let answer = deadpool::ask::<Select<C>, _, _>(self).await;
         answer.map_err(|failure| failure.public(name::<C::Backend>()))
+    }
+
+    fn kept(&self) -> Option<Arc<dyn Ask>> {
+        is_sqlite::<C::Backend>().then(|| Arc::new(OfFile::new(self.clone())) as Arc<dyn Ask>)
     }
 
     fn resource(&self) -> Option<String> {
@@ -73,12 +85,82 @@ where
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
+        if is_sqlite::<C::Backend>() {
+            return OfFile::new(self.clone()).ask().await;
+        }
         let answer = bb8::ask::<Select<C>, _>(self).await;
         answer.map_err(|failure| failure.public(name::<C::Backend>()))
     }
 
+    fn kept(&self) -> Option<Arc<dyn Ask>> {
+        is_sqlite::<C::Backend>().then(|| Arc::new(OfFile::new(self.clone())) as Arc<dyn Ask>)
+    }
+
     fn resource(&self) -> Option<String> {
         Some(name::<C::Backend>().to_owned())
+    }
+}
+
+/// How long SQLite may be silent before it is taken to be locked.
+const LOCKED: Duration = Duration::from_millis(400);
+
+/// A pool of connections to a file. A question that is dropped panics in diesel-async on a runtime of one thread, so each is
+/// asked to its end.
+struct OfFile<P> {
+    pool: P,
+    under_way: OneAtATime<Result<(), ProbeError>>,
+}
+
+impl<P: AskedToTheEnd> OfFile<P> {
+    fn new(pool: P) -> Self {
+        Self { pool, under_way: OneAtATime::new() }
+    }
+}
+
+impl<P: AskedToTheEnd> Ask for OfFile<P> {
+    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+        Box::pin(async {
+            let asked = self.under_way.ask(|| tokio::spawn(self.pool.clone().asked()));
+            match timeout(LOCKED, asked).await {
+                Ok(answer) => answer.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic())),
+                Err(_) => Err(ProbeError::new(Class::Saturated, "sqlite is locked by a writer")),
+            }
+        })
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some("sqlite".to_owned())
+    }
+
+    fn never_blocks(&self) -> bool {
+        true
+    }
+}
+
+/// A pool whose question can be asked by a task.
+trait AskedToTheEnd: Clone + Send + Sync + 'static {
+    fn asked(self) -> impl Future<Output = Result<(), ProbeError>> + Send + 'static;
+}
+
+impl<C> AskedToTheEnd for Pool<C>
+where
+    C: PoolableConnection + 'static,
+    AsyncDieselConnectionManager<C>: Manager<Type = C, Error = PoolError>,
+{
+    async fn asked(self) -> Result<(), ProbeError> {
+        let answer = deadpool::ask::<Select<C>, _, _>(&self).await;
+        answer.map_err(|failure| failure.public(name::<C::Backend>()))
+    }
+}
+
+impl<C> AskedToTheEnd for Bb8Pool<C>
+where
+    C: PoolableConnection + 'static,
+    AsyncDieselConnectionManager<C>: ManageConnection<Connection = C, Error = PoolError>,
+{
+    async fn asked(self) -> Result<(), ProbeError> {
+        let answer = bb8::ask::<Select<C>, _>(&self).await;
+        answer.map_err(|failure| failure.public(name::<C::Backend>()))
     }
 }
 

@@ -17,7 +17,7 @@
 //! a `ReconnectPolicy` is dead for good once its connection is lost, though it goes on to call itself connected: it is DOWN
 //! until the process starts anew.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, panic::resume_unwind, pin::Pin, sync::Arc, time::Duration};
 
 use fred::{
     clients::{Client, Pool},
@@ -41,6 +41,7 @@ use tokio::{
 use super::{
     driver::{Address, PATIENCE, answer_or},
     key,
+    one_at_a_time::OneAtATime,
 };
 use crate::{
     error::{Class, ProbeError},
@@ -113,6 +114,8 @@ struct Connection {
     client: Client,
     /// The same ones in each round, so that the same nodes of a cluster are asked.
     keys: Vec<String>,
+    /// fred keeps what it has sent until there is an answer, whoever has given it up.
+    under_way: OneAtATime<Result<Vec<Answer>, Error>>,
     /// Why it does not connect: a command is only told that there is no connection.
     reasons: Mutex<Reasons>,
 }
@@ -181,12 +184,18 @@ impl Connection {
         Self {
             client: client.clone(),
             keys: (0..keys).map(|number| format!("{prefix}:{number}")).collect(),
+            under_way: OneAtATime::that_may_be_lost(),
             reasons: Mutex::new(Reasons { told: client.error_rx(), last: None }),
         }
     }
 
     async fn asked(&self) -> Result<Answer, Error> {
-        let answers = try_join_all(self.keys.iter().map(|key| ask(&self.client, key))).await;
+        let (client, keys) = (self.client.clone(), self.keys.clone());
+        let question = async move { try_join_all(keys.iter().map(|key| ask(&client, key))).await };
+        let answers = match timeout(SILENCE, self.under_way.ask(|| tokio::spawn(question))).await {
+            Ok(answers) => answers.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic())),
+            Err(_) => Err(Error::new(ErrorKind::Timeout, "no answer")),
+        };
         let mut reasons = self.reasons.lock().await;
         reasons.read();
         match answers {
@@ -228,7 +237,7 @@ impl Reasons {
 async fn ask(client: &Client, key: &str) -> Result<Answer, Error> {
     let nonce = key::nonce().to_string();
     // A question that nobody waits for any more is not to be sent later.
-    let options = Options { fail_fast: true, max_attempts: Some(1), timeout: Some(SILENCE), ..Options::default() };
+    let options = Options { fail_fast: true, max_attempts: Some(1), ..Options::default() };
     let asked = client.pipeline().with_options(&options);
     let expires = Some(Expiration::PX(EXPIRY_MS));
     let () = asked.set(key, nonce.as_str(), expires, None, false).await?;

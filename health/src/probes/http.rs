@@ -157,9 +157,9 @@ impl Get {
         self
     }
 
-    /// Expects this text somewhere in the first 64 KiB of the body. Default is any body.
+    /// Expects this text somewhere in the first 64 KiB of the body. Default is any body, as is an empty text.
     pub fn body_contains(mut self, expected: impl Into<Arc<str>>) -> Self {
-        self.text = Some(expected.into());
+        self.text = Some(expected.into()).filter(|text| !text.is_empty());
         self
     }
 

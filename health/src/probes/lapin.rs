@@ -24,7 +24,7 @@
 //! check, unless it was made with `enable_auto_recover`. `Connection` and `Channel` don't tell where they are connected to,
 //! so that sentences about them have no address.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, panic::resume_unwind, pin::Pin, sync::Arc, time::Duration};
 
 use deadpool::managed::Manager as _;
 use deadpool_lapin::{Manager, Object, Pool, PoolError, TimeoutType, Timeouts};
@@ -37,7 +37,10 @@ use lapin::{
 };
 use tokio::sync::Mutex;
 
-use super::driver::{Address, Described, answer_or};
+use super::{
+    driver::{Address, Described, answer_or},
+    one_at_a_time::OneAtATime,
+};
 use crate::{
     error::{Class, ProbeError, class_of_io},
     probe::{Ask, Probe},
@@ -84,14 +87,52 @@ impl Probe for Pool {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        ask_pool(self).await.map_err(|failure| {
-            let password = uri(self).map(|uri| uri.authority.userinfo.password);
-            failure.public(&name(self)).with_secret(password)
-        })
+        KeptPool::new(self.clone()).ask().await
     }
 
     fn resource(&self) -> Option<String> {
         Some(name(self))
+    }
+
+    fn kept(&self) -> Option<Arc<dyn Ask>> {
+        Some(Arc::new(KeptPool::new(self.clone())))
+    }
+}
+
+/// A pool, and the question that is under way: to drop one while it connects ends nothing, for lapin leaves a thread and a
+/// connection behind.
+struct KeptPool {
+    pool: Pool,
+    under_way: OneAtATime<Result<(), ProbeError>>,
+}
+
+impl KeptPool {
+    fn new(pool: Pool) -> Self {
+        Self { pool, under_way: OneAtATime::that_may_be_lost() }
+    }
+}
+
+impl Ask for KeptPool {
+    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+        Box::pin(async {
+            let pool = self.pool.clone();
+            let question = async move {
+                ask_pool(&pool).await.map_err(|failure| {
+                    let password = uri(&pool).map(|uri| uri.authority.userinfo.password);
+                    failure.public(&name(&pool)).with_secret(password)
+                })
+            };
+            let answer = self.under_way.ask(|| tokio::spawn(question)).await;
+            answer.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()))
+        })
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some(name(&self.pool))
+    }
+
+    fn never_blocks(&self) -> bool {
+        true
     }
 }
 
@@ -342,7 +383,11 @@ async fn ask_pooled(pool: &Pool, connection: Object) -> Result<(), Failure> {
     }
     // It may be dead without saying so, behind a firewall that forgot it.
     let asked = async { ask_connection(&connection).await.map(|()| true) };
-    let aside = async { ask_aside(pool).await.ok().map(|()| Ok(false)) };
+    let aside = async {
+        // To its end, whoever is faster.
+        let pool = pool.clone();
+        tokio::spawn(async move { ask_aside(&pool).await }).await.ok()?.ok().map(|()| Ok(false))
+    };
     let answered = answer_or(asked, SILENT, aside).await?;
     if !answered {
         drop(Object::take(connection));

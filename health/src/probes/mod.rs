@@ -1,5 +1,9 @@
 //! The probes of the library, one module a backend, each behind the feature of its name: what exactly is asked, and what
 //! each class of failure means.
+//!
+//! They are run on a thread of the library's own. A connection that a pool opens for a check lives there, also when the
+//! application uses it afterwards, and so do the pool's own hooks run there for it: one that blocks its thread holds up the other
+//! checks.
 
 // The backends' `cfg` lines are here and nowhere else.
 
@@ -89,6 +93,18 @@ mod https;
 #[cfg(all(feature = "http", not(feature = "https")))]
 #[path = "no_https.rs"]
 mod https;
+#[cfg(any(
+    feature = "diesel-async",
+    feature = "disk",
+    feature = "dns",
+    feature = "fred",
+    feature = "http",
+    feature = "lapin",
+    feature = "memory",
+    feature = "tcp",
+    feature = "tls"
+))]
+mod one_at_a_time;
 #[cfg(any(feature = "disk", feature = "dns", feature = "http", feature = "memory", feature = "tcp", feature = "tls"))]
 mod one_thread;
 #[cfg(any(feature = "https", feature = "tls"))]

@@ -1,43 +1,30 @@
 //! Work that may block for ever, on one thread at most.
 
-use std::{fmt, io, sync::Arc};
+use std::io;
 
-use tokio::{
-    sync::Mutex,
-    task::{JoinHandle, spawn_blocking},
-};
+use tokio::task::spawn_blocking;
+
+use super::one_at_a_time::OneAtATime;
 
 /// Runs what blocks on the runtime's pool for that, once at a time: a file system or a resolver that hangs takes one thread,
 /// however often it is asked. Clones share it.
-pub(super) struct OneThread<T>(Arc<Mutex<Option<JoinHandle<T>>>>);
+#[derive(Debug)]
+pub(super) struct OneThread<T>(OneAtATime<T>);
 
 impl<T: Send + 'static> OneThread<T> {
     pub(super) fn new() -> Self {
-        Self(Arc::default())
+        Self(OneAtATime::new())
     }
 
     /// What `work` finds out. Where earlier work still blocks, that is waited for instead.
     pub(super) async fn ask(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-        let mut under_way = self.0.lock().await;
-        // Nobody waited for it to the end, and what it found out is of the past.
-        if under_way.as_ref().is_some_and(JoinHandle::is_finished) {
-            *under_way = None;
-        }
-        let found = under_way.get_or_insert_with(|| spawn_blocking(work)).await;
-        *under_way = None;
-        found.map_err(io::Error::other)
+        self.0.ask(|| spawn_blocking(work)).await.map_err(io::Error::other)
     }
 }
 
 impl<T> Clone for OneThread<T> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
-    }
-}
-
-impl<T> fmt::Debug for OneThread<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OneThread")
     }
 }
 
@@ -99,7 +86,7 @@ mod tests {
         });
         timeout(Duration::from_millis(20), given_up).await.unwrap_err();
         let_go.send(()).unwrap();
-        while !thread.0.lock().await.as_ref().unwrap().is_finished() {
+        while !thread.0.is_finished().await {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(thread.ask(|| "new").await.unwrap(), "new");

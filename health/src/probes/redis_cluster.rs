@@ -170,7 +170,8 @@ impl Cluster {
             async move { ask_for(&mut connection, key).await }
         });
         let (answers, slots) = try_join(try_join_all(asked), slots(connection)).await?;
-        let served: u16 = slots.iter().map(|range| range.last.saturating_sub(range.first).saturating_add(1)).sum();
+        let length = |range: &Slots| range.last.saturating_sub(range.first).saturating_add(1);
+        let served = slots.iter().map(length).fold(0, u16::saturating_add);
         self.learn(slots).await;
         if answers.contains(&Answer::Other) {
             Ok(Answer::Other)

@@ -240,8 +240,9 @@ fn server_name(name: &str) -> Result<ServerName<'static>, InvalidProbe> {
 }
 
 fn certificates_in(bytes: Vec<u8>) -> Result<Vec<CertificateDer<'static>>, ProbeError> {
-    // DER begins with a sequence, which is no text.
-    if bytes.first() == Some(&0x30) {
+    // DER begins with a sequence; so may the text before a certificate in PEM, with the digit 0.
+    let is_pem = bytes.windows(10).any(|window| window == b"-----BEGIN");
+    if bytes.first() == Some(&0x30) && !is_pem {
         return Ok(vec![bytes.into()]);
     }
     CertificateDer::pem_slice_iter(&bytes)
