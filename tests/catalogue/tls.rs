@@ -282,7 +282,7 @@ async fn a_server_that_speaks_no_tls_is_down() {
     assert_secret(&rig, &answer, &["received corrupt message"]).await;
     stub.talk(Talk::Tcp);
     let answer = down(&rig, "system", "certificate", "no answer within 800 ms").await;
-    assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
+    assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
 }
 
 #[actix_web::test]

@@ -15,7 +15,8 @@
 //!
 //! An asynchronous client is asked for 16 keys in one round trip: which server a key belongs to it tells nobody, so that they
 //! are many; of three servers one is left out once in 200 processes. The question does not pass by its policy: with
-//! `degrade(true)` the application takes a dead server for an empty one, and the check does not.
+//! `degrade(true)` the application takes a dead server for an empty one, and the check does not. One that was given a limit of
+//! connections does not tell how many are in use: where all are, for longer than the check may take, it is DOWN.
 //!
 //! A blocking client is asked on a thread where that harms nobody, and there is one such thread for a client, however long
 //! it is blocked. By default it is so for as long as a frozen server is frozen, as are the application's own:

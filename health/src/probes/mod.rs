@@ -93,17 +93,7 @@ mod https;
 #[cfg(all(feature = "http", not(feature = "https")))]
 #[path = "no_https.rs"]
 mod https;
-#[cfg(any(
-    feature = "diesel-async",
-    feature = "disk",
-    feature = "dns",
-    feature = "fred",
-    feature = "http",
-    feature = "lapin",
-    feature = "memory",
-    feature = "tcp",
-    feature = "tls"
-))]
+#[allow(dead_code, reason = "how much of it is used depends on the features")]
 mod one_at_a_time;
 #[cfg(any(feature = "disk", feature = "dns", feature = "http", feature = "memory", feature = "tcp", feature = "tls"))]
 mod one_thread;

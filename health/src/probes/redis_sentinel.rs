@@ -2,7 +2,8 @@
 //!
 //! Each round writes a fresh value on the master and reads it back, in one round trip, on a connection that the check keeps. If
 //! that fails, also because the master has become a replica, the sentinels are asked who the master is, and the question is
-//! asked there: after a failover the check follows within a round. Meanwhile the client is locked, and only then.
+//! asked there: after a failover the check follows within a round. The client, which is the application's own, is locked while the
+//! sentinels are asked, and only then.
 //!
 //! | what happens | class | status |
 //! | --- | --- | --- |
