@@ -14,7 +14,7 @@ use std::{
 use actix_web::{
     dev::RequestHead,
     guard::{Guard, GuardContext},
-    http::header::HeaderValue,
+    http::header::{self, HeaderName, HeaderValue},
 };
 use tokio::time::Instant;
 
@@ -62,7 +62,7 @@ impl Door {
     pub(crate) fn lets_in(&self, request: &GuardContext<'_>) -> bool {
         let head = request.head();
         let peer = head.peer_addr.map(|peer| peer.ip());
-        let values = |header: Header| head.headers().get_all(header.name()).map(HeaderValue::as_bytes).collect();
+        let values = |header: Header| head.headers().get_all(header_name(header)).map(HeaderValue::as_bytes).collect();
         match self.policy.judge(peer, values) {
             Ok(address) => {
                 self.warn_of_a_proxy(address, head);
@@ -100,7 +100,7 @@ impl Door {
             return;
         }
         let headers = [Header::XForwardedFor, Header::Forwarded];
-        let forwarded = headers.into_iter().find(|header| head.headers().contains_key(header.name()));
+        let forwarded = headers.into_iter().find(|header| head.headers().contains_key(header_name(*header)));
         if let (Some(header), Some(address)) = (forwarded, address)
             && !WARNED.swap(true, Ordering::Relaxed)
         {
@@ -110,6 +110,14 @@ impl Door {
                 header.name()
             );
         }
+    }
+}
+
+/// Made once: of a text it would be made at each request.
+fn header_name(header: Header) -> HeaderName {
+    match header {
+        Header::XForwardedFor => header::X_FORWARDED_FOR,
+        Header::Forwarded => header::FORWARDED,
     }
 }
 
