@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, guard::GuardContext, http::header::AUTHORIZATION, web};
+use actix_web::{HttpRequest, HttpResponse, guard::GuardContext, http::header::AUTHORIZATION, web};
 use health::{AllowList, Check, Deny, HealthCheck, Scope};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -259,19 +259,12 @@ async fn a_predicate_sees_only_whom_the_list_lets_in_and_its_panic_is_no_permiss
 async fn a_list_that_changes_counts_for_the_next_request_on_every_worker() {
     let list = AllowList::new([]).unwrap();
     let (served, check) = (list.clone(), Counted::default().check());
-    logs::keep();
-    let server = HttpServer::new(move || App::new().service(health::scope().check(check.clone()).allow_list(&served)))
-        .workers(3)
-        .disable_signals()
-        .bind(("127.0.0.1", 0))
-        .unwrap();
-    let address = server.addrs()[0];
-    let server = server.run();
-    let handle = server.handle();
-    actix_web::rt::spawn(server);
+    let rig = Rig::start(3, move |app| {
+        app.service(health::scope().check(check.clone()).allow_list(&served));
+    });
     let all = async |expected: u16| {
         for _ in 0..9 {
-            assert_eq!(status(address, OUTSIDE, "GET /health").await, expected);
+            assert_eq!(status(rig.address, OUTSIDE, "GET /health").await, expected);
         }
     };
     all(403).await;
@@ -279,5 +272,4 @@ async fn a_list_that_changes_counts_for_the_next_request_on_every_worker() {
     all(200).await;
     list.set(["127.0.0.3/32".parse().unwrap()]).unwrap();
     all(403).await;
-    handle.stop(false).await;
 }

@@ -3,12 +3,7 @@
 
 use health::{Check, Class, ProbeError};
 
-use crate::common::{
-    PASSWORD, eventually,
-    http::{self, Response},
-    logs,
-    rig::Rig,
-};
+use crate::common::{PASSWORD, answers::every_answer, eventually, logs, rig::Rig};
 
 const PAYLOAD: &str = "canary-payload";
 const STATEMENT: &str = "SELECT canary FROM secrets";
@@ -21,18 +16,6 @@ fn answers(checks: Vec<Check>) -> Rig {
     Rig::start(1, move |app| {
         app.service(checks.iter().cloned().fold(health::scope(), health::Scope::check));
     })
-}
-
-async fn every_answer(rig: &Rig, group: &str, name: &str) -> Vec<Response> {
-    let mut answers = Vec::new();
-    let of_check = [format!("/health/{group}"), format!("/health/{group}/{name}")];
-    let of_all = ["/health", "/health/ready", "/health/live", "/health/startup"].map(str::to_owned);
-    for path in of_all.iter().chain(&of_check) {
-        for (method, query) in [("GET", ""), ("GET", "?details"), ("HEAD", ""), ("PUT", "")] {
-            answers.push(http::request(rig.address, method, &format!("{path}{query}")).await);
-        }
-    }
-    answers
 }
 
 #[actix_web::test]

@@ -16,7 +16,7 @@ use crate::{
         rig::Rig,
         servers::Server,
     },
-    sqlx::{connections_of_postgres, listens, serve_check, statements, statements_are_counted},
+    sqlx::{listens, of_postgres, serve_check},
 };
 
 struct Postgres;
@@ -27,9 +27,7 @@ impl Backend for Postgres {
     type Resource = DatabaseConnection;
     type Server = Server;
 
-    fn prepare() -> Server {
-        statements_are_counted()
-    }
+    of_postgres!();
 
     async fn open(server: &Server, password: Password) -> Result<DatabaseConnection, Not> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
@@ -41,28 +39,10 @@ impl Backend for Postgres {
         Ok(db)
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
-        let sentence = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
-        (Told::Sentence(sentence), "Connection refused")
-    }
-
-    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
-        let sentence = format!("postgres at 127.0.0.1:{} refused access", server.port());
-        Ok((Told::Sentence(sentence), "password authentication failed"))
-    }
-
     async fn saturate(db: &DatabaseConnection) -> Result<(Box<dyn Any>, u32), Not> {
         let pool = db.get_postgres_connection_pool();
         let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
         Ok((Box::new(held), 2))
-    }
-
-    async fn questions(server: &Server) -> Result<u64, Not> {
-        statements(server).await
-    }
-
-    async fn connections(server: &Server) -> Result<usize, Not> {
-        connections_of_postgres(server).await
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
         rig::Rig,
         servers::{Faulty as _, Kind, Server},
     },
-    sqlx::{SECOND, connections_of_postgres, listens, serve_check, statements, statements_are_counted},
+    sqlx::{SECOND, listens, of_postgres, serve_check},
 };
 
 struct Postgres;
@@ -35,9 +35,7 @@ impl Backend for Postgres {
     type Resource = PgPool;
     type Server = Server;
 
-    fn prepare() -> Server {
-        statements_are_counted()
-    }
+    of_postgres!();
 
     async fn open(server: &Server, password: Password) -> Result<PgPool, Not> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
@@ -48,27 +46,9 @@ impl Backend for Postgres {
         Ok(pool)
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
-        let sentence = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
-        (Told::Sentence(sentence), "Connection refused")
-    }
-
-    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
-        let sentence = format!("postgres at 127.0.0.1:{} refused access", server.port());
-        Ok((Told::Sentence(sentence), "password authentication failed"))
-    }
-
     async fn saturate(pool: &PgPool) -> Result<(Box<dyn Any>, u32), Not> {
         let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
         Ok((Box::new(held), 2))
-    }
-
-    async fn questions(server: &Server) -> Result<u64, Not> {
-        statements(server).await
-    }
-
-    async fn connections(server: &Server) -> Result<usize, Not> {
-        connections_of_postgres(server).await
     }
 }
 

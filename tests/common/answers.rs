@@ -65,13 +65,7 @@ pub(crate) async fn assert_secret(rig: &Rig, answer: &Response, driver: &[&str])
     let checks = answer.json()["checks"].clone();
     let (group, names) = checks.as_object().and_then(|checks| checks.iter().next()).expect("there is a check");
     let name = names.as_object().and_then(|names| names.keys().next()).expect("it has a name");
-    let of_check = [format!("/health/{group}"), format!("/health/{group}/{name}")];
-    let of_all = ["/health", "/health/ready", "/health/live", "/health/startup"].map(str::to_owned);
-    for path in of_all.iter().chain(&of_check) {
-        for (method, query) in [("GET", ""), ("GET", "?details"), ("HEAD", ""), ("POST", "")] {
-            keeps(&http::request(rig.address, method, &format!("{path}{query}")).await);
-        }
-    }
+    every_answer(rig, group, name).await.iter().for_each(keeps);
     for text in driver {
         // The answer does not wait for the log.
         eventually(&format!("{text:?} is in the log"), || async {
@@ -80,4 +74,17 @@ pub(crate) async fn assert_secret(rig: &Rig, answer: &Response, driver: &[&str])
         .await;
     }
     assert!(!logs::text().contains(PASSWORD), "the password is in the log: {}", logs::text());
+}
+
+/// What every path says that tells of a check, and every method.
+pub(crate) async fn every_answer(rig: &Rig, group: &str, name: &str) -> Vec<Response> {
+    let of_check = [format!("/health/{group}"), format!("/health/{group}/{name}")];
+    let of_all = ["/health", "/health/ready", "/health/live", "/health/startup"].map(str::to_owned);
+    let mut answers = Vec::new();
+    for path in of_all.iter().chain(&of_check) {
+        for (method, query) in [("GET", ""), ("GET", "?details"), ("HEAD", ""), ("POST", "")] {
+            answers.push(http::request(rig.address, method, &format!("{path}{query}")).await);
+        }
+    }
+    answers
 }

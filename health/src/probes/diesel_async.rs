@@ -23,9 +23,7 @@
 //! itself while it tries to connect, where there is no connection for 100 ms. One whose question was given up is closed by its
 //! pool, and not kept. SQLite is asked one question at a time, which is never given up: diesel-async can't drop one.
 
-use std::{
-    error::Error, future::Future, marker::PhantomData, panic::resume_unwind, pin::Pin, sync::Arc, time::Duration,
-};
+use std::{error::Error, future::Future, marker::PhantomData, pin::Pin, sync::Arc, time::Duration};
 
 use ::{
     bb8::{ManageConnection, RunError},
@@ -60,11 +58,7 @@ where
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        if is_sqlite::<C::Backend>() {
-            return OfFile::new(self.clone()).ask().await;
-        }
-        let answer = deadpool::ask::<Select<C>, _, _>(self).await;
-        answer.map_err(|failure| failure.public(name::<C::Backend>()))
+        if is_sqlite::<C::Backend>() { OfFile::new(self.clone()).ask().await } else { self.clone().asked().await }
     }
 
     fn kept(&self) -> Option<Arc<dyn Ask>> {
@@ -85,11 +79,7 @@ where
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        if is_sqlite::<C::Backend>() {
-            return OfFile::new(self.clone()).ask().await;
-        }
-        let answer = bb8::ask::<Select<C>, _>(self).await;
-        answer.map_err(|failure| failure.public(name::<C::Backend>()))
+        if is_sqlite::<C::Backend>() { OfFile::new(self.clone()).ask().await } else { self.clone().asked().await }
     }
 
     fn kept(&self) -> Option<Arc<dyn Ask>> {
@@ -120,11 +110,8 @@ impl<P: AskedToTheEnd> OfFile<P> {
 impl<P: AskedToTheEnd> Ask for OfFile<P> {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
-            let asked = self.under_way.ask(|| tokio::spawn(self.pool.clone().asked()));
-            match timeout(LOCKED, asked).await {
-                Ok(answer) => answer.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic())),
-                Err(_) => Err(ProbeError::new(Class::Saturated, "sqlite is locked by a writer")),
-            }
+            let answer = timeout(LOCKED, self.under_way.answer(self.pool.clone().asked())).await;
+            answer.unwrap_or_else(|_| Err(ProbeError::new(Class::Saturated, "sqlite is locked by a writer")))
         })
     }
 

@@ -17,7 +17,7 @@
 //! a `ReconnectPolicy` is dead for good once its connection is lost, though it goes on to call itself connected: it is DOWN
 //! until the process starts anew.
 
-use std::{future::Future, panic::resume_unwind, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use fred::{
     clients::{Client, Pool},
@@ -192,10 +192,8 @@ impl Connection {
     async fn asked(&self) -> Result<Answer, Error> {
         let (client, keys) = (self.client.clone(), self.keys.clone());
         let question = async move { try_join_all(keys.iter().map(|key| ask(&client, key))).await };
-        let answers = match timeout(SILENCE, self.under_way.ask(|| tokio::spawn(question))).await {
-            Ok(answers) => answers.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic())),
-            Err(_) => Err(Error::new(ErrorKind::Timeout, "no answer")),
-        };
+        let answers = timeout(SILENCE, self.under_way.answer(question)).await;
+        let answers = answers.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer")));
         let mut reasons = self.reasons.lock().await;
         reasons.read();
         match answers {

@@ -24,7 +24,7 @@
 //! check, unless it was made with `enable_auto_recover`. `Connection` and `Channel` don't tell where they are connected to,
 //! so that sentences about them have no address.
 
-use std::{future::Future, panic::resume_unwind, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use deadpool::managed::Manager as _;
 use deadpool_lapin::{Manager, Object, Pool, PoolError, TimeoutType, Timeouts};
@@ -122,8 +122,7 @@ impl Ask for KeptPool {
                     failure.public(&name(&pool)).with_secret(password)
                 })
             };
-            let answer = self.under_way.ask(|| tokio::spawn(question)).await;
-            answer.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()))
+            self.under_way.answer(question).await
         })
     }
 

@@ -1,6 +1,6 @@
 //! Work that nobody can end, once at a time: what is given up by who asked for it goes on, and who asks next waits for that.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::Future, panic::resume_unwind, sync::Arc, time::Duration};
 
 use tokio::{
     sync::Mutex,
@@ -60,6 +60,12 @@ impl<T: Send + 'static> OneAtATime<T> {
         let found = work.await;
         (state.under_way, state.patience) = (None, state.first_patience);
         found
+    }
+
+    /// The answer to a question that is a task of its own. Where an earlier one is under way, its answer; its panic goes on here.
+    pub(super) async fn answer(&self, question: impl Future<Output = T> + Send + 'static) -> T {
+        let answer = self.ask(|| tokio::spawn(question)).await;
+        answer.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()))
     }
 
     #[cfg(test)]
