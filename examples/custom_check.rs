@@ -7,7 +7,7 @@ use std::{
 };
 
 use actix_web::{App, HttpServer, web};
-use health::{Check, Class, HealthCheck, Probe, ProbeError};
+use health::{Check, HealthCheck, Probe, ProbeError, ProbeErrorKind};
 
 #[derive(HealthCheck)]
 struct AppState {
@@ -29,8 +29,8 @@ impl Probe for Mailer {
     async fn probe(&self) -> Result<(), ProbeError> {
         match self.queue.len() {
             0..1000 => Ok(()),
-            // This sentence is shown to who asks; the text of any other error is for the log alone.
-            waiting => Err(ProbeError::new(Class::Failed, format!("{waiting} mails are waiting")).degraded()),
+            // This message is shown to who asks; the text of any other error is for the log alone.
+            waiting => Err(ProbeError::new(ProbeErrorKind::Failed, format!("{waiting} mails are waiting")).degraded()),
         }
     }
 }

@@ -37,7 +37,7 @@ fn pool<DB: Database>(url: &str) -> Pool<DB> {
     PoolOptions::new().max_connections(2).connect_lazy(url).unwrap()
 }
 
-/// The kind of server, and its name in sentences.
+/// The kind of server, and its name in messages.
 trait Served: Database {
     const KIND: Kind;
     const WORD: &'static str;
@@ -128,12 +128,12 @@ where
 
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "no answer within 800 ms").await;
+    let answer = down(&rig, "database", "db", "timed out after 800 ms").await;
     assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
     println!("a frozen {:?} was answered for after {:?}", DB::KIND, answer.took);
     assert_secret(&rig, &answer, &[]).await;
     // The run that hangs is known to hang: nobody waits for it again.
-    let again = down(&rig, "database", "db", "no answer within 800 ms").await;
+    let again = down(&rig, "database", "db", "timed out after 800 ms").await;
     assert!(again.took < Duration::from_millis(500), "{:?}", again.took);
 
     server.thaw();
@@ -147,7 +147,7 @@ where
     let server = Server::start(DB::KIND);
     let wrong = "canary-wr0ng";
     let rig = serve(&pool::<DB>(&server.url_with(wrong)));
-    let refused = format!("{} at 127.0.0.1:{} refused access", DB::WORD, server.port());
+    let refused = format!("{} at 127.0.0.1:{} denied access", DB::WORD, server.port());
     let answer = down(&rig, "database", "db", &refused).await;
     assert_secret(&rig, &answer, &[DB::DENIED]).await;
     assert!(!answer.body.contains(wrong) && !logs::text().contains(wrong), "{}", logs::text());
@@ -175,7 +175,7 @@ where
     let pool = pool::<DB>(&server.url());
     let rig = serve(&pool);
     let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
-    let answer = degraded(&rig, "database", "db", "all 2 connections are in use").await;
+    let answer = degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
     assert_secret(&rig, &answer, &[]).await;
 
     drop(held);
@@ -191,7 +191,7 @@ where
     let rig = serve(&pool);
     let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
     server.freeze();
-    down(&rig, "database", "db", "no answer within 800 ms").await;
+    down(&rig, "database", "db", "timed out after 800 ms").await;
     server.thaw();
     drop(held);
 }
@@ -237,7 +237,7 @@ where
     let pool = pool::<DB>(&server.url());
     let rig = serve(&pool);
     server.freeze();
-    down(&rig, "database", "db", "no answer within 800 ms").await;
+    down(&rig, "database", "db", "timed out after 800 ms").await;
     assert_eq!(pool.num_idle(), 0);
     server.thaw();
     // Nobody asks again, and yet the run that was under way opens its connection.
@@ -279,8 +279,8 @@ where
     while let Ok(connection) = DB::Connection::connect(&server.url()).await {
         others.push(connection);
     }
-    let sentence = format!("{} at 127.0.0.1:{} has no connection to spare", DB::WORD, server.port());
-    let answer = degraded(&rig, "database", "db", &sentence).await;
+    let message = format!("{} at 127.0.0.1:{} accepts no more connections", DB::WORD, server.port());
+    let answer = degraded(&rig, "database", "db", &message).await;
     assert_secret(&rig, &answer, &[DB::FULL]).await;
     drop((held, others));
 }

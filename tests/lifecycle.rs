@@ -13,9 +13,8 @@ use std::{
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use health::{
-    Check,
-    Class::Failed,
-    HealthCheck,
+    Check, HealthCheck,
+    ProbeErrorKind::Failed,
     Status::{Down, Up},
 };
 use sqlx::PgPool;
@@ -139,7 +138,7 @@ async fn a_blocked_worker_neither_holds_up_the_others_nor_falsifies_what_they_sa
         asked.is_ok_and(|answer| {
             let told = answer.json()["errors"]["health"].clone();
             let told = told.as_object().map(|told| told.values().next().unwrap().as_str().unwrap().to_owned());
-            answer.status == 503 && told.is_some_and(|told| told.contains("has not turned for"))
+            answer.status == 503 && told.is_some_and(|told| told.contains("event loop blocked for"))
         })
     })
     .await;
@@ -219,7 +218,7 @@ async fn drains(begin: impl FnOnce(&health::Drain)) {
     eventually("the drain has begun", || async { http::get(address, "/health").await.status == 503 }).await;
     let ready = http::get(address, "/health/ready").await;
     assert_eq!(ready.status, 503);
-    assert_eq!(ready.json()["errors"]["health"]["drain"], "the service is about to stop");
+    assert_eq!(ready.json()["errors"]["health"]["drain"], "server is draining");
     assert_eq!(http::get(address, "/health/live").await.status, 200);
     assert_eq!(http::get(address, "/health/service/fine").await.status, 200);
     assert_eq!(http::get(address, "/work").await.body, "done");
@@ -312,7 +311,7 @@ async fn transitions_can_be_subscribed_to_of_all_checks_or_of_a_registry() {
     let mut seen = Vec::new();
     for _ in 0..4 {
         let next = all.next().await;
-        seen.push((next.name.to_string(), next.from, next.to, next.class, next.error.map(|error| error.to_string())));
+        seen.push((next.name.to_string(), next.from, next.to, next.kind, next.error.map(|error| error.to_string())));
     }
     // Of the first round, either may be first.
     seen[..2].sort_by(|a, b| a.0.cmp(&b.0));

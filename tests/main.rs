@@ -2,7 +2,7 @@
 //!
 //! Run them with `tests/run`, which installs what they need.
 
-#![allow(missing_docs, reason = "the names of tests are sentences")]
+#![allow(missing_docs, reason = "the names of tests are messages")]
 
 mod common;
 

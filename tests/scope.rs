@@ -10,7 +10,7 @@ use std::{
 };
 
 use actix_web::{App, http::StatusCode, test, web};
-use health::{Check, Class, HealthCheck, Probe, ProbeError, Registry};
+use health::{Check, HealthCheck, Probe, ProbeError, ProbeErrorKind, Registry};
 
 use crate::common::{http, logs, rig::Rig};
 
@@ -37,7 +37,7 @@ impl Probe for Counted {
     async fn probe(&self) -> Result<(), ProbeError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         if self.broken {
-            return Err(ProbeError::new(Class::Failed, "it is broken"));
+            return Err(ProbeError::new(ProbeErrorKind::Failed, "it is broken"));
         }
         Ok(())
     }
@@ -325,7 +325,7 @@ async fn a_check_that_blocks_its_thread_is_down_alone() {
         assert_eq!(answer.status, 200);
     }
     crate::common::eventually("it is logged", || async {
-        logs::lines().iter().any(|line| line.contains("service.blocking") && line.contains("no answer within 800 ms"))
+        logs::lines().iter().any(|line| line.contains("service.blocking") && line.contains("timed out after 800 ms"))
     })
     .await;
 }

@@ -1,7 +1,7 @@
 //! What is hostile in the text of an error breaks no format and forges no line of the log; and what is private is in no
 //! answer. That the answers of each backend keep its secrets stands with its failures: `answers::assert_secret`.
 
-use health::{Check, Class, ProbeError};
+use health::{Check, ProbeError, ProbeErrorKind};
 
 use crate::common::{PASSWORD, answers::every_answer, eventually, logs, rig::Rig};
 
@@ -20,7 +20,8 @@ fn answers(checks: Vec<Check>) -> Rig {
 
 #[actix_web::test]
 async fn a_hostile_sentence_breaks_no_answer_and_forges_no_line_of_the_log() {
-    let failing = Check::new("service", "hostile", || async { Err::<(), _>(ProbeError::new(Class::Failed, HOSTILE)) });
+    let failing =
+        Check::new("service", "hostile", || async { Err::<(), _>(ProbeError::new(ProbeErrorKind::Failed, HOSTILE)) });
     let driver = Check::new("service", "driver", || async { Err::<(), _>(HOSTILE) });
     let rig = answers(vec![failing.live(), driver.live()]);
     for answer in every_answer(&rig, "service", "hostile").await {

@@ -71,7 +71,7 @@ async fn a_file_that_is_overwritten_is_down() {
 
         fs::write(&file, "this is no database, however long it is".repeat(1000)).unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        let answer = down(&rig, "database", "db", "sqlite did not answer as expected").await;
+        let answer = down(&rig, "database", "db", "unexpected response from sqlite").await;
         assert_secret(&rig, &answer, &["not a database"]).await;
     }
 }
@@ -96,7 +96,7 @@ async fn an_exhausted_pool_is_degraded() {
     for _ in 0..pool.options().get_max_connections() {
         held.push(pool.acquire().await.unwrap());
     }
-    degraded(&rig, "database", "db", "all 10 connections are in use").await;
+    degraded(&rig, "database", "db", "connection pool exhausted (10 of 10 in use)").await;
     drop(held);
     back_up(&rig, "database", "db").await;
 }
@@ -157,7 +157,7 @@ async fn a_closed_pool_is_down_also_while_all_its_connections_are_in_use() {
     let held = pool.acquire().await.unwrap();
     drop(pool.close());
     let rig = serve(pool);
-    let answer = down(&rig, "database", "db", "sqlite did not answer as expected").await;
+    let answer = down(&rig, "database", "db", "unexpected response from sqlite").await;
     assert_secret(&rig, &answer, &["closed pool"]).await;
     drop(held);
 }

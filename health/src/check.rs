@@ -5,7 +5,7 @@ use std::{error::Error, fmt, future::Future, pin::Pin, sync::Arc, time::Duration
 use crate::{
     error::{BoxError, ProbeError},
     events::Watchers,
-    probe::{self, Ask, Probe},
+    probe::{self, DynProbe, Probe},
     report::Sample,
     runs::Runs,
     scope::LONGEST,
@@ -48,7 +48,7 @@ pub(crate) struct Core {
     pub(crate) group: Arc<str>,
     pub(crate) name: Arc<str>,
     pub(crate) options: Options,
-    pub(crate) probe: Arc<dyn Ask>,
+    pub(crate) probe: Arc<dyn DynProbe>,
     pub(crate) runs: Runs,
     pub(crate) watchers: Watchers,
 }
@@ -69,7 +69,7 @@ impl Check {
     /// tells it from the others of its group. Both are validated when the check is registered, or when the scope starts.
     ///
     /// The error may be any of the standard library, of anyhow, a `String` or a `&str`; a [`ProbeError`] inside keeps its
-    /// class and its sentence. The text of any other goes to the log alone, and the answer says `the check failed`.
+    /// kind and its message. The text of any other goes to the log alone, and the answer says `the check failed`.
     ///
     /// The function runs on threads of the library's own, and must not block them: what blocks belongs into
     /// `tokio::task::spawn_blocking` or `actix_web::web::block`. A clock that a test has paused does not reach them.
@@ -81,7 +81,7 @@ impl Check {
     {
         struct Function<F>(F);
 
-        impl<F, Fut, E> Ask for Function<F>
+        impl<F, Fut, E> DynProbe for Function<F>
         where
             F: Fn() -> Fut + Send + Sync,
             Fut: Future<Output = Result<(), E>> + Send + 'static,
@@ -101,7 +101,7 @@ impl Check {
         Self::erased(P::GROUP, name, probe::erase(resource))
     }
 
-    fn erased(group: impl Into<String>, name: impl Into<String>, probe: Arc<dyn Ask>) -> Self {
+    fn erased(group: impl Into<String>, name: impl Into<String>, probe: Arc<dyn DynProbe>) -> Self {
         Self {
             core: Arc::new(Core {
                 group: group.into().into(),

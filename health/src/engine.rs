@@ -66,7 +66,7 @@ pub(crate) enum Slot {
     Fault {
         group: Arc<str>,
         name: Arc<str>,
-        sentence: Arc<str>,
+        message: Arc<str>,
     },
 }
 
@@ -224,14 +224,14 @@ impl Rounds {
         let registered = self.sources.registries.iter().flat_map(Registry::checks).map(Slot::Check);
         let slots = unique(self.sources.fixed.iter().cloned().chain(registered));
         for slot in &slots {
-            if let Slot::Fault { sentence, .. } = slot {
-                tracing::error!(check = %slot, "health check {slot} can't be run: {sentence}");
+            if let Slot::Fault { message, .. } = slot {
+                tracing::error!(check = %slot, "health check {slot} can't be run: {message}");
             }
         }
         if slots.is_empty() {
-            let sentence = "there is no check: nothing is registered, and no state was found that derives HealthCheck";
-            tracing::error!("health scope: {sentence}");
-            return [Slot::fault("health", "checks", sentence)].into();
+            let message = "there is no check: nothing is registered, and no state was found that derives HealthCheck";
+            tracing::error!("health scope: {message}");
+            return [Slot::fault("health", "checks", message)].into();
         }
         slots.into()
     }
@@ -244,8 +244,8 @@ fn jittered(time: Duration, random: u64) -> Duration {
 }
 
 impl Slot {
-    pub(crate) fn fault(group: &str, name: &str, sentence: &str) -> Self {
-        Self::Fault { group: group.into(), name: name.into(), sentence: sentence.into() }
+    pub(crate) fn fault(group: &str, name: &str, message: &str) -> Self {
+        Self::Fault { group: group.into(), name: name.into(), message: message.into() }
     }
 
     fn check(&self) -> Option<&Check> {
@@ -258,7 +258,7 @@ impl Slot {
     /// What the run of a ticket comes to; without one, what was found in the background.
     async fn outcome(&self, ticket: Option<Ticket>, until: Instant, settings: &Settings) -> Outcome {
         match (self, ticket) {
-            (Self::Fault { sentence, .. }, _) => Outcome::down(Arc::clone(sentence)),
+            (Self::Fault { message, .. }, _) => Outcome::down(Arc::clone(message)),
             (Self::Check(check), Some(ticket)) => check.core().outcome(ticket, until, settings.deadline).await,
             (Self::Check(check), None) => {
                 let keeps = settings.refresh.map_or(Duration::ZERO, |refresh| settings.stale(refresh));
@@ -270,7 +270,7 @@ impl Slot {
     /// What is known now, if it is no older than `keeps`.
     fn known_outcome(&self, keeps: Duration) -> Outcome {
         match self {
-            Self::Fault { sentence, .. } => Outcome::down(Arc::clone(sentence)),
+            Self::Fault { message, .. } => Outcome::down(Arc::clone(message)),
             Self::Check(check) => check.core().known_outcome(keeps),
         }
     }
@@ -345,9 +345,9 @@ fn unique(slots: impl Iterator<Item = Slot>) -> Vec<Slot> {
                     _ => false,
                 };
                 if !same {
-                    let sentence =
+                    let message =
                         format!("two checks are named {}.{}: give one of them another name or group", key.0, key.1);
-                    unique[place] = Slot::Fault { group: key.0, name: key.1, sentence: sentence.into() };
+                    unique[place] = Slot::Fault { group: key.0, name: key.1, message: message.into() };
                 }
             }
         }
@@ -413,7 +413,7 @@ mod tests {
     use tokio::{runtime::Handle, time::sleep};
 
     use super::*;
-    use crate::{Class, ProbeError, report::Status};
+    use crate::{ProbeError, ProbeErrorKind, report::Status};
 
     const SETTINGS: Settings =
         Settings { deadline: Duration::from_millis(800), max_age: Duration::from_secs(1), refresh: None };
@@ -466,7 +466,7 @@ mod tests {
             answer,
             [
                 ("service.fast".into(), Status::Up, None),
-                ("cache.hung".into(), Status::Down, Some("no answer within 800 ms".into())),
+                ("cache.hung".into(), Status::Down, Some("timed out after 800 ms".into())),
             ]
         );
     }
@@ -476,8 +476,8 @@ mod tests {
         let limited = |name, ms| sleeping(name, 10_000).timeout(Duration::from_millis(ms));
         let engine = engine([limited("short", 250), limited("long", 5_000)]);
         let answer = statuses(&engine).await;
-        assert_eq!(answer[0].2.as_deref(), Some("no answer within 250 ms"));
-        assert_eq!(answer[1].2.as_deref(), Some("no answer within 800 ms"));
+        assert_eq!(answer[0].2.as_deref(), Some("timed out after 250 ms"));
+        assert_eq!(answer[1].2.as_deref(), Some("timed out after 800 ms"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -495,7 +495,7 @@ mod tests {
         assert_eq!(engine.known(Selection::All).status, Status::Up);
         sleep(Duration::from_secs(1)).await;
         let known = engine.known(Selection::All);
-        assert_eq!((known.status, known.entries[0].error()), (Status::Down, Some("no result for 60 s")));
+        assert_eq!((known.status, known.entries[0].error()), (Status::Down, Some("last result is 60 s old")));
         assert_eq!(runs.load(Ordering::SeqCst), 1);
     }
 
@@ -628,7 +628,7 @@ mod tests {
     async fn what_is_asked_for_is_all_that_runs() {
         let engine = engine([
             sleeping("a", 0),
-            Check::new("cache", "b", || async { Err(ProbeError::new(Class::Failed, "was asked")) }),
+            Check::new("cache", "b", || async { Err(ProbeError::new(ProbeErrorKind::Failed, "was asked")) }),
         ]);
         let service = engine.report(Selection::Group("service"), false).await.unwrap();
         assert_eq!(service.0.status, Status::Up);
@@ -692,7 +692,10 @@ mod tests {
         sleep(Duration::from_secs(15)).await;
         assert_eq!(statuses(&engine).await[0].1, Status::Up);
         sleep(Duration::from_secs(1)).await;
-        assert_eq!(statuses(&engine).await[0], ("service.a".into(), Status::Down, Some("no result for 16 s".into())));
+        assert_eq!(
+            statuses(&engine).await[0],
+            ("service.a".into(), Status::Down, Some("last result is 16 s old".into()))
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -739,7 +742,7 @@ mod tests {
         let (impatient, patient) = (with(100), with(3_000));
         let both = async { tokio::join!(statuses(&impatient), statuses(&patient)) };
         let (first, second) = both.await;
-        assert_eq!(first[0].2.as_deref(), Some("no answer within 100 ms"));
+        assert_eq!(first[0].2.as_deref(), Some("timed out after 100 ms"));
         assert_eq!(second[0].1, Status::Up);
         for _ in 0..3 {
             sleep(Duration::from_millis(1_001)).await;
@@ -755,7 +758,7 @@ mod tests {
             Ok::<_, String>(())
         });
         let engine = engine([blocking.timeout(Duration::from_millis(20))]);
-        assert_eq!(statuses(&engine).await[0].2.as_deref(), Some("no answer within 20 ms"));
+        assert_eq!(statuses(&engine).await[0].2.as_deref(), Some("timed out after 20 ms"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
-//! [`ProbeError`], what a probe answers when its resource doesn't, and the [`Class`] of the failure.
+//! [`ProbeError`], what a probe answers when its resource doesn't, and the [`ProbeErrorKind`] of the failure.
 //!
-//! The split that keeps answers clean is made here: `Display` is the public sentence, made of the class and of
+//! The split that keeps answers clean is made here: `Display` is the public message, made of the kind and of
 //! what may be shown; `source()` is the driver's own error, for the log alone.
 
 use std::{borrow::Cow, error::Error, fmt, io};
@@ -17,7 +17,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// What kind of failure it was. Told from typed errors, never from an error's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Class {
+pub enum ProbeErrorKind {
     /// No connection: refused, reset, no route, no such name.
     Unreachable,
     /// The resource is there and does not let us in: credentials, permissions, TLS.
@@ -34,8 +34,8 @@ pub enum Class {
     Panicked,
 }
 
-impl Class {
-    /// The class as one lower-case word, e.g. for a log's field: `timed out`.
+impl ProbeErrorKind {
+    /// The kind as one lower-case word, e.g. for a log's field: `timed out`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
@@ -48,64 +48,64 @@ impl Class {
         }
     }
 
-    /// The public sentence of this class for a resource, by a name that everybody may see: what it is, and at most its
+    /// The public message of this kind for a resource, by a name that everybody may see: what it is, and at most its
     /// `host:port`.
     ///
     /// # Examples
     ///
     /// ```
-    /// # use health::Class;
-    /// assert_eq!(Class::TimedOut.sentence("kafka at 10.0.0.7:9092"), "no answer from kafka at 10.0.0.7:9092");
+    /// # use health::ProbeErrorKind;
+    /// assert_eq!(ProbeErrorKind::TimedOut.message("kafka at 10.0.0.7:9092"), "no response from kafka at 10.0.0.7:9092");
     /// ```
-    pub fn sentence(self, resource: &str) -> String {
+    pub fn message(self, resource: &str) -> String {
         match self {
             Self::Unreachable => format!("unable to connect to {resource}"),
-            Self::Rejected => format!("{resource} refused access"),
-            Self::TimedOut => format!("no answer from {resource}"),
-            Self::Saturated => format!("{resource} has no connection to spare"),
-            Self::ReadOnly => format!("{resource} takes no writes"),
-            Self::Failed => format!("{resource} did not answer as expected"),
+            Self::Rejected => format!("{resource} denied access"),
+            Self::TimedOut => format!("no response from {resource}"),
+            Self::Saturated => format!("{resource} accepts no more connections"),
+            Self::ReadOnly => format!("{resource} is read-only"),
+            Self::Failed => format!("unexpected response from {resource}"),
             Self::Panicked => format!("the check of {resource} panicked"),
         }
     }
 
-    /// The public sentence where nothing is known of the resource.
-    const fn sentence_alone(self) -> &'static str {
+    /// The public message where nothing is known of the resource.
+    const fn default_message(self) -> &'static str {
         match self {
             Self::Unreachable => "unable to connect",
-            Self::Rejected => "access refused",
-            Self::TimedOut => "no answer in time",
-            Self::Saturated => "all connections are in use",
-            Self::ReadOnly => "takes no writes",
+            Self::Rejected => "access denied",
+            Self::TimedOut => "timed out",
+            Self::Saturated => "connection pool exhausted",
+            Self::ReadOnly => "read-only",
             Self::Failed => "the check failed",
             Self::Panicked => "the check panicked",
         }
     }
 }
 
-impl fmt::Display for Class {
+impl fmt::Display for ProbeErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-/// Why a probe failed: a [`Class`], a sentence for everybody who may see the health check, and the driver's error for the log.
+/// Why a probe failed: a [`ProbeErrorKind`], a message for everybody who may see the health check, and the driver's error for the log.
 ///
-/// `Display` is the public sentence; nothing else of it ever reaches an answer. [`Error::source`] leads to the driver's error.
+/// `Display` is the public message; nothing else of it ever reaches an answer. [`Error::source`] leads to the driver's error.
 ///
 /// # Examples
 ///
 /// ```
-/// use health::{Class, ProbeError};
+/// use health::{ProbeErrorKind, ProbeError};
 ///
-/// // The sentence is yours, and public: no names, no URLs.
-/// let error = ProbeError::new(Class::Failed, "the queue holds more than 10000 jobs");
+/// // The message is yours, and public: no names, no URLs.
+/// let error = ProbeError::new(ProbeErrorKind::Failed, "the queue holds more than 10000 jobs");
 /// assert_eq!(error.to_string(), "the queue holds more than 10000 jobs");
 ///
-/// // Any other error: the class is told from its type, and its text stays out of the answer.
+/// // Any other error: the kind is told from its type, and its text stays out of the answer.
 /// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
 /// let error = ProbeError::from_error(refused);
-/// assert_eq!(error.class(), Class::Unreachable);
+/// assert_eq!(error.kind(), ProbeErrorKind::Unreachable);
 /// assert_eq!(error.to_string(), "unable to connect");
 /// ```
 pub struct ProbeError(Box<Failure>);
@@ -113,33 +113,33 @@ pub struct ProbeError(Box<Failure>);
 /// The inside of a [`ProbeError`], and the first link of its `source()` chain.
 ///
 /// It is a link of its own because wrappers such as `anyhow::Error` hide the type they wrap when they become a
-/// `Box<dyn Error>`, but pass its `source()` on: so the class and the sentence are found again (see [`ProbeError::from_error`]).
+/// `Box<dyn Error>`, but pass its `source()` on: so the kind and the message are found again (see [`ProbeError::from_error`]).
 struct Failure {
-    class: Class,
+    kind: ProbeErrorKind,
     status: Status,
-    sentence: Cow<'static, str>,
+    message: Cow<'static, str>,
     source: Option<BoxError>,
     /// Struck out of the driver's text before it is logged.
     secret: Option<String>,
 }
 
 impl ProbeError {
-    /// A failure of the given class, with the sentence that answers show.
+    /// A failure of the given kind, with the message that answers show.
     ///
-    /// Control characters in it are escaped: what is shown is one line in every format. The status is [`Status::Down`], or [`Status::Degraded`] for [`Class::Saturated`].
-    pub fn new(class: Class, sentence: impl Into<Cow<'static, str>>) -> Self {
+    /// Control characters in it are escaped: what is shown is one line in every format. The status is [`Status::Down`], or [`Status::Degraded`] for [`ProbeErrorKind::Saturated`].
+    pub fn new(kind: ProbeErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Failure {
-            class,
-            status: if class == Class::Saturated { Status::Degraded } else { Status::Down },
-            sentence: printable(sentence.into()),
+            kind,
+            status: if kind == ProbeErrorKind::Saturated { Status::Degraded } else { Status::Down },
+            message: printable(message.into()),
             source: None,
             secret: None,
         }))
     }
 
-    /// Any error as a failure: a `ProbeError` anywhere in its chain of sources keeps its class and its sentence;
-    /// otherwise the class is told from the types in the chain (of the standard library and of the backends that
-    /// are switched on), else it is [`Class::Failed`]. The error's own text goes to the log alone.
+    /// Any error as a failure: a `ProbeError` anywhere in its chain of sources keeps its kind and its message;
+    /// otherwise the kind is told from the types in the chain (of the standard library and of the backends that
+    /// are switched on), else it is [`ProbeErrorKind::Failed`]. The error's own text goes to the log alone.
     pub fn from_error(error: impl Into<BoxError>) -> Self {
         let error = match error.into().downcast::<Self>() {
             Ok(ours) => return *ours,
@@ -148,14 +148,14 @@ impl ProbeError {
         let known = chain(&*error).find_map(|link| link.downcast_ref::<Failure>());
         let mut found = match known {
             Some(failure) => {
-                let mut found = Self::new(failure.class, failure.sentence.clone());
+                let mut found = Self::new(failure.kind, failure.message.clone());
                 found.0.status = failure.status;
                 found.0.secret.clone_from(&failure.secret);
                 found
             }
             None => {
-                let class = chain(&*error).find_map(class_of).unwrap_or(Class::Failed);
-                Self::new(class, class.sentence_alone())
+                let kind = chain(&*error).find_map(classify).unwrap_or(ProbeErrorKind::Failed);
+                Self::new(kind, kind.default_message())
             }
         };
         found.0.source = Some(error);
@@ -185,8 +185,8 @@ impl ProbeError {
     }
 
     /// What kind of failure it was.
-    pub fn class(&self) -> Class {
-        self.0.class
+    pub fn kind(&self) -> ProbeErrorKind {
+        self.0.kind
     }
 
     /// [`Status::Down`] or [`Status::Degraded`].
@@ -194,8 +194,8 @@ impl ProbeError {
         self.0.status
     }
 
-    pub(crate) fn sentence(&self) -> &Cow<'static, str> {
-        &self.0.sentence
+    pub(crate) fn message(&self) -> &Cow<'static, str> {
+        &self.0.message
     }
 
     /// The driver's text and that of its causes, for the log, with credentials struck out and in one line.
@@ -219,16 +219,16 @@ impl ProbeError {
 
 impl fmt::Display for ProbeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.sentence)
+        f.write_str(&self.0.message)
     }
 }
 
 impl fmt::Debug for ProbeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProbeError")
-            .field("class", &self.0.class)
+            .field("kind", &self.0.kind)
             .field("status", &self.0.status)
-            .field("sentence", &self.0.sentence)
+            .field("message", &self.0.message)
             .field("source", &self.log_text())
             .finish()
     }
@@ -242,13 +242,13 @@ impl Error for ProbeError {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.class.fmt(f)
+        self.kind.fmt(f)
     }
 }
 
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.class.fmt(f)
+        self.kind.fmt(f)
     }
 }
 
@@ -264,31 +264,31 @@ impl From<io::Error> for ProbeError {
     }
 }
 
-/// The sentence as one line.
-fn printable(sentence: Cow<'static, str>) -> Cow<'static, str> {
-    if sentence.contains(is_unprintable) { one_line(&sentence).into() } else { sentence }
+/// The message as one line.
+fn printable(message: Cow<'static, str>) -> Cow<'static, str> {
+    if message.contains(is_unprintable) { one_line(&message).into() } else { message }
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&link| link.source())
 }
 
-fn class_of(error: &(dyn Error + 'static)) -> Option<Class> {
+fn classify(error: &(dyn Error + 'static)) -> Option<ProbeErrorKind> {
     if let Some(io) = error.downcast_ref::<io::Error>() {
-        return Some(class_of_io(io));
+        return Some(classify_io(io));
     }
-    probes::class_of(error)
+    probes::classify(error)
 }
 
-/// The class of an error of the operating system's.
-pub(crate) fn class_of_io(error: &io::Error) -> Class {
+/// The kind of an error of the operating system's.
+pub(crate) fn classify_io(error: &io::Error) -> ProbeErrorKind {
     match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Class::TimedOut,
-        io::ErrorKind::PermissionDenied => Class::Rejected,
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull => Class::ReadOnly,
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => Class::Failed,
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ProbeErrorKind::TimedOut,
+        io::ErrorKind::PermissionDenied => ProbeErrorKind::Rejected,
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull => ProbeErrorKind::ReadOnly,
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => ProbeErrorKind::Failed,
         // Refused, reset, aborted, unreachable, broken pipe, end of file, a name that doesn't resolve.
-        _ => Class::Unreachable,
+        _ => ProbeErrorKind::Unreachable,
     }
 }
 
@@ -298,10 +298,10 @@ mod tests {
 
     #[test]
     fn a_probe_error_behind_anyhow_keeps_its_class_and_sentence() {
-        let error = ProbeError::new(Class::ReadOnly, "takes no orders").with_source("driver text");
+        let error = ProbeError::new(ProbeErrorKind::ReadOnly, "takes no orders").with_source("driver text");
         let wrapped = anyhow::Error::from(error).context("while asking");
         let found = ProbeError::from_error(wrapped);
-        assert_eq!(found.class(), Class::ReadOnly);
+        assert_eq!(found.kind(), ProbeErrorKind::ReadOnly);
         assert_eq!(found.to_string(), "takes no orders");
         assert!(found.log_text().contains("driver text"), "{}", found.log_text());
     }
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn text_of_a_foreign_error_is_for_the_log_alone() {
         let error = ProbeError::from_error("relation \"users\" does not exist");
-        assert_eq!(error.class(), Class::Failed);
+        assert_eq!(error.kind(), ProbeErrorKind::Failed);
         assert_eq!(error.to_string(), "the check failed");
         assert_eq!(error.log_text(), "relation \"users\" does not exist");
     }
@@ -317,13 +317,13 @@ mod tests {
     #[test]
     fn the_class_is_told_from_a_type_deep_in_the_chain() {
         let error = anyhow::Error::from(io::Error::from(io::ErrorKind::ConnectionRefused)).context("queue");
-        assert_eq!(ProbeError::from_error(error).class(), Class::Unreachable);
+        assert_eq!(ProbeError::from_error(error).kind(), ProbeErrorKind::Unreachable);
     }
 
     #[test]
     fn a_saturated_resource_is_degraded_and_any_probe_can_say_so() {
-        assert_eq!(ProbeError::new(Class::Saturated, "").status(), Status::Degraded);
-        assert_eq!(ProbeError::new(Class::Failed, "").status(), Status::Down);
-        assert_eq!(ProbeError::new(Class::Failed, "").degraded().status(), Status::Degraded);
+        assert_eq!(ProbeError::new(ProbeErrorKind::Saturated, "").status(), Status::Degraded);
+        assert_eq!(ProbeError::new(ProbeErrorKind::Failed, "").status(), Status::Down);
+        assert_eq!(ProbeError::new(ProbeErrorKind::Failed, "").degraded().status(), Status::Degraded);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::{error::Class, report::Status};
+use crate::{error::ProbeErrorKind, report::Status};
 
 /// How many transitions are kept for a subscriber that is slow to read them.
 const BACKLOG: usize = 256;
@@ -25,8 +25,8 @@ pub struct Transition {
     /// The status now.
     pub to: Status,
     /// What kind of failure it is; `None` when up.
-    pub class: Option<Class>,
-    /// The public sentence; `None` when up.
+    pub kind: Option<ProbeErrorKind>,
+    /// The public message; `None` when up.
     pub error: Option<Arc<str>>,
 }
 

@@ -33,7 +33,7 @@ pub use access::{AllowList, ListError};
 pub use check::Check;
 pub use discover::{Checks, HealthCheck};
 pub use door::Deny;
-pub use error::{BoxError, Class, ProbeError};
+pub use error::{BoxError, ProbeError, ProbeErrorKind};
 pub use events::{Transition, Transitions};
 pub use health_derive::HealthCheck;
 pub use ipnet::IpNet;
@@ -57,5 +57,5 @@ pub mod __private {
         dispatch::{Ignored, Look, LookInside, NotProbed, hand, same_group},
         state::StateType,
     };
-    pub use crate::probe::Ask;
+    pub use crate::probe::DynProbe;
 }

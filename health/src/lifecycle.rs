@@ -105,7 +105,7 @@ impl Heartbeat {
         let entry = |(number, heart): (usize, &Option<Arc<Heart>>)| {
             let stands_ms = heart.as_ref()?.stands_ms();
             let time = if stands_ms < 1_000 { format!("{stands_ms} ms") } else { format!("{} s", stands_ms / 1_000) };
-            let error = format!("worker {number} has not turned for {time}");
+            let error = format!("event loop blocked for {time}");
             let blocked = stands_ms > allowed && !stood_still;
             Some(Entry::plain("health", format!("worker.{number}"), blocked.then(|| error.into())))
         };

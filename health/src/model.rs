@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    Check, Class, ProbeError, Registry,
+    Check, ProbeError, ProbeErrorKind, Registry,
     engine::{Engine, Selection, Settings, Sources},
     home::Home,
     report::Status::{self, Degraded, Down, Up},
@@ -217,8 +217,8 @@ impl World {
                 }
                 match answer.status() {
                     Up => Ok(()),
-                    Degraded => Err(ProbeError::new(Class::Saturated, "busy")),
-                    Down => Err(ProbeError::new(Class::Failed, "down")),
+                    Degraded => Err(ProbeError::new(ProbeErrorKind::Saturated, "busy")),
+                    Down => Err(ProbeError::new(ProbeErrorKind::Failed, "down")),
                 }
             }
         });

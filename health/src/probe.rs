@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 
-use crate::error::{Class, ProbeError};
+use crate::error::{ProbeError, ProbeErrorKind};
 
 /// One question to one resource: do you answer?
 ///
@@ -23,7 +23,7 @@ use crate::error::{Class, ProbeError};
 /// # Examples
 ///
 /// ```
-/// use health::{Class, Probe, ProbeError};
+/// use health::{ProbeErrorKind, Probe, ProbeError};
 ///
 /// #[derive(Clone)]
 /// struct Mailer { /* … */ }
@@ -38,7 +38,7 @@ use crate::error::{Class, ProbeError};
 ///     async fn probe(&self) -> Result<(), ProbeError> {
 ///         match self.noop().await? {
 ///             250 => Ok(()),
-///             code => Err(ProbeError::new(Class::Failed, format!("the mail server answered {code}"))),
+///             code => Err(ProbeError::new(ProbeErrorKind::Failed, format!("the mail server answered {code}"))),
 ///         }
 ///     }
 /// }
@@ -74,13 +74,13 @@ pub trait Probe: Send + Sync + 'static {
     /// The form in which a check keeps the resource, where that is not the resource itself: a probe that has
     /// something to remember from one run to the next (a connection of its own) makes it here.
     #[doc(hidden)]
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
         None
     }
 
     /// As `kept`, for a resource that is no clone of itself: what is kept holds the pointer.
     #[doc(hidden)]
-    fn kept_shared(this: &Arc<Self>) -> Option<Arc<dyn Ask>>
+    fn kept_shared(this: &Arc<Self>) -> Option<Arc<dyn DynProbe>>
     where
         Self: Sized,
     {
@@ -104,7 +104,7 @@ macro_rules! pointers_to_probes {
                 P::resource(self)
             }
 
-            fn kept(&self) -> Option<::std::sync::Arc<dyn $crate::probe::Ask>> {
+            fn kept(&self) -> Option<::std::sync::Arc<dyn $crate::probe::DynProbe>> {
                 P::$kept(self)
             }
         }
@@ -116,7 +116,7 @@ pointers_to_probes!(Arc: kept_shared, Box: kept);
 
 /// A probe with its type erased: what a check asks.
 #[doc(hidden)]
-pub trait Ask: Send + Sync {
+pub trait DynProbe: Send + Sync {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>>;
 
     fn resource(&self) -> Option<String> {
@@ -129,10 +129,10 @@ pub trait Ask: Send + Sync {
 }
 
 /// Erases a probe's type.
-pub(crate) fn erase<P: Probe>(probe: P) -> Arc<dyn Ask> {
+pub(crate) fn erase<P: Probe>(probe: P) -> Arc<dyn DynProbe> {
     struct Erased<P>(P);
 
-    impl<P: Probe> Ask for Erased<P> {
+    impl<P: Probe> DynProbe for Erased<P> {
         fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
             Box::pin(self.0.probe())
         }
@@ -150,7 +150,7 @@ pub(crate) fn erase<P: Probe>(probe: P) -> Arc<dyn Ask> {
 }
 
 /// Asks, and turns a panic, in the call or in its future, into an answer.
-pub(crate) async fn ask_contained(probe: &dyn Ask) -> Result<(), ProbeError> {
+pub(crate) async fn ask_contained(probe: &dyn DynProbe) -> Result<(), ProbeError> {
     let asked = AssertUnwindSafe(async { probe.ask().await });
     asked.catch_unwind().await.unwrap_or_else(|payload| {
         let text = match payload.downcast::<String>() {
@@ -164,7 +164,7 @@ pub(crate) async fn ask_contained(probe: &dyn Ask) -> Result<(), ProbeError> {
                 text
             }
         };
-        Err(ProbeError::new(Class::Panicked, "the check panicked").with_source(text))
+        Err(ProbeError::new(ProbeErrorKind::Panicked, "the check panicked").with_source(text))
     })
 }
 

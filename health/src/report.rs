@@ -48,13 +48,13 @@ pub struct Sample {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) status: Status,
-    /// The public sentence; `None` when up.
+    /// The public message; `None` when up.
     pub(crate) error: Option<Arc<str>>,
 }
 
 impl Outcome {
-    pub(crate) fn down(sentence: impl Into<Arc<str>>) -> Self {
-        Self { status: Status::Down, error: Some(sentence.into()) }
+    pub(crate) fn down(message: impl Into<Arc<str>>) -> Self {
+        Self { status: Status::Down, error: Some(message.into()) }
     }
 }
 
@@ -62,7 +62,7 @@ impl From<&Result<(), ProbeError>> for Outcome {
     fn from(result: &Result<(), ProbeError>) -> Self {
         match result {
             Ok(()) => Self { status: Status::Up, error: None },
-            Err(error) => Self { status: error.status(), error: Some(error.sentence().as_ref().into()) },
+            Err(error) => Self { status: error.status(), error: Some(error.message().as_ref().into()) },
         }
     }
 }
@@ -100,7 +100,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// What is up, or down with that sentence, without being a check.
+    /// What is up, or down with that message, without being a check.
     pub(crate) fn plain(group: impl Into<Arc<str>>, name: impl Into<Arc<str>>, error: Option<Arc<str>>) -> Self {
         Self {
             group: group.into(),
@@ -111,7 +111,7 @@ impl Entry {
         }
     }
 
-    /// The public sentence of what is wrong.
+    /// The public message of what is wrong.
     pub(crate) fn error(&self) -> Option<&str> {
         self.outcome.error.as_deref()
     }

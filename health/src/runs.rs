@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     change,
     check::Core,
-    error::{Class, ProbeError},
+    error::{ProbeError, ProbeErrorKind},
     events::Transition,
     home::{Home, Manners},
     probe::ask_contained,
@@ -61,8 +61,8 @@ struct State {
     /// The first result's time, from which the history counts.
     epoch: Option<Instant>,
     history: VecDeque<Past>,
-    /// Of the classes of the failures since the check was last up, those that the log has.
-    logged: Vec<Class>,
+    /// Of the kinds of the failures since the check was last up, those that the log has.
+    logged: Vec<ProbeErrorKind>,
 }
 
 #[derive(Clone, Copy)]
@@ -252,9 +252,9 @@ impl Core {
         let failures = if down { state.latest.as_ref().map_or(0, |latest| latest.failures) + 1 } else { 0 };
         if before != Some(after) {
             let (group, name, error) = (Arc::clone(&self.group), Arc::clone(&self.name), shown.error.clone());
-            let class = result.as_ref().err().map(ProbeError::class);
+            let kind = result.as_ref().err().map(ProbeError::kind);
             // Under the lock, so that they come in order; it waits for nobody.
-            self.watchers.publish(|| Transition { group, name, from: before, to: after, class, error });
+            self.watchers.publish(|| Transition { group, name, from: before, to: after, kind, error });
         }
         state.latest =
             Some(Latest { finished: now, latency, due: false, raw: status, shown, since, against, failures });
@@ -267,8 +267,8 @@ impl Core {
             state.logged.clear();
         }
         change::happened();
-        let failed = result.as_ref().err().filter(|_| after != Status::Up).map(ProbeError::class);
-        let is_new_class = failed.is_some_and(|class| state.is_unlogged(class));
+        let failed = result.as_ref().err().filter(|_| after != Status::Up).map(ProbeError::kind);
+        let is_new_class = failed.is_some_and(|kind| state.is_unlogged(kind));
         Noted { before, after, is_news: is_new_class || (failed.is_some() && before != Some(after)) }
     }
 
@@ -279,9 +279,9 @@ impl Core {
         latest.finished = Instant::now();
         let shown_down = latest.shown.status == Status::Down;
         if shown_down && failure.status() == Status::Down {
-            latest.shown = Outcome::from(&Err(ProbeError::new(failure.class(), failure.sentence().clone())));
+            latest.shown = Outcome::from(&Err(ProbeError::new(failure.kind(), failure.message().clone())));
         }
-        let is_news = shown_down && state.is_unlogged(failure.class());
+        let is_news = shown_down && state.is_unlogged(failure.kind());
         // It is as old as it is, and no older one: it is not due.
         state.in_flight = None;
         drop(state);
@@ -301,12 +301,12 @@ impl Core {
         }
     }
 
-    /// One line a transition, and one for each further class of failure until the check is up again.
+    /// One line a transition, and one for each further kind of failure until the check is up again.
     fn tell_failure(&self, noted: &Noted, error: &ProbeError, latency: Duration) {
         if !noted.is_news {
             return;
         }
-        let (status, class, duration_ms) = (noted.after, error.class(), milliseconds(latency));
+        let (status, kind, duration_ms) = (noted.after, error.kind(), milliseconds(latency));
         // Somebody's error may panic when it prints itself, and so may somebody's log.
         contained(|| {
             let check = format_args!("{}.{}", self.group, self.name);
@@ -315,9 +315,9 @@ impl Core {
             let resource = contained(|| self.probe.resource()).flatten();
             let resource = resource.as_deref();
             if status == Status::Down && self.options.critical {
-                tracing::error!(%check, %class, resource, error = text, duration_ms, "health check {check} is {status}: {error}");
+                tracing::error!(%check, %kind, resource, error = text, duration_ms, "health check {check} is {status}: {error}");
             } else {
-                tracing::warn!(%check, %class, resource, error = text, duration_ms, "health check {check} is {status}: {error}");
+                tracing::warn!(%check, %kind, resource, error = text, duration_ms, "health check {check} is {status}: {error}");
             }
         });
     }
@@ -360,7 +360,7 @@ impl Core {
 
     /// What is known without asking anybody or waiting.
     pub(crate) fn known_outcome(&self, keeps: Duration) -> Outcome {
-        self.runs.state().known(keeps).unwrap_or_else(|| Outcome::down("not asked yet"))
+        self.runs.state().known(keeps).unwrap_or_else(|| Outcome::down("no result yet"))
     }
 
     /// What is seen in the state, as soon as it is there; no later than at `until`.
@@ -467,7 +467,7 @@ impl State {
         Some(if age < keeps {
             latest.shown.clone()
         } else {
-            Outcome::down(format!("no result for {} s", age.as_secs()))
+            Outcome::down(format!("last result is {} s old", age.as_secs()))
         })
     }
 
@@ -475,11 +475,11 @@ impl State {
         !matches!(self.in_flight, Some(InFlight::Asked { .. }))
     }
 
-    /// Whether a class of failure is not in the log yet; it is about to be.
-    fn is_unlogged(&mut self, class: Class) -> bool {
-        let unlogged = !self.logged.contains(&class);
+    /// Whether a kind of failure is not in the log yet; it is about to be.
+    fn is_unlogged(&mut self, kind: ProbeErrorKind) -> bool {
+        let unlogged = !self.logged.contains(&kind);
         if unlogged {
-            self.logged.push(class);
+            self.logged.push(kind);
         }
         unlogged
     }
@@ -503,5 +503,5 @@ impl Runs {
 }
 
 fn no_answer_within(limit: Duration) -> ProbeError {
-    ProbeError::new(Class::TimedOut, format!("no answer within {} ms", limit.as_millis()))
+    ProbeError::new(ProbeErrorKind::TimedOut, format!("timed out after {} ms", limit.as_millis()))
 }

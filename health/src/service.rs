@@ -296,7 +296,7 @@ impl Service {
         match view {
             View::Health | View::Ready => {
                 if lifecycle::is_draining() {
-                    of_the_process.push(Entry::plain("health", "drain", Some("the service is about to stop".into())));
+                    of_the_process.push(Entry::plain("health", "drain", Some("server is draining".into())));
                 }
             }
             View::Live => of_the_process = self.heartbeat.of_all_workers(self.settled.scope.stall),
@@ -310,8 +310,8 @@ impl Service {
         if let View::Ready = view
             && let waited_for @ [_, ..] = &*engine.not_started()
         {
-            let sentence = format!("not started: {} has not been up yet", waited_for.join(", "));
-            of_the_process.push(Entry::plain("health", "startup", Some(sentence.into())));
+            let message = format!("not started: {} has not been up yet", waited_for.join(", "));
+            of_the_process.push(Entry::plain("health", "startup", Some(message.into())));
         }
         if !of_the_process.is_empty() {
             of_the_process.append(&mut report.entries);
@@ -369,10 +369,10 @@ impl Service {
         if given {
             return None;
         }
-        let sentence = "no state was found: add `.app_data(web::Data::new(state))` to the App, or `.state(&data)` to \
+        let message = "no state was found: add `.app_data(web::Data::new(state))` to the App, or `.state(&data)` to \
                         health::scope(); if it is to show registered checks alone, say `.registry(health::registry())`";
-        tracing::error!(types, "health scope: {sentence}; these types derive HealthCheck: {types}");
-        Some(Slot::fault("health", "state", sentence))
+        tracing::error!(types, "health scope: {message}; these types derive HealthCheck: {types}");
+        Some(Slot::fault("health", "state", message))
     }
 }
 

@@ -17,10 +17,10 @@ use crate::common::{
 /// Why a backend can't show a row.
 pub(crate) type Not = &'static str;
 
-/// How a sentence speaks of a failure.
+/// How a message speaks of a failure.
 pub(crate) enum Told {
     /// To the letter.
-    Sentence(String),
+    Message(String),
     /// One of these: which one, the driver's own limits decide.
     OneOf(Vec<String>),
 }
@@ -47,7 +47,7 @@ pub(crate) trait Backend: 'static {
 
     /// What is told of a server that is frozen. Default is that nobody answered by the deadline.
     fn frozen(_: &Self::Server) -> Told {
-        Told::Sentence("no answer within 800 ms".to_owned())
+        Told::Message("timed out after 800 ms".to_owned())
     }
 
     /// Uses all that the resource has to give; what comes back holds it. With it, how many connections those are; or why
@@ -110,16 +110,12 @@ fn group<B: Backend>() -> &'static str {
 
 async fn down_as_told<B: Backend>(rig: &Rig, told: Told) -> Response {
     match told {
-        Told::Sentence(sentence) => down(rig, group::<B>(), "resource", &sentence).await,
-        Told::OneOf(sentences) => {
+        Told::Message(message) => down(rig, group::<B>(), "resource", &message).await,
+        Told::OneOf(messages) => {
             let answer = rig.health().await;
-            let sentence = answer.json()["errors"][group::<B>()]["resource"].clone();
+            let message = answer.json()["errors"][group::<B>()]["resource"].clone();
             assert_eq!(answer.status, 503, "{answer:?}\n{}", logs::text());
-            assert!(
-                sentences.iter().any(|expected| sentence == **expected),
-                "{sentence}: {sentences:?}\n{}",
-                logs::text()
-            );
+            assert!(messages.iter().any(|expected| message == **expected), "{message}: {messages:?}\n{}", logs::text());
             answer
         }
     }
@@ -199,8 +195,8 @@ pub(crate) async fn is_degraded_while_the_application_uses_all_of_it<B: Backend>
         Err(why) => return not_shown("saturation", why),
     };
     tokio::time::sleep(MAX_AGE).await;
-    let sentence = format!("all {connections} connections are in use");
-    degraded(&rig, group::<B>(), "resource", &sentence).await;
+    let message = format!("connection pool exhausted ({connections} of {connections} in use)");
+    degraded(&rig, group::<B>(), "resource", &message).await;
     drop(held);
     back_up(&rig, group::<B>(), "resource").await;
 }

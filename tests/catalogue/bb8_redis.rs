@@ -35,11 +35,11 @@ impl Backend for Bb8 {
     }
 
     fn unreachable(server: &Server) -> (Told, &'static str) {
-        (Told::Sentence(Self::refused(server)), "Connection refused")
+        (Told::Message(Self::refused(server)), "Connection refused")
     }
 
     fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
-        Ok((Told::Sentence("redis refused access".to_owned()), "uthentication failed"))
+        Ok((Told::Message("redis denied access".to_owned()), "uthentication failed"))
     }
 
     async fn saturate(pool: &Self::Resource) -> Result<(Box<dyn Any>, u32), Not> {
@@ -79,7 +79,7 @@ async fn a_replica_takes_no_writes() {
     let mut server = Server::prepared(Kind::Redis, &["--replicaof", "127.0.0.1", "1"]);
     server.restart();
     let rig = serve(pool(server.url()));
-    let answer = down(&rig, "cache", "resource", "redis takes no writes").await;
+    let answer = down(&rig, "cache", "resource", "redis is read-only").await;
     assert_secret(&rig, &answer, &["read only replica"]).await;
 }
 

@@ -3,7 +3,7 @@
 use std::{any::Any, time::Duration};
 
 use deadpool_postgres::{Manager, Pool, Runtime};
-use health::{Class, Probe as _};
+use health::{Probe as _, ProbeErrorKind};
 use tokio::time::timeout;
 use tokio_postgres::{Client, Config, NoTls};
 
@@ -37,12 +37,12 @@ impl Backend for Deadpool {
     }
 
     fn unreachable(server: &Server) -> (Told, &'static str) {
-        (Told::Sentence(Self::refused(server)), "Connection refused")
+        (Told::Message(Self::refused(server)), "Connection refused")
     }
 
     fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
-        let sentence = format!("postgres at 127.0.0.1:{} refused access", server.port());
-        Ok((Told::Sentence(sentence), "password authentication failed"))
+        let message = format!("postgres at 127.0.0.1:{} denied access", server.port());
+        Ok((Told::Message(message), "password authentication failed"))
     }
 
     async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Not> {
@@ -97,8 +97,8 @@ async fn a_server_that_is_full_is_degraded() {
         others.push(connected(&server).await);
     }
     let rig = serve(pool(&server.url()));
-    let sentence = format!("postgres at 127.0.0.1:{} has no connection to spare", server.port());
-    let answer = degraded(&rig, "database", "resource", &sentence).await;
+    let message = format!("postgres at 127.0.0.1:{} accepts no more connections", server.port());
+    let answer = degraded(&rig, "database", "resource", &message).await;
     assert_secret(&rig, &answer, &["too many clients"]).await;
 }
 
@@ -111,20 +111,20 @@ async fn a_pool_that_is_all_in_use_on_a_server_that_is_full_is_degraded() {
     for _ in 0..3 {
         others.push(connected(&server).await);
     }
-    degraded(&serve(pool), "database", "resource", "all 2 connections are in use").await;
+    degraded(&serve(pool), "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
 }
 
 #[actix_web::test]
 async fn a_missing_password_and_a_server_without_tls_are_refusals() {
     let server = Server::start(Kind::Postgres);
-    let sentence = format!("postgres at 127.0.0.1:{} refused access", server.port());
+    let message = format!("postgres at 127.0.0.1:{} denied access", server.port());
     for (url, driver) in [
         (server.url().replace(&format!(":{PASSWORD}@"), "@"), "password missing"),
         (format!("{}?sslmode=require", server.url()), "TLS"),
         (server.url().replace("/canarybase", "/canarynobase"), "does not exist"),
     ] {
         let rig = serve(pool(&url));
-        let answer = down(&rig, "database", "resource", &sentence).await;
+        let answer = down(&rig, "database", "resource", &message).await;
         assert_secret(&rig, &answer, &[driver]).await;
     }
 }
@@ -150,8 +150,8 @@ async fn a_check_of_the_users_own_keeps_the_class_of_the_pools_errors() {
 
     let server = Deadpool::prepare();
     let error = asked(&pool(&server.url())).await.unwrap_err();
-    assert_eq!((error.class(), error.to_string()), (Class::Unreachable, "unable to connect".to_owned()));
+    assert_eq!((error.kind(), error.to_string()), (ProbeErrorKind::Unreachable, "unable to connect".to_owned()));
     let closed = pool(&server.url());
     closed.close();
-    assert_eq!(asked(&closed).await.unwrap_err().class(), Class::Failed);
+    assert_eq!(asked(&closed).await.unwrap_err().kind(), ProbeErrorKind::Failed);
 }

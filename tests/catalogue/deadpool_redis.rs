@@ -37,12 +37,12 @@ impl Backend for Deadpool {
     }
 
     fn unreachable(server: &Server) -> (Told, &'static str) {
-        (Told::Sentence(Self::refused(server)), "Connection refused")
+        (Told::Message(Self::refused(server)), "Connection refused")
     }
 
     fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
-        let sentence = format!("redis at 127.0.0.1:{} refused access", server.port());
-        Ok((Told::Sentence(sentence), "uthentication failed"))
+        let message = format!("redis at 127.0.0.1:{} denied access", server.port());
+        Ok((Told::Message(message), "uthentication failed"))
     }
 
     async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Not> {
@@ -82,8 +82,8 @@ async fn a_replica_takes_no_writes() {
     let mut server = Server::prepared(Kind::Redis, &["--replicaof", "127.0.0.1", "1"]);
     server.restart();
     let rig = serve(pool(server.url()));
-    let sentence = format!("redis at 127.0.0.1:{} takes no writes", server.port());
-    let answer = down(&rig, "cache", "resource", &sentence).await;
+    let message = format!("redis at 127.0.0.1:{} is read-only", server.port());
+    let answer = down(&rig, "cache", "resource", &message).await;
     assert_secret(&rig, &answer, &["read only replica"]).await;
 }
 

@@ -44,12 +44,12 @@ impl Backend for R2d2 {
     }
 
     fn unreachable(server: &Server) -> (Told, &'static str) {
-        (Told::Sentence(Self::refused(server)), "Connection refused")
+        (Told::Message(Self::refused(server)), "Connection refused")
     }
 
     fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
         // Of why it can't connect the pool keeps only a text.
-        Ok((Told::Sentence("unable to connect to postgres".to_owned()), "password authentication failed"))
+        Ok((Told::Message("unable to connect to postgres".to_owned()), "password authentication failed"))
     }
 
     async fn saturate(pool: &Self::Resource) -> Result<(Box<dyn Any>, u32), Not> {
@@ -101,7 +101,7 @@ async fn a_server_that_froze_while_all_was_in_use_is_down_when_the_application_g
     let held = R2d2::saturate(&pool).await.unwrap();
     server.freeze();
     let rig = serve(pool);
-    degraded(&rig, "database", "resource", "all 2 connections are in use").await;
+    degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
     eventually("it is down", || async { rig.health().await.status == 503 }).await;
     tokio::time::sleep(MAX_AGE).await;
     assert_eq!(rig.health().await.status, 503, "and stays so");
@@ -119,7 +119,7 @@ async fn a_server_that_stopped_while_all_was_in_use_is_down_when_the_application
     let mut held = [pool.get().unwrap(), pool.get().unwrap()];
     server.stop();
     let rig = serve(pool);
-    degraded(&rig, "database", "resource", "all 2 connections are in use").await;
+    degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
     for connection in &mut held {
         connection.batch_execute("SELECT 1").unwrap_err();
     }
@@ -175,7 +175,7 @@ async fn sqlite_is_asked() {
 
     let held = [pool.get().unwrap(), pool.get().unwrap()];
     tokio::time::sleep(MAX_AGE).await;
-    degraded(&rig, "database", "resource", "all 2 connections are in use").await;
+    degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
     drop(held);
     back_up(&rig, "database", "resource").await;
 
@@ -191,7 +191,7 @@ async fn sqlite_is_asked() {
     let other = folder.path().join("other");
     fs::write(&other, [b'x'; 4096]).unwrap();
     let rig = serve(open(&other));
-    let answer = down(&rig, "database", "resource", "sqlite did not answer as expected").await;
+    let answer = down(&rig, "database", "resource", "unexpected response from sqlite").await;
     assert_secret(&rig, &answer, &["file is not a database"]).await;
 
     let rig = serve(open(&folder.path().join("nowhere/canary.db")));

@@ -50,11 +50,11 @@ macro_rules! backend {
             }
 
             fn unreachable(server: &Server) -> (Told, &'static str) {
-                (Told::Sentence(Self::refused(server)), "error connecting to server")
+                (Told::Message(Self::refused(server)), "error connecting to server")
             }
 
             fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
-                Ok((Told::Sentence("postgres refused access".to_owned()), "password authentication failed"))
+                Ok((Told::Message("postgres denied access".to_owned()), "password authentication failed"))
             }
 
             async fn saturate(pool: &$resource) -> Result<(Box<dyn Any>, u32), Not> {
@@ -185,7 +185,7 @@ async fn sqlite_is_asked<P: Probe + Clone>(open: impl Fn(&Path) -> P) {
     let other = folder.path().join("other");
     std::fs::write(&other, [b'x'; 4096]).unwrap();
     let rig = serve(open(&other));
-    let answer = down(&rig, "database", "resource", "sqlite did not answer as expected").await;
+    let answer = down(&rig, "database", "resource", "unexpected response from sqlite").await;
     assert_secret(&rig, &answer, &["file is not a database"]).await;
 
     let rig = serve(open(&folder.path().join("nowhere/canary.db")));
@@ -247,7 +247,7 @@ async fn a_pool_of_sqlite_that_is_all_in_use_is_degraded_and_no_file_is_made_to_
     let held = [pool.get().await.unwrap(), pool.get().await.unwrap()];
     std::fs::remove_file(&file).unwrap();
     let rig = serve(pool);
-    degraded(&rig, "database", "resource", "all 2 connections are in use").await;
+    degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
     assert!(!file.exists());
     drop(held);
 }

@@ -77,8 +77,8 @@ fn serve(uploads: FreeSpace) -> Rig {
     })
 }
 
-async fn is_down(rig: &Rig, sentence: &str) -> Response {
-    down(rig, "system", "uploads", sentence).await
+async fn is_down(rig: &Rig, message: &str) -> Response {
+    down(rig, "system", "uploads", message).await
 }
 
 #[actix_web::test]

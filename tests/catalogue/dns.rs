@@ -104,7 +104,7 @@ async fn with_a_name_server_of_its_own() {
     up(&rig, "service", "partner").await;
 
     server.freeze(true);
-    let answer = down(&rig, "service", "partner", "no answer within 800 ms").await;
+    let answer = down(&rig, "service", "partner", "timed out after 800 ms").await;
     assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
     server.freeze(false);
     eventually("it is up again", is_up).await;
@@ -173,7 +173,7 @@ impl Drop for NameServer {
 }
 
 impl Shared {
-    /// To a question of one name: its header, the name in parts, its type and class (RFC 1035).
+    /// To a question of one name: its header, the name in parts, its type and kind (RFC 1035).
     fn answer(&self, question: &[u8]) -> Option<Vec<u8>> {
         const TYPE_A: [u8; 2] = [0, 1];
         let (header, rest) = question.split_at_checked(12)?;
@@ -190,7 +190,7 @@ impl Shared {
         answer.extend([0x81, if forgets { 0x83 } else { 0x80 }, 0, 1, 0, answers, 0, 0, 0, 0]);
         answer.extend(asked);
         if answers == 1 {
-            // The name that stands at 12, type A, class IN, for 0 s, four bytes.
+            // The name that stands at 12, type A, kind IN, for 0 s, four bytes.
             answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 127, 0, 0, 1]);
         }
         Some(answer)

@@ -119,17 +119,17 @@ const CLOSED_BY_QUIT: Not = "a connection is that of a task of fred's, which end
                              dropped: a test of its own counts them";
 
 fn refused(server: &Server) -> (Told, &'static str) {
-    (Told::Sentence(format!("unable to connect to redis at 127.0.0.1:{}", server.port())), "Connection refused")
+    (Told::Message(format!("unable to connect to redis at 127.0.0.1:{}", server.port())), "Connection refused")
 }
 
 fn refuses(server: &Server) -> (Told, &'static str) {
-    (Told::Sentence(format!("redis at 127.0.0.1:{} refused access", server.port())), "WRONGPASS")
+    (Told::Message(format!("redis at 127.0.0.1:{} denied access", server.port())), "WRONGPASS")
 }
 
 fn silent(server: &Server) -> Told {
     // When the machine is slow the check's own limit is over first.
-    let sentence = format!("no answer from redis at 127.0.0.1:{}", server.port());
-    Told::OneOf(vec![sentence, "no answer within 800 ms".to_owned()])
+    let message = format!("no response from redis at 127.0.0.1:{}", server.port());
+    Told::OneOf(vec![message, "timed out after 800 ms".to_owned()])
 }
 
 fn config(password: Password, server: ServerConfig) -> Config {
@@ -189,8 +189,8 @@ async fn a_server_that_takes_no_writes_is_down() {
         up(&rig, "cache", "cache").await;
         command(&server, ill);
         tokio::time::sleep(MAX_AGE).await;
-        let sentence = format!("redis at 127.0.0.1:{} takes no writes", server.port());
-        assert_secret(&rig, &down(&rig, "cache", "cache", &sentence).await, &[word]).await;
+        let message = format!("redis at 127.0.0.1:{} is read-only", server.port());
+        assert_secret(&rig, &down(&rig, "cache", "cache", &message).await, &[word]).await;
         command(&server, well);
         back_up(&rig, "cache", "cache").await;
     }

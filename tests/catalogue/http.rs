@@ -37,13 +37,13 @@ impl Backend for Http {
     }
 
     fn unreachable(server: &Stub) -> (Told, &'static str) {
-        let sentence = format!("unable to connect to http server at 127.0.0.1:{}", server.port());
-        (Told::Sentence(sentence), "Connection refused")
+        let message = format!("unable to connect to http server at 127.0.0.1:{}", server.port());
+        (Told::Message(message), "Connection refused")
     }
 
     fn rejected(server: &Stub) -> Result<(Told, &'static str), Not> {
-        let sentence = format!("http server at 127.0.0.1:{} refused access", server.port());
-        Ok((Told::Sentence(sentence), "it answered 401"))
+        let message = format!("http server at 127.0.0.1:{} denied access", server.port());
+        Ok((Told::Message(message), "it answered 401"))
     }
 
     async fn saturate(_: &Get) -> Result<(Box<dyn Any>, u32), Not> {
@@ -80,8 +80,8 @@ fn plain(status: u16, body: &str) -> Page {
 }
 
 async fn is_failed(rig: &Rig, stub: &Stub, logged: &str) {
-    let sentence = format!("http server at 127.0.0.1:{} did not answer as expected", stub.port());
-    let answer = down(rig, "service", "shop", &sentence).await;
+    let message = format!("unexpected response from http server at 127.0.0.1:{}", stub.port());
+    let answer = down(rig, "service", "shop", &message).await;
     assert_secret(rig, &answer, &[logged]).await;
 }
 
@@ -93,20 +93,20 @@ async fn any_success_is_up_and_any_other_status_is_down() {
         stub.show(plain(status, ""));
         up(&rig, "service", "shop").await;
     }
-    for (status, sentence) in [
-        (304, "did not answer as expected"),
-        (404, "did not answer as expected"),
-        (429, "did not answer as expected"),
-        (503, "did not answer as expected"),
-        (403, "refused access"),
-        (407, "refused access"),
+    for (status, message) in [
+        (304, "unexpected response from {}"),
+        (404, "unexpected response from {}"),
+        (429, "unexpected response from {}"),
+        (503, "unexpected response from {}"),
+        (403, "{} denied access"),
+        (407, "{} denied access"),
     ] {
         stub.show(plain(status, ""));
-        let sentence = format!("http server at 127.0.0.1:{} {sentence}", stub.port());
-        down(&rig, "service", "shop", &sentence).await;
+        let message = message.replace("{}", &format!("http server at 127.0.0.1:{}", stub.port()));
+        down(&rig, "service", "shop", &message).await;
     }
     stub.show(plain(504, ""));
-    down(&rig, "service", "shop", &format!("no answer from http server at 127.0.0.1:{}", stub.port())).await;
+    down(&rig, "service", "shop", &format!("no response from http server at 127.0.0.1:{}", stub.port())).await;
     assert_eq!(stub.accepted(), 1, "failures that are whole answers keep the connection");
 }
 
@@ -157,7 +157,7 @@ async fn the_rest_of_a_body_is_waited_for_by_who_wants_it() {
     for get in [get(&stub), get(&stub).body_contains("is well")] {
         up(&serve(get), "service", "shop").await;
     }
-    down(&serve(get(&stub).body_contains("is bad")), "service", "shop", "no answer within 800 ms").await;
+    down(&serve(get(&stub).body_contains("is bad")), "service", "shop", "timed out after 800 ms").await;
 }
 
 #[actix_web::test]
@@ -172,8 +172,8 @@ async fn what_speaks_no_http_is_down() {
 async fn who_closes_without_an_answer_is_unreachable() {
     let stub = Stub::page(Page::HangsUp);
     let rig = serve(get(&stub));
-    let sentence = format!("unable to connect to http server at 127.0.0.1:{}", stub.port());
-    down(&rig, "service", "shop", &sentence).await;
+    let message = format!("unable to connect to http server at 127.0.0.1:{}", stub.port());
+    down(&rig, "service", "shop", &message).await;
 }
 
 #[actix_web::test]
@@ -181,7 +181,7 @@ async fn a_slow_or_silent_answer_is_waited_for_no_longer_than_the_deadline() {
     let stub = Stub::page(Page::Slow);
     for page in [Page::Slow, Page::Silent] {
         stub.show(page);
-        let answer = down(&serve(get(&stub)), "service", "shop", "no answer within 800 ms").await;
+        let answer = down(&serve(get(&stub)), "service", "shop", "timed out after 800 ms").await;
         assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
     }
 }
@@ -247,8 +247,8 @@ mod https {
     }
 
     async fn is_rejected(rig: &Rig, stub: &Stub, logged: &str) {
-        let sentence = format!("https server at localhost:{} refused access", stub.port());
-        let answer = down(rig, "service", "shop", &sentence).await;
+        let message = format!("https server at localhost:{} denied access", stub.port());
+        let answer = down(rig, "service", "shop", &message).await;
         assert_secret(rig, &answer, &[logged]).await;
     }
 
@@ -286,7 +286,7 @@ mod https {
     async fn a_handshake_without_end_is_waited_for_no_longer_than_the_deadline() {
         let stub = Stub::start(Talk::Tcp);
         let rig = serve(get(&stub, &Authority::new()));
-        let answer = down(&rig, "service", "shop", "no answer within 800 ms").await;
+        let answer = down(&rig, "service", "shop", "timed out after 800 ms").await;
         assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
     }
 

@@ -6,7 +6,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 use actix_web::web;
 use deadpool_lapin::{Config, Pool, Runtime};
 use health::{
-    Class, HealthCheck, Probe as _, ProbeError,
+    HealthCheck, Probe as _, ProbeError, ProbeErrorKind,
     probes::lapin::{Limits, queue},
 };
 use lapin::{
@@ -102,7 +102,7 @@ impl Backend for OfConnection {
     }
 
     fn unreachable(_: &Shared) -> (Told, &'static str) {
-        (Told::Sentence(LOST.0.to_owned()), LOST.1)
+        (Told::Message(LOST.0.to_owned()), LOST.1)
     }
 
     fn rejected(_: &Shared) -> Result<(Told, &'static str), Not> {
@@ -183,13 +183,13 @@ impl Backend for OfPool {
     }
 
     fn unreachable(rabbit: &Shared) -> (Told, &'static str) {
-        let sentence = format!("unable to connect to rabbitmq at 127.0.0.1:{}", rabbit.with(RabbitMq::port));
-        (Told::Sentence(sentence), "Connection refused")
+        let message = format!("unable to connect to rabbitmq at 127.0.0.1:{}", rabbit.with(RabbitMq::port));
+        (Told::Message(message), "Connection refused")
     }
 
     fn rejected(rabbit: &Shared) -> Result<(Told, &'static str), Not> {
-        let sentence = format!("rabbitmq at 127.0.0.1:{} refused access", rabbit.with(RabbitMq::port));
-        Ok((Told::Sentence(sentence), "ACCESS_REFUSED"))
+        let message = format!("rabbitmq at 127.0.0.1:{} denied access", rabbit.with(RabbitMq::port));
+        Ok((Told::Message(message), "ACCESS_REFUSED"))
     }
 
     async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Not> {
@@ -252,19 +252,19 @@ async fn who_publishes_is_down_during_an_alarm_and_who_does_not_is_up() {
     // One of its two is told, and the other is not.
     publish(&of_pool, "jobs").await;
     eventually("they are told", || async { publisher.status().blocked() && held[0].status().blocked() }).await;
-    let sentence = "rabbitmq takes no writes";
+    let message = "rabbitmq is read-only";
     for rig in [&of_connection, &of_channel] {
-        down(rig, "queue", "rabbit", sentence).await;
+        down(rig, "queue", "rabbit", message).await;
     }
     up(&of_consumer, "queue", "rabbit").await;
     let asked = queue(&publisher, "jobs", Limits::new()).await.unwrap_err();
-    assert_eq!(asked.class(), Class::ReadOnly);
+    assert_eq!(asked.kind(), ProbeErrorKind::ReadOnly);
     drop(held);
     let of_pool = serve(pool);
-    let sentence = format!("rabbitmq at 127.0.0.1:{} takes no writes", rabbit.with(RabbitMq::port));
+    let message = format!("rabbitmq at 127.0.0.1:{} is read-only", rabbit.with(RabbitMq::port));
     // Whichever of its connections comes first.
     for _ in 0..3 {
-        down(&of_pool, "queue", "rabbit", &sentence).await;
+        down(&of_pool, "queue", "rabbit", &message).await;
     }
 
     rabbit.with(|it| it.alarm(false));
@@ -282,7 +282,7 @@ async fn a_queue_is_judged_by_its_depth_and_its_consumers_without_a_touch_at_the
     declared(&channel, "jobs").await;
     let limits = Limits::new().degraded_above(2).down_above(4).consumers(0);
     let told = |asked: Result<(), ProbeError>| asked.map_err(|error| (error.status(), error.to_string()));
-    let down = |sentence: &str| Err((health::Status::Down, sentence.to_owned()));
+    let down = |message: &str| Err((health::Status::Down, message.to_owned()));
 
     let asked = queue(&connection, "jobs", Limits::new()).await;
     assert_eq!(told(asked), down("nobody consumes the queue"));
@@ -358,7 +358,7 @@ async fn a_channel_that_the_application_lost_is_down_and_its_connection_is_up() 
     let missing = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     channel.queue_declare("missing".into(), missing, FieldTable::default()).await.unwrap_err();
     let rig = serve(channel);
-    let answer = down(&rig, "queue", "rabbit", "rabbitmq did not answer as expected").await;
+    let answer = down(&rig, "queue", "rabbit", "unexpected response from rabbitmq").await;
     assert_secret(&rig, &answer, &["invalid channel state"]).await;
     up(&serve(connection), "queue", "rabbit").await;
 }
@@ -398,9 +398,9 @@ async fn a_pool_that_is_used_up_on_a_frozen_server_is_down() {
     let pool = pool(&rabbit, PASSWORD);
     let held = [pool.get().await.unwrap(), pool.get().await.unwrap()];
     let rig = serve(pool);
-    degraded(&rig, "queue", "rabbit", "all 2 connections are in use").await;
+    degraded(&rig, "queue", "rabbit", "connection pool exhausted (2 of 2 in use)").await;
     rabbit.freeze();
-    down(&rig, "queue", "rabbit", "no answer within 800 ms").await;
+    down(&rig, "queue", "rabbit", "timed out after 800 ms").await;
     rabbit.thaw();
     drop(held);
     eventually("it is up again", || async { rig.health().await.json()["status"] == "UP" }).await;
@@ -455,5 +455,5 @@ async fn the_class_of_an_error_survives_a_check_of_the_users() {
     let rabbit = Shared::prepared();
     let refused = Connection::connect(&rabbit.with(RabbitMq::url), ConnectionProperties::default()).await;
     let refused = anyhow::Error::from(refused.map(drop).unwrap_err()).context("while an order is sent");
-    assert_eq!(ProbeError::from_error(refused).class(), Class::Unreachable);
+    assert_eq!(ProbeError::from_error(refused).kind(), ProbeErrorKind::Unreachable);
 }

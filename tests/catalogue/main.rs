@@ -1,6 +1,6 @@
 //! The backends behind features, each against its real server and by one suite: `acceptance`.
 
-#![allow(missing_docs, reason = "the names of tests are sentences")]
+#![allow(missing_docs, reason = "the names of tests are messages")]
 
 #[allow(dead_code)]
 #[path = "../common/mod.rs"]

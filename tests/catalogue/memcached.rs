@@ -40,7 +40,7 @@ impl Backend for Asynchronous {
     }
 
     fn unreachable(_: &Memcached) -> (Told, &'static str) {
-        (Told::Sentence("unable to connect to memcached".to_owned()), "Connection refused")
+        (Told::Message("unable to connect to memcached".to_owned()), "Connection refused")
     }
 
     fn rejected(_: &Memcached) -> Result<(Told, &'static str), Not> {
@@ -161,7 +161,7 @@ async fn a_server_that_wants_credentials_refuses_access() {
     crate::common::process::give(users.path(), "memcache");
     let server = Memcached::start(&["-Y", &path]);
     let rig = serve(asynchronous_client(&[&server]).await);
-    let answer = down(&rig, "cache", "cache", "memcached refused access").await;
+    let answer = down(&rig, "cache", "cache", "memcached denied access").await;
     assert_secret(&rig, &answer, &["unauthenticated"]).await;
 }
 
@@ -190,8 +190,8 @@ async fn a_server_that_is_full_and_may_not_evict_is_down() {
     }
     tokio::time::sleep(MAX_AGE).await;
     // What can't be written anew is removed, and makes room: so first who asks for new keys.
-    down(&blocking, "cache", "cache", &format!("memcached at {} takes no writes", server.address())).await;
-    let answer = down(&asynchronous, "cache", "cache", "memcached takes no writes").await;
+    down(&blocking, "cache", "cache", &format!("memcached at {} is read-only", server.address())).await;
+    let answer = down(&asynchronous, "cache", "cache", "memcached is read-only").await;
     assert_secret(&asynchronous, &answer, &["out of memory"]).await;
 }
 

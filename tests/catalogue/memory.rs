@@ -42,7 +42,7 @@ async fn less_memory_than_wanted_is_degraded_or_down() {
         let answer = serve(memory).health().await;
         assert_eq!(answer.status, code, "{answer:?}");
         assert_eq!(answer.json()["status"], status);
-        let sentence = answer.json()["errors"]["system"]["memory"].as_str().unwrap().to_owned();
-        assert!(sentence.starts_with("only ") && sentence.ends_with("of the memory is left"), "{sentence}");
+        let message = answer.json()["errors"]["system"]["memory"].as_str().unwrap().to_owned();
+        assert!(message.starts_with("only ") && message.ends_with("of the memory is left"), "{message}");
     }
 }

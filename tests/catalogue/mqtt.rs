@@ -10,7 +10,7 @@ use std::{
 };
 
 use actix_web::web;
-use health::{Class, HealthCheck, Probe as _, ProbeError};
+use health::{HealthCheck, Probe as _, ProbeError, ProbeErrorKind};
 use rumqttc::{AsyncClient, MqttOptions, PublishOptions, QoS};
 
 use crate::{
@@ -70,7 +70,7 @@ impl Backend for OfClient {
 
     fn unreachable(_: &Mosquitto) -> (Told, &'static str) {
         // The client keeps what it is told, and its event loop alone knows why nothing comes of it.
-        (Told::Sentence("no answer within 800 ms".to_owned()), "health check queue.resource is DOWN")
+        (Told::Message("timed out after 800 ms".to_owned()), "health check queue.resource is DOWN")
     }
 
     fn rejected(mosquitto: &Mosquitto) -> Result<(Told, &'static str), Not> {
@@ -172,7 +172,7 @@ async fn a_user_who_may_not_write_the_topic_is_refused() {
     mosquitto.allow("topic readwrite orders/#");
     mosquitto.restart();
     let rig = serve(connect(&mosquitto, PASSWORD));
-    let answer = down(&rig, "queue", "mqtt", "mqtt refused access").await;
+    let answer = down(&rig, "queue", "mqtt", "mqtt denied access").await;
     assert_secret(&rig, &answer, &["NotAuthorized"]).await;
 }
 
@@ -194,8 +194,8 @@ async fn the_class_of_an_error_survives_a_check_of_the_users() {
     let (client, events) = AsyncClient::builder(options(&nobody, PASSWORD)).capacity(1).build();
     let publish = || client.try_publish("orders", "1", PublishOptions::new(QoS::AtLeastOnce));
     publish().unwrap();
-    assert_eq!(ProbeError::from(publish().unwrap_err()).class(), Class::TimedOut);
+    assert_eq!(ProbeError::from(publish().unwrap_err()).kind(), ProbeErrorKind::TimedOut);
     drop(events);
     let gone = anyhow::Error::from(publish().unwrap_err()).context("while an order is sent");
-    assert_eq!(ProbeError::from_error(gone).class(), Class::Unreachable);
+    assert_eq!(ProbeError::from_error(gone).kind(), ProbeErrorKind::Unreachable);
 }

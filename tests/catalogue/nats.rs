@@ -4,7 +4,7 @@ use std::{any::Any, time::Duration};
 
 use actix_web::web;
 use async_nats::{Client, ConnectOptions, jetstream};
-use health::{Class, HealthCheck, Probe as _, ProbeError};
+use health::{HealthCheck, Probe as _, ProbeError, ProbeErrorKind};
 
 use crate::{
     acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
@@ -54,7 +54,7 @@ fn unreachable(word: &str, nats: &Nats) -> (Told, &'static str) {
 
 fn rejected(word: &str) -> (Told, &'static str) {
     // It tries again and again, and tells its events alone what it was.
-    (Told::Sentence(format!("unable to connect to {word}")), "the client is pending: its events say why")
+    (Told::Message(format!("unable to connect to {word}")), "the client is pending: its events say why")
 }
 
 const SHARED: Not = "a client shares one connection among all who ask: there is nothing to use up";
@@ -148,8 +148,8 @@ async fn a_server_that_was_reached_once_is_named_when_it_is_gone() {
     let rig = serve(connect(&nats, PASSWORD).await);
     up(&rig, "queue", "nats").await;
     nats.stop();
-    let sentence = format!("unable to connect to nats at 127.0.0.1:{}", nats.port());
-    let answer = down(&rig, "queue", "nats", &sentence).await;
+    let message = format!("unable to connect to nats at 127.0.0.1:{}", nats.port());
+    let answer = down(&rig, "queue", "nats", &message).await;
     assert_secret(&rig, &answer, &["Connection refused"]).await;
 }
 
@@ -162,12 +162,12 @@ async fn a_server_that_dies_while_it_is_asked_is_not_waited_for() {
     });
     up(&rig, "queue", "nats").await;
     nats.freeze();
-    let sentence = format!("unable to connect to nats at 127.0.0.1:{}", nats.port());
+    let message = format!("unable to connect to nats at 127.0.0.1:{}", nats.port());
     let dies = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         nats.kill();
     };
-    tokio::join!(down(&rig, "queue", "nats", &sentence), dies);
+    tokio::join!(down(&rig, "queue", "nats", &message), dies);
 }
 
 #[actix_web::test]
@@ -217,9 +217,9 @@ async fn a_server_without_jetstream_is_up_for_a_client_and_down_for_a_context() 
         app.app_data(state.clone()).service(health::scope());
     });
     let answer = rig.health().await;
-    let sentence = format!("jetstream at 127.0.0.1:{} did not answer as expected", nats.port());
+    let message = format!("unexpected response from jetstream at 127.0.0.1:{}", nats.port());
     assert_eq!(answer.json()["checks"]["queue"], serde_json::json!({"nats": "UP", "jobs": "DOWN"}), "{answer:?}");
-    assert_eq!(answer.json()["errors"]["queue"], serde_json::json!({"jobs": sentence}));
+    assert_eq!(answer.json()["errors"]["queue"], serde_json::json!({"jobs": message}));
     eventually("the log says why", || async { logs::text().contains("requested JetStream resource does not exist") })
         .await;
 }
@@ -232,7 +232,7 @@ async fn a_user_who_may_not_publish_to_its_inbox_is_down() {
     ));
     nats.restart();
     let rig = serve(connect(&nats, PASSWORD).await);
-    down(&rig, "queue", "nats", "no answer within 800 ms").await;
+    down(&rig, "queue", "nats", "timed out after 800 ms").await;
 }
 
 #[actix_web::test]
@@ -251,13 +251,13 @@ async fn a_client_that_connects_anew_is_no_outage() {
 async fn the_class_of_an_error_survives_a_check_of_the_users() {
     let nats = started();
     let refused = options(WRONG).connect(nats.address()).await.map(drop).unwrap_err();
-    assert_eq!(ProbeError::from(refused).class(), Class::Rejected);
+    assert_eq!(ProbeError::from(refused).kind(), ProbeErrorKind::Rejected);
     let nobody = Nats::prepared();
     let unreachable = options(PASSWORD).connect(nobody.address()).await.map(drop).unwrap_err();
     let unreachable = anyhow::Error::from(unreachable).context("while an order is sent");
-    assert_eq!(ProbeError::from_error(unreachable).class(), Class::Unreachable);
+    assert_eq!(ProbeError::from_error(unreachable).kind(), ProbeErrorKind::Unreachable);
     let client = connect(&nats, PASSWORD).await;
     let nothing = client.request("nobody.listens", "".into()).await.map(drop).unwrap_err();
-    assert_eq!(ProbeError::from(nothing).class(), Class::Failed);
+    assert_eq!(ProbeError::from(nothing).kind(), ProbeErrorKind::Failed);
     client.probe().await.unwrap();
 }

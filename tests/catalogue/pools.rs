@@ -57,7 +57,7 @@ pub(crate) async fn is_down_when_its_server_froze_while_all_of_it_was_in_use<P: 
     let held = P::saturate(&resource).await.unwrap();
     server.freeze();
     let rig = serve(resource);
-    let answer = down(&rig, group::<P>(), "resource", "no answer within 800 ms").await;
+    let answer = down(&rig, group::<P>(), "resource", "timed out after 800 ms").await;
     assert_secret(&rig, &answer, &[]).await;
     server.thaw();
     drop(held);

@@ -38,19 +38,19 @@ impl Backend for Manager {
     }
 
     fn unreachable(server: &Server) -> (Told, &'static str) {
-        let sentence = format!("unable to connect to redis at 127.0.0.1:{}", server.port());
-        (Told::Sentence(sentence), "Connection refused")
+        let message = format!("unable to connect to redis at 127.0.0.1:{}", server.port());
+        (Told::Message(message), "Connection refused")
     }
 
     fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
         // It tries again and again before it says what it was.
-        Ok((Told::Sentence("no answer within 800 ms".to_owned()), "health check cache.resource is DOWN"))
+        Ok((Told::Message("timed out after 800 ms".to_owned()), "health check cache.resource is DOWN"))
     }
 
     fn frozen(server: &Server) -> Told {
         // The driver gives up after 500 ms by itself on a connection that it has, and not on one that it opens.
-        let sentence = format!("no answer from redis at 127.0.0.1:{}", server.port());
-        Told::OneOf(vec![sentence, "no answer within 800 ms".to_owned()])
+        let message = format!("no response from redis at 127.0.0.1:{}", server.port());
+        Told::OneOf(vec![message, "timed out after 800 ms".to_owned()])
     }
 
     async fn saturate(_: &ConnectionManager) -> Result<(Box<dyn Any>, u32), Not> {
@@ -138,8 +138,8 @@ async fn who_may_not_write_keys_is_up_by_a_ping() {
     let server = restarted(server);
     let rig = Pinged::open(&format!("redis://reader:{PASSWORD}@127.0.0.1:{}/", server.port())).await.serve();
     assert_eq!(said(&rig).await, ["UP", "UP", "UP", "DOWN"], "{}", logs::text());
-    let sentence = &rig.health().await.json()["errors"]["cache"]["written"];
-    assert_eq!(*sentence, format!("redis at 127.0.0.1:{} refused access", server.port()));
+    let message = &rig.health().await.json()["errors"]["cache"]["written"];
+    assert_eq!(*message, format!("redis at 127.0.0.1:{} denied access", server.port()));
 }
 
 #[actix_web::test]
@@ -175,11 +175,11 @@ async fn a_ping_sees_a_server_that_is_stopped_or_frozen() {
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
     let answer = rig.health().await;
-    let sentence = format!("unable to connect to redis at 127.0.0.1:{}", server.port());
-    let sentences = serde_json::json!({
-        "client": sentence, "manager": sentence, "connection": "unable to connect to redis", "written": sentence,
+    let message = format!("unable to connect to redis at 127.0.0.1:{}", server.port());
+    let messages = serde_json::json!({
+        "client": message, "manager": message, "connection": "unable to connect to redis", "written": message,
     });
-    assert_eq!(answer.json()["errors"]["cache"], sentences, "{}", logs::text());
+    assert_eq!(answer.json()["errors"]["cache"], messages, "{}", logs::text());
     assert_secret(&rig, &answer, &["Connection refused"]).await;
     server.restart();
     // A multiplexed connection that is broken is so for good.

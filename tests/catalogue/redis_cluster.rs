@@ -41,8 +41,8 @@ impl Backend for Client {
     }
 
     fn rejected(_: &Cluster) -> Result<(Told, &'static str), Not> {
-        let sentence = "redis cluster refused access".to_owned();
-        Ok((Told::Sentence(sentence), "Password authentication failed"))
+        let message = "redis cluster denied access".to_owned();
+        Ok((Told::Message(message), "Password authentication failed"))
     }
 
     async fn saturate(_: &ClusterClient) -> Result<(Box<dyn Any>, u32), Not> {
@@ -204,7 +204,7 @@ async fn a_cluster_with_one_master_of_three_frozen_is_down_in_time_and_up_when_i
         eventually("it is up", || async { rig.health().await.status == 200 }).await;
         cluster.nodes[node].freeze();
         tokio::time::sleep(MAX_AGE).await;
-        down(&rig, "cache", "cache", "no answer within 800 ms").await;
+        down(&rig, "cache", "cache", "timed out after 800 ms").await;
         cluster.nodes[node].thaw();
         cluster.wait_until_it_is_whole();
     }
@@ -219,7 +219,7 @@ async fn a_cluster_with_one_master_that_takes_no_writes_is_down() {
         up(&rig, "cache", "cache").await;
         cluster.ask::<Value>(node, "CONFIG SET maxmemory 1").unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        let answer = down(&rig, "cache", "cache", "redis cluster takes no writes").await;
+        let answer = down(&rig, "cache", "cache", "redis cluster is read-only").await;
         assert_secret(&rig, &answer, &["OOM"]).await;
         cluster.ask::<Value>(node, "CONFIG SET maxmemory 0").unwrap();
         tokio::time::sleep(MAX_AGE).await;

@@ -42,11 +42,11 @@ impl Backend for Client {
     }
 
     fn unreachable(_: &Sentinel) -> (Told, &'static str) {
-        (Told::Sentence("unable to connect to the redis master".to_owned()), "Connection refused")
+        (Told::Message("unable to connect to the redis master".to_owned()), "Connection refused")
     }
 
     fn rejected(_: &Sentinel) -> Result<(Told, &'static str), Not> {
-        Ok((Told::Sentence("the redis master refused access".to_owned()), "Password authentication failed"))
+        Ok((Told::Message("the redis master denied access".to_owned()), "Password authentication failed"))
     }
 
     async fn saturate(_: &Locked) -> Result<(Box<dyn Any>, u32), Not> {
@@ -153,8 +153,8 @@ async fn a_sentinel_that_stops_is_no_outage_while_the_master_works() {
 async fn a_client_of_replicas_takes_no_writes_and_is_up_by_a_ping() {
     let servers = Sentinel::start();
     let written = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Replica) });
-    let sentence = format!("redis at 127.0.0.1:{} takes no writes", servers.replica.port());
-    down(&written, "cache", "cache", &sentence).await;
+    let message = format!("redis at 127.0.0.1:{} is read-only", servers.replica.port());
+    down(&written, "cache", "cache", &message).await;
     let pinged = serve(Pinged { cache: client(&servers, PASSWORD, SentinelServerType::Replica) });
     up(&pinged, "cache", "cache").await;
 }

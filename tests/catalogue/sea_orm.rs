@@ -2,7 +2,7 @@
 
 use std::{any::Any, fs, path::Path};
 
-use health::{Class, Probe as _, ProbeError};
+use health::{Probe as _, ProbeError, ProbeErrorKind};
 use sea_orm::{
     ConnAcquireErr, ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbBackend, DbErr, MockDatabase,
     MockExecResult, RuntimeErr,
@@ -78,7 +78,7 @@ async fn a_file_of_sqlite_that_is_gone_or_no_database_is_down() {
 
     fs::write(&file, "this is no database, however long it is".repeat(1000)).unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "sqlite did not answer as expected").await;
+    let answer = down(&rig, "database", "db", "unexpected response from sqlite").await;
     assert_secret(&rig, &answer, &["not a database"]).await;
 }
 
@@ -99,7 +99,7 @@ async fn a_sqlite_that_a_writer_locks_and_a_pool_in_use_are_degraded() {
 
     let held = pool.acquire().await.unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    degraded(&rig, "database", "db", "all 2 connections are in use").await;
+    degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
     drop((writer, held));
     back_up(&rig, "database", "db").await;
 }
@@ -119,7 +119,7 @@ async fn what_has_no_pool_is_asked_all_the_same() {
     let rig = serve(&db);
     up(&rig, "database", "db").await;
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "postgres did not answer as expected").await;
+    let answer = down(&rig, "database", "db", "unexpected response from postgres").await;
     assert_secret(&rig, &answer, &["is gone"]).await;
     assert_eq!(db.resource(), None);
 }
@@ -129,12 +129,12 @@ async fn errors_in_a_check_of_ones_own_keep_their_class() {
     let folder = tempfile::tempdir().unwrap();
     let missing = sqlite(&folder.path().join("missing").join("notes.db"), "rw").await;
     let error = missing.execute_unprepared("SELECT 1").await.unwrap_err();
-    assert_eq!(ProbeError::from(error).class(), Class::Unreachable);
+    assert_eq!(ProbeError::from(error).kind(), ProbeErrorKind::Unreachable);
 
     let read_only = folder.path().join("notes.db");
     sqlite(&read_only, "rwc").await.execute_unprepared("CREATE TABLE notes (text TEXT)").await.unwrap();
     let error = sqlite(&read_only, "ro").await.execute_unprepared("DELETE FROM notes").await.unwrap_err();
-    assert_eq!(ProbeError::from(error).class(), Class::ReadOnly);
+    assert_eq!(ProbeError::from(error).kind(), ProbeErrorKind::ReadOnly);
     let error = DbErr::ConnectionAcquire(ConnAcquireErr::Timeout);
-    assert_eq!(ProbeError::from(error).class(), Class::TimedOut);
+    assert_eq!(ProbeError::from(error).kind(), ProbeErrorKind::TimedOut);
 }

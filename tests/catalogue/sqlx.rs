@@ -4,7 +4,7 @@
 use std::{any::Any, future::Future, net::TcpStream, time::Duration};
 
 use health::{
-    Check, Class, HealthCheck, ProbeError, Status,
+    Check, HealthCheck, ProbeError, ProbeErrorKind, Status,
     probes::sqlx::{migrated, query, replication_lag, writable},
 };
 use serde_json::json;
@@ -36,13 +36,13 @@ macro_rules! of_postgres {
         }
 
         fn unreachable(server: &Server) -> (Told, &'static str) {
-            let sentence = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
-            (Told::Sentence(sentence), "Connection refused")
+            let message = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
+            (Told::Message(message), "Connection refused")
         }
 
         fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
-            let sentence = format!("postgres at 127.0.0.1:{} refused access", server.port());
-            Ok((Told::Sentence(sentence), "password authentication failed"))
+            let message = format!("postgres at 127.0.0.1:{} denied access", server.port());
+            Ok((Told::Message(message), "password authentication failed"))
         }
 
         async fn questions(server: &Server) -> Result<u64, Not> {
@@ -174,8 +174,8 @@ async fn a_standby_takes_no_writes_until_it_is_promoted() {
 
     let pool = PgPool::connect_lazy(&standby.url()).unwrap();
     let rig = serve_writable(pool.clone());
-    let sentence = format!("postgres at 127.0.0.1:{} takes no writes", standby.port());
-    let answer = down(&rig, "database", "db", &sentence).await;
+    let message = format!("postgres at 127.0.0.1:{} is read-only", standby.port());
+    let answer = down(&rig, "database", "db", &message).await;
     assert_secret(&rig, &answer, &["a standby, a replica"]).await;
     assert!(logs::text().contains("read-only"), "{}", logs::text());
 
@@ -191,8 +191,8 @@ async fn a_primary_whose_transactions_are_read_only_takes_no_writes() {
     up(&rig, "database", "db").await;
     run(&pool, "SET default_transaction_read_only = on").await;
     tokio::time::sleep(MAX_AGE).await;
-    let sentence = format!("postgres at 127.0.0.1:{} takes no writes", server.port());
-    down(&rig, "database", "db", &sentence).await;
+    let message = format!("postgres at 127.0.0.1:{} is read-only", server.port());
+    down(&rig, "database", "db", &message).await;
     run(&pool, "SET default_transaction_read_only = off").await;
     back_up(&rig, "database", "db").await;
 }
@@ -203,7 +203,7 @@ async fn a_mariadb_that_is_read_only_takes_no_writes() {
     let pool = MySqlPool::connect_lazy(&server.url()).unwrap();
     let rig = serve_writable(pool.clone());
     up(&rig, "database", "db").await;
-    let sentence = format!("mysql at 127.0.0.1:{} takes no writes", server.port());
+    let message = format!("mysql at 127.0.0.1:{} is read-only", server.port());
     for (on, off) in [
         ("SET GLOBAL read_only = ON", "SET GLOBAL read_only = OFF"),
         ("SET GLOBAL tx_read_only = ON", "SET GLOBAL tx_read_only = OFF"),
@@ -211,14 +211,14 @@ async fn a_mariadb_that_is_read_only_takes_no_writes() {
         run(&pool, on).await;
         // A session has its transactions' kind from its beginning.
         let rig = serve_writable(MySqlPool::connect_lazy(&server.url()).unwrap());
-        down(&rig, "database", "db", &sentence).await;
+        down(&rig, "database", "db", &message).await;
         run(&pool, off).await;
     }
     back_up(&rig, "database", "db").await;
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
-    let sentence = format!("unable to connect to mysql at 127.0.0.1:{}", server.port());
-    assert_secret(&rig, &down(&rig, "database", "db", &sentence).await, &["Connection refused"]).await;
+    let message = format!("unable to connect to mysql at 127.0.0.1:{}", server.port());
+    assert_secret(&rig, &down(&rig, "database", "db", &message).await, &["Connection refused"]).await;
 }
 
 #[actix_web::test]
@@ -236,7 +236,7 @@ async fn a_sqlite_that_is_read_only_takes_no_writes_and_a_locked_one_is_busy() {
 
     let one = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options.clone().read_only(true));
     let read_only = serve_writable(one.clone());
-    let answer = down(&read_only, "database", "db", "sqlite takes no writes").await;
+    let answer = down(&read_only, "database", "db", "sqlite is read-only").await;
     assert_secret(&read_only, &answer, &["readonly database"]).await;
     // The failed write is over: the connection is in no transaction.
     run(&one, "BEGIN; ROLLBACK").await;
@@ -305,12 +305,12 @@ async fn a_standby_is_behind_from_a_commit_that_it_has_not_replayed_until_it_has
     run(&written, "INSERT INTO orders VALUES (2)").await;
     for rig in &rigs {
         let told = eventually_told(rig, "DOWN", "DEGRADED").await;
-        for sentence in [&told["strict"], &told["lenient"]] {
-            let seconds = sentence.as_str().and_then(|sentence| {
-                let rest = sentence.strip_prefix(&format!("postgres at 127.0.0.1:{} is ", standby.port()))?;
+        for message in [&told["strict"], &told["lenient"]] {
+            let seconds = message.as_str().and_then(|message| {
+                let rest = message.strip_prefix(&format!("postgres at 127.0.0.1:{} is ", standby.port()))?;
                 rest.strip_suffix(" s behind its primary")?.parse::<u64>().ok()
             });
-            assert!(seconds.is_some_and(|seconds| (1..60).contains(&seconds)), "{sentence}");
+            assert!(seconds.is_some_and(|seconds| (1..60).contains(&seconds)), "{message}");
         }
     }
     run(&replica, "SELECT pg_wal_replay_resume()").await;
@@ -390,8 +390,8 @@ async fn a_statement_of_ones_own_is_down_while_it_fails_and_its_text_is_told_to_
     let pool = PgPoolOptions::new().max_connections(2).connect_lazy(&server.url()).unwrap();
     let rig =
         serve_check(asking("orders", &pool, |pool| async move { query(&pool, "SELECT 1 FROM orders LIMIT 1").await }));
-    let sentence = format!("postgres at 127.0.0.1:{} did not answer as expected", server.port());
-    let answer = down(&rig, "database", "orders", &sentence).await;
+    let message = format!("unexpected response from postgres at 127.0.0.1:{}", server.port());
+    let answer = down(&rig, "database", "orders", &message).await;
     assert_secret(&rig, &answer, &["does not exist"]).await;
     assert!(!answer.body.contains("SELECT") && !answer.body.contains("relation"), "{answer:?}");
 
@@ -407,23 +407,23 @@ async fn a_statement_of_ones_own_is_down_while_it_fails_and_its_text_is_told_to_
             &anybody,
             |pool| async move { query(&pool, "SELECT 1 FROM orders LIMIT 1").await },
         ));
-    let sentence = format!("postgres at 127.0.0.1:{} refused access", server.port());
-    down(&theirs, "database", "orders", &sentence).await;
+    let message = format!("postgres at 127.0.0.1:{} denied access", server.port());
+    down(&theirs, "database", "orders", &message).await;
 
     // By the probe's way to a connection.
     let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
     tokio::time::sleep(MAX_AGE).await;
-    degraded(&rig, "database", "orders", "all 2 connections are in use").await;
+    degraded(&rig, "database", "orders", "connection pool exhausted (2 of 2 in use)").await;
     drop(held);
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
-    down(&rig, "database", "orders", "no answer within 800 ms").await;
+    down(&rig, "database", "orders", "timed out after 800 ms").await;
     server.thaw();
     back_up(&rig, "database", "orders").await;
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
-    let sentence = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
-    down(&rig, "database", "orders", &sentence).await;
+    let message = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
+    down(&rig, "database", "orders", &message).await;
 }
 
 fn migrator(of: &[(i64, &'static str)]) -> Migrator {
@@ -475,8 +475,8 @@ async fn all_migrations_of_a_postgres_are_applied_or_it_is_told() {
     assert_secret(&rig, &answer, &["migration 2 is dirty"]).await;
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
-    let sentence = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
-    let answer = down(&rig, "database", "schema", &sentence).await;
+    let message = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
+    let answer = down(&rig, "database", "schema", &message).await;
     assert_secret(&rig, &answer, &["Connection refused"]).await;
 }
 
@@ -523,10 +523,10 @@ async fn a_pool_of_any_database_is_asked_as_its_url_says() {
         writable(&any(&url)).await.unwrap();
     }
     let replica = any(&standby.url());
-    assert_eq!(writable(&replica).await.unwrap_err().class(), Class::ReadOnly);
+    assert_eq!(writable(&replica).await.unwrap_err().kind(), ProbeErrorKind::ReadOnly);
     eventually("the standby is fresh", || async { replication_lag(&replica, SECOND, SECOND).await.is_ok() }).await;
     run(&any(&mariadb.url()), "SET GLOBAL read_only = ON").await;
-    assert_eq!(writable(&any(&mariadb.url())).await.unwrap_err().class(), Class::ReadOnly);
+    assert_eq!(writable(&any(&mariadb.url())).await.unwrap_err().kind(), ProbeErrorKind::ReadOnly);
     let status = async || replication_lag(&replica, Duration::ZERO, HOUR).await.map_err(|error| error.status());
     run(&replica, "SELECT pg_wal_replay_pause()").await;
     run(&any(&postgres.url()), "CREATE TABLE orders (id int)").await;

@@ -5,7 +5,7 @@ use std::{any::Any, fs};
 
 use actix_web::web;
 use health::{
-    Check, Class, HealthCheck, ProbeError,
+    Check, HealthCheck, ProbeError, ProbeErrorKind,
     probes::sqlx_0_8::{query, replication_lag, writable},
 };
 use sqlx::MySqlConnection;
@@ -74,13 +74,13 @@ impl Backend for MariaDb {
     }
 
     fn unreachable(server: &Server) -> (Told, &'static str) {
-        let sentence = format!("unable to connect to mysql at 127.0.0.1:{}", server.port());
-        (Told::Sentence(sentence), "Connection refused")
+        let message = format!("unable to connect to mysql at 127.0.0.1:{}", server.port());
+        (Told::Message(message), "Connection refused")
     }
 
     fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
-        let sentence = format!("mysql at 127.0.0.1:{} refused access", server.port());
-        Ok((Told::Sentence(sentence), "Access denied for user"))
+        let message = format!("mysql at 127.0.0.1:{} denied access", server.port());
+        Ok((Told::Message(message), "Access denied for user"))
     }
 
     async fn saturate(pool: &MySqlPool) -> Result<(Box<dyn Any>, u32), Not> {
@@ -146,7 +146,7 @@ async fn a_file_of_sqlite_that_is_gone_or_no_database_is_down() {
 
     fs::write(&file, "this is no database, however long it is".repeat(1000)).unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "sqlite did not answer as expected").await;
+    let answer = down(&rig, "database", "db", "unexpected response from sqlite").await;
     assert_secret(&rig, &answer, &["not a database"]).await;
 }
 
@@ -167,7 +167,7 @@ async fn a_sqlite_that_a_writer_locks_and_a_pool_in_use_are_degraded() {
 
     let held = pool.acquire().await.unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    degraded(&rig, "database", "db", "all 2 connections are in use").await;
+    degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
     drop((writer, held));
     back_up(&rig, "database", "db").await;
 }
@@ -185,16 +185,16 @@ async fn the_other_questions_are_asked_too() {
             query(&pool, "SELECT 1 FROM orders LIMIT 1").await
         }
     }));
-    let sentence = format!("postgres at 127.0.0.1:{} did not answer as expected", server.port());
-    let answer = down(&rig, "database", "all", &sentence).await;
+    let message = format!("unexpected response from postgres at 127.0.0.1:{}", server.port());
+    let answer = down(&rig, "database", "all", &message).await;
     assert_secret(&rig, &answer, &["does not exist"]).await;
     sqlx_0_8::raw_sql("CREATE TABLE orders (id int)").execute(&pool).await.unwrap();
     back_up(&rig, "database", "all").await;
 
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
-    let sentence = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
-    down(&rig, "database", "all", &sentence).await;
+    let message = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
+    down(&rig, "database", "all", &message).await;
 }
 
 #[actix_web::test]
@@ -202,6 +202,6 @@ async fn errors_in_a_check_of_ones_own_keep_their_class() {
     let server = Server::prepared(Kind::Postgres, &[]);
     let error = PgConnection::connect(&server.url()).await.unwrap_err();
     let error = ProbeError::from(error);
-    assert_eq!((error.class(), error.to_string()), (Class::Unreachable, "unable to connect".to_owned()));
-    assert_eq!(ProbeError::from(sqlx_0_8::Error::PoolTimedOut).class(), Class::TimedOut);
+    assert_eq!((error.kind(), error.to_string()), (ProbeErrorKind::Unreachable, "unable to connect".to_owned()));
+    assert_eq!(ProbeError::from(sqlx_0_8::Error::PoolTimedOut).kind(), ProbeErrorKind::TimedOut);
 }

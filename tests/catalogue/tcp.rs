@@ -43,7 +43,7 @@ impl Backend for Tcp {
     }
 
     fn unreachable(server: &Stub) -> (Told, &'static str) {
-        (Told::Sentence(format!("unable to connect to 127.0.0.1:{}", server.port())), "Connection refused")
+        (Told::Message(format!("unable to connect to 127.0.0.1:{}", server.port())), "Connection refused")
     }
 
     fn rejected(_: &Stub) -> Result<(Told, &'static str), Not> {

@@ -105,8 +105,8 @@ impl Backend for Server {
     }
 
     fn unreachable(server: &Stub) -> (Told, &'static str) {
-        let sentence = format!("unable to connect to tls server at 127.0.0.1:{}", server.port());
-        (Told::Sentence(sentence), "Connection refused")
+        let message = format!("unable to connect to tls server at 127.0.0.1:{}", server.port());
+        (Told::Message(message), "Connection refused")
     }
 
     fn rejected(_: &Stub) -> Result<(Told, &'static str), Not> {
@@ -143,12 +143,12 @@ async fn is_up(rig: &Rig) {
     up(rig, "system", "certificate").await;
 }
 
-async fn is_degraded(rig: &Rig, sentence: &str) {
-    degraded(rig, "system", "certificate", sentence).await;
+async fn is_degraded(rig: &Rig, message: &str) {
+    degraded(rig, "system", "certificate", message).await;
 }
 
-async fn is_down(rig: &Rig, sentence: &str) {
-    down(rig, "system", "certificate", sentence).await;
+async fn is_down(rig: &Rig, message: &str) {
+    down(rig, "system", "certificate", message).await;
 }
 
 fn file(text: &str) -> (TempDir, PathBuf) {
@@ -202,11 +202,11 @@ async fn the_certificate_of_a_chain_that_expires_first_counts() {
     let made = authority.make("localhost", days(-1), days(90));
     // Beside its key, as some servers want it.
     let (_folder, path) = file(&(made.key.serialize_pem() + &made.pem + &authority.pem()));
-    let sentence = "a further certificate of the chain expires in 5 days";
-    is_degraded(&serve(CertificateFile::new(path)), sentence).await;
+    let message = "a further certificate of the chain expires in 5 days";
+    is_degraded(&serve(CertificateFile::new(path)), message).await;
     let stub = Stub::start(authority.server("localhost", days(-1), days(90)));
     let server = ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap();
-    is_degraded(&serve(server), sentence).await;
+    is_degraded(&serve(server), message).await;
 }
 
 #[actix_web::test]
@@ -277,11 +277,11 @@ async fn a_server_of_tls_1_2_shows_its_certificate_too() {
 async fn a_server_that_speaks_no_tls_is_down() {
     let stub = Stub::start(Talk::Greets);
     let rig = serve(ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap());
-    let sentence = format!("tls server at 127.0.0.1:{} did not answer as expected", stub.port());
-    let answer = down(&rig, "system", "certificate", &sentence).await;
+    let message = format!("unexpected response from tls server at 127.0.0.1:{}", stub.port());
+    let answer = down(&rig, "system", "certificate", &message).await;
     assert_secret(&rig, &answer, &["received corrupt message"]).await;
     stub.talk(Talk::Tcp);
-    let answer = down(&rig, "system", "certificate", "no answer within 800 ms").await;
+    let answer = down(&rig, "system", "certificate", "timed out after 800 ms").await;
     assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
 }
 
@@ -294,8 +294,8 @@ async fn a_server_that_ends_the_handshake_by_an_alert_has_refused() {
     let stub = Stub::start(Talk::Tls(Arc::new(none)));
     let server = ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap();
     let rig = serve(server.server_name("shop.example").unwrap());
-    let sentence = format!("tls server at 127.0.0.1:{} refused access", stub.port());
-    let answer = down(&rig, "system", "certificate", &sentence).await;
+    let message = format!("tls server at 127.0.0.1:{} denied access", stub.port());
+    let answer = down(&rig, "system", "certificate", &message).await;
     assert_secret(&rig, &answer, &["received fatal alert"]).await;
 }
 

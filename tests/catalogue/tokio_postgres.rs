@@ -37,7 +37,7 @@ impl Backend for Connected {
     }
 
     fn unreachable(_: &Server) -> (Told, &'static str) {
-        (Told::Sentence("unable to connect to postgres".to_owned()), "connection closed")
+        (Told::Message("unable to connect to postgres".to_owned()), "connection closed")
     }
 
     fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
@@ -78,7 +78,7 @@ async fn a_client_behind_a_long_statement_is_down_until_that_is_over() {
     };
     eventually("the statement runs", sleeps).await;
     tokio::time::sleep(MAX_AGE).await;
-    down(&rig, "database", "resource", "no answer within 800 ms").await;
+    down(&rig, "database", "resource", "timed out after 800 ms").await;
     busy.await.unwrap().unwrap();
     back_up(&rig, "database", "resource").await;
 }

@@ -20,21 +20,21 @@ pub(crate) async fn up(rig: &Rig, group: &str, name: &str) -> Response {
     answer
 }
 
-/// Asks, and the check is down with that sentence.
-pub(crate) async fn down(rig: &Rig, group: &str, name: &str, sentence: &str) -> Response {
-    failing(rig, group, name, sentence, 503, "DOWN").await
+/// Asks, and the check is down with that message.
+pub(crate) async fn down(rig: &Rig, group: &str, name: &str, message: &str) -> Response {
+    failing(rig, group, name, message, 503, "DOWN").await
 }
 
-/// Asks, and the check is degraded with that sentence.
-pub(crate) async fn degraded(rig: &Rig, group: &str, name: &str, sentence: &str) -> Response {
-    failing(rig, group, name, sentence, 200, "DEGRADED").await
+/// Asks, and the check is degraded with that message.
+pub(crate) async fn degraded(rig: &Rig, group: &str, name: &str, message: &str) -> Response {
+    failing(rig, group, name, message, 200, "DEGRADED").await
 }
 
-async fn failing(rig: &Rig, group: &str, name: &str, sentence: &str, code: u16, status: &str) -> Response {
+async fn failing(rig: &Rig, group: &str, name: &str, message: &str, code: u16, status: &str) -> Response {
     let answer = rig.health().await;
     assert_eq!(
         answer.json(),
-        serde_json::json!({"status": status, "errors": {group: {name: sentence}}, "checks": {group: {name: status}}}),
+        serde_json::json!({"status": status, "errors": {group: {name: message}}, "checks": {group: {name: status}}}),
         "{}",
         logs::text()
     );

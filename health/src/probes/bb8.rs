@@ -12,7 +12,7 @@ use super::{
     driver::{PATIENCE, answer_or},
     pooled::{Answer, Failure, Question, SILENT_IDLE, connect, is_dead},
 };
-use crate::error::Class;
+use crate::error::ProbeErrorKind;
 
 /// Asks on a connection of the pool.
 pub(super) async fn ask<Q, M>(pool: &Pool<M>) -> Answer<Q>
@@ -54,14 +54,14 @@ where
             Ok(connection) => connection,
             Err(RunError::User(error)) => return Err(Failure::Driver(error)),
             Err(error @ RunError::TimedOut) if !Q::has_server() => {
-                return Err(Failure::Pool(Class::TimedOut, error.into()));
+                return Err(Failure::Pool(ProbeErrorKind::TimedOut, error.into()));
             }
             // It keeps the reason for itself: who asks beside it knows more.
             Err(RunError::TimedOut) => return pending().await,
         };
         match Asking::question::<Q>(connection).await {
             // After a restart of the server all idle connections are dead, and each says so at once. One that answers is enough.
-            Err(error) if others > 0 && Q::class_of(&error) == Class::Unreachable => others -= 1,
+            Err(error) if others > 0 && Q::classify(&error) == ProbeErrorKind::Unreachable => others -= 1,
             answer => return answer.map_err(Failure::Driver),
         }
     }
@@ -107,7 +107,7 @@ impl<'a, M: ManageConnection> Asking<'a, M> {
     {
         let mut asking = Self { connection, spoil: Some(Q::spoil) };
         let answer = Q::ask(&mut asking.connection).await;
-        if !answer.as_ref().is_err_and(|error| is_dead(Q::class_of(error))) {
+        if !answer.as_ref().is_err_and(|error| is_dead(Q::classify(error))) {
             asking.spoil = None;
         }
         answer
@@ -122,10 +122,10 @@ impl<M: ManageConnection> Drop for Asking<'_, M> {
     }
 }
 
-/// The class of what is the pool's own; the driver's error is in the chain of sources.
-pub(super) fn class_of<E>(error: &RunError<E>) -> Option<Class> {
+/// The kind of what is the pool's own; the driver's error is in the chain of sources.
+pub(super) fn classify<E>(error: &RunError<E>) -> Option<ProbeErrorKind> {
     match error {
-        RunError::TimedOut => Some(Class::TimedOut),
+        RunError::TimedOut => Some(ProbeErrorKind::TimedOut),
         RunError::User(_) => None,
     }
 }

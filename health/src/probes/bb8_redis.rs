@@ -5,29 +5,29 @@
 //! its own, unless it is built with `test_on_check_out(false)`: but then it never replaces a connection that has died, and once
 //! all have it is down for good, for the application as for its check.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host | [`Class::Unreachable`] | DOWN |
-//! | wrong password, no permission | [`Class::Rejected`] | DOWN |
-//! | no answer, also not to a new connection | [`Class::TimedOut`] | DOWN |
-//! | all connections are in use, and the server lets further ones in | [`Class::Saturated`] | DEGRADED |
-//! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`Class::ReadOnly`] | DOWN |
-//! | `LOADING`, another value read than written, anything else | [`Class::Failed`] | DOWN |
+//! | refused, reset, no such host | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | wrong password, no permission | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | no answer, also not to a new connection | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | all connections are in use, and the server lets further ones in | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | `LOADING`, another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! A pool of bb8 tries again and again to connect, and says nothing until its own time is over. So the server is asked beside
 //! the pool, with one connection that is closed again: after 100 ms where the pool has to connect, after 300 ms where it has an
 //! idle connection, and at once where all are in use. A pool does not tell where it connects to, and so neither do the
-//! sentences.
+//! messages.
 //!
 //! bb8 gives no connection away: one whose question was given up goes back to the pool. Its driver keeps answers in order, so
 //! who asks next waits for that one's answer, or for the driver's limit.
 //!
-//! [`Class::Failed`]: crate::Class::Failed
-//! [`Class::ReadOnly`]: crate::Class::ReadOnly
-//! [`Class::Rejected`]: crate::Class::Rejected
-//! [`Class::Saturated`]: crate::Class::Saturated
-//! [`Class::TimedOut`]: crate::Class::TimedOut
-//! [`Class::Unreachable`]: crate::Class::Unreachable
+//! [`ProbeErrorKind::Failed`]: crate::ProbeErrorKind::Failed
+//! [`ProbeErrorKind::ReadOnly`]: crate::ProbeErrorKind::ReadOnly
+//! [`ProbeErrorKind::Rejected`]: crate::ProbeErrorKind::Rejected
+//! [`ProbeErrorKind::Saturated`]: crate::ProbeErrorKind::Saturated
+//! [`ProbeErrorKind::TimedOut`]: crate::ProbeErrorKind::TimedOut
+//! [`ProbeErrorKind::Unreachable`]: crate::ProbeErrorKind::Unreachable
 
 use ::bb8::{Pool, RunError};
 use bb8_redis::RedisConnectionManager;

@@ -11,7 +11,7 @@ use super::{
     driver::answer_or,
     pooled::{Answer, Failure, Question, SILENT_IDLE, connect, is_dead},
 };
-use crate::error::Class;
+use crate::error::ProbeErrorKind;
 
 /// Without the application's timeouts, which need a runtime that the pool may not have: the check has one.
 const AT_ONCE: Timeouts = Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
@@ -68,7 +68,7 @@ where
         let object = pool.timeout_get(&AT_ONCE).await.map_err(|error| failure_of(pool, error))?;
         match Asking::question::<Q>(object).await {
             // After a restart of the server all idle connections are dead, and each says so at once. One that answers is enough.
-            Err(error) if others > 0 && Q::class_of(&error) == Class::Unreachable => others -= 1,
+            Err(error) if others > 0 && Q::classify(&error) == ProbeErrorKind::Unreachable => others -= 1,
             answer => return answer.map_err(Failure::Driver),
         }
     }
@@ -98,7 +98,7 @@ impl<M: Manager> Asking<M> {
     {
         let mut asking = Self(Some(object));
         let answer = Q::ask(asking.0.as_mut().expect("it was put there")).await;
-        if !answer.as_ref().is_err_and(|error| is_dead(Q::class_of(error))) {
+        if !answer.as_ref().is_err_and(|error| is_dead(Q::classify(error))) {
             asking.0 = None;
         }
         answer
@@ -121,17 +121,17 @@ where
     match error {
         PoolError::Timeout(TimeoutType::Wait) => Failure::Saturated(pool.status().max_size),
         PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => Failure::Driver(error),
-        other => Failure::Pool(class_of(&other).unwrap_or(Class::Failed), other.into()),
+        other => Failure::Pool(classify(&other).unwrap_or(ProbeErrorKind::Failed), other.into()),
     }
 }
 
-/// The class of what is the pool's own; the driver's error is in the chain of sources.
-pub(super) fn class_of<E>(error: &PoolError<E>) -> Option<Class> {
+/// The kind of what is the pool's own; the driver's error is in the chain of sources.
+pub(super) fn classify<E>(error: &PoolError<E>) -> Option<ProbeErrorKind> {
     match error {
-        PoolError::Timeout(_) => Some(Class::TimedOut),
+        PoolError::Timeout(_) => Some(ProbeErrorKind::TimedOut),
         PoolError::Backend(_) | PoolError::PostCreateHook(HookError::Backend(_)) => None,
         PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(HookError::Message(_)) => {
-            Some(Class::Failed)
+            Some(ProbeErrorKind::Failed)
         }
     }
 }
@@ -146,7 +146,7 @@ mod tests {
     use deadpool::managed::{Metrics, RecycleResult};
 
     use super::*;
-    use crate::error::class_of_io;
+    use crate::error::classify_io;
 
     /// Connections are numbers.
     #[derive(Default)]
@@ -176,8 +176,8 @@ mod tests {
             if *number < 2 { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
         }
 
-        fn class_of(error: &io::Error) -> Class {
-            class_of_io(error)
+        fn classify(error: &io::Error) -> ProbeErrorKind {
+            classify_io(error)
         }
     }
 

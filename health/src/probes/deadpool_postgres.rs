@@ -4,14 +4,14 @@
 //! nothing is prepared. Where the pool is told to verify connections (`RecyclingMethod::Verified` or `Clean`), it asks a
 //! question of its own before ours.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host, shutting down or starting up | [`Class::Unreachable`] | DOWN |
-//! | wrong password, no such database, no permission, TLS | [`Class::Rejected`] | DOWN |
-//! | no answer, also not to a new connection | [`Class::TimedOut`] | DOWN |
-//! | all connections of the pool, or of the server, are in use, and the server lets further ones in or says that it is full | [`Class::Saturated`] | DEGRADED |
-//! | disk full | [`Class::ReadOnly`] | DOWN |
-//! | the pool is closed; anything else | [`Class::Failed`] | DOWN |
+//! | refused, reset, no such host, shutting down or starting up | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | wrong password, no such database, no permission, TLS | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | no answer, also not to a new connection | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | all connections of the pool, or of the server, are in use, and the server lets further ones in or says that it is full | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | disk full | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | the pool is closed; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! The question waits for no connection. Whether a pool that is all in use belongs to a busy server or to a frozen one is found
 //! out with one connection beside it, which is closed again; the same is done where an idle connection is silent for 300 ms. A
@@ -27,7 +27,7 @@ use super::{
     tokio_postgres,
 };
 use crate::{
-    error::{Class, ProbeError},
+    error::{ProbeError, ProbeErrorKind},
     probe::Probe,
 };
 
@@ -60,8 +60,8 @@ impl Question for Postgres {
         tokio_postgres::ask(client).await
     }
 
-    fn class_of(error: &Error) -> Class {
-        tokio_postgres::class_of(error)
+    fn classify(error: &Error) -> ProbeErrorKind {
+        tokio_postgres::classify(error)
     }
 }
 

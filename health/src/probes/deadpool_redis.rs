@@ -4,14 +4,14 @@
 //! the probes of [`redis`](super::redis) do. The pool asks `PING` of a connection before it gives it, which is a round trip of
 //! its own, and not to be switched off.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host | [`Class::Unreachable`] | DOWN |
-//! | wrong password, no permission | [`Class::Rejected`] | DOWN |
-//! | no answer, also not to a new connection | [`Class::TimedOut`] | DOWN |
-//! | all connections are in use, and the server lets further ones in | [`Class::Saturated`] | DEGRADED |
-//! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`Class::ReadOnly`] | DOWN |
-//! | `LOADING`, another value read than written, the pool is closed, anything else | [`Class::Failed`] | DOWN |
+//! | refused, reset, no such host | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | wrong password, no permission | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | no answer, also not to a new connection | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | all connections are in use, and the server lets further ones in | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | `LOADING`, another value read than written, the pool is closed, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! The question waits for no connection. Whether a pool that is all in use belongs to a busy server or to a frozen one is found
 //! out with one connection beside it, which is closed again; the same is done where the pool is silent for 300 ms. A connection
@@ -19,12 +19,12 @@
 //!
 //! The pools for clusters and for Sentinel are no probes.
 //!
-//! [`Class::Failed`]: crate::Class::Failed
-//! [`Class::ReadOnly`]: crate::Class::ReadOnly
-//! [`Class::Rejected`]: crate::Class::Rejected
-//! [`Class::Saturated`]: crate::Class::Saturated
-//! [`Class::TimedOut`]: crate::Class::TimedOut
-//! [`Class::Unreachable`]: crate::Class::Unreachable
+//! [`ProbeErrorKind::Failed`]: crate::ProbeErrorKind::Failed
+//! [`ProbeErrorKind::ReadOnly`]: crate::ProbeErrorKind::ReadOnly
+//! [`ProbeErrorKind::Rejected`]: crate::ProbeErrorKind::Rejected
+//! [`ProbeErrorKind::Saturated`]: crate::ProbeErrorKind::Saturated
+//! [`ProbeErrorKind::TimedOut`]: crate::ProbeErrorKind::TimedOut
+//! [`ProbeErrorKind::Unreachable`]: crate::ProbeErrorKind::Unreachable
 
 use deadpool_redis::{Pool, PoolError};
 

@@ -5,22 +5,22 @@
 //! other one is asked, so that it costs one thread however often the check is polled. The pool asks `SELECT 1` of a connection
 //! before it gives it, which is a round trip of its own, unless it is built with `test_on_check_out(false)`.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | no connection can be had: refused, wrong password, no such database | [`Class::Unreachable`] | DOWN |
-//! | the connection breaks | [`Class::Unreachable`] | DOWN |
-//! | no answer to a question: of one connection, as the pool gives no second one to ask beside it | [`Class::TimedOut`] | DOWN |
-//! | all connections of the pool are in use, for no longer than its own `connection_timeout` | [`Class::Saturated`] | DEGRADED |
-//! | SQLite: locked by who writes, and its `busy_timeout` (0 by default) is shorter than the check's limit | [`Class::Saturated`] | DEGRADED |
-//! | read-only transaction | [`Class::ReadOnly`] | DOWN |
-//! | SQLite: the file is no database; anything else | [`Class::Failed`] | DOWN |
+//! | no connection can be had: refused, wrong password, no such database | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | the connection breaks | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | no answer to a question: of one connection, as the pool gives no second one to ask beside it | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | all connections of the pool are in use, for no longer than its own `connection_timeout` | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | SQLite: locked by who writes, and its `busy_timeout` (0 by default) is shorter than the check's limit | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | read-only transaction | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | SQLite: the file is no database; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! Much is less exact here than elsewhere, for want of a way to know. r2d2 keeps of a failed attempt to connect only its text,
-//! which is logged: so a wrong password is [`Class::Unreachable`] too. It lets nobody connect beside the pool: so where all
+//! which is logged: so a wrong password is [`ProbeErrorKind::Unreachable`] too. It lets nobody connect beside the pool: so where all
 //! connections are in use nobody can tell a busy server from one that froze, until the pool's `connection_timeout` (30 s by
 //! default) has passed without one that came free. Then the application gets none either, and the check is DOWN. SQLite goes
 //! on reading a file that has been removed, and the pool does not tell its path: that is not seen. A pool does not tell where
-//! it connects to, and so neither do the sentences.
+//! it connects to, and so neither do the messages.
 
 use std::{
     any::type_name,
@@ -47,8 +47,8 @@ use tokio::{
 
 use super::{driver::PATIENCE, pooled::saturated};
 use crate::{
-    error::{Class, ProbeError},
-    probe::{Ask, Probe},
+    error::{ProbeError, ProbeErrorKind},
+    probe::{DynProbe, Probe},
 };
 
 /// How long the pool is waited for before it is asked why it gives no connection.
@@ -66,7 +66,7 @@ impl<T: R2D2Connection + Send + 'static> Probe for Pool<ConnectionManager<T>> {
         Some(name::<T::Backend>().to_owned())
     }
 
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
         Some(Arc::new(Kept::new(self.clone())))
     }
 }
@@ -176,7 +176,7 @@ impl Asking {
     }
 }
 
-impl<T: R2D2Connection + Send + 'static> Ask for Kept<T> {
+impl<T: R2D2Connection + Send + 'static> DynProbe for Kept<T> {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(self.asked())
     }
@@ -197,7 +197,7 @@ fn question<T: R2D2Connection + Send + 'static>(pool: &Pool<ConnectionManager<T>
         let mut connection = connection(pool).map_err(Failure::Pool)?;
         match connection.batch_execute(sql::<T::Backend>()) {
             // After a restart of the server all idle connections are dead, and each says so at once. One that answers is enough.
-            Err(error) if others > 0 && class_of_error(&error) == Class::Unreachable => others -= 1,
+            Err(error) if others > 0 && classify_error(&error) == ProbeErrorKind::Unreachable => others -= 1,
             answer => return answer.map_err(Failure::Driver),
         }
     }
@@ -223,15 +223,16 @@ impl Failure {
         let name = name::<T::Backend>();
         match self {
             Self::Pool(error) => {
-                ProbeError::new(Class::Unreachable, Class::Unreachable.sentence(name)).with_source(error)
+                ProbeError::new(ProbeErrorKind::Unreachable, ProbeErrorKind::Unreachable.message(name))
+                    .with_source(error)
             }
-            Self::Driver(error) => ProbeError::new(class_of_error(&error), sentence(&error, name)).with_source(error),
-            Self::Dropped => ProbeError::new(Class::Failed, Class::Failed.sentence(name)),
+            Self::Driver(error) => ProbeError::new(classify_error(&error), message(&error, name)).with_source(error),
+            Self::Dropped => ProbeError::new(ProbeErrorKind::Failed, ProbeErrorKind::Failed.message(name)),
         }
     }
 }
 
-/// What kind of database a backend is for, in the word that sentences use. Backends have no names of their own, but types have;
+/// What kind of database a backend is for, in the word that messages use. Backends have no names of their own, but types have;
 /// what is not known here is asked as any database is.
 pub(super) fn name<B: Backend>() -> &'static str {
     match type_name::<B>() {
@@ -253,9 +254,9 @@ pub(super) fn sql<B: Backend>() -> &'static str {
     if is_sqlite::<B>() { "SELECT count(*) FROM sqlite_master" } else { "SELECT 1" }
 }
 
-/// The public sentence of a question's failure.
-pub(super) fn sentence(error: &Error, name: &str) -> String {
-    if is_locked(error) { "sqlite is locked by a writer".to_owned() } else { class_of_error(error).sentence(name) }
+/// The public message of a question's failure.
+pub(super) fn message(error: &Error, name: &str) -> String {
+    if is_locked(error) { "sqlite is locked by a writer".to_owned() } else { classify_error(error).message(name) }
 }
 
 /// SQLite's code for that is dropped by diesel, and its text is a constant: `sqlite3_errstr` of `SQLITE_BUSY`.
@@ -263,38 +264,38 @@ fn is_locked(error: &Error) -> bool {
     matches!(error, Error::DatabaseError(_, information) if information.message() == "database is locked")
 }
 
-/// The class of an error of diesel's, if it is one.
-pub(super) fn class_of(error: &(dyn StdError + 'static)) -> Option<Class> {
+/// The kind of an error of diesel's, if it is one.
+pub(super) fn classify(error: &(dyn StdError + 'static)) -> Option<ProbeErrorKind> {
     if let Some(error) = error.downcast_ref() {
-        return Some(class_of_error(error));
+        return Some(classify_error(error));
     }
     if let Some(error) = error.downcast_ref() {
-        return Some(class_of_connection(error));
+        return Some(classify_connection(error));
     }
-    error.is::<PoolError>().then_some(Class::TimedOut)
+    error.is::<PoolError>().then_some(ProbeErrorKind::TimedOut)
 }
 
-/// The class of a question's failure.
-pub(super) fn class_of_error(error: &Error) -> Class {
+/// The kind of a question's failure.
+pub(super) fn classify_error(error: &Error) -> ProbeErrorKind {
     match error {
-        _ if is_locked(error) => Class::Saturated,
+        _ if is_locked(error) => ProbeErrorKind::Saturated,
         Error::DatabaseError(DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection, _) => {
-            Class::Unreachable
+            ProbeErrorKind::Unreachable
         }
-        Error::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _) => Class::ReadOnly,
-        _ => Class::Failed,
+        Error::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _) => ProbeErrorKind::ReadOnly,
+        _ => ProbeErrorKind::Failed,
     }
 }
 
-/// The class of a failure to connect.
-pub(super) fn class_of_connection(error: &ConnectionError) -> Class {
+/// The kind of a failure to connect.
+pub(super) fn classify_connection(error: &ConnectionError) -> ProbeErrorKind {
     match error {
-        ConnectionError::BadConnection(_) => Class::Unreachable,
-        ConnectionError::CouldntSetupConfiguration(error) => match class_of_error(error) {
+        ConnectionError::BadConnection(_) => ProbeErrorKind::Unreachable,
+        ConnectionError::CouldntSetupConfiguration(error) => match classify_error(error) {
             // The server spoke, and did not let us in.
-            Class::Failed => Class::Rejected,
-            class => class,
+            ProbeErrorKind::Failed => ProbeErrorKind::Rejected,
+            kind => kind,
         },
-        _ => Class::Failed,
+        _ => ProbeErrorKind::Failed,
     }
 }

@@ -4,19 +4,19 @@
 //! pools ask `SELECT 1` of a connection before they give it, which is a round trip of its own, unless they are built with
 //! `RecyclingMethod::Fast`.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host; SQLite: the file can't be opened | [`Class::Unreachable`] | DOWN |
-//! | the server lets no further connection in: wrong password, no such database, full, starting up | [`Class::Rejected`] | DOWN |
-//! | no answer, also not to a new connection | [`Class::TimedOut`] | DOWN |
-//! | all connections of the pool are in use, and the server answers a further one | [`Class::Saturated`] | DEGRADED |
-//! | SQLite: locked by who writes, or silent for 400 ms | [`Class::Saturated`] | DEGRADED |
-//! | read-only transaction | [`Class::ReadOnly`] | DOWN |
-//! | SQLite: the file is no database; anything else | [`Class::Failed`] | DOWN |
+//! | refused, reset, no such host; SQLite: the file can't be opened | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | the server lets no further connection in: wrong password, no such database, full, starting up | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | no answer, also not to a new connection | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | all connections of the pool are in use, and the server answers a further one | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | SQLite: locked by who writes, or silent for 400 ms | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | read-only transaction | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | SQLite: the file is no database; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! The errors of diesel have no code of the database's, so what a server says to a new connection is one class. SQLite goes on
+//! The errors of diesel have no code of the database's, so what a server says to a new connection is one kind. SQLite goes on
 //! reading a file that has been removed, and the pools do not tell its path: that is not seen. The pools do not tell where they
-//! connect to, and so neither do the sentences.
+//! connect to, and so neither do the messages.
 //!
 //! Whether a pool that is all in use belongs to a busy server or to a frozen one is found out with one connection beside it,
 //! which is closed again; so it is where an idle connection is silent for 300 ms and, for bb8, which keeps the reason for
@@ -40,13 +40,13 @@ use tokio::time::timeout;
 
 use super::{
     bb8, deadpool,
-    diesel::{class_of_connection, class_of_error, is_sqlite, name, sentence, sql},
+    diesel::{classify_connection, classify_error, is_sqlite, message, name, sql},
     one_at_a_time::OneAtATime,
     pooled::Question,
 };
 use crate::{
-    error::{Class, ProbeError},
-    probe::{Ask, Probe},
+    error::{ProbeError, ProbeErrorKind},
+    probe::{DynProbe, Probe},
 };
 
 impl<C> Probe for Pool<C>
@@ -61,8 +61,8 @@ where
         if is_sqlite::<C::Backend>() { OfFile::new(self.clone()).ask().await } else { self.clone().asked().await }
     }
 
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
-        is_sqlite::<C::Backend>().then(|| Arc::new(OfFile::new(self.clone())) as Arc<dyn Ask>)
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
+        is_sqlite::<C::Backend>().then(|| Arc::new(OfFile::new(self.clone())) as Arc<dyn DynProbe>)
     }
 
     fn resource(&self) -> Option<String> {
@@ -82,8 +82,8 @@ where
         if is_sqlite::<C::Backend>() { OfFile::new(self.clone()).ask().await } else { self.clone().asked().await }
     }
 
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
-        is_sqlite::<C::Backend>().then(|| Arc::new(OfFile::new(self.clone())) as Arc<dyn Ask>)
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
+        is_sqlite::<C::Backend>().then(|| Arc::new(OfFile::new(self.clone())) as Arc<dyn DynProbe>)
     }
 
     fn resource(&self) -> Option<String> {
@@ -107,11 +107,11 @@ impl<P: AskedToTheEnd> OfFile<P> {
     }
 }
 
-impl<P: AskedToTheEnd> Ask for OfFile<P> {
+impl<P: AskedToTheEnd> DynProbe for OfFile<P> {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let answer = timeout(LOCKED, self.under_way.answer(self.pool.clone().asked())).await;
-            answer.unwrap_or_else(|_| Err(ProbeError::new(Class::Saturated, "sqlite is locked by a writer")))
+            answer.unwrap_or_else(|_| Err(ProbeError::new(ProbeErrorKind::Saturated, "sqlite is locked by a writer")))
         })
     }
 
@@ -179,14 +179,14 @@ impl<C: AsyncConnection + 'static> Question for Select<C> {
         connection.batch_execute(sql::<C::Backend>()).await.map_err(PoolError::QueryError)
     }
 
-    fn class_of(error: &PoolError) -> Class {
-        class_of_pool(error)
+    fn classify(error: &PoolError) -> ProbeErrorKind {
+        classify_pool(error)
     }
 
-    fn sentence(error: &PoolError, name: &str) -> String {
+    fn message(error: &PoolError, name: &str) -> String {
         match error {
-            PoolError::QueryError(error) => sentence(error, name),
-            PoolError::ConnectionError(error) => class_of_connection(error).sentence(name),
+            PoolError::QueryError(error) => message(error, name),
+            PoolError::ConnectionError(error) => classify_connection(error).message(name),
         }
     }
 
@@ -196,7 +196,7 @@ impl<C: AsyncConnection + 'static> Question for Select<C> {
 
     fn is_full(error: &PoolError) -> bool {
         // It answers, be it that it is full or something else: who has a connection is served.
-        class_of_pool(error) == Class::Rejected
+        classify_pool(error) == ProbeErrorKind::Rejected
     }
 
     fn spoil(connection: &mut C) {
@@ -204,20 +204,20 @@ impl<C: AsyncConnection + 'static> Question for Select<C> {
     }
 }
 
-/// The class of an error of diesel-async's or of its pools', if it is one.
-pub(super) fn class_of(error: &(dyn Error + 'static)) -> Option<Class> {
+/// The kind of an error of diesel-async's or of its pools', if it is one.
+pub(super) fn classify(error: &(dyn Error + 'static)) -> Option<ProbeErrorKind> {
     if let Some(error) = error.downcast_ref() {
-        return Some(class_of_pool(error));
+        return Some(classify_pool(error));
     }
-    if let Some(class) = error.downcast_ref().and_then(deadpool::class_of::<PoolError>) {
-        return Some(class);
+    if let Some(kind) = error.downcast_ref().and_then(deadpool::classify::<PoolError>) {
+        return Some(kind);
     }
-    error.downcast_ref().and_then(bb8::class_of::<PoolError>)
+    error.downcast_ref().and_then(bb8::classify::<PoolError>)
 }
 
-fn class_of_pool(error: &PoolError) -> Class {
+fn classify_pool(error: &PoolError) -> ProbeErrorKind {
     match error {
-        PoolError::ConnectionError(error) => class_of_connection(error),
-        PoolError::QueryError(error) => class_of_error(error),
+        PoolError::ConnectionError(error) => classify_connection(error),
+        PoolError::QueryError(error) => classify_error(error),
     }
 }

@@ -4,15 +4,15 @@
 //! for root does not count. Nothing is written. The call blocks for ever on a network file system whose server is gone; it has
 //! a thread of the blocking pool for itself, and no more than that one, however often it is asked.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | less than 10 % free, and less than 5 GiB | [`Class::Failed`] | DEGRADED |
-//! | less than 1 % free, and less than 100 MiB | [`Class::Failed`] | DOWN |
-//! | less than 10 %, or 1 %, of its inodes free, where it has a fixed number of them | [`Class::Failed`] | DEGRADED, or DOWN |
-//! | nothing is free; mounted read-only | [`Class::ReadOnly`] | DOWN |
-//! | the path is gone | [`Class::Unreachable`] | DOWN |
-//! | the path may not be entered | [`Class::Rejected`] | DOWN |
-//! | the file system hangs: no answer by the deadline | [`Class::TimedOut`] | DOWN |
+//! | less than 10 % free, and less than 5 GiB | [`ProbeErrorKind::Failed`] | DEGRADED |
+//! | less than 1 % free, and less than 100 MiB | [`ProbeErrorKind::Failed`] | DOWN |
+//! | less than 10 %, or 1 %, of its inodes free, where it has a fixed number of them | [`ProbeErrorKind::Failed`] | DEGRADED, or DOWN |
+//! | nothing is free; mounted read-only | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | the path is gone | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | the path may not be entered | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | the file system hangs: no answer by the deadline | [`ProbeErrorKind::TimedOut`] | DOWN |
 //!
 //! DEGRADED leaves people the time to make room. DOWN takes the service out of rotation, so by default it waits until the
 //! next writes may fail: one per cent of a disk of terabytes would hold for weeks, and a hundred MiB is more than a small volume
@@ -27,7 +27,7 @@ use rustix::fs::{StatVfs, StatVfsMountFlags, statvfs};
 
 use super::{Amount, amount::left_of, one_thread::OneThread};
 use crate::{
-    error::{Class, ProbeError, class_of_io},
+    error::{ProbeError, ProbeErrorKind, classify_io},
     probe::Probe,
 };
 
@@ -93,7 +93,7 @@ impl FreeSpace {
     fn judge(&self, found: &Found) -> Result<(), ProbeError> {
         let Found { free, whole, free_inodes, inodes, read_only } = *found;
         if read_only {
-            return Err(ProbeError::new(Class::ReadOnly, "the disk is read-only"));
+            return Err(ProbeError::new(ProbeErrorKind::ReadOnly, "the disk is read-only"));
         }
         let space = || format!("only {} of the disk is free", left_of(free, whole));
         // Some file systems make inodes as they need them, and say that they have none.
@@ -102,17 +102,17 @@ impl FreeSpace {
         let few_inodes = || format!("only {free_inodes} of the disk's {inodes} inodes are free");
 
         if whole > 0 && free == 0 {
-            Err(ProbeError::new(Class::ReadOnly, "the disk is full"))
+            Err(ProbeError::new(ProbeErrorKind::ReadOnly, "the disk is full"))
         } else if counts_inodes && free_inodes == 0 {
-            Err(ProbeError::new(Class::ReadOnly, "the disk has no free inode"))
+            Err(ProbeError::new(ProbeErrorKind::ReadOnly, "the disk has no free inode"))
         } else if free < self.down.of(whole) {
-            Err(ProbeError::new(Class::Failed, space()))
+            Err(ProbeError::new(ProbeErrorKind::Failed, space()))
         } else if inodes_below(1) {
-            Err(ProbeError::new(Class::Failed, few_inodes()))
+            Err(ProbeError::new(ProbeErrorKind::Failed, few_inodes()))
         } else if free < self.degraded.of(whole) {
-            Err(ProbeError::new(Class::Failed, space()).degraded())
+            Err(ProbeError::new(ProbeErrorKind::Failed, space()).degraded())
         } else if inodes_below(10) {
-            Err(ProbeError::new(Class::Failed, few_inodes()).degraded())
+            Err(ProbeError::new(ProbeErrorKind::Failed, few_inodes()).degraded())
         } else {
             Ok(())
         }
@@ -128,11 +128,11 @@ impl Probe for FreeSpace {
         match self.asked.ask(move || Ok(statvfs(&*path)?)).await.flatten() {
             Ok(found) => self.judge(&Found::from(found)),
             Err(error) => {
-                let sentence = match error.kind() {
+                let message = match error.kind() {
                     io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "the disk's path is not there".to_owned(),
-                    _ => class_of_io(&error).sentence("the disk"),
+                    _ => classify_io(&error).message("the disk"),
                 };
-                Err(ProbeError::new(class_of_io(&error), sentence).with_source(error))
+                Err(ProbeError::new(classify_io(&error), message).with_source(error))
             }
         }
     }
@@ -209,8 +209,8 @@ mod tests {
     #[test]
     fn inodes_count_where_there_is_a_number_of_them() {
         let disk = FreeSpace::new("/");
-        let (status, sentence) = judged(&disk, 1, 1, 99, 1000).unwrap();
-        assert_eq!((status, &*sentence), (Status::Degraded, "only 99 of the disk's 1000 inodes are free"));
+        let (status, message) = judged(&disk, 1, 1, 99, 1000).unwrap();
+        assert_eq!((status, &*message), (Status::Degraded, "only 99 of the disk's 1000 inodes are free"));
         assert_eq!(judged(&disk, 1, 1, 9, 1000).unwrap().0, Status::Down);
         assert_eq!(judged(&disk, 1, 1, 0, 0), None, "btrfs has no number of them");
         assert_eq!(judged(&disk.without_inodes(), 1, 1, 0, 1000), None);

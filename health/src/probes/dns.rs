@@ -4,10 +4,10 @@
 //! search domains count. So a name that is cached is up for as long as it is. That call blocks a thread for as long as the
 //! resolver likes, often for tens of seconds when its servers are silent; a check has one such thread at most.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | no such name, no address for it, the resolver's servers failed | [`Class::Unreachable`] | DOWN |
-//! | the resolver is silent: no answer by the deadline | [`Class::TimedOut`] | DOWN |
+//! | no such name, no address for it, the resolver's servers failed | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | the resolver is silent: no answer by the deadline | [`ProbeErrorKind::TimedOut`] | DOWN |
 //!
 //! The system does not tell a name that is not there from servers that failed in a way that programs can read; its text is in
 //! the log.
@@ -20,7 +20,7 @@ use super::{
     destination::Destination,
 };
 use crate::{
-    error::{Class, ProbeError, class_of_io},
+    error::{ProbeError, ProbeErrorKind, classify_io},
     probe::Probe,
 };
 
@@ -67,11 +67,11 @@ impl Probe for Resolve {
         let host = &self.0.address.host;
         match self.0.resolve().await {
             Ok(addresses) if addresses.is_empty() => {
-                Err(ProbeError::new(Class::Unreachable, format!("{host} has no address")))
+                Err(ProbeError::new(ProbeErrorKind::Unreachable, format!("{host} has no address")))
             }
             Ok(_) => Ok(()),
             Err(error) => {
-                Err(ProbeError::new(class_of_io(&error), format!("unable to resolve {host}")).with_source(error))
+                Err(ProbeError::new(classify_io(&error), format!("unable to resolve {host}")).with_source(error))
             }
         }
     }

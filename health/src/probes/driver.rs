@@ -34,7 +34,7 @@ pub(super) async fn answer_or<T, E>(
 
 /// A driver's options by what they print of themselves: some have no accessor for where they connect to.
 ///
-/// That form is no promise of the driver's: where it is not as expected, nothing is found, and a sentence names no address.
+/// That form is no promise of the driver's: where it is not as expected, nothing is found, and a message names no address.
 /// The tests against real servers look for the addresses. It may hold a password, and is never shown or logged.
 #[derive(Default)]
 pub(super) struct Described(pub(super) String);

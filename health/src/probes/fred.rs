@@ -5,13 +5,13 @@
 //! pool with a dead one fails the application every so often. Of a cluster, 16 keys are asked for, all at once: of three masters
 //! one is left out once in 200 processes.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, not connected (yet), no such host | [`Class::Unreachable`] | DOWN |
-//! | wrong password, no permission | [`Class::Rejected`] | DOWN |
-//! | no answer within 500 ms | [`Class::TimedOut`] | DOWN |
-//! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`Class::ReadOnly`] | DOWN |
-//! | `LOADING`, another value read than written, anything else | [`Class::Failed`] | DOWN |
+//! | refused, reset, not connected (yet), no such host | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | wrong password, no permission | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | timed out after 500 ms | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | `LOADING`, another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! By default a client waits for its connection to come back, however long that takes; the question does not. A client without
 //! a `ReconnectPolicy` is dead for good once its connection is lost, though it goes on to call itself connected: it is DOWN
@@ -44,8 +44,8 @@ use super::{
     one_at_a_time::OneAtATime,
 };
 use crate::{
-    error::{Class, ProbeError},
-    probe::{Ask, Probe},
+    error::{ProbeError, ProbeErrorKind},
+    probe::{DynProbe, Probe},
 };
 
 /// How long a written value is kept.
@@ -72,7 +72,7 @@ impl Probe for Client {
         Some(name(&servers(self)))
     }
 
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
         Some(Arc::new(Kept::new([self])))
     }
 }
@@ -89,7 +89,7 @@ impl Probe for Pool {
         self.clients().first().map(|client| name(&servers(client)))
     }
 
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
         Some(Arc::new(Kept::new(self.clients())))
     }
 }
@@ -150,19 +150,21 @@ impl Kept {
     }
 }
 
-impl Ask for Kept {
+impl DynProbe for Kept {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let answer = answer_or(self.asked(), PATIENCE, self.refusal()).await;
             let name = name(&self.servers());
             match answer {
                 Ok(Answer::AsWritten) => Ok(()),
-                Ok(Answer::Other) => Err(ProbeError::new(Class::Failed, Class::Failed.sentence(&name))
-                    .with_source("the value read is not the value written")),
+                Ok(Answer::Other) => {
+                    Err(ProbeError::new(ProbeErrorKind::Failed, ProbeErrorKind::Failed.message(&name))
+                        .with_source("the value read is not the value written"))
+                }
                 Err(error) => {
-                    let class = class_of(&error);
+                    let kind = classify(&error);
                     let password = self.0.first().and_then(|kept| kept.client.client_config().password);
-                    Err(ProbeError::new(class, class.sentence(&name)).with_source(error).with_secret(password))
+                    Err(ProbeError::new(kind, kind.message(&name)).with_source(error).with_secret(password))
                 }
             }
         })
@@ -262,16 +264,16 @@ fn name(servers: &[Address]) -> String {
     }
 }
 
-/// The class of an error, by its kind, or by the code that the server's words begin with.
-pub(crate) fn class_of(error: &Error) -> Class {
+/// The kind of an error, by its kind, or by the code that the server's words begin with.
+pub(crate) fn classify(error: &Error) -> ProbeErrorKind {
     match error.kind() {
-        ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Sentinel => Class::Unreachable,
-        ErrorKind::Auth => Class::Rejected,
-        ErrorKind::Timeout => Class::TimedOut,
+        ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Sentinel => ProbeErrorKind::Unreachable,
+        ErrorKind::Auth => ProbeErrorKind::Rejected,
+        ErrorKind::Timeout => ProbeErrorKind::TimedOut,
         _ => match error.details().split(' ').next() {
-            Some("READONLY" | "OOM" | "MISCONF" | "NOREPLICAS") => Class::ReadOnly,
-            Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED") => Class::Rejected,
-            _ => Class::Failed,
+            Some("READONLY" | "OOM" | "MISCONF" | "NOREPLICAS") => ProbeErrorKind::ReadOnly,
+            Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED") => ProbeErrorKind::Rejected,
+            _ => ProbeErrorKind::Failed,
         },
     }
 }

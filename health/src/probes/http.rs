@@ -7,12 +7,12 @@
 //! No redirect is followed, and the environment's proxies are not used. No more than 64 KiB of a body is read; without
 //! [`Get::body_contains`], one that does not end within 100 ms is left alone.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host, closed without an answer | [`Class::Unreachable`] | DOWN |
-//! | 401, 403, 407; a certificate that is not trusted, or our lack of one | [`Class::Rejected`] | DOWN |
-//! | 408, 504 | [`Class::TimedOut`] | DOWN |
-//! | any other status than the expected one, a body without the expected text, no HTTP, no TLS | [`Class::Failed`] | DOWN |
+//! | refused, reset, no such host, closed without an answer | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | 401, 403, 407; a certificate that is not trusted, or our lack of one | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | 408, 504 | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | any other status than the expected one, a body without the expected text, no HTTP, no TLS | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! Answers and the log name the server by host and port: never the path, the query or the credentials of the URL.
 //!
@@ -52,7 +52,7 @@ use url::{Position, Url};
 
 use super::{InvalidProbe, address::Address, destination::Destination, https::Security};
 use crate::{
-    error::{BoxError, Class, ProbeError, class_of_io},
+    error::{BoxError, ProbeError, ProbeErrorKind, classify_io},
     probe::Probe,
 };
 
@@ -233,12 +233,12 @@ impl Get {
 
         let is_expected = self.status.map_or((200..300).contains(&status), |expected| expected.as_u16() == status);
         let judged = if !is_expected {
-            Err(Failure { class: class_of_status(status), source: format!("it answered {status}").into() })
+            Err(Failure { kind: classify_status(status), source: format!("it answered {status}").into() })
         } else if let Some(text) = &self.text {
             if read_until(&mut body, &mut read, text.as_bytes()).await? {
                 Ok(())
             } else {
-                Err(Failure { class: Class::Failed, source: "its answer is without the expected text".into() })
+                Err(Failure { kind: ProbeErrorKind::Failed, source: "its answer is without the expected text".into() })
             }
         } else {
             Ok(())
@@ -255,9 +255,9 @@ impl Probe for Get {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        self.asked().await.map_err(|Failure { class, source }| {
-            ProbeError::new(class, class.sentence(&self.name())).with_source(source)
-        })
+        self.asked()
+            .await
+            .map_err(|Failure { kind, source }| ProbeError::new(kind, kind.message(&self.name())).with_source(source))
     }
 
     fn resource(&self) -> Option<String> {
@@ -274,25 +274,25 @@ impl fmt::Debug for Get {
 
 /// Why there is no answer, or not the expected one.
 struct Failure {
-    class: Class,
+    kind: ProbeErrorKind,
     source: BoxError,
 }
 
 impl Failure {
     fn secured(error: std::io::Error) -> Self {
-        Self { class: super::https::class_of(&error), source: error.into() }
+        Self { kind: super::https::classify(&error), source: error.into() }
     }
 }
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self { class: class_of_io(&error), source: error.into() }
+        Self { kind: classify_io(&error), source: error.into() }
     }
 }
 
 impl From<hyper::Error> for Failure {
     fn from(error: hyper::Error) -> Self {
-        Self { class: class_of(&error), source: error.into() }
+        Self { kind: classify(&error), source: error.into() }
     }
 }
 
@@ -336,23 +336,25 @@ async fn read_until(body: &mut Incoming, read: &mut Vec<u8>, text: &[u8]) -> Res
     }
 }
 
-fn class_of_status(status: u16) -> Class {
+fn classify_status(status: u16) -> ProbeErrorKind {
     match status {
-        401 | 403 | 407 => Class::Rejected,
-        408 | 504 => Class::TimedOut,
-        _ => Class::Failed,
+        401 | 403 | 407 => ProbeErrorKind::Rejected,
+        408 | 504 => ProbeErrorKind::TimedOut,
+        _ => ProbeErrorKind::Failed,
     }
 }
 
-/// The class of an error of hyper's: of the operating system's, if that is its cause.
-pub(crate) fn class_of(error: &hyper::Error) -> Class {
+/// The kind of an error of hyper's: of the operating system's, if that is its cause.
+pub(crate) fn classify(error: &hyper::Error) -> ProbeErrorKind {
     let io = std::iter::successors(std::error::Error::source(error), |error| error.source())
         .find_map(|error| error.downcast_ref::<std::io::Error>());
     match io {
-        Some(io) => class_of_io(io),
-        None if error.is_timeout() => Class::TimedOut,
-        None if error.is_incomplete_message() || error.is_closed() || error.is_canceled() => Class::Unreachable,
-        None => Class::Failed,
+        Some(io) => classify_io(io),
+        None if error.is_timeout() => ProbeErrorKind::TimedOut,
+        None if error.is_incomplete_message() || error.is_closed() || error.is_canceled() => {
+            ProbeErrorKind::Unreachable
+        }
+        None => ProbeErrorKind::Failed,
     }
 }
 

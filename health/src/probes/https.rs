@@ -15,7 +15,7 @@ use super::{
     security::{configuration, provider},
 };
 
-pub(super) use super::security::class_of_secured as class_of;
+pub(super) use super::security::classify_tls as classify;
 
 /// What a server's certificate is judged by.
 #[derive(Clone)]

@@ -10,19 +10,19 @@
 //! - Of a pool a connection is taken, and a channel opened on it and closed again, in two round trips: what is pooled
 //!   must go back as it came.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host, the connection is closed or connects anew | [`Class::Unreachable`] | DOWN |
-//! | pool: wrong password, no such virtual host | [`Class::Rejected`] | DOWN |
-//! | pool: all connections are in use, and the broker lets further ones in | [`Class::Saturated`] | DEGRADED |
-//! | connection: all channels are in use before the check has its own | [`Class::Saturated`] | DEGRADED |
-//! | memory or disk alarm, of which this connection was told | [`Class::ReadOnly`] | DOWN |
-//! | the channel was closed by an error of the application's; anything else | [`Class::Failed`] | DOWN |
+//! | refused, reset, no such host, the connection is closed or connects anew | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | pool: wrong password, no such virtual host | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | pool: all connections are in use, and the broker lets further ones in | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | connection: all channels are in use before the check has its own | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | memory or disk alarm, of which this connection was told | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | the channel was closed by an error of the application's; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! During an alarm the broker reads nothing more from a connection that publishes, and tells it so; who only consumes is
 //! neither told nor disturbed, and is UP. A connection that is lost is down for good, for the application as for its
 //! check, unless it was made with `enable_auto_recover`. `Connection` and `Channel` don't tell where they are connected to,
-//! so that sentences about them have no address.
+//! so that messages about them have no address.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -42,8 +42,8 @@ use super::{
     one_at_a_time::OneAtATime,
 };
 use crate::{
-    error::{Class, ProbeError, class_of_io},
-    probe::{Ask, Probe},
+    error::{ProbeError, ProbeErrorKind, classify_io},
+    probe::{DynProbe, Probe},
 };
 
 /// How long a connection of a pool may be silent before the broker is asked on another one: longer than a question takes
@@ -61,7 +61,7 @@ impl Probe for Connection {
         ask_connection(self).await.map_err(|failure| failure.public(WORD))
     }
 
-    fn kept_shared(this: &Arc<Self>) -> Option<Arc<dyn Ask>> {
+    fn kept_shared(this: &Arc<Self>) -> Option<Arc<dyn DynProbe>> {
         Some(Arc::new(Kept { connection: Arc::clone(this), channel: Mutex::default() }))
     }
 }
@@ -94,7 +94,7 @@ impl Probe for Pool {
         Some(name(self))
     }
 
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
         Some(Arc::new(KeptPool::new(self.clone())))
     }
 }
@@ -112,7 +112,7 @@ impl KeptPool {
     }
 }
 
-impl Ask for KeptPool {
+impl DynProbe for KeptPool {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let pool = self.pool.clone();
@@ -231,13 +231,13 @@ pub async fn queue(connection: &Connection, name: &str, limits: Limits) -> Resul
     let (messages, consumers) = match asked.await {
         Ok(counts) => counts,
         Err(Failure::Driver(error)) if soft(&error) == Some(&AMQPSoftError::NOTFOUND) => {
-            return Err(ProbeError::new(Class::Failed, "there is no such queue").with_source(error));
+            return Err(ProbeError::new(ProbeErrorKind::Failed, "there is no such queue").with_source(error));
         }
         Err(failure) => return Err(failure.public(WORD)),
     };
-    let failed = |sentence| {
+    let failed = |message| {
         let seen = format!("queue {name:?} has {messages} messages and {consumers} consumers");
-        ProbeError::new(Class::Failed, sentence).with_source(seen)
+        ProbeError::new(ProbeErrorKind::Failed, message).with_source(seen)
     };
     if messages > limits.down {
         return Err(failed(format!("{messages} messages wait, more than {}", limits.down)));
@@ -254,13 +254,13 @@ pub async fn queue(connection: &Connection, name: &str, limits: Limits) -> Resul
     Ok(())
 }
 
-/// What sentences call it, where there is no address.
+/// What messages call it, where there is no address.
 const WORD: &str = "rabbitmq";
 
 /// The reply code of who closes a channel for no bad reason.
 const REPLY_SUCCESS: u16 = 200;
 
-/// Why there is no answer, before it has a public sentence.
+/// Why there is no answer, before it has a public message.
 enum Failure {
     Driver(lapin::Error),
     Pool(PoolError),
@@ -278,16 +278,20 @@ impl From<lapin::Error> for Failure {
 
 impl Failure {
     fn public(self, name: &str) -> ProbeError {
-        let of_class = |class: Class| ProbeError::new(class, class.sentence(name));
+        let of_class = |kind: ProbeErrorKind| ProbeError::new(kind, kind.message(name));
         match self {
             Self::Driver(error) | Self::Pool(PoolError::Backend(error)) => {
-                of_class(class_of(&error)).with_source(error)
+                of_class(classify(&error)).with_source(error)
             }
-            Self::Pool(PoolError::Timeout(step)) => of_class(Class::TimedOut).with_source(PoolError::Timeout(step)),
-            Self::Pool(error) => of_class(Class::Failed).with_source(error),
-            Self::Saturated(all, what) => ProbeError::new(Class::Saturated, format!("all {all} {what} are in use")),
+            Self::Pool(PoolError::Timeout(step)) => {
+                of_class(ProbeErrorKind::TimedOut).with_source(PoolError::Timeout(step))
+            }
+            Self::Pool(error) => of_class(ProbeErrorKind::Failed).with_source(error),
+            Self::Saturated(all, what) => {
+                ProbeError::new(ProbeErrorKind::Saturated, format!("all {all} {what} are in use"))
+            }
             Self::Blocked => {
-                of_class(Class::ReadOnly).with_source("the connection is blocked by an alarm of the broker's")
+                of_class(ProbeErrorKind::ReadOnly).with_source("the connection is blocked by an alarm of the broker's")
             }
         }
     }
@@ -342,7 +346,7 @@ impl Kept {
     }
 }
 
-impl Ask for Kept {
+impl DynProbe for Kept {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async { self.asked().await.map_err(|failure| failure.public(WORD)) })
     }
@@ -426,22 +430,22 @@ fn soft(error: &lapin::Error) -> Option<&AMQPSoftError> {
     }
 }
 
-/// The class of an error, by its kind and, where the broker sent one, its code.
-pub(crate) fn class_of(error: &lapin::Error) -> Class {
+/// The kind of an error, by its kind and, where the broker sent one, its code.
+pub(crate) fn classify(error: &lapin::Error) -> ProbeErrorKind {
     match error.kind() {
-        ErrorKind::IOError(error) => class_of_io(error),
+        ErrorKind::IOError(error) => classify_io(error),
         ErrorKind::InvalidConnectionState(_)
         | ErrorKind::InvalidChannelState(ChannelState::Reconnecting | ChannelState::Error, _)
-        | ErrorKind::MissingHeartbeatError => Class::Unreachable,
-        ErrorKind::AuthProviderError(_) => Class::Rejected,
-        ErrorKind::ChannelsLimitReached => Class::Saturated,
+        | ErrorKind::MissingHeartbeatError => ProbeErrorKind::Unreachable,
+        ErrorKind::AuthProviderError(_) => ProbeErrorKind::Rejected,
+        ErrorKind::ChannelsLimitReached => ProbeErrorKind::Saturated,
         ErrorKind::ProtocolError(error) => match error.kind() {
             AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
-                Class::Rejected
+                ProbeErrorKind::Rejected
             }
-            AMQPErrorKind::Hard(AMQPHardError::CONNECTIONFORCED) => Class::Unreachable,
-            _ => Class::Failed,
+            AMQPErrorKind::Hard(AMQPHardError::CONNECTIONFORCED) => ProbeErrorKind::Unreachable,
+            _ => ProbeErrorKind::Failed,
         },
-        _ => Class::Failed,
+        _ => ProbeErrorKind::Failed,
     }
 }

@@ -5,13 +5,13 @@
 //! `health:` and more. Where there are several servers, each is asked, and one that fails is a failure: its keys are lost to the
 //! application.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset | [`Class::Unreachable`] | DOWN |
-//! | the server wants credentials that the client has not | [`Class::Rejected`] | DOWN |
-//! | no answer within the client's own time | [`Class::TimedOut`] | DOWN |
-//! | out of memory, where the server may not evict (`-M`) | [`Class::ReadOnly`] | DOWN |
-//! | another value read than written, anything else | [`Class::Failed`] | DOWN |
+//! | refused, reset | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | the server wants credentials that the client has not | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | no answer within the client's own time | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | out of memory, where the server may not evict (`-M`) | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! An asynchronous client is asked for 16 keys in one round trip: which server a key belongs to it tells nobody, so that they
 //! are many; of three servers one is left out once in 200 processes. The question does not pass by its policy: with
@@ -48,8 +48,8 @@ use super::{
     key,
 };
 use crate::{
-    error::{Class, ProbeError, class_of_io},
-    probe::{Ask, Probe},
+    error::{ProbeError, ProbeErrorKind, classify_io},
+    probe::{DynProbe, Probe},
 };
 
 /// How long a written value is kept.
@@ -78,7 +78,7 @@ macro_rules! asynchronous {
                 Some(name(&[]))
             }
 
-            fn kept(&self) -> Option<Arc<dyn Ask>> {
+            fn kept(&self) -> Option<Arc<dyn DynProbe>> {
                 Some(Arc::new(Keys::new($meta(self))))
             }
         }
@@ -117,9 +117,9 @@ impl Keys {
     }
 }
 
-impl Ask for Keys {
+impl DynProbe for Keys {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
-        Box::pin(async { public(self.asked().await, class_of, &[]) })
+        Box::pin(async { public(self.asked().await, classify, &[]) })
     }
 
     fn resource(&self) -> Option<String> {
@@ -143,7 +143,7 @@ impl Probe for Client {
         Some(name(&[]))
     }
 
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
         Some(Arc::new(Blocking::new(self.clone())))
     }
 }
@@ -217,11 +217,11 @@ impl Blocking {
     }
 }
 
-impl Ask for Blocking {
+impl DynProbe for Blocking {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let answer = answer_or(self.asked(), PATIENCE, self.refusal()).await;
-            public(answer, class_of_blocking, self.client.addresses())
+            public(answer, classify_blocking, self.client.addresses())
         })
     }
 
@@ -287,7 +287,7 @@ fn name(addresses: &[Option<String>]) -> String {
 
 fn public<E>(
     answer: Result<Answer, E>,
-    class_of: fn(&E) -> Class,
+    classify: fn(&E) -> ProbeErrorKind,
     addresses: &[Option<String>],
 ) -> Result<(), ProbeError>
 where
@@ -296,42 +296,44 @@ where
     let name = name(addresses);
     match answer {
         Ok(Answer::AsWritten) => Ok(()),
-        Ok(Answer::Other) => Err(ProbeError::new(Class::Failed, Class::Failed.sentence(&name))
+        Ok(Answer::Other) => Err(ProbeError::new(ProbeErrorKind::Failed, ProbeErrorKind::Failed.message(&name))
             .with_source("the value read is not the value written")),
         Err(error) => {
-            let class = class_of(&error);
-            Err(ProbeError::new(class, class.sentence(&name)).with_source(error))
+            let kind = classify(&error);
+            Err(ProbeError::new(kind, kind.message(&name)).with_source(error))
         }
     }
 }
 
-/// The class of an error of the asynchronous clients.
-pub(crate) fn class_of(error: &Error) -> Class {
+/// The kind of an error of the asynchronous clients.
+pub(crate) fn classify(error: &Error) -> ProbeErrorKind {
     match error {
-        Error::Io(error) => class_of_io(error),
-        Error::Timeout { .. } => Class::TimedOut,
+        Error::Io(error) => classify_io(error),
+        Error::Timeout { .. } => ProbeErrorKind::TimedOut,
         // It was sent, and what came of it is not known.
-        Error::Ambiguous { source, .. } => class_of(source),
+        Error::Ambiguous { source, .. } => classify(source),
         // Words of the protocol: it has no codes.
-        Error::Server(words) if words.starts_with("out of memory") => Class::ReadOnly,
-        Error::Rejected(words) if words.starts_with("unauthenticated") => Class::Rejected,
-        _ => Class::Failed,
+        Error::Server(words) if words.starts_with("out of memory") => ProbeErrorKind::ReadOnly,
+        Error::Rejected(words) if words.starts_with("unauthenticated") => ProbeErrorKind::Rejected,
+        _ => ProbeErrorKind::Failed,
     }
 }
 
-/// The class of an error of the blocking client.
-pub(crate) fn class_of_blocking(error: &MemcacheError) -> Class {
+/// The kind of an error of the blocking client.
+pub(crate) fn classify_blocking(error: &MemcacheError) -> ProbeErrorKind {
     /// In the binary protocol.
     const OUT_OF_MEMORY: u16 = 0x82;
 
     match error {
-        MemcacheError::IOError(error) => class_of_io(error),
+        MemcacheError::IOError(error) => classify_io(error),
         // It gave up to connect, and says why only in words.
-        MemcacheError::PoolError(_) => Class::Unreachable,
-        MemcacheError::CommandError(CommandError::AuthenticationRequired) => Class::Rejected,
-        MemcacheError::CommandError(CommandError::Unknown(OUT_OF_MEMORY)) => Class::ReadOnly,
-        MemcacheError::ServerError(ServerError::Error(words)) if words.contains("out of memory") => Class::ReadOnly,
-        _ => Class::Failed,
+        MemcacheError::PoolError(_) => ProbeErrorKind::Unreachable,
+        MemcacheError::CommandError(CommandError::AuthenticationRequired) => ProbeErrorKind::Rejected,
+        MemcacheError::CommandError(CommandError::Unknown(OUT_OF_MEMORY)) => ProbeErrorKind::ReadOnly,
+        MemcacheError::ServerError(ServerError::Error(words)) if words.contains("out of memory") => {
+            ProbeErrorKind::ReadOnly
+        }
+        _ => ProbeErrorKind::Failed,
     }
 }
 

@@ -5,11 +5,11 @@
 //! counts: in a container that is most often its own limit. Page cache that the kernel can drop counts as free, for it is
 //! dropped before anything is killed.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | less than 10 % left, and less than 512 MiB | [`Class::Failed`] | DEGRADED |
-//! | less than 2 % left, and less than 64 MiB | [`Class::Failed`] | DOWN |
-//! | the system does not say | [`Class::Failed`] | DOWN |
+//! | less than 10 % left, and less than 512 MiB | [`ProbeErrorKind::Failed`] | DEGRADED |
+//! | less than 2 % left, and less than 64 MiB | [`ProbeErrorKind::Failed`] | DOWN |
+//! | the system does not say | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! DEGRADED is for people. DOWN keeps requests away from an instance that the next large one may have killed; a process that
 //! takes what it can and keeps it should set it lower, or have the check `optional`.
@@ -22,7 +22,7 @@ use std::{
 
 use super::{Amount, amount::left_of, one_thread::OneThread};
 use crate::{
-    error::{Class, ProbeError},
+    error::{ProbeError, ProbeErrorKind},
     probe::Probe,
 };
 
@@ -93,14 +93,14 @@ impl Probe for Available {
         let root = self.root.clone();
         // The kernel may take its time to sum up a large control group.
         let rooms = self.asked.ask(move || rooms(&root)).await.flatten().map_err(|error| {
-            ProbeError::new(Class::Failed, "the system does not tell its memory").with_source(error)
+            ProbeError::new(ProbeErrorKind::Failed, "the system does not tell its memory").with_source(error)
         })?;
         // Of the machine and each limit, for a threshold in per cent is another amount of each.
         let below = |threshold: Amount| {
             let short = rooms.iter().filter(|room| room.left < threshold.of(room.whole));
             short.min_by_key(|room| room.left).map(|room| {
                 let left = left_of(room.left, room.whole);
-                ProbeError::new(Class::Failed, format!("only {left} of the memory is left"))
+                ProbeError::new(ProbeErrorKind::Failed, format!("only {left} of the memory is left"))
                     .with_source(format!("{} of {} bytes of {}", room.left, room.whole, room.of))
             })
         };

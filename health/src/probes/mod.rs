@@ -1,5 +1,5 @@
 //! The probes of the library, one module a backend, each behind the feature of its name: what exactly is asked, and what
-//! each class of failure means.
+//! each kind of failure means.
 //!
 //! They are run on a thread of the library's own. A connection that a pool opens for a check lives there, also when the
 //! application uses it afterwards, and so do the pool's own hooks run there for it: one that blocks its thread holds up the other
@@ -105,77 +105,77 @@ pub use amount::Amount;
 #[cfg(any(feature = "dns", feature = "http", feature = "tcp", feature = "tls"))]
 pub use destination::InvalidProbe;
 
-use crate::error::Class;
+use crate::error::ProbeErrorKind;
 
-/// The class of a driver's error, by its type.
-pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Class> {
+/// The kind of a driver's error, by its type.
+pub(crate) fn classify(error: &(dyn std::error::Error + 'static)) -> Option<ProbeErrorKind> {
     #[cfg(feature = "sqlx")]
     if let Some(error) = error.downcast_ref() {
-        return Some(sqlx::class_of(error));
+        return Some(sqlx::classify(error));
     }
     #[cfg(feature = "sqlx-0_8")]
     if let Some(error) = error.downcast_ref() {
-        return Some(sqlx_0_8::class_of(error));
+        return Some(sqlx_0_8::classify(error));
     }
     #[cfg(feature = "redis")]
     if let Some(error) = error.downcast_ref() {
-        return Some(redis::class_of(error));
+        return Some(redis::classify(error));
     }
     #[cfg(feature = "sea-orm")]
     if let Some(error) = error.downcast_ref() {
-        return Some(sea_orm::class_of(error));
+        return Some(sea_orm::classify(error));
     }
     #[cfg(feature = "tokio-postgres")]
     if let Some(error) = error.downcast_ref() {
-        return Some(tokio_postgres::class_of(error));
+        return Some(tokio_postgres::classify(error));
     }
     #[cfg(feature = "deadpool-postgres")]
-    if let Some(class) = error.downcast_ref().and_then(deadpool::class_of::<::tokio_postgres::Error>) {
-        return Some(class);
+    if let Some(kind) = error.downcast_ref().and_then(deadpool::classify::<::tokio_postgres::Error>) {
+        return Some(kind);
     }
     #[cfg(feature = "deadpool-redis")]
-    if let Some(class) = error.downcast_ref().and_then(deadpool::class_of::<::redis::RedisError>) {
-        return Some(class);
+    if let Some(kind) = error.downcast_ref().and_then(deadpool::classify::<::redis::RedisError>) {
+        return Some(kind);
     }
     #[cfg(feature = "bb8-redis")]
-    if let Some(class) = error.downcast_ref().and_then(bb8::class_of::<::redis::RedisError>) {
-        return Some(class);
+    if let Some(kind) = error.downcast_ref().and_then(bb8::classify::<::redis::RedisError>) {
+        return Some(kind);
     }
     #[cfg(feature = "diesel")]
-    if let Some(class) = diesel::class_of(error) {
-        return Some(class);
+    if let Some(kind) = diesel::classify(error) {
+        return Some(kind);
     }
     #[cfg(feature = "diesel-async")]
-    if let Some(class) = diesel_async::class_of(error) {
-        return Some(class);
+    if let Some(kind) = diesel_async::classify(error) {
+        return Some(kind);
     }
     #[cfg(feature = "http")]
     if let Some(error) = error.downcast_ref() {
-        return Some(http::class_of(error));
+        return Some(http::classify(error));
     }
     #[cfg(feature = "async-nats")]
-    if let Some(class) = nats::class_of(error) {
-        return Some(class);
+    if let Some(kind) = nats::classify(error) {
+        return Some(kind);
     }
     #[cfg(feature = "lapin")]
     if let Some(error) = error.downcast_ref() {
-        return Some(lapin::class_of(error));
+        return Some(lapin::classify(error));
     }
     #[cfg(feature = "mqtt")]
-    if let Some(class) = mqtt::class_of(error) {
-        return Some(class);
+    if let Some(kind) = mqtt::classify(error) {
+        return Some(kind);
     }
     #[cfg(feature = "fred")]
     if let Some(error) = error.downcast_ref() {
-        return Some(fred::class_of(error));
+        return Some(fred::classify(error));
     }
     #[cfg(feature = "memcached")]
     if let Some(error) = error.downcast_ref() {
-        return Some(memcached::class_of(error));
+        return Some(memcached::classify(error));
     }
     #[cfg(feature = "memcached")]
     if let Some(error) = error.downcast_ref() {
-        return Some(memcached::class_of_blocking(error));
+        return Some(memcached::classify_blocking(error));
     }
     let _ = error;
     None

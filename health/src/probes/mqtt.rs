@@ -5,16 +5,16 @@
 //! The message is not retained, and expires after 10 s; who subscribes to `#` sees it. Permission: to write
 //! `health/probe`.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | not connected, for whatever reason; the event loop is not polled | [`Class::TimedOut`] | DOWN |
-//! | the event loop is gone | [`Class::Unreachable`] | DOWN |
-//! | no permission for the topic | [`Class::Rejected`] | DOWN |
-//! | the broker's quota is used up | [`Class::ReadOnly`] | DOWN |
-//! | anything else | [`Class::Failed`] | DOWN |
+//! | not connected, for whatever reason; the event loop is not polled | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | the event loop is gone | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | no permission for the topic | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | the broker's quota is used up | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! A client does not know whether it is connected, nor where to: its event loop does, and keeps what is published until it is
-//! connected again. So there is no address in a sentence, a broker that is gone is one that does not answer, and why is told
+//! connected again. So there is no address in a message, a broker that is gone is one that does not answer, and why is told
 //! where the application polls the event loop. While a message has no answer the check sends no other: an outage
 //! leaves one message behind, however often it was asked.
 //!
@@ -36,8 +36,8 @@ use rumqttc::{
 use tokio::sync::Mutex;
 
 use crate::{
-    error::{BoxError, Class, ProbeError},
-    probe::{Ask, Probe},
+    error::{BoxError, ProbeError, ProbeErrorKind},
+    probe::{DynProbe, Probe},
 };
 
 /// Where the messages go.
@@ -54,7 +54,7 @@ impl Probe for AsyncClient {
         Kept::new(self.clone()).ask().await
     }
 
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
         Some(Arc::new(Kept::new(self.clone())))
     }
 }
@@ -92,7 +92,7 @@ impl Kept {
     }
 }
 
-impl Ask for Kept {
+impl DynProbe for Kept {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let mut outstanding = self.outstanding.lock().await;
@@ -115,46 +115,46 @@ async fn question(client: AsyncClient) -> Result<(), ProbeError> {
         let nonce = RandomState::new().hash_one(TOPIC).to_string();
         // Waits for a place where the client's own queue is full: that alone tells nothing of the broker.
         let published = client.publish_tracked(TOPIC, nonce, options.clone()).await;
-        let notice = published.map_err(|error| public(class_of_client(&error), error))?;
+        let notice = published.map_err(|error| public(classify_client(&error), error))?;
         match notice.wait_completion_async().await {
             // Lost with its connection, and there is a new one.
             Err(PublishNoticeError::SessionReset) => {}
-            answer => return answer.map_err(|error| public(class_of_publish(&error), error)),
+            answer => return answer.map_err(|error| public(classify_publish(&error), error)),
         }
     }
 }
 
-fn public(class: Class, error: impl Into<BoxError>) -> ProbeError {
-    ProbeError::new(class, class.sentence("mqtt")).with_source(error)
+fn public(kind: ProbeErrorKind, error: impl Into<BoxError>) -> ProbeError {
+    ProbeError::new(kind, kind.message("mqtt")).with_source(error)
 }
 
-/// The class of an error of rumqttc-next, by its type and variant.
-pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Class> {
+/// The kind of an error of rumqttc-next, by its type and variant.
+pub(crate) fn classify(error: &(dyn std::error::Error + 'static)) -> Option<ProbeErrorKind> {
     if let Some(error) = error.downcast_ref() {
-        return Some(class_of_client(error));
+        return Some(classify_client(error));
     }
-    error.downcast_ref().map(class_of_publish)
+    error.downcast_ref().map(classify_publish)
 }
 
-fn class_of_client(error: &ClientError) -> Class {
+fn classify_client(error: &ClientError) -> ProbeErrorKind {
     match error {
-        ClientError::RequestChannelDisconnected(_) => Class::Unreachable,
+        ClientError::RequestChannelDisconnected(_) => ProbeErrorKind::Unreachable,
         // Nobody takes anything out: also where the broker is gone.
-        ClientError::RequestChannelFull(_) => Class::TimedOut,
-        _ => Class::Failed,
+        ClientError::RequestChannelFull(_) => ProbeErrorKind::TimedOut,
+        _ => ProbeErrorKind::Failed,
     }
 }
 
-fn class_of_publish(error: &PublishNoticeError) -> Class {
+fn classify_publish(error: &PublishNoticeError) -> ProbeErrorKind {
     match error {
         PublishNoticeError::Recv | PublishNoticeError::SessionReset | PublishNoticeError::Qos0NotFlushed => {
-            Class::Unreachable
+            ProbeErrorKind::Unreachable
         }
         PublishNoticeError::V5PubAck(PubAckReason::NotAuthorized)
-        | PublishNoticeError::V5PubRec(PubRecReason::NotAuthorized) => Class::Rejected,
+        | PublishNoticeError::V5PubRec(PubRecReason::NotAuthorized) => ProbeErrorKind::Rejected,
         PublishNoticeError::V5PubAck(PubAckReason::QuotaExceeded)
-        | PublishNoticeError::V5PubRec(PubRecReason::QuotaExceeded) => Class::ReadOnly,
-        _ => Class::Failed,
+        | PublishNoticeError::V5PubRec(PubRecReason::QuotaExceeded) => ProbeErrorKind::ReadOnly,
+        _ => ProbeErrorKind::Failed,
     }
 }
 
@@ -164,9 +164,9 @@ mod tests {
 
     #[test]
     fn a_broker_whose_quota_is_used_up_takes_no_writes() {
-        let told = |reason| class_of_publish(&PublishNoticeError::V5PubAck(reason));
-        assert_eq!(told(PubAckReason::QuotaExceeded), Class::ReadOnly);
-        assert_eq!(told(PubAckReason::NotAuthorized), Class::Rejected);
-        assert_eq!(told(PubAckReason::UnspecifiedError), Class::Failed);
+        let told = |reason| classify_publish(&PublishNoticeError::V5PubAck(reason));
+        assert_eq!(told(PubAckReason::QuotaExceeded), ProbeErrorKind::ReadOnly);
+        assert_eq!(told(PubAckReason::NotAuthorized), ProbeErrorKind::Rejected);
+        assert_eq!(told(PubAckReason::UnspecifiedError), ProbeErrorKind::Failed);
     }
 }

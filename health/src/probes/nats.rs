@@ -9,17 +9,17 @@
 //! Of a [`Context`] each round asks for the account's state, by the context's own prefix or domain. The server answers that
 //! if JetStream is on for the account and, in a cluster, has a leader. Permission: `$JS.API.INFO`.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | not connected: refused, reset, no such host, wrong password | [`Class::Unreachable`] | DOWN |
-//! | no permission for the question | [`Class::TimedOut`] | DOWN |
-//! | JetStream: no answer within the context's own time | [`Class::TimedOut`] | DOWN |
-//! | JetStream: off, off for the account, without a leader; anything else | [`Class::Failed`] | DOWN |
+//! | not connected: refused, reset, no such host, wrong password | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | no permission for the question | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | JetStream: no answer within the context's own time | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | JetStream: off, off for the account, without a leader; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! A client that has lost its connection connects anew by itself, and keeps what it is told to send until then. Why it can't
 //! connect, and that a permission is missing, it tells its events alone. So nothing is asked while it is not connected; the
 //! server's port is tried on the side, for the log; and a wrong password looks as if there were no server. A client that never
-//! was connected does not tell where to, and where it has several servers, no sentence names one.
+//! was connected does not tell where to, and where it has several servers, no message names one.
 
 use std::{
     future::Future,
@@ -47,8 +47,8 @@ use tokio::{
 
 use super::driver::{Address, PATIENCE};
 use crate::{
-    error::{BoxError, Class, ProbeError},
-    probe::{Ask, Probe},
+    error::{BoxError, ProbeError, ProbeErrorKind},
+    probe::{DynProbe, Probe},
 };
 
 /// How often a client is looked at while its connection matters; it has nothing to wait for.
@@ -62,7 +62,7 @@ impl Probe for Client {
         Kept::new(self.clone()).ask().await
     }
 
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
         Some(Arc::new(Kept::new(self.clone())))
     }
 }
@@ -75,14 +75,14 @@ impl Probe for Context {
         Kept::new(self.clone()).ask().await
     }
 
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
         Some(Arc::new(Kept::new(self.clone())))
     }
 }
 
 /// What can be asked.
 trait Handle: Send + Sync + 'static {
-    /// What sentences call it.
+    /// What messages call it.
     const WORD: &'static str;
 
     fn client(&self) -> Client;
@@ -90,15 +90,15 @@ trait Handle: Send + Sync + 'static {
     fn question(&self) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
-/// Why there is no answer, before it has a public sentence.
+/// Why there is no answer, before it has a public message.
 struct Failure {
-    class: Class,
+    kind: ProbeErrorKind,
     source: BoxError,
 }
 
 impl Failure {
-    fn new(class: Class, source: impl Into<BoxError>) -> Self {
-        Self { class, source: source.into() }
+    fn new(kind: ProbeErrorKind, source: impl Into<BoxError>) -> Self {
+        Self { kind, source: source.into() }
     }
 }
 
@@ -116,9 +116,9 @@ impl Handle for Client {
         let request = Request::new().payload(nonce.clone().into()).inbox(inbox.clone()).timeout(None);
         match self.send_request(inbox, request).await {
             Ok(message) if message.payload == nonce.as_bytes() => Ok(()),
-            Ok(_) => Err(Failure::new(Class::Failed, "the message received is not the message sent")),
+            Ok(_) => Err(Failure::new(ProbeErrorKind::Failed, "the message received is not the message sent")),
             Err(error) if error.kind() == RequestErrorKind::NoResponders => Ok(()),
-            Err(error) => Err(Failure::new(class_of_request(&error), error)),
+            Err(error) => Err(Failure::new(classify_request(&error), error)),
         }
     }
 }
@@ -134,8 +134,8 @@ impl Handle for Context {
         // What `query_account` sends. That reads more of the answer than servers before 2.10 tell.
         match self.request::<_, _, Response<IgnoredAny>>("INFO", b"").await {
             Ok(Response::Ok(IgnoredAny)) => Ok(()),
-            Ok(Response::Err { error }) => Err(Failure::new(Class::Failed, error)),
-            Err(error) => Err(Failure::new(class_of_jetstream(&error), error)),
+            Ok(Response::Err { error }) => Err(Failure::new(ProbeErrorKind::Failed, error)),
+            Err(error) => Err(Failure::new(classify_jetstream(&error), error)),
         }
     }
 }
@@ -189,7 +189,7 @@ impl<H: Handle> Kept<H> {
         let source = refused.unwrap_or_else(|| {
             io::Error::new(io::ErrorKind::NotConnected, format!("the client is {state}: its events say why"))
         });
-        Err(Failure::new(Class::Unreachable, source))
+        Err(Failure::new(ProbeErrorKind::Unreachable, source))
     }
 
     async fn look_at_servers(&self, client: &Client) {
@@ -212,11 +212,11 @@ impl<H: Handle> Kept<H> {
     }
 }
 
-impl<H: Handle> Ask for Kept<H> {
+impl<H: Handle> DynProbe for Kept<H> {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
-            self.asked().await.map_err(|Failure { class, source }| {
-                ProbeError::new(class, class.sentence(&self.name())).with_source(source)
+            self.asked().await.map_err(|Failure { kind, source }| {
+                ProbeError::new(kind, kind.message(&self.name())).with_source(source)
             })
         })
     }
@@ -238,43 +238,45 @@ fn connects(client: &Client) -> u64 {
     client.statistics().connects.load(Ordering::Relaxed)
 }
 
-/// The class of an error of async-nats, by its type and kind.
-pub(crate) fn class_of(error: &(dyn std::error::Error + 'static)) -> Option<Class> {
+/// The kind of an error of async-nats, by its type and kind.
+pub(crate) fn classify(error: &(dyn std::error::Error + 'static)) -> Option<ProbeErrorKind> {
     if let Some(error) = error.downcast_ref() {
-        return Some(class_of_request(error));
+        return Some(classify_request(error));
     }
     if let Some(error) = error.downcast_ref() {
-        return Some(class_of_jetstream(error));
+        return Some(classify_jetstream(error));
     }
     if let Some(error) = error.downcast_ref::<ConnectError>() {
         return Some(match error.kind() {
             ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Tls => {
-                Class::Rejected
+                ProbeErrorKind::Rejected
             }
-            ConnectErrorKind::Dns | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => Class::Unreachable,
-            ConnectErrorKind::TimedOut => Class::TimedOut,
-            ConnectErrorKind::ServerParse => Class::Failed,
+            ConnectErrorKind::Dns | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => {
+                ProbeErrorKind::Unreachable
+            }
+            ConnectErrorKind::TimedOut => ProbeErrorKind::TimedOut,
+            ConnectErrorKind::ServerParse => ProbeErrorKind::Failed,
         });
     }
     let error = error.downcast_ref::<PublishError>()?;
-    Some(if error.kind() == PublishErrorKind::Send { Class::Unreachable } else { Class::Failed })
+    Some(if error.kind() == PublishErrorKind::Send { ProbeErrorKind::Unreachable } else { ProbeErrorKind::Failed })
 }
 
-fn class_of_request(error: &RequestError) -> Class {
+fn classify_request(error: &RequestError) -> ProbeErrorKind {
     match error.kind() {
-        RequestErrorKind::TimedOut => Class::TimedOut,
+        RequestErrorKind::TimedOut => ProbeErrorKind::TimedOut,
         // The client was closed.
-        RequestErrorKind::Other => Class::Unreachable,
+        RequestErrorKind::Other => ProbeErrorKind::Unreachable,
         RequestErrorKind::NoResponders | RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
-            Class::Failed
+            ProbeErrorKind::Failed
         }
     }
 }
 
-fn class_of_jetstream(error: &context::RequestError) -> Class {
+fn classify_jetstream(error: &context::RequestError) -> ProbeErrorKind {
     match error.kind() {
-        context::RequestErrorKind::TimedOut => Class::TimedOut,
-        _ => Class::Failed,
+        context::RequestErrorKind::TimedOut => ProbeErrorKind::TimedOut,
+        _ => ProbeErrorKind::Failed,
     }
 }
 

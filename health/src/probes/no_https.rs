@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 
 use super::InvalidProbe;
 
-pub(super) use crate::error::class_of_io as class_of;
+pub(super) use crate::error::classify_io as classify;
 
 #[derive(Clone)]
 pub(super) enum Security {}

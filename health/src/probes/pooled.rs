@@ -4,7 +4,7 @@ use std::{error::Error, future::Future, time::Duration};
 
 use tokio::time::timeout;
 
-use crate::error::{BoxError, Class, ProbeError};
+use crate::error::{BoxError, ProbeError, ProbeErrorKind};
 
 /// How long a server may be silent to a new connection before it is asked with another one.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -20,11 +20,11 @@ pub(super) trait Question {
 
     fn ask(connection: &mut Self::Connection) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    fn class_of(error: &Self::Error) -> Class;
+    fn classify(error: &Self::Error) -> ProbeErrorKind;
 
-    /// The public sentence of an error.
-    fn sentence(error: &Self::Error, name: &str) -> String {
-        Self::class_of(error).sentence(name)
+    /// The public message of an error.
+    fn message(error: &Self::Error, name: &str) -> String {
+        Self::classify(error).message(name)
     }
 
     /// Whether there is a server, which may be frozen while the pool's connections are in use. To connect to a file may create
@@ -35,7 +35,7 @@ pub(super) trait Question {
 
     /// Whether a server that refuses a further connection so serves those that it has.
     fn is_full(error: &Self::Error) -> bool {
-        Self::class_of(error) == Class::Saturated
+        Self::classify(error) == ProbeErrorKind::Saturated
     }
 
     /// Has the pool close a connection instead of keeping it, where it keeps it else.
@@ -44,13 +44,13 @@ pub(super) trait Question {
 
 pub(super) type Answer<Q> = Result<(), Failure<Q>>;
 
-/// Why the question has no answer, before it has a public sentence.
+/// Why the question has no answer, before it has a public message.
 pub(super) enum Failure<Q: Question> {
     Driver(Q::Error),
     /// Of so many connections, none is free.
     Saturated(usize),
     /// The pool itself gives none.
-    Pool(Class, BoxError),
+    Pool(ProbeErrorKind, BoxError),
 }
 
 impl<Q: Question> Failure<Q> {
@@ -58,22 +58,25 @@ impl<Q: Question> Failure<Q> {
     pub(super) fn public(self, name: &str) -> ProbeError {
         match self {
             Self::Driver(error) => {
-                let sentence = Q::sentence(&error, name);
-                ProbeError::new(Q::class_of(&error), sentence).with_source(error)
+                let message = Q::message(&error, name);
+                ProbeError::new(Q::classify(&error), message).with_source(error)
             }
             Self::Saturated(connections) => saturated(connections),
-            Self::Pool(class, error) => ProbeError::new(class, class.sentence(name)).with_source(error),
+            Self::Pool(kind, error) => ProbeError::new(kind, kind.message(name)).with_source(error),
         }
     }
 }
 
 pub(super) fn saturated(connections: usize) -> ProbeError {
-    ProbeError::new(Class::Saturated, format!("all {connections} connections are in use"))
+    ProbeError::new(
+        ProbeErrorKind::Saturated,
+        format!("connection pool exhausted ({connections} of {connections} in use)"),
+    )
 }
 
 /// Whether a connection is of no more use after that.
-pub(super) fn is_dead(class: Class) -> bool {
-    matches!(class, Class::Unreachable | Class::TimedOut)
+pub(super) fn is_dead(kind: ProbeErrorKind) -> bool {
+    matches!(kind, ProbeErrorKind::Unreachable | ProbeErrorKind::TimedOut)
 }
 
 /// Connects beside the pool; anew where there is no answer, for an attempt may be lost on the way.

@@ -4,9 +4,9 @@ use redis::{ErrorKind, RedisError, aio::MultiplexedConnection};
 
 use super::{
     pooled::Question,
-    redis::{Answer, ask, class_of},
+    redis::{Answer, ask, classify},
 };
-use crate::error::Class;
+use crate::error::ProbeErrorKind;
 
 pub(super) struct WriteAndRead;
 
@@ -21,7 +21,7 @@ impl Question for WriteAndRead {
         }
     }
 
-    fn class_of(error: &RedisError) -> Class {
-        class_of(error)
+    fn classify(error: &RedisError) -> ProbeErrorKind {
+        classify(error)
     }
 }

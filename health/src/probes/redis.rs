@@ -4,13 +4,13 @@
 //! other process and no other round has: `health:` and more. Who is let at some keys only needs those: `~health:*`. A `PING` would not do: a replica and a server out of memory
 //! answer it. For who may not write at all there is [`ping`].
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host | [`Class::Unreachable`] | DOWN |
-//! | wrong password, no permission | [`Class::Rejected`] | DOWN |
-//! | no answer within the connection's own time | [`Class::TimedOut`] | DOWN |
-//! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`Class::ReadOnly`] | DOWN |
-//! | `LOADING`, another value read than written, anything else | [`Class::Failed`] | DOWN |
+//! | refused, reset, no such host | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | wrong password, no permission | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | no answer within the connection's own time | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | `LOADING`, another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! A `Client` holds no connection, so its check keeps one of its own from round to round. A connection that turns out
 //! broken after it was idle is tried once more. A `MultiplexedConnection` never connects again: once broken it is down for
@@ -29,8 +29,8 @@ use super::{
     key,
 };
 use crate::{
-    error::{Class, ProbeError},
-    probe::{Ask, Probe},
+    error::{ProbeError, ProbeErrorKind},
+    probe::{DynProbe, Probe},
 };
 
 /// How long a written value is kept.
@@ -74,7 +74,7 @@ impl Probe for Client {
         Kept::new(self.clone()).ask().await
     }
 
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
         Some(Arc::new(Kept::new(self.clone())))
     }
 }
@@ -127,7 +127,7 @@ impl Kept {
     }
 }
 
-impl Ask for Kept {
+impl DynProbe for Kept {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async { public(self.asked().await, self.address().as_ref(), self.password()) })
     }
@@ -153,7 +153,7 @@ impl Ask for Kept {
 ///
 /// # Errors
 ///
-/// The server does not answer, or does not let us in: the classes are those of this module.
+/// The server does not answer, or does not let us in: the kinds are those of this module.
 ///
 /// # Examples
 ///
@@ -269,24 +269,26 @@ pub(super) fn name(address: Option<&Address>) -> String {
 fn public(answer: RedisResult<Answer>, address: Option<&Address>, password: Option<String>) -> Result<(), ProbeError> {
     match answer {
         Ok(Answer::AsWritten) => Ok(()),
-        Ok(Answer::Other) => Err(ProbeError::new(Class::Failed, Class::Failed.sentence(&name(address)))
-            .with_source("the value read is not the value written")),
+        Ok(Answer::Other) => {
+            Err(ProbeError::new(ProbeErrorKind::Failed, ProbeErrorKind::Failed.message(&name(address)))
+                .with_source("the value read is not the value written"))
+        }
         Err(error) => {
-            let class = class_of(&error);
-            Err(ProbeError::new(class, class.sentence(&name(address))).with_source(error).with_secret(password))
+            let kind = classify(&error);
+            Err(ProbeError::new(kind, kind.message(&name(address))).with_source(error).with_secret(password))
         }
     }
 }
 
-/// The class of an error, by its kind and, where the server sent one, its code.
-pub(crate) fn class_of(error: &RedisError) -> Class {
+/// The kind of an error, by its kind and, where the server sent one, its code.
+pub(crate) fn classify(error: &RedisError) -> ProbeErrorKind {
     match error.kind() {
-        ErrorKind::Io if error.is_timeout() => Class::TimedOut,
+        ErrorKind::Io if error.is_timeout() => ProbeErrorKind::TimedOut,
         ErrorKind::Io | ErrorKind::ClusterConnectionNotFound | ErrorKind::MasterNameNotFoundBySentinel => {
-            Class::Unreachable
+            ProbeErrorKind::Unreachable
         }
-        ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => Class::Rejected,
-        ErrorKind::Server(ServerErrorKind::ReadOnly) => Class::ReadOnly,
+        ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => ProbeErrorKind::Rejected,
+        ErrorKind::Server(ServerErrorKind::ReadOnly) => ProbeErrorKind::ReadOnly,
         // The code of a failure inside a pipeline is to be had only so.
         _ => match error
             .clone()
@@ -296,9 +298,9 @@ pub(crate) fn class_of(error: &RedisError) -> Class {
             .map(|(_, error)| error.code())
             .next()
         {
-            Some("OOM" | "MISCONF" | "NOREPLICAS") => Class::ReadOnly,
-            Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED") => Class::Rejected,
-            _ => Class::Failed,
+            Some("OOM" | "MISCONF" | "NOREPLICAS") => ProbeErrorKind::ReadOnly,
+            Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED") => ProbeErrorKind::Rejected,
+            _ => ProbeErrorKind::Failed,
         },
     }
 }

@@ -4,12 +4,12 @@
 //! them who the masters are, for the next round. The first round needs to know that before, and is two. A cluster that has
 //! lost one of three masters is DOWN: every third key of the application's is.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | a master refuses connections and nobody has taken its place; or all do | [`Class::Unreachable`] | DOWN |
-//! | wrong password, no permission | [`Class::Rejected`] | DOWN |
-//! | a master takes no writes: out of memory, a full disk | [`Class::ReadOnly`] | DOWN |
-//! | slots that no master has; another value read than written; anything else | [`Class::Failed`] | DOWN |
+//! | a master refuses connections and nobody has taken its place; or all do | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | wrong password, no permission | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | a master takes no writes: out of memory, a full disk | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | slots that no master has; another value read than written; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! The driver asks a node that fails again and again and is silent meanwhile, for seconds. So after 100 ms the nodes are looked
 //! at on the side; on one that is frozen, that tells nothing, and the check's limit ends the waiting.
@@ -32,11 +32,11 @@ use tokio::{net::TcpStream, sync::Mutex, time::timeout};
 use super::{
     driver::{Address, Described, PATIENCE, answer_or},
     key,
-    redis::{Answer, ask_for, class_of, ping_on, sealed::Ping},
+    redis::{Answer, ask_for, classify, ping_on, sealed::Ping},
 };
 use crate::{
-    error::{Class, ProbeError},
-    probe::{Ask, Probe},
+    error::{ProbeError, ProbeErrorKind},
+    probe::{DynProbe, Probe},
 };
 
 const SLOTS: u16 = 16384;
@@ -58,7 +58,7 @@ impl Probe for ClusterConnection {
         Some(NAME.to_owned())
     }
 
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
         Some(Arc::new(Cluster::of_connection(self)))
     }
 }
@@ -75,7 +75,7 @@ impl Probe for ClusterClient {
         Some(NAME.to_owned())
     }
 
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
         Some(Arc::new(Cluster::of_client(self)))
     }
 }
@@ -119,7 +119,7 @@ struct Slots {
     master: Option<(String, u16)>,
 }
 
-/// Why the question has no answer, before it has a public sentence.
+/// Why the question has no answer, before it has a public message.
 enum Failure {
     Driver(RedisError),
     /// That node can't be connected to.
@@ -213,12 +213,14 @@ impl Cluster {
     }
 }
 
-impl Ask for Cluster {
+impl DynProbe for Cluster {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let answer = match answer_or(self.asked(), PATIENCE, self.other_answer()).await {
                 // Which node it is the driver does not say.
-                Err(Failure::Driver(error)) if !is_rejected(&error) && class_of(&error) == Class::Unreachable => {
+                Err(Failure::Driver(error))
+                    if !is_rejected(&error) && classify(&error) == ProbeErrorKind::Unreachable =>
+                {
                     self.other_answer().await.unwrap_or(Err(Failure::Driver(error)))
                 }
                 answer => answer,
@@ -337,21 +339,24 @@ async fn refused(node: Address) -> Option<Failure> {
 }
 
 fn public(answer: Result<Answer, Failure>) -> Result<(), ProbeError> {
-    let failed = |sentence: String, source: String| Err(ProbeError::new(Class::Failed, sentence).with_source(source));
+    let failed =
+        |message: String, source: String| Err(ProbeError::new(ProbeErrorKind::Failed, message).with_source(source));
     match answer {
         Ok(Answer::AsWritten) => Ok(()),
-        Ok(Answer::Other) => failed(Class::Failed.sentence(NAME), "the value read is not the value written".to_owned()),
+        Ok(Answer::Other) => {
+            failed(ProbeErrorKind::Failed.message(NAME), "the value read is not the value written".to_owned())
+        }
         Err(Failure::Unserved(slots)) => failed(
             format!("{slots} slots of {NAME} have no master"),
             format!("{slots} of {SLOTS} slots are unassigned"),
         ),
         Err(Failure::Refused(node, error)) => {
-            let class = class_of(&error);
-            Err(ProbeError::new(class, class.sentence(&format!("redis at {node}"))).with_source(error))
+            let kind = classify(&error);
+            Err(ProbeError::new(kind, kind.message(&format!("redis at {node}"))).with_source(error))
         }
         Err(Failure::Driver(error)) => {
-            let class = if is_rejected(&error) { Class::Rejected } else { class_of(&error) };
-            Err(ProbeError::new(class, class.sentence(NAME)).with_source(error))
+            let kind = if is_rejected(&error) { ProbeErrorKind::Rejected } else { classify(&error) };
+            Err(ProbeError::new(kind, kind.message(NAME)).with_source(error))
         }
     }
 }

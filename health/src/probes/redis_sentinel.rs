@@ -5,13 +5,13 @@
 //! asked there: after a failover the check follows within a round. The client, which is the application's own, is locked while the
 //! sentinels are asked, and only then.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | no sentinel or no master to connect to, or no sentinel knows the master | [`Class::Unreachable`] | DOWN |
-//! | wrong password, no permission | [`Class::Rejected`] | DOWN |
-//! | no answer within the connection's own time | [`Class::TimedOut`] | DOWN |
-//! | the master takes no writes: out of memory, a full disk, too few replicas | [`Class::ReadOnly`] | DOWN |
-//! | another value read than written, anything else | [`Class::Failed`] | DOWN |
+//! | no sentinel or no master to connect to, or no sentinel knows the master | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | wrong password, no permission | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | no answer within the connection's own time | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | the master takes no writes: out of memory, a full disk, too few replicas | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! While the master answers, the sentinels are not asked: that all of them are gone shows at the next failover, or when the
 //! process starts; and an old master that does not know yet that it is none is believed, as the application's own connections
@@ -25,11 +25,11 @@ use tokio::sync::Mutex;
 
 use super::{
     driver::Address,
-    redis::{Answer, ask, class_of, ping_on, sealed::Ping},
+    redis::{Answer, ask, classify, ping_on, sealed::Ping},
 };
 use crate::{
-    error::{Class, ProbeError},
-    probe::{Ask, Probe},
+    error::{ProbeError, ProbeErrorKind},
+    probe::{DynProbe, Probe},
 };
 
 impl Probe for Arc<Mutex<SentinelClient>> {
@@ -44,7 +44,7 @@ impl Probe for Arc<Mutex<SentinelClient>> {
         Some(name(None))
     }
 
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
         Some(Arc::new(Kept::new(self)))
     }
 }
@@ -96,7 +96,7 @@ impl Kept {
     }
 }
 
-impl Ask for Kept {
+impl DynProbe for Kept {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let mut asked = Asked::default();
@@ -145,11 +145,11 @@ impl Asked {
         let name = name(self.address.as_ref());
         match answer {
             Ok(Answer::AsWritten) => Ok(()),
-            Ok(Answer::Other) => Err(ProbeError::new(Class::Failed, Class::Failed.sentence(&name))
+            Ok(Answer::Other) => Err(ProbeError::new(ProbeErrorKind::Failed, ProbeErrorKind::Failed.message(&name))
                 .with_source("the value read is not the value written")),
             Err(error) => {
-                let class = class_of(&error);
-                Err(ProbeError::new(class, class.sentence(&name)).with_source(error).with_secret(self.password))
+                let kind = classify(&error);
+                Err(ProbeError::new(kind, kind.message(&name)).with_source(error).with_secret(self.password))
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `sea_orm::DatabaseConnection` of 2.x, and how errors of `SeaORM` are told apart.
 //!
-//! Behind it is a pool of sqlx 0.9, and that pool is asked: the question, the classes and the sentences are those of the
+//! Behind it is a pool of sqlx 0.9, and that pool is asked: the question, the kinds and the messages are those of the
 //! module `sqlx`. Its other questions take the pool: `writable(db.get_postgres_connection_pool())`.
 //!
 //! What has no such pool:
@@ -8,7 +8,7 @@
 //! | what | the question | what is not told |
 //! | --- | --- | --- |
 //! | a proxy, a mock | the same, by `execute_unprepared` | the address; saturation |
-//! | `DatabaseConnection::default()` | none: it is [`Class::Unreachable`], 'the database was never connected to' | |
+//! | `DatabaseConnection::default()` | none: it is [`ProbeErrorKind::Unreachable`], 'the database was never connected to' | |
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use sea_orm::{
 use sqlx::{Database, Executor, Pool};
 
 use crate::{
-    error::{Class, ProbeError},
-    probe::{Ask, Probe, erase},
+    error::{ProbeError, ProbeErrorKind},
+    probe::{DynProbe, Probe, erase},
 };
 
 impl Probe for DatabaseConnection {
@@ -36,7 +36,7 @@ impl Probe for DatabaseConnection {
         pool_of(self)?.resource()
     }
 
-    fn kept(&self) -> Option<Arc<dyn Ask>> {
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
         pool_of(self)
     }
 }
@@ -52,7 +52,7 @@ impl From<DbErr> for ProbeError {
 /// Which pools there are is up to the features of sea-orm that the application has on, and no dependent can see those. But
 /// a method of the type itself goes before one of a trait: where sea-orm has the accessor that is called, else it is the
 /// trait's, which has nothing to give.
-fn pool_of(db: &DatabaseConnection) -> Option<Arc<dyn Ask>> {
+fn pool_of(db: &DatabaseConnection) -> Option<Arc<dyn DynProbe>> {
     // The variants are there or not as the accessors are, which panic at each other's; their names are told everywhere.
     match &*format!("{:?}", db.inner) {
         "SqlxPostgresPoolConnection" => db.get_postgres_connection_pool().probed(),
@@ -82,11 +82,11 @@ trait Accessors {
 impl Accessors for DatabaseConnection {}
 
 trait Probed {
-    fn probed(self) -> Option<Arc<dyn Ask>>;
+    fn probed(self) -> Option<Arc<dyn DynProbe>>;
 }
 
 impl Probed for NoPool {
-    fn probed(self) -> Option<Arc<dyn Ask>> {
+    fn probed(self) -> Option<Arc<dyn DynProbe>> {
         None
     }
 }
@@ -96,7 +96,7 @@ where
     DB: Database,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    fn probed(self) -> Option<Arc<dyn Ask>> {
+    fn probed(self) -> Option<Arc<dyn DynProbe>> {
         Some(erase(self.clone()))
     }
 }
@@ -104,7 +104,7 @@ where
 /// Asks by what every connection can do.
 async fn ask(db: &DatabaseConnection) -> Result<(), ProbeError> {
     if matches!(db.inner, DatabaseConnectionType::Disconnected) {
-        return Err(ProbeError::new(Class::Unreachable, "the database was never connected to"));
+        return Err(ProbeError::new(ProbeErrorKind::Unreachable, "the database was never connected to"));
     }
     let (word, sql) = match db.get_database_backend() {
         DbBackend::Postgres => ("postgres", "SELECT 1"),
@@ -113,19 +113,19 @@ async fn ask(db: &DatabaseConnection) -> Result<(), ProbeError> {
         _ => ("the database", "SELECT 1"),
     };
     db.execute_unprepared(sql).await.map(drop).map_err(|error| {
-        let class = class_of(&error);
-        ProbeError::new(class, class.sentence(word)).with_source(error)
+        let kind = classify(&error);
+        ProbeError::new(kind, kind.message(word)).with_source(error)
     })
 }
 
-/// The class of an error, by the driver's where there is one.
-pub(crate) fn class_of(error: &DbErr) -> Class {
+/// The kind of an error, by the driver's where there is one.
+pub(crate) fn classify(error: &DbErr) -> ProbeErrorKind {
     match error {
         // All connections may be in use, or none be to be had: sea-orm says no more.
-        DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => Class::TimedOut,
+        DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => ProbeErrorKind::TimedOut,
         DbErr::Conn(RuntimeErr::SqlxError(error))
         | DbErr::Exec(RuntimeErr::SqlxError(error))
-        | DbErr::Query(RuntimeErr::SqlxError(error)) => super::sqlx::class_of(error),
-        _ => Class::Failed,
+        | DbErr::Query(RuntimeErr::SqlxError(error)) => super::sqlx::classify(error),
+        _ => ProbeErrorKind::Failed,
     }
 }

@@ -9,7 +9,7 @@ use rustls::{
 };
 
 use super::InvalidProbe;
-use crate::error::{Class, class_of_io};
+use crate::error::{ProbeErrorKind, classify_io};
 
 /// The application's own cryptography, where it has installed one for the process, else ring's. None is installed.
 pub(super) fn provider() -> Arc<CryptoProvider> {
@@ -28,13 +28,13 @@ pub(super) fn configuration(
     Ok(verified(begun).with_no_client_auth())
 }
 
-/// The class of an error of a connection that speaks TLS.
-pub(super) fn class_of_secured(error: &io::Error) -> Class {
+/// The kind of an error of a connection that speaks TLS.
+pub(super) fn classify_tls(error: &io::Error) -> ProbeErrorKind {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::InvalidCertificate(_) | Error::AlertReceived(_) | Error::NoCertificatesPresented) => {
-            Class::Rejected
+            ProbeErrorKind::Rejected
         }
-        Some(_) => Class::Failed,
-        None => class_of_io(error),
+        Some(_) => ProbeErrorKind::Failed,
+        None => classify_io(error),
     }
 }

@@ -4,15 +4,15 @@
 //! the file. A ping would not do: on PostgreSQL it is a protocol sync that runs no query. Asking in turn on all of them, it
 //! keeps idle connections from growing old enough for the pool's `idle_timeout`.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host, shutting down or starting up | [`Class::Unreachable`] | DOWN |
-//! | wrong password, no such database, no permission, TLS | [`Class::Rejected`] | DOWN |
-//! | SQLite: locked by who writes, for longer than 400 ms | [`Class::Saturated`] | DEGRADED |
-//! | all connections of the pool, or of the server, are in use, and the server lets further ones in or says that it is full | [`Class::Saturated`] | DEGRADED |
-//! | read-only transaction, disk full | [`Class::ReadOnly`] | DOWN |
-//! | SQLite: the file is gone | [`Class::Unreachable`] | DOWN |
-//! | SQLite: the file is no database; anything else | [`Class::Failed`] | DOWN |
+//! | refused, reset, no such host, shutting down or starting up | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | wrong password, no such database, no permission, TLS | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | SQLite: locked by who writes, for longer than 400 ms | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | all connections of the pool, or of the server, are in use, and the server lets further ones in or says that it is full | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | read-only transaction, disk full | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | SQLite: the file is gone | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | SQLite: the file is no database; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! Other questions than the probe's, for `#[health(with = …)]` or a function of one's own:
 //!
@@ -25,18 +25,18 @@
 //!
 //! They go the probe's way to a connection, so all of the first table is true of them too.
 //!
-//! [`Class::Unreachable`]: crate::Class::Unreachable
-//! [`Class::Rejected`]: crate::Class::Rejected
-//! [`Class::Saturated`]: crate::Class::Saturated
-//! [`Class::ReadOnly`]: crate::Class::ReadOnly
-//! [`Class::Failed`]: crate::Class::Failed
+//! [`ProbeErrorKind::Unreachable`]: crate::ProbeErrorKind::Unreachable
+//! [`ProbeErrorKind::Rejected`]: crate::ProbeErrorKind::Rejected
+//! [`ProbeErrorKind::Saturated`]: crate::ProbeErrorKind::Saturated
+//! [`ProbeErrorKind::ReadOnly`]: crate::ProbeErrorKind::ReadOnly
+//! [`ProbeErrorKind::Failed`]: crate::ProbeErrorKind::Failed
 
 pub(super) mod pool;
 mod questions;
 
 use ::sqlx;
 
-pub(crate) use self::pool::class_of;
+pub(crate) use self::pool::classify;
 pub use self::questions::{query, replication_lag, writable};
 // Empty without its feature.
 #[allow(unreachable_pub, unused_imports)]

@@ -11,5 +11,5 @@ mod questions;
 
 use ::sqlx_0_8 as sqlx;
 
-pub(crate) use self::pool::class_of;
+pub(crate) use self::pool::classify;
 pub use self::questions::{query, replication_lag, writable};

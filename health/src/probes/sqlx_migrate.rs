@@ -6,7 +6,7 @@ use sqlx::{
 };
 
 use super::sqlx::pool::{Question, answer};
-use crate::error::{Class, ProbeError};
+use crate::error::{ProbeError, ProbeErrorKind};
 
 /// Whether all migrations of a `Migrator` are applied to the database, whole and unchanged.
 ///
@@ -14,14 +14,14 @@ use crate::error::{Class, ProbeError};
 /// takes no lock, makes no table and writes nothing, so it can be asked of a standby and by who may only read. Migrations that
 /// this program doesn't know are no failure: in a rolling update, the newer one applies its own while the older still serves.
 ///
-/// | what it finds | the sentence |
+/// | what it finds | the message |
 /// | --- | --- |
 /// | all are applied, with the checksums of the `Migrator`'s | |
 /// | some are not, or there is no table of migrations | '2 of 7 migrations are not applied' |
 /// | one was begun and not finished | 'a migration was not finished' |
 /// | one was applied that had another text | 'a migration was changed after it was applied' |
 ///
-/// Their class is [`Class::Failed`]; which migrations they are is in the log.
+/// Their kind is [`ProbeErrorKind::Failed`]; which migrations they are is in the log.
 ///
 /// # Errors
 ///
@@ -52,7 +52,8 @@ where
     DB::Connection: Migrate,
 {
     let found = answer(pool, &Applied { table: &migrator.table_name }).await?;
-    let failed = |sentence: String, which: String| Err(ProbeError::new(Class::Failed, sentence).with_source(which));
+    let failed =
+        |message: String, which: String| Err(ProbeError::new(ProbeErrorKind::Failed, message).with_source(which));
     if let Some(version) = found.unfinished {
         return failed("a migration was not finished".to_owned(), format!("migration {version} is dirty"));
     }
@@ -74,8 +75,8 @@ where
     if missing.is_empty() {
         return Ok(());
     }
-    let sentence = format!("{} of {} migrations are not applied", missing.len(), ours().count());
-    failed(sentence, format!("not applied: {missing:?}"))
+    let message = format!("{} of {} migrations are not applied", missing.len(), ours().count());
+    failed(message, format!("not applied: {missing:?}"))
 }
 
 /// Which migrations the database has.

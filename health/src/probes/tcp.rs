@@ -4,17 +4,17 @@
 //! connections for a server that hangs, so such a one is up. Where there is a question that the server itself must answer
 //! (`probes::http`, or a [`Probe`] of your own), ask that. A server may log a connection that ends without a word.
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no route, no such host | [`Class::Unreachable`](crate::Class::Unreachable) | DOWN |
-//! | a firewall that swallows it: no answer by the deadline | [`Class::TimedOut`](crate::Class::TimedOut) | DOWN |
-//! | the own system forbids it | [`Class::Rejected`](crate::Class::Rejected) | DOWN |
+//! | refused, reset, no route, no such host | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
+//! | a firewall that swallows it: no answer by the deadline | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
+//! | the own system forbids it | [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected) | DOWN |
 
 use std::fmt;
 
 use super::{InvalidProbe, destination::Destination};
 use crate::{
-    error::{ProbeError, class_of_io},
+    error::{ProbeError, classify_io},
     probe::Probe,
 };
 
@@ -57,8 +57,8 @@ impl Probe for Connect {
         match self.0.connect().await {
             Ok(_) => Ok(()),
             Err(error) => {
-                let class = class_of_io(&error);
-                Err(ProbeError::new(class, class.sentence(&self.0.address.to_string())).with_source(error))
+                let kind = classify_io(&error);
+                Err(ProbeError::new(kind, kind.message(&self.0.address.to_string())).with_source(error))
             }
         }
     }

@@ -5,14 +5,14 @@
 //! whether its certificate is for the name and from somebody who is trusted is not looked at, so certificates of the own
 //! authority need no roots here. (`probes::http` with `https://` verifies them.)
 //!
-//! | what happens | class | status |
+//! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | it expires in less than 14 days | [`Class::Failed`] | DEGRADED |
-//! | it expires in less than 2 days, has expired, or is not yet valid | [`Class::Failed`] | DOWN |
-//! | the file holds no certificate, or one that can't be read; the server speaks no TLS | [`Class::Failed`] | DOWN |
-//! | the file is gone; the server is: refused, reset, no such host | [`Class::Unreachable`] | DOWN |
-//! | the file may not be read; the server ends the handshake by an alert | [`Class::Rejected`] | DOWN |
-//! | the server is silent: no answer by the deadline | [`Class::TimedOut`] | DOWN |
+//! | it expires in less than 14 days | [`ProbeErrorKind::Failed`] | DEGRADED |
+//! | it expires in less than 2 days, has expired, or is not yet valid | [`ProbeErrorKind::Failed`] | DOWN |
+//! | the file holds no certificate, or one that can't be read; the server speaks no TLS | [`ProbeErrorKind::Failed`] | DOWN |
+//! | the file is gone; the server is: refused, reset, no such host | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | the file may not be read; the server ends the handshake by an alert | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | the server is silent: no answer by the deadline | [`ProbeErrorKind::TimedOut`] | DOWN |
 //!
 //! Certificates are renewed by themselves a month before their end, or a third of their time: at 14 days that has failed for
 //! two weeks, and there is time to mend it. At 2 days the service is of no use soon; have the check `optional` where a
@@ -44,10 +44,10 @@ use super::{
     InvalidProbe,
     destination::Destination,
     one_thread::OneThread,
-    security::{class_of_secured, configuration, provider},
+    security::{classify_tls, configuration, provider},
 };
 use crate::{
-    error::{BoxError, Class, ProbeError, class_of_io},
+    error::{BoxError, ProbeError, ProbeErrorKind, classify_io},
     probe::Probe,
 };
 
@@ -110,12 +110,12 @@ impl Probe for CertificateFile {
             Ok(bytes)
         });
         let bytes = read.await.flatten().map_err(|error| {
-            let class = class_of_io(&error);
-            let sentence = match error.kind() {
+            let kind = classify_io(&error);
+            let message = match error.kind() {
                 io::ErrorKind::NotFound => "the certificate's file is not there".to_owned(),
-                _ => class.sentence("the certificate's file"),
+                _ => kind.message("the certificate's file"),
             };
-            ProbeError::new(class, sentence).with_source(error)
+            ProbeError::new(kind, message).with_source(error)
         })?;
         self.days.judge(&certificates_in(bytes)?)
     }
@@ -204,8 +204,8 @@ impl ServerCertificate {
         format!("tls server at {}", self.destination.address)
     }
 
-    fn failure(&self, class: Class, source: impl Into<BoxError>) -> ProbeError {
-        ProbeError::new(class, class.sentence(&self.name())).with_source(source)
+    fn failure(&self, kind: ProbeErrorKind, source: impl Into<BoxError>) -> ProbeError {
+        ProbeError::new(kind, kind.message(&self.name())).with_source(source)
     }
 }
 
@@ -214,10 +214,10 @@ impl Probe for ServerCertificate {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        let stream = self.destination.connect().await.map_err(|error| self.failure(class_of_io(&error), error))?;
+        let stream = self.destination.connect().await.map_err(|error| self.failure(classify_io(&error), error))?;
         let connector = TlsConnector::from(self.config.clone());
         let session = connector.connect(self.server_name.clone(), stream).await;
-        let session = session.map_err(|error| self.failure(class_of_secured(&error), error))?;
+        let session = session.map_err(|error| self.failure(classify_tls(&error), error))?;
         self.days.judge(session.get_ref().1.peer_certificates().unwrap_or_default())
     }
 
@@ -245,9 +245,9 @@ fn certificates_in(bytes: Vec<u8>) -> Result<Vec<CertificateDer<'static>>, Probe
     if bytes.first() == Some(&0x30) && !is_pem {
         return Ok(vec![bytes.into()]);
     }
-    CertificateDer::pem_slice_iter(&bytes)
-        .collect::<Result<_, _>>()
-        .map_err(|error| ProbeError::new(Class::Failed, "the certificate can't be read").with_source(error.to_string()))
+    CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().map_err(|error| {
+        ProbeError::new(ProbeErrorKind::Failed, "the certificate can't be read").with_source(error.to_string())
+    })
 }
 
 /// So many days before its end, a certificate makes the check that.
@@ -273,14 +273,14 @@ impl Days {
         let mut first_end = None;
         for (place, certificate) in chain.iter().enumerate() {
             let (_, certificate) = parse_x509_certificate(certificate).map_err(|error| {
-                ProbeError::new(Class::Failed, "the certificate can't be read").with_source(error.to_string())
+                ProbeError::new(ProbeErrorKind::Failed, "the certificate can't be read").with_source(error.to_string())
             })?;
             let validity = certificate.validity();
             let whose = if place == 0 { "the certificate" } else { "a further certificate of the chain" };
             let begins = validity.not_before.timestamp();
             if begins > now {
-                let sentence = format!("{whose} is not valid yet");
-                return Err(ProbeError::new(Class::Failed, sentence));
+                let message = format!("{whose} is not valid yet");
+                return Err(ProbeError::new(ProbeErrorKind::Failed, message));
             }
             let ends = validity.not_after.timestamp();
             if first_end.is_none_or(|(first, _)| ends < first) {
@@ -288,19 +288,19 @@ impl Days {
             }
         }
         let Some((ends, whose)) = first_end else {
-            return Err(ProbeError::new(Class::Failed, "there is no certificate"));
+            return Err(ProbeError::new(ProbeErrorKind::Failed, "there is no certificate"));
         };
         let left = ends.saturating_sub(now);
-        let sentence = match left.div_euclid(DAY) {
+        let message = match left.div_euclid(DAY) {
             ..0 => format!("{whose} has expired"),
             0 => format!("{whose} expires in less than a day"),
             1 => format!("{whose} expires in 1 day"),
             days => format!("{whose} expires in {days} days"),
         };
         if left < 0 || left < i64::from(self.down) * DAY {
-            Err(ProbeError::new(Class::Failed, sentence))
+            Err(ProbeError::new(ProbeErrorKind::Failed, message))
         } else if left < i64::from(self.degraded) * DAY {
-            Err(ProbeError::new(Class::Failed, sentence).degraded())
+            Err(ProbeError::new(ProbeErrorKind::Failed, message).degraded())
         } else {
             Ok(())
         }

@@ -114,8 +114,8 @@ mod tests {
             body(&up, false),
             r#"{"status":"UP","checks":{"database":{"default":"UP"},"cache":{"default":"UP"}}}"#
         );
-        let sentence = "unable to connect to redis at 127.0.0.1:6379";
-        let down = Report::of(vec![entry("database", "default", None), entry("cache", "default", Some(sentence))]);
+        let message = "unable to connect to redis at 127.0.0.1:6379";
+        let down = Report::of(vec![entry("database", "default", None), entry("cache", "default", Some(message))]);
         assert_eq!(
             body(&down, false),
             r#"{"status":"DOWN","errors":{"cache":{"default":"unable to connect to redis at 127.0.0.1:6379"}},"checks":{"database":{"default":"UP"},"cache":{"default":"DOWN"}}}"#

@@ -15,11 +15,11 @@ use tokio::time::{sleep, timeout};
 
 use super::sqlx::{self, ConnectOptions as _, Connection, Database, Error, Executor, Pool, pool::PoolConnection};
 use crate::{
-    error::{Class, ProbeError, class_of_io},
+    error::{ProbeError, ProbeErrorKind, classify_io},
     probe::Probe,
     probes::{
         driver::{Described, PATIENCE, answer_or},
-        sqlstate::class_of_code,
+        sqlstate::classify_code,
     },
 };
 
@@ -56,7 +56,7 @@ const SILENT_IDLE: Duration = Duration::from_millis(300);
 /// How long SQLite may be silent before it is taken to be locked.
 const LOCKED: Duration = Duration::from_millis(400);
 
-/// Why the question has no answer, before it has a public sentence.
+/// Why the question has no answer, before it has a public message.
 enum Failure {
     Driver(Error),
     /// Of so many connections, none is free.
@@ -74,15 +74,16 @@ impl From<Error> for Failure {
 impl Failure {
     fn public<DB: Database>(self, pool: &Pool<DB>) -> ProbeError {
         match self {
-            Self::Saturated(connections) => {
-                ProbeError::new(Class::Saturated, format!("all {connections} connections are in use"))
-            }
-            Self::Locked => ProbeError::new(Class::Saturated, "sqlite is locked by a writer"),
+            Self::Saturated(connections) => ProbeError::new(
+                ProbeErrorKind::Saturated,
+                format!("connection pool exhausted ({connections} of {connections} in use)"),
+            ),
+            Self::Locked => ProbeError::new(ProbeErrorKind::Saturated, "sqlite is locked by a writer"),
             Self::Driver(error) => {
-                let class = class_of(&error);
+                let kind = classify(&error);
                 let described = described(pool);
-                let sentence = class.sentence(&public_name(pool, &described));
-                ProbeError::new(class, sentence).with_source(error).with_secret(described.text("password: Some("))
+                let message = kind.message(&public_name(pool, &described));
+                ProbeError::new(kind, message).with_source(error).with_secret(described.text("password: Some("))
             }
         }
     }
@@ -169,7 +170,7 @@ async fn ask_anew<DB: Database, Q: Question<DB>>(pool: &Pool<DB>, question: &Q) 
             // more in.
             let all = pool.options().get_max_connections();
             match refusal(pool).await {
-                Some(error) if class_of(&error) != Class::Saturated => return Err(error.into()),
+                Some(error) if classify(&error) != ProbeErrorKind::Saturated => return Err(error.into()),
                 // Meanwhile one may have come free.
                 _ if is_saturated(pool) => return Err(Failure::Saturated(all)),
                 _ => {}
@@ -244,7 +245,7 @@ async fn refusal<DB: Database>(pool: &Pool<DB>) -> Option<Error> {
 /// Whether a connection is of no more use.
 fn is_dead(error: &Error) -> bool {
     matches!(error, Error::Io(_) | Error::Tls(_) | Error::Protocol(_) | Error::WorkerCrashed)
-        || class_of(error) == Class::Unreachable
+        || classify(error) == ProbeErrorKind::Unreachable
 }
 
 /// SQLite keeps reading a file that has been removed, and in WAL mode it may not look at one that was overwritten. The
@@ -286,7 +287,7 @@ fn sqlite_header(file: PathBuf) -> io::Result<Header> {
     Ok(if head.is_empty() || head == MAGIC { Header::Sqlite } else { Header::Other })
 }
 
-/// What kind of server a pool is of, in the word that sentences use.
+/// What kind of server a pool is of, in the word that messages use.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Kind {
     Postgres,
@@ -361,7 +362,7 @@ fn described_file(url: &str) -> Described {
     Described(format!("filename: {file:?}, in_memory: {in_memory}, vfs: None"))
 }
 
-/// What a pool is of, in the words of sentences.
+/// What a pool is of, in the words of messages.
 pub(crate) fn name<DB: Database>(pool: &Pool<DB>) -> String {
     public_name(pool, &described(pool))
 }
@@ -378,22 +379,22 @@ fn public_name<DB: Database>(pool: &Pool<DB>, described: &Described) -> String {
     }
 }
 
-/// The class of an error, by its variant and, where the database sent one, its code.
-pub(crate) fn class_of(error: &Error) -> Class {
+/// The kind of an error, by its variant and, where the database sent one, its code.
+pub(crate) fn classify(error: &Error) -> ProbeErrorKind {
     match error {
-        Error::Io(error) => class_of_io(error),
-        Error::Tls(_) => Class::Rejected,
-        Error::PoolTimedOut => Class::TimedOut,
-        Error::WorkerCrashed => Class::Unreachable,
+        Error::Io(error) => classify_io(error),
+        Error::Tls(_) => ProbeErrorKind::Rejected,
+        Error::PoolTimedOut => ProbeErrorKind::TimedOut,
+        Error::WorkerCrashed => ProbeErrorKind::Unreachable,
         Error::Database(error) => match error.code() {
-            Some(code) => class_of_code(&code),
+            Some(code) => classify_code(&code),
             // MySQL refuses a connection before it speaks of codes; the number is to be had only as it is printed.
             None => match Described::by_debug(error).number("number: ") {
-                Some(1040 | 1203 | 1226) => Class::Saturated,
-                Some(1129 | 1130) => Class::Rejected,
-                _ => Class::Failed,
+                Some(1040 | 1203 | 1226) => ProbeErrorKind::Saturated,
+                Some(1129 | 1130) => ProbeErrorKind::Rejected,
+                _ => ProbeErrorKind::Failed,
             },
         },
-        _ => Class::Failed,
+        _ => ProbeErrorKind::Failed,
     }
 }

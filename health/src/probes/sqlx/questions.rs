@@ -8,21 +8,21 @@ use super::{
     pool::{Kind, Question, Statement, answer, name},
     sqlx::{self, ColumnIndex, Database, Decode, Error, Executor, Pool, Row as _, Type},
 };
-use crate::error::{Class, ProbeError};
+use crate::error::{ProbeError, ProbeErrorKind};
 
 /// Whether the database takes writes: a primary, not a standby.
 ///
 /// For a service that can do nothing without writing. Where the pool's host name leads to the primary, this shows that it
 /// does, also after a failover.
 ///
-/// | database | the question | [`Class::ReadOnly`] is |
+/// | database | the question | [`ProbeErrorKind::ReadOnly`] is |
 /// | --- | --- | --- |
 /// | PostgreSQL | `transaction_read_only` | a standby; a server, role or database whose transactions are read-only |
 /// | MySQL, MariaDB | `read_only`, `super_read_only`, `innodb_read_only`, and the session's transactions | a replica that is set so, also for who may write to it nevertheless |
 /// | SQLite | a table is made and taken back | a file or a connection that is read-only, a full disk |
 ///
 /// SQLite's answer takes the lock that all writers take, for less than a millisecond; another writer that keeps it longer than
-/// 400 ms is [`Class::Saturated`]. The other databases only look.
+/// 400 ms is [`ProbeErrorKind::Saturated`]. The other databases only look.
 ///
 /// # Errors
 ///
@@ -59,12 +59,15 @@ where
         }
         Kind::Sqlite => return answer(pool, &WriteTakenBack).await,
         Kind::Other => {
-            return Err(ProbeError::new(Class::Failed, "whether the database takes writes is not known how to ask"));
+            return Err(ProbeError::new(
+                ProbeErrorKind::Failed,
+                "whether the database takes writes is not known how to ask",
+            ));
         }
     };
     if answer(pool, &Finds(refuses)).await? {
-        let sentence = Class::ReadOnly.sentence(&name(pool));
-        return Err(ProbeError::new(Class::ReadOnly, sentence)
+        let message = ProbeErrorKind::ReadOnly.message(&name(pool));
+        return Err(ProbeError::new(ProbeErrorKind::ReadOnly, message)
             .with_source("a standby, a replica, or set to read-only transactions"));
     }
     Ok(())
@@ -77,8 +80,8 @@ where
 ///
 /// # Errors
 ///
-/// The statement fails, or there is no answer: see the table of the module. A table that is not there is [`Class::Failed`],
-/// one that may not be read is [`Class::Rejected`].
+/// The statement fails, or there is no answer: see the table of the module. A table that is not there is [`ProbeErrorKind::Failed`],
+/// one that may not be read is [`ProbeErrorKind::Rejected`].
 ///
 /// # Examples
 ///
@@ -123,7 +126,7 @@ where
 /// `wal_receiver_timeout` (60 s if not set). Who may read `pg_stat_wal_receiver` (`GRANT pg_read_all_stats`) sees also what the primary has
 /// and has not sent yet. A standby that only reads an archive has no WAL receiver.
 ///
-/// The failure's class is [`Class::Failed`], its sentence e.g. 'postgres at 10.0.0.7:5432 is 12 s behind its primary'.
+/// The failure's kind is [`ProbeErrorKind::Failed`], its message e.g. 'postgres at 10.0.0.7:5432 is 12 s behind its primary'.
 ///
 /// [`Status::Degraded`]: crate::Status::Degraded
 /// [`Status::Down`]: crate::Status::Down
@@ -161,7 +164,10 @@ where
     usize: ColumnIndex<DB::Row>,
 {
     if Kind::of(pool) != Kind::Postgres {
-        return Err(ProbeError::new(Class::Failed, "only postgres is known how to ask for its replication lag"));
+        return Err(ProbeError::new(
+            ProbeErrorKind::Failed,
+            "only postgres is known how to ask for its replication lag",
+        ));
     }
     let Some(mut standby) = answer(pool, &Replication).await? else { return Ok(()) };
     let (received, looked) = (standby.received, Instant::now());
@@ -175,7 +181,7 @@ where
         standby = again;
     }
     let name = name(pool);
-    let failed = |sentence| ProbeError::new(Class::Failed, sentence).with_source(format!("{standby:?}"));
+    let failed = |message| ProbeError::new(ProbeErrorKind::Failed, message).with_source(format!("{standby:?}"));
     if !standby.receives {
         let lost = failed(format!("{name} receives nothing from its primary"));
         let old = standby.age.is_none_or(|age| age >= down);
