@@ -99,6 +99,8 @@ mod one_at_a_time;
 mod one_thread;
 #[cfg(any(feature = "https", feature = "tls"))]
 mod security;
+#[allow(dead_code, reason = "how much of it is used depends on the features")]
+mod support;
 
 #[cfg(any(feature = "disk", feature = "memory"))]
 pub use amount::Amount;
