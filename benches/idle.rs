@@ -30,7 +30,7 @@ pub(crate) async fn measure() -> Vec<Measured> {
 
     let (before, asked) = (wake_ups("health"), runs.load(Ordering::SeqCst));
     tokio::time::sleep(Duration::from_secs(SECONDS.into())).await;
-    let (woken, asked) = (wake_ups("health") - before, runs.load(Ordering::SeqCst) - asked);
+    let (woken, asked) = (wake_ups("health").saturating_sub(before), runs.load(Ordering::SeqCst) - asked);
     handle.stop(false).await;
     vec![Measured {
         what: format!("runs, and wake-ups of the probing threads, in {SECONDS} s without a request"),

@@ -8,6 +8,7 @@ mod answer;
 mod idle;
 mod many;
 mod round;
+mod stuck;
 // The servers of the tests.
 #[allow(dead_code, missing_docs, unreachable_pub)]
 #[path = "../tests/common/process.rs"]
@@ -56,6 +57,9 @@ async fn main() {
     }
     if wanted("many") {
         lines.extend(many::measure().await);
+    }
+    if wanted("stuck") {
+        lines.extend(stuck::measure().await);
     }
     if wanted("idle") {
         lines.extend(idle::measure().await);

@@ -331,28 +331,6 @@ async fn a_check_that_blocks_its_thread_is_down_alone() {
 }
 
 #[actix_web::test]
-async fn when_all_probing_threads_are_blocked_the_answer_is_in_time_and_the_log_says_why() {
-    let checks: Vec<_> = (0..8)
-        .map(|n| {
-            Check::new("service", n.to_string(), || async {
-                std::thread::sleep(Duration::from_secs(4));
-                Ok::<_, String>(())
-            })
-        })
-        .collect();
-    let rig = Rig::start(1, move |app| {
-        app.service(checks.iter().cloned().fold(health::scope(), health::Scope::check));
-    });
-    crate::common::eventually("it is logged", || async {
-        let answer = rig.health().await;
-        assert_eq!(answer.status, 503);
-        assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
-        logs::lines().iter().any(|line| line.contains("blocks the thread"))
-    })
-    .await;
-}
-
-#[actix_web::test]
 async fn segments_of_scopes_around_are_not_taken_for_names_of_checks() {
     let state = web::Data::new(OtherState { other: Counted::default() });
     let rig = Rig::start(1, move |app| {

@@ -15,19 +15,15 @@ mod change;
 mod check;
 mod error;
 mod events;
-mod home;
 mod probe;
 pub mod probes;
 mod redact;
 mod registry;
-mod runs;
+mod runtime;
 
 // What only an application of actix-web has: states, workers, an end.
 mod discover;
 mod lifecycle;
-
-#[cfg(test)]
-mod model;
 
 pub use access::{AllowList, ListError};
 pub use check::Check;

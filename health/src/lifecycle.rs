@@ -23,8 +23,8 @@ use tokio::{
 
 use crate::{
     change,
-    home::Home,
     report::{Entry, milliseconds},
+    runtime::Executor,
 };
 
 /// The longest time between two beats, and so between two wake-ups of a worker that has nothing else to do.
@@ -173,18 +173,27 @@ pub(crate) fn is_draining() -> bool {
 pub fn drain(server: ServerHandle, time: Duration) -> Drain {
     let drain = Drain { called: Arc::new(Notify::new()) };
     let called = Arc::clone(&drain.called);
-    let home = Home::Process.handle();
+    let runtime = match Executor::Global.runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "the server cannot be drained, because the thread for it cannot be started: {error}");
+            return drain;
+        }
+    };
     let mut sigterm = {
-        let _entered = home.enter();
+        let _entered = runtime.handle().enter();
         Sigterm::new()
     };
-    home.spawn(async move {
+    let logger = Arc::clone(&runtime);
+    runtime.spawn_background(async move {
         select(pin!(called.notified()), pin!(sigterm.received())).await;
         DRAINING.fetch_add(1, Ordering::AcqRel);
         change::happened();
-        tracing::info!("draining: the health check says DOWN, and the server stops in {} s", time.as_secs_f32());
+        logger.defer(move || {
+            tracing::info!("draining: the health check says DOWN, and the server stops in {} s", time.as_secs_f32());
+        });
         if let Either::Right(_) = select(pin!(sleep(time)), pin!(sigterm.received())).await {
-            tracing::info!("told to stop again: the server stops now");
+            logger.defer(|| tracing::info!("told to stop again: the server stops now"));
             server.stop(false).await;
         } else {
             server.stop(true).await;

@@ -149,8 +149,8 @@ pub(crate) fn erase<P: Probe>(probe: P) -> Arc<dyn DynProbe> {
     probe.kept().unwrap_or_else(|| Arc::new(Erased(probe)))
 }
 
-/// Asks, and turns a panic, in the call or in its future, into an answer.
-pub(crate) async fn ask_contained(probe: &dyn DynProbe) -> Result<(), ProbeError> {
+/// Runs a probe. A panic, of the call or of its future, is a failure; with `panic = "abort"` it ends the process.
+pub(crate) async fn probe_catching_panics(probe: &dyn DynProbe) -> Result<(), ProbeError> {
     let asked = AssertUnwindSafe(async { probe.ask().await });
     asked.catch_unwind().await.unwrap_or_else(|payload| {
         let text = match payload.downcast::<String>() {

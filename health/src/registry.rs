@@ -4,10 +4,12 @@ use std::{
     error::Error,
     fmt,
     sync::{
-        Arc, LazyLock, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, LazyLock, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
+
+use parking_lot::{Mutex, RwLock};
 
 use crate::{
     change,
@@ -42,6 +44,14 @@ struct Shared {
     channel: OnceLock<Channel>,
     /// Grows with every change.
     version: AtomicU64,
+    /// Copies of the set that have to go when it changes.
+    caches: Mutex<Vec<Weak<dyn CheckCache>>>,
+}
+
+/// A copy of a registry's checks.
+pub(crate) trait CheckCache: Send + Sync {
+    /// Drops the copy. What a removed check owns is dropped with it, and may use the registry.
+    fn forget(&self);
 }
 
 impl Registry {
@@ -60,12 +70,12 @@ impl Registry {
         if let Err(invalid) = check.valid() {
             return Err(RegisterError(Box::new(Reason::Invalid(check, invalid))));
         }
-        let mut checks = self.write();
+        let mut checks = self.shared.checks.write();
         if checks.iter().any(|known| is(known, check.group(), check.name())) {
             return Err(RegisterError(Box::new(Reason::Duplicate(check))));
         }
         if let Some(channel) = self.shared.channel.get() {
-            check.core().watchers.add(channel);
+            check.inner().watchers.add(channel);
         }
         checks.push(check);
         self.changed();
@@ -78,22 +88,33 @@ impl Registry {
     }
 
     fn remove(&self, which: impl Fn(&Check) -> bool) -> bool {
-        let removed: Vec<_> = self.write().extract_if(.., |check| which(check)).collect();
+        let removed: Vec<_> = self.shared.checks.write().extract_if(.., |check| which(check)).collect();
         for check in &removed {
             if let Some(channel) = self.shared.channel.get() {
-                check.core().watchers.remove(channel);
+                check.inner().watchers.remove(channel);
             }
         }
         if !removed.is_empty() {
             self.changed();
         }
-        // Dropped when the lock is free: what a check holds may come back here.
+        // Dropped after the lock is released, because what a check owns may use the registry.
         !removed.is_empty()
     }
 
     fn changed(&self) {
         self.shared.version.fetch_add(1, Ordering::Release);
         change::happened();
+        let caches: Vec<_> = self.shared.caches.lock().iter().filter_map(Weak::upgrade).collect();
+        for cache in caches {
+            cache.forget();
+        }
+    }
+
+    /// Has a copy of the set dropped at every change, for as long as it lives.
+    pub(crate) fn add_cache(&self, cache: Weak<dyn CheckCache>) {
+        let mut caches = self.shared.caches.lock();
+        caches.retain(|cache| cache.strong_count() > 0);
+        caches.push(cache);
     }
 
     /// Adds a check for as long as the returned guard lives: for a plugin that may be unloaded.
@@ -141,11 +162,11 @@ impl Registry {
         if self.identity() == registry().identity() {
             return Transitions::of_all();
         }
-        let checks = self.write();
+        let checks = self.shared.checks.write();
         let channel = self.shared.channel.get_or_init(|| {
             let channel = Channel::default();
             for check in &*checks {
-                check.core().watchers.add(&channel);
+                check.inner().watchers.add(&channel);
             }
             channel
         });
@@ -154,7 +175,7 @@ impl Registry {
 
     /// The checks, in the order of registration.
     pub fn checks(&self) -> Vec<Check> {
-        self.read().clone()
+        self.shared.checks.read().clone()
     }
 
     /// Changes whenever the set does.
@@ -166,19 +187,11 @@ impl Registry {
     pub(crate) fn identity(&self) -> usize {
         Arc::as_ptr(&self.shared).addr()
     }
-
-    fn read(&self) -> RwLockReadGuard<'_, Vec<Check>> {
-        self.shared.checks.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Vec<Check>> {
-        self.shared.checks.write().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.read().iter().map(Check::to_string)).finish()
+        f.debug_list().entries(self.shared.checks.read().iter().map(Check::to_string)).finish()
     }
 }
 

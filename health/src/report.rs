@@ -4,6 +4,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::error::ProbeError;
 
+/// Longer times are cut to this one: longer than any client waits, and short enough to be added to any time.
+pub(crate) const MAX_DURATION: Duration = Duration::from_hours(24 * 365);
+
 /// Whether a check, or the service as a whole, can do its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {

@@ -16,6 +16,7 @@ use crate::{
     door::{Deny, Door, Predicate},
     engine::Settings,
     registry::Registry,
+    report::MAX_DURATION,
     service,
 };
 
@@ -106,9 +107,6 @@ impl Trust {
         Ok(Some(Proxies { header, networks: Networks::new(method, networks)?, unix: self.unix }))
     }
 }
-
-/// Longer than anybody waits, and short enough for clocks to reckon with.
-pub(crate) const LONGEST: Duration = Duration::from_hours(24 * 365);
 
 /// A scope at `/health`, for who may ask by default, which finds the state by itself.
 ///
@@ -256,13 +254,13 @@ impl Scope {
     /// The time within which the whole answer leaves, whatever hangs; a check without an answer by then is down.
     /// Default is 800 ms, which is under the second that a kubelet waits.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.settings.deadline = deadline.min(LONGEST);
+        self.settings.deadline = deadline.min(MAX_DURATION);
         self
     }
 
     /// A result younger than this is served as it is. Default is 1 s.
     pub fn max_age(mut self, max_age: Duration) -> Self {
-        self.settings.max_age = max_age.min(LONGEST);
+        self.settings.max_age = max_age.min(MAX_DURATION);
         self
     }
 
@@ -270,14 +268,14 @@ impl Scope {
     /// their results too old: requests only read. A result that is three times as old as that says nothing any more, and its
     /// check is down. Default is off. Begins with the first request.
     pub fn refresh(mut self, every: Duration) -> Self {
-        self.settings.refresh = Some(every.min(LONGEST));
+        self.settings.refresh = Some(every.min(MAX_DURATION));
         self
     }
 
     /// How long a worker's event loop may stand still before `/health/live` is down: a handler that blocks its thread that
     /// long stops every request that the worker has. Default is 10 s.
     pub fn stall(mut self, stall: Duration) -> Self {
-        self.stall = stall.min(LONGEST);
+        self.stall = stall.min(MAX_DURATION);
         self
     }
 

@@ -27,6 +27,11 @@ pub(crate) fn lines() -> Vec<String> {
     text().lines().filter(|line| line.contains(" health::")).map(str::to_owned).collect()
 }
 
+/// Blocks whoever logs until the guard is dropped.
+pub(crate) fn hold() -> MutexGuard<'static, Vec<u8>> {
+    logged()
+}
+
 fn logged() -> MutexGuard<'static, Vec<u8>> {
     LOGGED.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,14 +1,26 @@
 //! [`Check`]: a named probe with its options, and the identity that makes it one check however often it is cloned.
+//!
+//! `inner` is what the clones share, `state` what is known of the check, `run` one run of it, `log` its log lines.
+
+mod inner;
+mod log;
+mod run;
+mod state;
+
+#[cfg(test)]
+mod model;
 
 use std::{error::Error, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use crate::{
     error::{BoxError, ProbeError},
-    events::Watchers,
     probe::{self, DynProbe, Probe},
-    report::Sample,
-    runs::Runs,
-    scope::LONGEST,
+    report::{MAX_DURATION, Sample},
+};
+
+pub(crate) use self::{
+    inner::{CheckInner, Options},
+    run::Pending,
 };
 
 /// Words that are paths of the scope, or what it says of itself, and so can't be groups.
@@ -40,26 +52,7 @@ pub(crate) const RESERVED: [&str; 4] = ["health", "live", "ready", "startup"];
 #[derive(Clone)]
 #[must_use = "a check does nothing until it is registered or given to a scope"]
 pub struct Check {
-    core: Arc<Core>,
-}
-
-/// What all clones of a check share.
-pub(crate) struct Core {
-    pub(crate) group: Arc<str>,
-    pub(crate) name: Arc<str>,
-    pub(crate) options: Options,
-    pub(crate) probe: Arc<dyn DynProbe>,
-    pub(crate) runs: Runs,
-    pub(crate) watchers: Watchers,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct Options {
-    pub(crate) critical: bool,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) live: bool,
-    pub(crate) rise: u32,
-    pub(crate) fall: u32,
+    inner: Arc<CheckInner>,
 }
 
 impl Check {
@@ -71,8 +64,16 @@ impl Check {
     /// The error may be any of the standard library, of anyhow, a `String` or a `&str`; a [`ProbeError`] inside keeps its
     /// kind and its message. The text of any other goes to the log alone, and the answer says `the check failed`.
     ///
-    /// The function runs on threads of the library's own, and must not block them: what blocks belongs into
-    /// `tokio::task::spawn_blocking` or `actix_web::web::block`. A clock that a test has paused does not reach them.
+    /// Each run is polled on one thread of a pool of the library, so a run that blocks or deadlocks hurts no other check: it is
+    /// `DOWN` when its limit has passed, and is not run again before its thread returns. Use `actix_web::web::block` or
+    /// `tokio::task::spawn_blocking` for blocking work all the same: a future that waits can be dropped, a blocked thread
+    /// cannot. A check whose blocking calls do not return is not run again while there are four of them. At most 128 runs are
+    /// polled at a time; a run that gets no thread within its limit is recorded as a failure.
+    ///
+    /// A panic is a failure of the check, `the check panicked`. With `panic = "abort"` it ends the process, as any panic does.
+    ///
+    /// Connections and tasks that the function opens belong to a runtime that lives as long as the process. A clock that a test
+    /// has paused does not reach it.
     pub fn new<F, Fut, E>(group: impl Into<String>, name: impl Into<String>, f: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -103,75 +104,74 @@ impl Check {
 
     fn erased(group: impl Into<String>, name: impl Into<String>, probe: Arc<dyn DynProbe>) -> Self {
         Self {
-            core: Arc::new(Core {
-                group: group.into().into(),
-                name: name.into().into(),
-                options: Options { critical: true, timeout: None, live: false, rise: 1, fall: 1 },
+            inner: Arc::new(CheckInner::new(
+                group.into().into(),
+                name.into().into(),
+                Options { critical: true, timeout: None, live: false, rise: 1, fall: 1 },
                 probe,
-                runs: Runs::default(),
-                watchers: Watchers::default(),
-            }),
+            )),
         }
     }
 
     /// Optional instead of critical: when it is down, the service is `DEGRADED` (200) and not `DOWN` (503).
     pub fn optional(self) -> Self {
-        self.with(|core| core.options.critical = false)
+        self.modify(|inner| inner.options.critical = false)
     }
 
-    /// A limit of the check's own: without an answer within it, the check is down. Default is the deadline of the scope,
-    /// which also bounds this one.
+    /// Sets the limit of a run. A run that takes longer is recorded as timed out. Defaults to the longest deadline of the scopes
+    /// that show the check. With a timeout longer than a scope's deadline, responses of that scope that have to leave before
+    /// the run has ended show the check as `DOWN`; [`Scope::refresh`](crate::Scope::refresh) avoids that.
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.with(|core| core.options.timeout = Some(timeout.min(LONGEST)))
+        self.modify(|inner| inner.options.timeout = Some(timeout.min(MAX_DURATION)))
     }
 
     /// Counts for liveness too: only for what a restart of the process mends, and never for a dependency, or an outage of
     /// that one restarts every replica. Default is not.
     pub fn live(self) -> Self {
-        self.with(|core| core.options.live = true)
+        self.modify(|inner| inner.options.live = true)
     }
 
     /// How many successes in a row bring a check that is down up again. Default is 1; 0 counts as 1.
     pub fn rise(self, successes: u32) -> Self {
-        self.with(|core| core.options.rise = successes.max(1))
+        self.modify(|inner| inner.options.rise = successes.max(1))
     }
 
     /// How many failures in a row take a check that is up down. Default is 1; 0 counts as 1. The first result of all
     /// counts at once, whatever it is.
     pub fn fall(self, failures: u32) -> Self {
-        self.with(|core| core.options.fall = failures.max(1))
+        self.modify(|inner| inner.options.fall = failures.max(1))
     }
 
     /// The first part of the check's name, the kind of resource.
     pub fn group(&self) -> &str {
-        &self.core.group
+        &self.inner.group
     }
 
     /// The second part of the check's name.
     pub fn name(&self) -> &str {
-        &self.core.name
+        &self.inner.name
     }
 
     /// The check's latest results, 60 at most, the oldest first: for a page that draws them.
     pub fn history(&self) -> Vec<Sample> {
-        self.core.history()
+        self.inner.history()
     }
 
     pub(crate) fn renamed(self, name: String) -> Self {
-        self.with(|core| core.name = name.into())
+        self.modify(|inner| inner.name = name.into())
     }
 
     pub(crate) fn in_group(self, group: &str) -> Self {
-        self.with(|core| core.group = group.into())
+        self.modify(|inner| inner.group = group.into())
     }
 
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
+    pub(crate) fn inner(&self) -> &Arc<CheckInner> {
+        &self.inner
     }
 
     /// Equal for clones of one check, and for nothing else as long as one of them lives.
     pub(crate) fn identity(&self) -> usize {
-        Arc::as_ptr(&self.core).addr()
+        Arc::as_ptr(&self.inner).addr()
     }
 
     /// # Errors
@@ -190,25 +190,18 @@ impl Check {
                 return Err(InvalidCheck::NoPathSegment(part.to_owned()));
             }
         }
-        if self.core.options.timeout.is_some_and(|timeout| timeout.is_zero()) {
+        if self.inner.options.timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(InvalidCheck::NoTime);
         }
         Ok(())
     }
 
-    fn with(mut self, set: impl FnOnce(&mut Core)) -> Self {
-        if Arc::get_mut(&mut self.core).is_none() {
-            let Core { group, name, options, probe, .. } = &*self.core;
-            self.core = Arc::new(Core {
-                group: Arc::clone(group),
-                name: Arc::clone(name),
-                options: *options,
-                probe: Arc::clone(probe),
-                runs: Runs::default(),
-                watchers: Watchers::default(),
-            });
+    fn modify(mut self, set: impl FnOnce(&mut CheckInner)) -> Self {
+        if Arc::get_mut(&mut self.inner).is_none() {
+            let CheckInner { group, name, options, probe, .. } = &*self.inner;
+            self.inner = Arc::new(CheckInner::new(Arc::clone(group), Arc::clone(name), *options, Arc::clone(probe)));
         }
-        set(Arc::get_mut(&mut self.core).expect("this handle is the only one"));
+        set(Arc::get_mut(&mut self.inner).expect("this handle is the only one"));
         self
     }
 }
@@ -222,7 +215,7 @@ impl fmt::Display for Check {
 
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options { critical, timeout, live, rise, fall } = self.core.options;
+        let Options { critical, timeout, live, rise, fall } = self.inner.options;
         f.debug_struct("Check")
             .field("group", &self.group())
             .field("name", &self.name())
@@ -274,7 +267,7 @@ mod tests {
         assert_eq!(one.identity(), clone.identity());
         let other = clone.optional();
         assert_ne!(one.identity(), other.identity());
-        assert!(one.core().options.critical);
+        assert!(one.inner().options.critical);
     }
 
     #[test]

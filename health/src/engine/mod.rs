@@ -2,31 +2,32 @@
 //!
 //! The scopes of all workers that see the same states and have the same settings share one engine.
 
+mod shared;
+
 use std::{
-    any::TypeId,
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fmt,
     hash::{BuildHasher as _, RandomState},
     sync::{
-        Arc, LazyLock, Mutex, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     task::AbortHandle,
     time::{Instant, sleep},
 };
 
+pub(crate) use self::shared::{Key, shared};
 use crate::{
     change,
-    check::Check,
-    home::Home,
-    registry::Registry,
-    report::{Entry, Outcome, Report},
-    runs::Ticket,
-    scope::LONGEST,
+    check::{Check, Pending},
+    registry::{CheckCache, Registry},
+    report::{Entry, MAX_DURATION, Outcome, Report},
+    runtime::{Executor, Runtime},
 };
 
 /// How long rounds wait, how long their results keep, and whether they are run without being asked for.
@@ -85,35 +86,50 @@ pub(crate) enum Selection<'a> {
 /// The slots of all sources, and the versions of the registries that they are of.
 struct Merged {
     versions: Vec<u64>,
-    slots: Arc<[Slot]>,
+    slots: Arc<Vec<Slot>>,
 }
 
 /// Runs checks and reports.
 ///
-/// Only scopes hold one strongly, beside the states whose addresses are part of its key: see [`shared`].
+/// Only scopes hold one strongly, together with the states whose addresses are part of its key: see [`shared`].
 pub(crate) struct Engine {
-    rounds: Arc<Rounds>,
+    inner: Arc<EngineInner>,
     /// Every critical check has been up once; then for good.
     started: AtomicBool,
-    refresher: Option<AbortHandle>,
+    refresher: Mutex<Option<Refresher>>,
 }
 
 /// What the engine and its refresher share.
-struct Rounds {
+struct EngineInner {
     sources: Sources,
     settings: Settings,
-    home: Home,
+    executor: Executor,
     merged: Mutex<Option<Merged>>,
+    /// The log says that there are no threads.
+    missing_threads: AtomicBool,
+}
+
+/// The background task of an engine with `refresh`.
+struct Refresher {
+    /// After a `fork`, the child has none.
+    process: u32,
+    task: AbortHandle,
 }
 
 impl Engine {
-    pub(crate) fn new(sources: Sources, settings: Settings, home: Home) -> Self {
-        let rounds = Arc::new(Rounds { sources, settings, home, merged: Mutex::new(None) });
-        let refresher = settings.refresh.map(|refresh| {
-            let refreshed = Arc::clone(&rounds).refresh(refresh);
-            rounds.home.handle().spawn(refreshed).abort_handle()
+    pub(crate) fn new(sources: Sources, settings: Settings, executor: Executor) -> Self {
+        let inner = Arc::new(EngineInner {
+            sources,
+            settings,
+            executor,
+            merged: Mutex::default(),
+            missing_threads: AtomicBool::new(false),
         });
-        Self { rounds, started: AtomicBool::new(false), refresher }
+        for registry in &inner.sources.registries {
+            let engine: Weak<EngineInner> = Arc::downgrade(&inner);
+            registry.add_cache(engine);
+        }
+        Self { inner, started: AtomicBool::new(false), refresher: Mutex::default() }
     }
 
     /// Reports on a selection by the deadline; without `refresh`, what is due of it is run first. `None` if there is nothing
@@ -123,43 +139,52 @@ impl Engine {
         selection: Selection<'_>,
         details: bool,
     ) -> Option<(Report, Option<Instant>, u64)> {
-        let Rounds { settings, home, .. } = &*self.rounds;
+        let EngineInner { settings, executor, .. } = &*self.inner;
         let until = Instant::now() + settings.deadline;
         // Read before anything else is: a change on the way is seen at the next look.
         let changes = change::count();
-        let slots = self.rounds.slots();
+        let slots = self.inner.slots();
         let selected: Vec<_> = slots.iter().filter(|slot| selection.takes(slot)).collect();
         if selected.is_empty() && matches!(selection, Selection::Group(_) | Selection::Check(..)) {
             return None;
         }
-        let ask = |slot: &&Slot| match (slot.check(), settings.refresh) {
-            (Some(check), None) => Some(check.core().ask(settings.max_age, settings.deadline, home)),
+        let runtime = match executor.runtime() {
+            Ok(runtime) => runtime,
+            Err(error) => return Some((self.inner.missing_threads(&error), None, changes)),
+        };
+        self.inner.missing_threads.store(false, Ordering::Relaxed);
+        self.refresh(&runtime);
+        let run = |slot: &&Slot| match (slot.check(), settings.refresh) {
+            (Some(check), None) => Some(check.inner().run_if_due(settings.max_age, &runtime)),
             (Some(check), Some(_)) => {
-                // It may have come since the latest round.
-                check.core().ask_first(settings.deadline, home);
+                // It may have been added since the latest background run.
+                check.inner().run_if_new(&runtime);
                 None
             }
             (None, _) => None,
         };
-        let tickets: Vec<_> = selected.iter().map(ask).collect();
+        let pending: Vec<_> = selected.iter().map(run).collect();
         let mut entries = Vec::with_capacity(selected.len());
-        for (slot, ticket) in selected.iter().zip(tickets) {
-            let outcome = slot.outcome(ticket, until, settings).await;
+        for (slot, pending) in selected.iter().zip(pending) {
+            let outcome = slot.outcome(pending, until, settings).await;
             entries.push(slot.entry(outcome, details));
         }
         let keeps = |check: &Check| match settings.refresh {
-            None => check.core().keeps_until(settings.max_age),
-            Some(refresh) => check.core().refreshed_keeps_until(settings.stale(refresh)),
+            None => check.inner().fresh_until(settings.max_age),
+            Some(refresh) => check.inner().valid_until(settings.stale(refresh)),
         };
         let mut checks = selected.iter().filter_map(|slot| slot.check());
-        let kept_until = checks.try_fold(Instant::now() + LONGEST, |a, check| keeps(check).map(|b| a.min(b)));
+        let kept_until = checks.try_fold(Instant::now() + MAX_DURATION, |a, check| keeps(check).map(|b| a.min(b)));
         Some((Report::of(entries), kept_until, changes))
     }
 
-    /// Reports what is known of a selection, and asks nobody.
+    /// Reports what is known of a selection, without running a check.
     pub(crate) fn known(&self, selection: Selection<'_>) -> Report {
-        let tellable = self.rounds.settings.tellable();
-        let slots = self.rounds.slots();
+        if let Ok(runtime) = self.inner.executor.runtime() {
+            self.refresh(&runtime);
+        }
+        let tellable = self.inner.settings.tellable();
+        let slots = self.inner.slots();
         let selected = slots.iter().filter(|slot| selection.takes(slot));
         Report::of(selected.map(|slot| slot.entry(slot.known_outcome(tellable), false)).collect())
     }
@@ -170,70 +195,100 @@ impl Engine {
             return Vec::new();
         }
         let waits = |slot: &Slot| match slot {
-            Slot::Check(check) => check.core().options.critical && !check.core().ever_up(),
+            Slot::Check(check) => check.inner().options.critical && !check.inner().ever_up(),
             Slot::Fault { .. } => true,
         };
-        let slots = self.rounds.slots();
+        let slots = self.inner.slots();
         let waited_for: Vec<_> = slots.iter().filter(|slot| waits(slot)).map(Slot::to_string).collect();
         if waited_for.is_empty() {
             self.started.store(true, Ordering::Release);
         }
         waited_for
     }
-}
 
-impl Drop for Engine {
-    fn drop(&mut self) {
-        if let Some(refresher) = &self.refresher {
-            refresher.abort();
+    /// Starts the background runs, if there are to be any and this process has none.
+    fn refresh(&self, runtime: &Arc<Runtime>) {
+        let Some(every) = self.inner.settings.refresh else { return };
+        let mut refresher = self.refresher.lock();
+        if refresher.as_ref().is_none_or(|refresher| refresher.process != runtime.process()) {
+            let task = runtime.spawn_background(Arc::clone(&self.inner).refresh(every, Arc::clone(runtime)));
+            *refresher = Some(Refresher { process: runtime.process(), task });
         }
     }
 }
 
-impl Rounds {
-    /// Runs all checks, again and again, a tenth of the time sooner or later: so the replicas of a service, which all start
-    /// at once, don't ask at once for ever.
-    async fn refresh(self: Arc<Self>, every: Duration) {
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(Refresher { task, .. }) = self.refresher.get_mut() {
+            task.abort();
+        }
+    }
+}
+
+impl EngineInner {
+    /// The report when nothing can be run.
+    fn missing_threads(&self, error: &std::io::Error) -> Report {
+        let message = "the threads of the health check cannot be started";
+        if !self.missing_threads.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "health scope: {message}: {error}");
+        }
+        Report::of(vec![Entry::plain("health", "runtime", Some(message.into()))])
+    }
+
+    /// Runs all checks again and again, up to a tenth of the interval earlier or later: the replicas of a service, which start
+    /// at the same time, should not run them at the same time.
+    async fn refresh(self: Arc<Self>, every: Duration, runtime: Arc<Runtime>) {
         let random = RandomState::new();
         for round in 0_u64.. {
             let slots = self.slots();
             for check in slots.iter().filter_map(Slot::check) {
-                check.core().ask(Duration::ZERO, self.settings.deadline, &self.home);
+                check.inner().run_if_due(Duration::ZERO, &runtime);
             }
-            drop(slots);
+            // It may be the last handle to a check by now, and what that owns is dropped elsewhere.
+            runtime.release(slots);
             sleep(jittered(every, random.hash_one(round))).await;
         }
     }
 
     /// All checks in the order of registration, each name once.
-    fn slots(&self) -> Arc<[Slot]> {
-        let mut merged = self.merged.lock().unwrap_or_else(PoisonError::into_inner);
-        // Read before the checks are: a change in between is merged now and once more at the next round.
+    fn slots(&self) -> Arc<Vec<Slot>> {
+        let mut merged = self.merged.lock();
+        // Read before the checks are: a change in between is merged now and once more at the next report.
         let versions: Vec<u64> = self.sources.registries.iter().map(Registry::version).collect();
         match &*merged {
             Some(known) if known.versions == versions => Arc::clone(&known.slots),
             _ => {
-                let slots = self.merge();
+                let slots = Arc::new(self.merge());
                 *merged = Some(Merged { versions, slots: Arc::clone(&slots) });
                 slots
             }
         }
     }
 
-    fn merge(&self) -> Arc<[Slot]> {
+    fn merge(&self) -> Vec<Slot> {
         let registered = self.sources.registries.iter().flat_map(Registry::checks).map(Slot::Check);
         let slots = unique(self.sources.fixed.iter().cloned().chain(registered));
         for slot in &slots {
-            if let Slot::Fault { message, .. } = slot {
-                tracing::error!(check = %slot, "health check {slot} can't be run: {message}");
+            match slot {
+                Slot::Check(check) => check.inner().shown_within(self.settings.deadline),
+                Slot::Fault { message, .. } => {
+                    tracing::error!(check = %slot, "health check {slot} can't be run: {message}");
+                }
             }
         }
         if slots.is_empty() {
             let message = "there is no check: nothing is registered, and no state was found that derives HealthCheck";
             tracing::error!("health scope: {message}");
-            return [Slot::fault("health", "checks", message)].into();
+            return vec![Slot::fault("health", "checks", message)];
         }
-        slots.into()
+        slots
+    }
+}
+
+impl CheckCache for EngineInner {
+    fn forget(&self) {
+        let merged = self.merged.lock().take();
+        drop(merged);
     }
 }
 
@@ -255,14 +310,17 @@ impl Slot {
         }
     }
 
-    /// What the run of a ticket comes to; without one, what was found in the background.
-    async fn outcome(&self, ticket: Option<Ticket>, until: Instant, settings: &Settings) -> Outcome {
-        match (self, ticket) {
+    /// The outcome of a run; without one, that of the latest background run.
+    async fn outcome(&self, pending: Option<Pending>, until: Instant, settings: &Settings) -> Outcome {
+        match (self, pending) {
             (Self::Fault { message, .. }, _) => Outcome::down(Arc::clone(message)),
-            (Self::Check(check), Some(ticket)) => check.core().outcome(ticket, until, settings.deadline).await,
+            (Self::Check(_), Some(Pending::Known(outcome))) => outcome,
+            (Self::Check(check), Some(Pending::Run(run))) => {
+                check.inner().outcome_of(run, until, settings.deadline).await
+            }
             (Self::Check(check), None) => {
-                let keeps = settings.refresh.map_or(Duration::ZERO, |refresh| settings.stale(refresh));
-                check.core().refreshed_outcome(until, settings.deadline, keeps).await
+                let max_age = settings.refresh.map_or(Duration::ZERO, |refresh| settings.stale(refresh));
+                check.inner().background_outcome(until, settings.deadline, max_age).await
             }
         }
     }
@@ -271,31 +329,31 @@ impl Slot {
     fn known_outcome(&self, keeps: Duration) -> Outcome {
         match self {
             Self::Fault { message, .. } => Outcome::down(Arc::clone(message)),
-            Self::Check(check) => check.core().known_outcome(keeps),
+            Self::Check(check) => check.inner().cached_outcome(keeps),
         }
     }
 
     fn entry(&self, outcome: Outcome, details: bool) -> Entry {
-        let core = self.check().map(Check::core);
+        let inner = self.check().map(Check::inner);
         Entry {
             group: Arc::clone(self.group()),
             name: Arc::clone(self.name()),
-            critical: core.is_none_or(|core| core.options.critical),
+            critical: inner.is_none_or(|inner| inner.options.critical),
             outcome,
-            details: core.filter(|_| details).and_then(|core| core.details()),
+            details: inner.filter(|_| details).and_then(|inner| inner.details()),
         }
     }
 
     fn group(&self) -> &Arc<str> {
         match self {
-            Self::Check(check) => &check.core().group,
+            Self::Check(check) => &check.inner().group,
             Self::Fault { group, .. } => group,
         }
     }
 
     fn name(&self) -> &Arc<str> {
         match self {
-            Self::Check(check) => &check.core().name,
+            Self::Check(check) => &check.inner().name,
             Self::Fault { name, .. } => name,
         }
     }
@@ -312,8 +370,8 @@ impl Selection<'_> {
     fn takes(&self, slot: &Slot) -> bool {
         match self {
             Self::All => true,
-            Self::Live => slot.check().is_some_and(|check| check.core().options.live),
-            Self::Critical => slot.check().is_none_or(|check| check.core().options.critical),
+            Self::Live => slot.check().is_some_and(|check| check.inner().options.live),
+            Self::Critical => slot.check().is_none_or(|check| check.inner().options.critical),
             Self::Group(group) => **slot.group() == **group,
             Self::Check(group, name) => **slot.group() == **group && **slot.name() == **name,
         }
@@ -355,54 +413,6 @@ fn unique(slots: impl Iterator<Item = Slot>) -> Vec<Slot> {
     unique
 }
 
-/// What makes two scopes share an engine.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
-    /// The addresses of the states.
-    pub(crate) states: Vec<(TypeId, usize)>,
-    /// The identities of the scope's own checks, and what they are called.
-    pub(crate) checks: Vec<usize>,
-    pub(crate) names: Vec<String>,
-    pub(crate) registries: Vec<usize>,
-    pub(crate) settings: Settings,
-}
-
-/// The engine of that key: the one there is, or a new one.
-///
-/// A key holds addresses, which say nothing once their owners are gone. So an engine is found only while it is alive,
-/// and it is alive only while a scope holds it, together with everything whose address is in its key.
-pub(crate) fn shared(key: Key, make: impl FnOnce() -> Sources) -> Arc<Engine> {
-    static ENGINES: LazyLock<Mutex<HashMap<Key, Weak<Engine>>>> = LazyLock::new(Mutex::default);
-
-    let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(engine) = engines.get(&key).and_then(Weak::upgrade) {
-        return engine;
-    }
-    engines.retain(|_, engine| engine.strong_count() > 0);
-    if engines.keys().any(|known| known.differs_by_identity_alone(&key)) {
-        let names: HashSet<_> = key.names.iter().map(String::as_str).collect();
-        tracing::warn!(
-            checks = ?names,
-            "health scope: these checks are made anew for each worker, so each worker runs its own; \
-             make them once, outside the factory of HttpServer, and clone them into it"
-        );
-    }
-    let engine = Arc::new(Engine::new(make(), key.settings, Home::Process));
-    engines.insert(key, Arc::downgrade(&engine));
-    engine
-}
-
-impl Key {
-    fn differs_by_identity_alone(&self, other: &Self) -> bool {
-        self.checks != other.checks
-            && !self.checks.is_empty()
-            && self.names == other.names
-            && self.states == other.states
-            && self.registries == other.registries
-            && self.settings == other.settings
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -420,7 +430,11 @@ mod tests {
 
     fn engine(checks: impl IntoIterator<Item = Check>) -> Engine {
         let fixed = checks.into_iter().map(Slot::Check).collect();
-        Engine::new(Sources { fixed, registries: Vec::new() }, SETTINGS, Home::Given(Handle::current()))
+        Engine::new(Sources { fixed, registries: Vec::new() }, SETTINGS, test_executor())
+    }
+
+    fn test_executor() -> Executor {
+        Executor::Test(Runtime::on(Handle::current()))
     }
 
     fn boom() -> Result<(), String> {
@@ -641,7 +655,7 @@ mod tests {
     async fn checks_can_come_and_go_while_the_engine_serves() {
         let registry = Registry::new();
         let sources = Sources { fixed: vec![Slot::Check(sleeping("fixed", 0))], registries: vec![registry.clone()] };
-        let engine = Engine::new(sources, SETTINGS, Home::Given(Handle::current()));
+        let engine = Engine::new(sources, SETTINGS, test_executor());
         assert_eq!(statuses(&engine).await.len(), 1);
         registry.register(sleeping("late", 0)).unwrap();
         assert_eq!(statuses(&engine).await.len(), 2);
@@ -662,7 +676,7 @@ mod tests {
     fn refreshed(checks: impl IntoIterator<Item = Check>) -> Engine {
         let fixed = checks.into_iter().map(Slot::Check).collect();
         let settings = Settings { refresh: Some(Duration::from_secs(5)), ..SETTINGS };
-        Engine::new(Sources { fixed, registries: Vec::new() }, settings, Home::Given(Handle::current()))
+        Engine::new(Sources { fixed, registries: Vec::new() }, settings, test_executor())
     }
 
     #[tokio::test(start_paused = true)]
@@ -688,7 +702,7 @@ mod tests {
         let (_, check) = counted("a");
         let engine = refreshed([check]);
         assert_eq!(statuses(&engine).await[0].1, Status::Up);
-        engine.refresher.as_ref().unwrap().abort();
+        engine.refresher.lock().as_ref().unwrap().task.abort();
         sleep(Duration::from_secs(15)).await;
         assert_eq!(statuses(&engine).await[0].1, Status::Up);
         sleep(Duration::from_secs(1)).await;
@@ -707,7 +721,8 @@ mod tests {
         let before = runs.load(Ordering::SeqCst);
         sleep(Duration::from_mins(1)).await;
         assert_eq!(runs.load(Ordering::SeqCst), before);
-        assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
+        // The supervisor's.
+        assert_eq!(Handle::current().metrics().num_alive_tasks(), 1);
     }
 
     #[test]
@@ -722,13 +737,89 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn ten_thousand_polls_of_what_never_answers_are_one_task() {
+    async fn ten_thousand_polls_of_a_hung_check_are_one_task() {
         let engine = engine([Check::new("a", "b", pending::<Result<(), String>>)]);
         for poll in 0..10_000 {
             statuses(&engine).await;
-            assert_eq!(Handle::current().metrics().num_alive_tasks(), 1, "poll {poll}");
+            // The run's, and the supervisor's.
+            assert_eq!(Handle::current().metrics().num_alive_tasks(), 2, "poll {poll}");
             sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scope_with_a_longer_deadline_that_comes_later_sees_the_result_of_the_run_in_flight() {
+        for polled_after in [50, 150, 250] {
+            let slow = sleeping("slow", 300);
+            let with = |ms| {
+                let settings = Settings { deadline: Duration::from_millis(ms), ..SETTINGS };
+                let fixed = vec![Slot::Check(slow.clone())];
+                Engine::new(Sources { fixed, registries: Vec::new() }, settings, test_executor())
+            };
+            let (first, second) = (with(100), with(3_000));
+            let later = async {
+                sleep(Duration::from_millis(polled_after)).await;
+                statuses(&second).await
+            };
+            let (first, second) = tokio::join!(statuses(&first), later);
+            assert_eq!(first[0].2.as_deref(), Some("timed out after 100 ms"));
+            assert_eq!(second[0].1, Status::Up, "polled after {polled_after} ms: {second:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timeout_longer_than_the_deadline_is_the_limit_of_the_run() {
+        let engine = engine([sleeping("slow", 2_000).timeout(Duration::from_secs(5))]);
+        assert_eq!(statuses(&engine).await[0].2.as_deref(), Some("timed out after 800 ms"));
+        sleep(Duration::from_millis(1_300)).await;
+        // The run has ended within its own limit meanwhile.
+        assert_eq!(statuses(&engine).await[0].1, Status::Up);
+    }
+
+    #[tokio::test]
+    async fn a_check_that_is_unregistered_is_dropped_at_once() {
+        let (pool, registry) = (Arc::new(()), Registry::new());
+        let owned = Arc::clone(&pool);
+        let check = Check::new("database", "plugin", move || {
+            let _pool = Arc::clone(&owned);
+            async { Ok::<_, String>(()) }
+        });
+        registry.register(check).unwrap();
+        let sources = Sources { fixed: vec![Slot::Check(sleeping("fixed", 0))], registries: vec![registry.clone()] };
+        let engine = Engine::new(sources, SETTINGS, test_executor());
+        assert_eq!(statuses(&engine).await.len(), 2);
+        assert!(registry.unregister("database", "plugin"));
+        assert_eq!(Arc::strong_count(&pool), 1);
+        assert_eq!(statuses(&engine).await.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_cannot_start_is_a_failure_and_no_old_result_is_shown_again() {
+        let runtime = Runtime::on(Handle::current());
+        let sources = Sources { fixed: vec![Slot::Check(sleeping("up", 0))], registries: Vec::new() };
+        let engine = Engine::new(sources, SETTINGS, Executor::Test(Arc::clone(&runtime)));
+        assert_eq!(statuses(&engine).await[0].1, Status::Up);
+        runtime.refuse(true);
+        for _ in 0..3 {
+            sleep(Duration::from_millis(1_001)).await;
+            let failed = ("service.up".into(), Status::Down, Some("the check could not start".into()));
+            assert_eq!(statuses(&engine).await, [failed]);
+        }
+        runtime.refuse(false);
+        sleep(Duration::from_millis(1_001)).await;
+        assert_eq!(statuses(&engine).await[0].1, Status::Up);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_threads_a_report_says_so_and_a_later_one_is_complete() {
+        let runtime = Runtime::on(Handle::current());
+        let sources = Sources { fixed: vec![Slot::Check(sleeping("up", 0))], registries: Vec::new() };
+        let engine = Engine::new(sources, SETTINGS, Executor::Test(Arc::clone(&runtime)));
+        runtime.refuse_all(true);
+        let message = "the threads of the health check cannot be started";
+        assert_eq!(statuses(&engine).await, [("health.runtime".into(), Status::Down, Some(message.into()))]);
+        runtime.refuse_all(false);
+        assert_eq!(statuses(&engine).await[0].1, Status::Up);
     }
 
     #[tokio::test(start_paused = true)]
@@ -737,7 +828,7 @@ mod tests {
         let with = |ms| {
             let settings = Settings { deadline: Duration::from_millis(ms), ..SETTINGS };
             let fixed = vec![Slot::Check(slow.clone())];
-            Engine::new(Sources { fixed, registries: Vec::new() }, settings, Home::Given(Handle::current()))
+            Engine::new(Sources { fixed, registries: Vec::new() }, settings, test_executor())
         };
         let (impatient, patient) = (with(100), with(3_000));
         let both = async { tokio::join!(statuses(&impatient), statuses(&patient)) };
@@ -826,7 +917,7 @@ mod tests {
     async fn without_max_age_any_number_of_callers_get_the_answer_of_the_run_they_wait_for() {
         let settings = Settings { max_age: Duration::ZERO, ..SETTINGS };
         let sources = Sources { fixed: vec![Slot::Check(sleeping("slow", 500))], registries: Vec::new() };
-        let engine = Arc::new(Engine::new(sources, settings, Home::Given(Handle::current())));
+        let engine = Arc::new(Engine::new(sources, settings, test_executor()));
         let callers: Vec<_> = (0..50)
             .map(|n| {
                 let engine = Arc::clone(&engine);
@@ -848,7 +939,7 @@ mod tests {
         let registry = Registry::new();
         let settings = Settings { refresh: Some(Duration::from_mins(1)), ..SETTINGS };
         let sources = Sources { fixed: vec![Slot::Check(sleeping("first", 0))], registries: vec![registry.clone()] };
-        let engine = Engine::new(sources, settings, Home::Given(Handle::current()));
+        let engine = Engine::new(sources, settings, test_executor());
         statuses(&engine).await;
         registry.register(sleeping("late", 100)).unwrap();
         assert!(statuses(&engine).await.iter().all(|(_, status, _)| *status == Status::Up));

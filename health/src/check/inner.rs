@@ -1,0 +1,143 @@
+//! What all clones of a check share: its name, its options, its probe, and its state behind a lock.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::AbortHandle;
+use parking_lot::Mutex;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+
+use super::state::{Rules, State};
+use crate::{
+    events::Watchers,
+    probe::DynProbe,
+    report::{Details, Outcome, Sample, milliseconds},
+    runtime::BlockingCalls,
+};
+
+pub(crate) struct CheckInner {
+    pub(crate) group: Arc<str>,
+    pub(crate) name: Arc<str>,
+    pub(crate) options: Options,
+    pub(crate) probe: Arc<dyn DynProbe>,
+    pub(crate) watchers: Watchers,
+    /// What the log calls the resource, as of the first run.
+    pub(super) resource: OnceLock<Option<String>>,
+    /// The longest deadline of the scopes that have shown the check, in milliseconds: the limit of a run without a timeout.
+    longest_deadline_ms: AtomicU64,
+    /// Its blocking calls that have not returned.
+    pub(super) blocking_calls: Arc<BlockingCalls>,
+    pub(super) shared: Mutex<Shared>,
+    /// Notified whenever a run settles.
+    pub(super) settled: Notify,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) critical: bool,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) live: bool,
+    pub(crate) rise: u32,
+    pub(crate) fall: u32,
+}
+
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) state: State,
+    /// Drops the future of the run in flight.
+    pub(super) abort: Option<AbortHandle>,
+    /// The process and the time of the supervisor's entry for this check.
+    pub(super) supervised: Option<(u32, Instant)>,
+}
+
+impl CheckInner {
+    pub(super) fn new(group: Arc<str>, name: Arc<str>, options: Options, probe: Arc<dyn DynProbe>) -> Self {
+        Self {
+            group,
+            name,
+            options,
+            probe,
+            watchers: Watchers::default(),
+            resource: OnceLock::new(),
+            longest_deadline_ms: AtomicU64::new(0),
+            blocking_calls: Arc::default(),
+            shared: Mutex::default(),
+            settled: Notify::new(),
+        }
+    }
+
+    /// Notes that a scope with this deadline shows the check: without a timeout of its own, a run may take so long.
+    pub(crate) fn shown_within(&self, deadline: Duration) {
+        self.longest_deadline_ms.fetch_max(milliseconds(deadline), Ordering::Relaxed);
+    }
+
+    pub(super) fn rules(&self) -> Rules {
+        let Options { timeout, rise, fall, .. } = self.options;
+        let longest_deadline = || Duration::from_millis(self.longest_deadline_ms.load(Ordering::Relaxed));
+        Rules { limit: timeout.unwrap_or_else(longest_deadline), rise, fall }
+    }
+
+    /// Waits for the result of a run, at most until the response has to leave, `deadline` after it was requested.
+    pub(crate) async fn outcome_of(&self, run: u64, until: Instant, deadline: Duration) -> Outcome {
+        let outcome = self.wait_for(until, |state| state.outcome_of(run)).await;
+        outcome.unwrap_or_else(|| self.outcome_at_deadline(deadline))
+    }
+
+    /// The latest result of runs in the background, if it is younger than `max_age`. Waits only for the first result.
+    pub(crate) async fn background_outcome(&self, until: Instant, deadline: Duration, max_age: Duration) -> Outcome {
+        let outcome = self.wait_for(until, |state| state.latest_outcome(Instant::now(), max_age)).await;
+        outcome.unwrap_or_else(|| self.outcome_at_deadline(deadline))
+    }
+
+    /// The latest result, without a run or a wait.
+    pub(crate) fn cached_outcome(&self, max_age: Duration) -> Outcome {
+        let outcome = self.shared.lock().state.latest_outcome(Instant::now(), max_age);
+        outcome.unwrap_or_else(|| Outcome::down("no result yet"))
+    }
+
+    fn outcome_at_deadline(&self, deadline: Duration) -> Outcome {
+        self.shared.lock().state.outcome_at_deadline(deadline, self.rules())
+    }
+
+    async fn wait_for<T>(&self, until: Instant, found: impl Fn(&State) -> Option<T>) -> Option<T> {
+        loop {
+            // Created before the look, so that no notification is lost in between.
+            let settled = self.settled.notified();
+            let value = found(&self.shared.lock().state);
+            if value.is_some() {
+                return value;
+            }
+            if timeout_at(until, settled).await.is_err() {
+                return found(&self.shared.lock().state);
+            }
+        }
+    }
+
+    pub(crate) fn fresh_until(&self, max_age: Duration) -> Option<Instant> {
+        self.shared.lock().state.fresh_until(max_age)
+    }
+
+    pub(crate) fn valid_until(&self, max_age: Duration) -> Option<Instant> {
+        self.shared.lock().state.valid_until(max_age)
+    }
+
+    pub(crate) fn ever_up(&self) -> bool {
+        self.shared.lock().state.ever_up()
+    }
+
+    pub(crate) fn details(&self) -> Option<Details> {
+        self.shared.lock().state.details(Instant::now())
+    }
+
+    pub(crate) fn history(&self) -> Vec<Sample> {
+        self.shared.lock().state.history(Instant::now())
+    }
+}

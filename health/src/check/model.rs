@@ -1,0 +1,280 @@
+//! The state of a check against a model: random sequences of results, polls and clock steps, without a runtime.
+//!
+//! [`World`] drives [`State`] as `run` does, one event after the other. The [`Model`] knows neither numbers of runs nor
+//! phases: only when a run began, and what comes of it.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::time::Instant;
+
+use super::state::{Expired, Rules, Start, State};
+use crate::{
+    ProbeError, ProbeErrorKind,
+    report::Status::{self, Degraded, Down, Up},
+};
+
+const LIMIT: u64 = 800;
+const MAX_AGE: u64 = 1_000;
+const HARD_LIMIT: u64 = 30_000;
+const PROCESS: u32 = 1;
+
+/// What comes of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Plan {
+    /// A result after that time.
+    Ends(u64, Status),
+    /// Pending until its future is dropped.
+    Hangs,
+    /// Blocks its thread for that time, so that its future cannot be dropped before.
+    Blocks(u64, Status),
+}
+
+impl Plan {
+    /// When the run is over, after its beginning.
+    fn ends(self) -> u64 {
+        match self {
+            Self::Ends(after, _) | Self::Blocks(after, _) => after,
+            Self::Hangs => HARD_LIMIT,
+        }
+    }
+
+    /// The result; none if the future was dropped before there was one.
+    fn status(self) -> Option<Status> {
+        match self {
+            Self::Ends(after, status) | Self::Blocks(after, status) if after < HARD_LIMIT => Some(status),
+            Self::Blocks(..) | Self::Ends(..) | Self::Hangs => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// From now on, runs go so.
+    Plan(Plan),
+    /// From now on, a run waits so long for a thread.
+    Queue(u64),
+    Poll,
+    Wait(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let status = prop_oneof![3 => Just(Up), 3 => Just(Down), 1 => Just(Degraded)];
+    let plan = prop_oneof![
+        4 => status.clone().prop_map(|status| Plan::Ends(0, status)),
+        2 => status.clone().prop_map(|status| Plan::Ends(300, status)),
+        2 => status.clone().prop_map(|status| Plan::Ends(1_100, status)),
+        1 => Just(Plan::Hangs),
+        1 => status.prop_map(|status| Plan::Blocks(45_000, status)),
+    ];
+    let waits = prop_oneof![Just(37_u64), Just(211), Just(503), Just(997), Just(1_511), Just(7_013), Just(31_019)];
+    let step = prop_oneof![
+        4 => plan.prop_map(Step::Plan),
+        1 => prop_oneof![Just(0_u64), Just(450), Just(1_300)].prop_map(Step::Queue),
+        6 => Just(Step::Poll),
+        4 => waits.prop_map(Step::Wait),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+fn result(status: Status) -> Result<(), ProbeError> {
+    match status {
+        Up => Ok(()),
+        Degraded => Err(ProbeError::new(ProbeErrorKind::Saturated, "busy")),
+        Down => Err(ProbeError::new(ProbeErrorKind::Failed, "down")),
+    }
+}
+
+/// What a check shows, by the rules that users know.
+#[derive(Default)]
+struct Model {
+    rise: u32,
+    fall: u32,
+    shown: Option<Status>,
+    streak: u32,
+    finished: u64,
+    due: bool,
+    run: Option<ModelRun>,
+    results: u64,
+}
+
+struct ModelRun {
+    queued: u64,
+    began: u64,
+    plan: Plan,
+    timed_out: bool,
+    /// A timeout was recorded while it waited for its thread.
+    late_to_begin: bool,
+}
+
+impl Model {
+    fn record(&mut self, status: Status, at: u64) {
+        let needed = if status == Down { self.fall } else { self.rise };
+        match self.shown {
+            Some(shown) if (shown == Down) != (status == Down) && self.streak + 1 < needed => self.streak += 1,
+            _ => (self.shown, self.streak) = (Some(status), 0),
+        }
+        (self.finished, self.due) = (at, false);
+        self.results += 1;
+    }
+
+    /// The next time at which something happens by itself.
+    fn next(&self) -> Option<u64> {
+        let run = self.run.as_ref()?;
+        let ends = run.began + run.plan.ends();
+        let mut next = ends;
+        if !run.late_to_begin && run.queued + LIMIT < run.began {
+            next = next.min(run.queued + LIMIT);
+        }
+        if !run.timed_out {
+            next = next.min(run.began + LIMIT);
+        }
+        Some(next)
+    }
+
+    fn advance(&mut self, now: u64) {
+        while let Some(at) = self.next().filter(|&at| at <= now) {
+            let run = self.run.as_mut().expect("something happens to it");
+            if at < run.began {
+                run.late_to_begin = true;
+                self.record(Down, at);
+            } else if !run.timed_out && at < run.began + run.plan.ends() {
+                run.timed_out = true;
+                self.record(Down, at);
+            } else {
+                let run = self.run.take().expect("it is there");
+                match run.plan.status() {
+                    Some(status) if !run.timed_out => self.record(status, at),
+                    Some(Down | Degraded) => self.finished = at,
+                    _ => self.due = true,
+                }
+            }
+        }
+    }
+
+    fn poll(&mut self, now: u64, plan: Plan, queue: u64) {
+        let is_fresh = self.shown.is_some() && !self.due && now < self.finished + MAX_AGE;
+        if is_fresh {
+            return;
+        }
+        match &self.run {
+            None => {
+                self.run =
+                    Some(ModelRun { queued: now, began: now + queue, plan, timed_out: false, late_to_begin: false });
+            }
+            Some(run) if run.timed_out || (run.late_to_begin && now < run.began) => self.record(Down, now),
+            Some(_) => {}
+        }
+    }
+
+    /// Nothing happens within a millisecond of `now`, where the order would matter.
+    fn is_clear(&self, now: u64) -> bool {
+        let is_clear = |at: u64| at.abs_diff(now) > 1;
+        let began = self.run.as_ref().is_none_or(|run| is_clear(run.began));
+        began && self.next().is_none_or(is_clear) && (self.shown.is_none() || is_clear(self.finished + MAX_AGE))
+    }
+}
+
+/// The state machine and its surroundings: a clock, a thread for the run, and a supervisor.
+struct World {
+    epoch: Instant,
+    now: u64,
+    state: State,
+    rules: Rules,
+    run: Option<Thread>,
+}
+
+struct Thread {
+    number: u64,
+    began: u64,
+    has_begun: bool,
+    ends: u64,
+    plan: Plan,
+}
+
+impl World {
+    fn at(&self, ms: u64) -> Instant {
+        self.epoch + Duration::from_millis(ms)
+    }
+
+    fn ms(&self, at: Instant) -> u64 {
+        u64::try_from(at.duration_since(self.epoch).as_millis()).unwrap()
+    }
+
+    /// Lets everything happen that is due by then, in its order.
+    fn advance(&mut self, to: u64) {
+        loop {
+            let thread = self.run.as_ref().map(|run| if run.has_begun { run.ends } else { run.began });
+            let expiry = self.state.next_expiry(self.rules).map(|at| self.ms(at));
+            let Some(next) = thread.into_iter().chain(expiry).min().filter(|&next| next <= to) else { break };
+            self.now = self.now.max(next);
+            let now = self.at(self.now);
+            if thread == Some(next) {
+                let run = self.run.as_mut().expect("it has a time");
+                if run.has_begun {
+                    let run = self.run.take().expect("it is there");
+                    let result = run.plan.status().map(result);
+                    self.state.finish(run.number, now, result.as_ref(), self.rules);
+                } else {
+                    run.has_begun = true;
+                    assert!(self.state.begin(run.number, now));
+                }
+            } else if let Expired::Abandoned = self.state.expire(now, self.rules) {
+                // A future that is pending is dropped at once; one that blocks its thread when that returns.
+                let run = self.run.as_mut().expect("a run was abandoned");
+                if !matches!(run.plan, Plan::Blocks(..)) {
+                    run.ends = self.now;
+                }
+            }
+        }
+        self.now = to;
+    }
+
+    fn poll(&mut self, plan: Plan, queue: u64) {
+        let now = self.at(self.now);
+        if let Start::New(number) = self.state.start(now, Duration::from_millis(MAX_AGE), self.rules, PROCESS) {
+            assert!(self.run.is_none(), "two runs at a time");
+            let began = self.now + queue;
+            self.run = Some(Thread { number, began, has_begun: false, ends: began + plan.ends(), plan });
+        }
+    }
+
+    fn shown(&self) -> Option<Status> {
+        let outcome = self.state.latest_outcome(self.at(self.now), Duration::MAX);
+        outcome.map(|outcome| outcome.status)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_check_shows_what_the_model_shows(steps in steps(), rise in 1_u32..3, fall in 1_u32..4) {
+        let rules = Rules { limit: Duration::from_millis(LIMIT), rise, fall };
+        let mut world = World { epoch: Instant::now(), now: 0, state: State::default(), rules, run: None };
+        let mut model = Model { rise, fall, ..Model::default() };
+        let (mut plan, mut queue) = (Plan::Ends(0, Up), 0);
+        for step in steps {
+            match step {
+                Step::Plan(new) => plan = new,
+                Step::Queue(new) => queue = new,
+                Step::Wait(ms) => {
+                    world.advance(world.now + ms);
+                    model.advance(world.now);
+                }
+                Step::Poll => {
+                    while !model.is_clear(world.now) {
+                        world.advance(world.now + 1);
+                        model.advance(world.now);
+                    }
+                    world.poll(plan, queue);
+                    model.poll(world.now, plan, queue);
+                    // Past what happens at the same time.
+                    world.advance(world.now + 2);
+                    model.advance(world.now);
+                }
+            }
+            prop_assert_eq!(world.shown(), model.shown);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! One run of a check: launched once for any number of requests, supervised, recorded, and published.
+//!
+//! A run belongs to the check and not to a request: a client that leaves cancels nothing. Its result is recorded by the thread
+//! that ran it; that a limit passed is recorded by the supervisor, whatever that thread does.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
+use tokio::time::Instant;
+
+use super::{
+    inner::{CheckInner, Shared},
+    log,
+    state::{Expired, Finished, Recorded, Start},
+};
+use crate::{
+    change,
+    error::{ProbeError, ProbeErrorKind},
+    events::Transition,
+    probe::probe_catching_panics,
+    report::Outcome,
+    runtime::{Runtime, Supervised, Work},
+};
+
+/// What a response goes by.
+pub(crate) enum Pending {
+    /// The outcome is known.
+    Known(Outcome),
+    /// The run of that number decides.
+    Run(u64),
+}
+
+impl CheckInner {
+    /// Launches a run if the latest result is older than `max_age` and none is in flight.
+    pub(crate) fn run_if_due(self: &Arc<Self>, max_age: Duration, runtime: &Arc<Runtime>) -> Pending {
+        let (now, rules) = (Instant::now(), self.rules());
+        let mut shared = self.shared.lock();
+        match shared.state.start(now, max_age, rules, runtime.process()) {
+            Start::Fresh(outcome) => Pending::Known(outcome),
+            Start::Joined(number) => {
+                // The limit may be another one by now.
+                self.supervise(&mut shared, runtime);
+                Pending::Run(number)
+            }
+            Start::Overdue(outcome, failure) => {
+                if let Some(failure) = &failure {
+                    self.publish(&shared, failure.recorded, Some(&failure.error));
+                }
+                drop(shared);
+                if let Some(failure) = failure {
+                    self.settled.notify_waiters();
+                    log::failure_of(self, &failure, runtime);
+                }
+                Pending::Known(outcome)
+            }
+            Start::New(number) => {
+                let (abort, registration) = AbortHandle::new_pair();
+                shared.abort = Some(abort);
+                self.supervise(&mut shared, runtime);
+                drop(shared);
+                let run = Arc::clone(self).run(number, registration, Arc::clone(runtime));
+                if let Err(error) = runtime.spawn(self.work(), run) {
+                    self.fail_to_start(number, error, runtime);
+                }
+                Pending::Run(number)
+            }
+        }
+    }
+
+    /// Launches the first run of a check that has had none.
+    pub(crate) fn run_if_new(self: &Arc<Self>, runtime: &Arc<Runtime>) {
+        let is_new = self.shared.lock().state.is_new();
+        if is_new {
+            self.run_if_due(Duration::MAX, runtime);
+        }
+    }
+
+    fn work(&self) -> Work {
+        if self.probe.never_blocks() {
+            Work::Library { group: Arc::clone(&self.group), name: Arc::clone(&self.name) }
+        } else {
+            Work::User { blocking_calls: Arc::clone(&self.blocking_calls) }
+        }
+    }
+
+    async fn run(self: Arc<Self>, number: u64, registration: AbortRegistration, runtime: Arc<Runtime>) {
+        {
+            let mut shared = self.shared.lock();
+            if !shared.state.begin(number, Instant::now()) {
+                return;
+            }
+            self.supervise(&mut shared, &runtime);
+        }
+        self.resource.get_or_init(|| log::resource_of(&*self.probe));
+        let result = Abortable::new(probe_catching_panics(&*self.probe), registration).await.ok();
+        self.finish(number, result.as_ref(), &runtime);
+        runtime.release(self);
+    }
+
+    fn finish(self: &Arc<Self>, number: u64, result: Option<&Result<(), ProbeError>>, runtime: &Arc<Runtime>) {
+        let (now, rules) = (Instant::now(), self.rules());
+        let mut shared = self.shared.lock();
+        // A thread that was blocked may be back before the supervisor is.
+        let expired = shared.state.expire(now, rules);
+        if let Expired::TimedOut(failure) = &expired {
+            self.publish(&shared, failure.recorded, Some(&failure.error));
+        }
+        let finished = shared.state.finish(number, now, result, rules);
+        let error = result.and_then(|result| result.as_ref().err());
+        if let Finished::Recorded(recorded, _) = finished {
+            self.publish(&shared, recorded, error);
+        }
+        drop(shared);
+        change::happened();
+        self.settled.notify_waiters();
+        if let Expired::TimedOut(failure) = expired {
+            log::failure_of(self, &failure, runtime);
+        }
+        match (finished, error) {
+            (Finished::Recorded(recorded, latency) | Finished::Late(Some(recorded), latency), Some(error)) => {
+                log::failure(self, error, recorded, latency, runtime);
+            }
+            (Finished::Recorded(recorded, latency), None) => log::recovery(self, recorded, latency, runtime),
+            _ => {}
+        }
+    }
+
+    fn fail_to_start(self: &Arc<Self>, number: u64, cause: std::io::Error, runtime: &Arc<Runtime>) {
+        let error = ProbeError::new(ProbeErrorKind::Failed, "the check could not start").with_source(cause);
+        let mut shared = self.shared.lock();
+        let Some(failure) = shared.state.fail_to_start(number, Instant::now(), error, self.rules()) else { return };
+        self.publish(&shared, failure.recorded, Some(&failure.error));
+        shared.abort = None;
+        drop(shared);
+        self.settled.notify_waiters();
+        log::failure_of(self, &failure, runtime);
+    }
+
+    /// Has the supervisor look at the check when its run may expire.
+    fn supervise(self: &Arc<Self>, shared: &mut Shared, runtime: &Arc<Runtime>) {
+        let Some(at) = shared.state.next_expiry(self.rules()) else { return };
+        let process = runtime.process();
+        if shared.supervised.is_none_or(|(by, known)| by != process || at < known) {
+            shared.supervised = Some((process, at));
+            runtime.supervise(Arc::clone(self) as Arc<dyn Supervised>, at);
+        }
+    }
+
+    /// Publishes a transition. Under the lock, so that transitions come in order.
+    fn publish(&self, _: &Shared, recorded: Recorded, error: Option<&ProbeError>) {
+        let Recorded { before, after, .. } = recorded;
+        change::happened();
+        if before == Some(after) {
+            return;
+        }
+        self.watchers.publish(|| Transition {
+            group: Arc::clone(&self.group),
+            name: Arc::clone(&self.name),
+            from: before,
+            to: after,
+            kind: error.map(ProbeError::kind),
+            error: error.map(|error| error.message().as_ref().into()),
+        });
+    }
+}
+
+impl Supervised for CheckInner {
+    fn expire(self: Arc<Self>, at: Instant, runtime: &Arc<Runtime>) -> Option<Instant> {
+        let (now, rules) = (Instant::now(), self.rules());
+        let mut shared = self.shared.lock();
+        // Else an earlier entry has taken the place of this one.
+        let is_current = shared.supervised == Some((runtime.process(), at));
+        let next = if is_current {
+            let expired = shared.state.expire(now, rules);
+            if let Expired::TimedOut(failure) = &expired {
+                self.publish(&shared, failure.recorded, Some(&failure.error));
+            }
+            let next = shared.state.next_expiry(rules);
+            shared.supervised = next.map(|at| (runtime.process(), at));
+            let abort = shared.abort.take_if(|_| matches!(expired, Expired::Abandoned));
+            drop(shared);
+            match (expired, abort) {
+                (Expired::TimedOut(failure), _) => {
+                    self.settled.notify_waiters();
+                    log::failure_of(&self, &failure, runtime);
+                }
+                // Its thread drops the future, as soon as it is back from a poll.
+                (Expired::Abandoned, Some(abort)) => abort.abort(),
+                _ => {}
+            }
+            next
+        } else {
+            drop(shared);
+            None
+        };
+        runtime.release(self);
+        next
+    }
+}

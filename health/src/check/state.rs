@@ -1,0 +1,436 @@
+//! What is known of one check: its run in flight, its latest result, its history.
+//!
+//! A pure state machine. Every function takes the time as an argument; none waits, locks, logs or runs anything. `run` drives
+//! it: [`State::start`] when a result is wanted, [`State::begin`] when the run gets its thread, [`State::expire`] when a limit
+//! may have passed, and [`State::finish`] when the run ends.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    error::{ProbeError, ProbeErrorKind},
+    report::{Details, Outcome, Sample, Status, milliseconds},
+};
+
+/// A run that has not ended by then is abandoned, unless ten of its limits are longer.
+const HARD_LIMIT: Duration = Duration::from_secs(30);
+const HARD_LIMIT_IN_LIMITS: u32 = 10;
+
+/// The number of results kept as history.
+const HISTORY_LEN: usize = 60;
+
+/// How long a run may take, and how many results in a row change the status that is shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) limit: Duration,
+    pub(crate) rise: u32,
+    pub(crate) fall: u32,
+}
+
+impl Rules {
+    fn hard_limit(&self) -> Duration {
+        HARD_LIMIT.max(self.limit.saturating_mul(HARD_LIMIT_IN_LIMITS))
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    in_flight: Option<InFlight>,
+    /// The number of the run that was started last.
+    started: u64,
+    /// The number of the latest run with a result of its own or a recorded timeout.
+    settled: u64,
+    latest: Option<Latest>,
+    last_success: Option<Instant>,
+    ever_up: bool,
+    /// The time of the first result, from which the history counts.
+    epoch: Option<Instant>,
+    history: VecDeque<HistoryEntry>,
+    /// The kinds of failures that were logged since the check was last up, and whether the run had a thread.
+    logged: Vec<(ProbeErrorKind, bool)>,
+}
+
+struct InFlight {
+    /// The process that started it: after a `fork`, the child's copy of a run never ends.
+    process: u32,
+    /// When it was started; once it has its thread, when it got that.
+    since: Instant,
+    phase: Phase,
+    /// A timeout was recorded for it.
+    timed_out: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    /// Waits for a thread.
+    Queued,
+    Running,
+    /// Past the hard limit: its future is dropped as soon as its thread returns.
+    Abandoned,
+}
+
+struct Latest {
+    finished: Instant,
+    latency: Duration,
+    /// A new run is due whatever the age of this result.
+    due: bool,
+    raw: Status,
+    shown: Outcome,
+    /// Since when the shown status has been shown.
+    since: Instant,
+    /// The length of the current streak of results that contradict the shown status.
+    streak: u32,
+    /// Failures in a row.
+    failures: u32,
+}
+
+impl Latest {
+    fn is_fresh(&self, now: Instant, max_age: Duration) -> bool {
+        !self.due && now.duration_since(self.finished) < max_age
+    }
+}
+
+/// A result in the history, in few bytes: there are sixty of each check.
+struct HistoryEntry {
+    /// Since the first result.
+    finished_ms: u64,
+    latency_us: u32,
+    status: Status,
+}
+
+/// What [`State::start`] found.
+#[derive(Debug)]
+pub(crate) enum Start {
+    /// The latest result is fresh.
+    Fresh(Outcome),
+    /// The run of that number is in flight and within its limit.
+    Joined(u64),
+    /// A run is due: the caller launches it under that number.
+    New(u64),
+    /// The run in flight has passed its limit. If that was recorded just now, the failure is for the log.
+    Overdue(Outcome, Option<Failure>),
+}
+
+/// A failure that the state machine found itself, and what became of it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: ProbeError,
+    pub(crate) latency: Duration,
+    pub(crate) recorded: Recorded,
+    /// The run had no thread yet.
+    pub(crate) was_queued: bool,
+}
+
+/// What became of a result.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Recorded {
+    /// The status shown before; `None` before the first result.
+    pub(crate) before: Option<Status>,
+    pub(crate) after: Status,
+    /// It belongs into the log: a transition, or a kind of failure that was not logged since the check was last up.
+    pub(crate) should_log: bool,
+}
+
+/// What [`State::expire`] did.
+#[derive(Debug)]
+pub(crate) enum Expired {
+    Nothing,
+    /// The limit has passed, and the failure is recorded.
+    TimedOut(Failure),
+    /// The hard limit has passed: the caller drops the run's future.
+    Abandoned,
+}
+
+/// What [`State::finish`] did.
+#[derive(Debug)]
+pub(crate) enum Finished {
+    /// The run was given up before: its result is not recorded.
+    Unknown,
+    Recorded(Recorded, Duration),
+    /// It ended after its limit. A failure explains the timeout, and may be new to the log.
+    Late(Option<Recorded>, Duration),
+}
+
+impl State {
+    /// Decides what a request for a result younger than `max_age` goes by.
+    pub(crate) fn start(&mut self, now: Instant, max_age: Duration, rules: Rules, process: u32) -> Start {
+        if self.in_flight.as_ref().is_some_and(|run| run.process != process) {
+            self.in_flight = None;
+        }
+        if let Some(run) = self.in_flight.as_mut().filter(|run| run.timed_out && now < run.since + rules.limit) {
+            // The limit has grown since: a scope with a longer deadline shows the check, too.
+            run.timed_out = false;
+            self.settled = self.started - 1;
+            return Start::Joined(self.started);
+        }
+        if let Some(latest) = self.latest.as_ref().filter(|latest| latest.is_fresh(now, max_age)) {
+            return Start::Fresh(latest.shown.clone());
+        }
+        let Some(run) = &mut self.in_flight else {
+            self.started += 1;
+            self.in_flight = Some(InFlight { process, since: now, phase: Phase::Queued, timed_out: false });
+            return Start::New(self.started);
+        };
+        if now < run.since + rules.limit {
+            return Start::Joined(self.started);
+        }
+        // A hung check counts towards `fall` as often as a new result is due.
+        let timed_out = run.timed_out;
+        let recent = self
+            .latest
+            .as_ref()
+            .filter(|latest| timed_out && now.duration_since(latest.finished) < max_age.max(rules.limit));
+        if let Some(latest) = recent {
+            return Start::Overdue(latest.shown.clone(), None);
+        }
+        let failure = self.record_timeout(now, rules);
+        let shown = self.latest.as_ref().map(|latest| latest.shown.clone()).expect("it was just recorded");
+        Start::Overdue(shown, Some(failure))
+    }
+
+    /// Marks that a run has got its thread, from when its limit counts. `false` if it is no longer in flight.
+    pub(crate) fn begin(&mut self, number: u64, now: Instant) -> bool {
+        let Some(run) = self.in_flight.as_mut().filter(|_| self.started == number) else { return false };
+        run.since = now;
+        run.phase = Phase::Running;
+        if run.timed_out {
+            run.timed_out = false;
+            self.settled = number - 1;
+        }
+        true
+    }
+
+    /// Records that a limit of the run in flight has passed, if one has.
+    pub(crate) fn expire(&mut self, now: Instant, rules: Rules) -> Expired {
+        let Some(run) = &mut self.in_flight else { return Expired::Nothing };
+        if !run.timed_out && now >= run.since + rules.limit {
+            return Expired::TimedOut(self.record_timeout(now, rules));
+        }
+        if run.timed_out && run.phase == Phase::Running && now >= run.since + rules.hard_limit() {
+            run.phase = Phase::Abandoned;
+            return Expired::Abandoned;
+        }
+        Expired::Nothing
+    }
+
+    /// When [`State::expire`] has something to do next, if nothing else happens before.
+    pub(crate) fn next_expiry(&self, rules: Rules) -> Option<Instant> {
+        let run = self.in_flight.as_ref()?;
+        match run.phase {
+            _ if !run.timed_out => Some(run.since + rules.limit),
+            Phase::Running => Some(run.since + rules.hard_limit()),
+            Phase::Queued | Phase::Abandoned => None,
+        }
+    }
+
+    /// Records the end of a run. `None` is that of an abandoned one, whose future was dropped.
+    pub(crate) fn finish(
+        &mut self,
+        number: u64,
+        now: Instant,
+        result: Option<&Result<(), ProbeError>>,
+        rules: Rules,
+    ) -> Finished {
+        let Some(run) = self.in_flight.take_if(|_| self.started == number) else { return Finished::Unknown };
+        self.settled = number;
+        let latency = now.duration_since(run.since);
+        match result {
+            // The limit may have grown since a timeout was recorded.
+            Some(result) if !run.timed_out || latency <= rules.limit => {
+                Finished::Recorded(self.record(now, result, latency, false, rules), latency)
+            }
+            Some(Err(error)) => Finished::Late(self.record_late(now, error), latency),
+            Some(Ok(())) | None => {
+                // Too late to count; what is shown stays until the next run.
+                if let Some(latest) = &mut self.latest {
+                    latest.due = true;
+                }
+                Finished::Late(None, latency)
+            }
+        }
+    }
+
+    /// Records a run that could not be launched.
+    pub(crate) fn fail_to_start(
+        &mut self,
+        number: u64,
+        now: Instant,
+        error: ProbeError,
+        rules: Rules,
+    ) -> Option<Failure> {
+        self.in_flight.take_if(|_| self.started == number)?;
+        self.settled = number;
+        let latency = Duration::ZERO;
+        let result = Err(error);
+        let recorded = self.record(now, &result, latency, true, rules);
+        result.err().map(|error| Failure { error, latency, recorded, was_queued: true })
+    }
+
+    fn record_timeout(&mut self, now: Instant, rules: Rules) -> Failure {
+        let run = self.in_flight.as_mut().expect("a run is in flight");
+        run.timed_out = true;
+        let was_queued = run.phase == Phase::Queued;
+        self.settled = self.started;
+        let error = if was_queued { not_started_within(rules.limit) } else { timed_out_after(rules.limit) };
+        let result = Err(error);
+        let recorded = self.record(now, &result, rules.limit, was_queued, rules);
+        let Err(error) = result else { unreachable!("it was made an error above") };
+        Failure { error, latency: rules.limit, recorded, was_queued }
+    }
+
+    fn record(
+        &mut self,
+        now: Instant,
+        result: &Result<(), ProbeError>,
+        latency: Duration,
+        was_queued: bool,
+        rules: Rules,
+    ) -> Recorded {
+        let raw = Outcome::from(result);
+        let status = raw.status;
+        let before = self.latest.as_ref().map(|latest| latest.shown.status);
+        let (shown, streak) = self.apply_rise_fall(raw, rules);
+        let after = shown.status;
+        let since = self.latest.as_ref().filter(|_| before == Some(after)).map_or(now, |latest| latest.since);
+        let failures = match (status, &self.latest) {
+            (Status::Down, Some(latest)) => latest.failures + 1,
+            (Status::Down, None) => 1,
+            _ => 0,
+        };
+        self.latest = Some(Latest { finished: now, latency, due: false, raw: status, shown, since, streak, failures });
+        self.remember(now, latency, status);
+        if status == Status::Up {
+            self.last_success = Some(now);
+        }
+        self.ever_up |= after != Status::Down;
+        if after == Status::Up {
+            self.logged.clear();
+        }
+        let should_log = match result {
+            _ if after == Status::Up => before.is_some_and(|before| before != Status::Up),
+            Err(error) => self.is_unlogged(error.kind(), was_queued) || before != Some(after),
+            Ok(()) => false,
+        };
+        Recorded { before, after, should_log }
+    }
+
+    /// Records a failure that came after the limit, which has counted already: it explains what is shown.
+    fn record_late(&mut self, now: Instant, error: &ProbeError) -> Option<Recorded> {
+        let latest = self.latest.as_mut()?;
+        latest.finished = now;
+        let shown = latest.shown.status;
+        if shown == Status::Down && error.status() == Status::Down {
+            latest.shown = Outcome::down(error.message().as_ref());
+        }
+        let should_log = shown == Status::Down && self.is_unlogged(error.kind(), false);
+        Some(Recorded { before: Some(shown), after: shown, should_log })
+    }
+
+    /// What is shown after a result: the result, once enough in a row have contradicted what was shown before.
+    fn apply_rise_fall(&self, result: Outcome, rules: Rules) -> (Outcome, u32) {
+        let Some(latest) = &self.latest else { return (result, 0) };
+        let is_down = result.status == Status::Down;
+        if is_down == (latest.shown.status == Status::Down) {
+            return (result, 0);
+        }
+        let needed = if is_down { rules.fall } else { rules.rise };
+        let streak = latest.streak + 1;
+        if streak >= needed { (result, 0) } else { (latest.shown.clone(), streak) }
+    }
+
+    fn is_unlogged(&mut self, kind: ProbeErrorKind, was_queued: bool) -> bool {
+        let unlogged = !self.logged.contains(&(kind, was_queued));
+        if unlogged {
+            self.logged.push((kind, was_queued));
+        }
+        unlogged
+    }
+
+    fn remember(&mut self, now: Instant, latency: Duration, status: Status) {
+        if self.history.len() == HISTORY_LEN {
+            self.history.pop_front();
+        }
+        let since_first = now.duration_since(*self.epoch.get_or_insert(now));
+        let latency_us = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
+        self.history.push_back(HistoryEntry { finished_ms: milliseconds(since_first), latency_us, status });
+    }
+
+    /// The outcome of the run of that number, or of a later one, once it is known.
+    pub(crate) fn outcome_of(&self, number: u64) -> Option<Outcome> {
+        self.latest.as_ref().filter(|_| self.settled >= number).map(|latest| latest.shown.clone())
+    }
+
+    /// What a response shows that has to leave before the run has a result.
+    pub(crate) fn outcome_at_deadline(&self, deadline: Duration, rules: Rules) -> Outcome {
+        let is_queued = self.in_flight.as_ref().is_some_and(|run| run.phase == Phase::Queued);
+        let error = if is_queued { not_started_within(deadline) } else { timed_out_after(deadline) };
+        self.apply_rise_fall(Outcome::from(&Err(error)), rules).0
+    }
+
+    /// The latest result, unless it is older than `max_age`; `None` before the first one.
+    pub(crate) fn latest_outcome(&self, now: Instant, max_age: Duration) -> Option<Outcome> {
+        let latest = self.latest.as_ref()?;
+        let age = now.duration_since(latest.finished);
+        Some(if age < max_age {
+            latest.shown.clone()
+        } else {
+            Outcome::down(format!("last result is {} s old", age.as_secs()))
+        })
+    }
+
+    /// Until when a response with the latest result may be served again; `None` if a new result is on its way.
+    pub(crate) fn fresh_until(&self, max_age: Duration) -> Option<Instant> {
+        let latest = self.latest.as_ref().filter(|latest| !latest.due)?;
+        let is_settled = self.in_flight.as_ref().is_none_or(|run| run.timed_out);
+        is_settled.then(|| latest.finished + max_age)
+    }
+
+    /// Until when the latest result of a background run may be shown.
+    pub(crate) fn valid_until(&self, max_age: Duration) -> Option<Instant> {
+        self.latest.as_ref().map(|latest| latest.finished + max_age)
+    }
+
+    /// Neither a result nor a run in flight.
+    pub(crate) fn is_new(&self) -> bool {
+        self.latest.is_none() && self.in_flight.is_none()
+    }
+
+    /// Whether the check has been up, or degraded, once.
+    pub(crate) fn ever_up(&self) -> bool {
+        self.ever_up
+    }
+
+    /// What is known of the check besides its status; `None` before its first result.
+    pub(crate) fn details(&self, now: Instant) -> Option<Details> {
+        let latest = self.latest.as_ref()?;
+        Some(Details {
+            latency: latest.latency,
+            age: now.duration_since(latest.finished),
+            since: now.duration_since(latest.since),
+            last_success: self.last_success.map(|success| now.duration_since(success)),
+            runs: self.started,
+            failures: latest.failures,
+            raw: latest.raw,
+        })
+    }
+
+    /// The latest results, the oldest first.
+    pub(crate) fn history(&self, now: Instant) -> Vec<Sample> {
+        let since_first = self.epoch.map_or(Duration::ZERO, |epoch| now.duration_since(epoch));
+        let sample = |entry: &HistoryEntry| Sample {
+            age: since_first.saturating_sub(Duration::from_millis(entry.finished_ms)),
+            latency: Duration::from_micros(entry.latency_us.into()),
+            status: entry.status,
+        };
+        self.history.iter().map(sample).collect()
+    }
+}
+
+fn timed_out_after(limit: Duration) -> ProbeError {
+    ProbeError::new(ProbeErrorKind::TimedOut, format!("timed out after {} ms", limit.as_millis()))
+}
+
+fn not_started_within(limit: Duration) -> ProbeError {
+    ProbeError::new(ProbeErrorKind::Failed, format!("the check could not start within {} ms", limit.as_millis()))
+}

@@ -1,0 +1,387 @@
+//! One check must not hurt another: what blocks, deadlocks or leaks threads, over real HTTP and on real threads.
+
+use std::{
+    fs,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use actix_web::web;
+use health::{Check, Probe, ProbeError};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::common::{eventually, logs, rig::Rig};
+
+fn sleeping(name: impl Into<String>, ms: u64) -> Check {
+    Check::new("service", name, move || async move {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        Ok::<_, String>(())
+    })
+}
+
+/// Blocks its thread each time, for so long.
+fn blocking(name: impl Into<String>, time: Duration) -> Check {
+    Check::new("service", name, move || async move {
+        thread::sleep(time);
+        Ok::<_, String>(())
+    })
+}
+
+/// Sleeps for 20 ms, then parks its thread for good.
+fn deadlocked(name: impl Into<String>) -> Check {
+    Check::new("service", name, || async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        loop {
+            thread::park();
+        }
+        #[allow(unreachable_code)]
+        Ok::<_, String>(())
+    })
+}
+
+fn serve(checks: Vec<Check>) -> Rig {
+    serve_as(checks, |scope| scope)
+}
+
+fn serve_as(checks: Vec<Check>, set: impl Fn(health::Scope) -> health::Scope + Send + Clone + 'static) -> Rig {
+    Rig::start(1, move |app| {
+        app.service(checks.iter().cloned().fold(set(health::scope()), health::Scope::check));
+    })
+}
+
+/// The names of the checks that are not UP.
+async fn not_up(rig: &Rig) -> Vec<String> {
+    let response = rig.health().await;
+    assert!(response.took < Duration::from_secs(2), "{:?}", response.took);
+    let checks = response.json()["checks"]["service"].as_object().unwrap().clone();
+    checks.into_iter().filter(|(_, status)| status != "UP").map(|(name, _)| name).collect()
+}
+
+fn threads(name: &str) -> usize {
+    let names = fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path().join("comm"));
+    names.filter(|comm| fs::read_to_string(comm).is_ok_and(|comm| comm.trim_end().starts_with(name))).count()
+}
+
+#[actix_web::test]
+async fn of_nine_checks_only_the_deadlocked_one_is_down_in_every_response() {
+    let mut checks: Vec<_> =
+        (0..8).map(|n| if n == 4 { deadlocked("4") } else { sleeping(n.to_string(), 20) }).collect();
+    checks.push(sleeping("slow", 100));
+    let rig = serve_as(checks, |scope| scope.max_age(Duration::ZERO));
+    for _ in 0..20 {
+        assert_eq!(not_up(&rig).await, ["4"], "{}", logs::text());
+    }
+}
+
+#[actix_web::test]
+async fn seven_checks_that_block_do_not_take_a_healthy_one_down() {
+    let mut checks: Vec<_> = (0..7).map(|n| blocking(n.to_string(), Duration::from_millis(2_500))).collect();
+    checks.push(sleeping("healthy", 50));
+    let rig = serve(checks);
+    for _ in 0..4 {
+        let down = not_up(&rig).await;
+        assert!(!down.contains(&"healthy".to_owned()), "{down:?}");
+        assert_eq!(down.len(), 7);
+    }
+}
+
+#[actix_web::test]
+async fn four_checks_that_block_for_good_leave_four_healthy_ones_alone_and_unaccused() {
+    let blocked = (0..4).map(|n| deadlocked(format!("blocked-{n}")));
+    let healthy = (0..4).map(|n| sleeping(format!("healthy-{n}"), 30));
+    let rig = serve_as(blocked.chain(healthy).collect(), |scope| scope.max_age(Duration::ZERO));
+    for _ in 0..10 {
+        let down = not_up(&rig).await;
+        assert!(down.len() == 4 && down.iter().all(|name| name.starts_with("blocked")), "{down:?}");
+    }
+    eventually("the blocked ones are logged", || async {
+        (0..4).all(|n| logs::text().contains(&format!("service.blocked-{n}")))
+    })
+    .await;
+    let accused = logs::lines().into_iter().find(|line| line.contains("ERROR") && line.contains("healthy"));
+    assert_eq!(accused, None);
+}
+
+#[actix_web::test]
+async fn a_check_that_blocks_once_has_no_lasting_consequence() {
+    let blocks = Arc::new(AtomicBool::new(true));
+    let once = Check::new("service", "once", {
+        let blocks = Arc::clone(&blocks);
+        move || {
+            let blocks = blocks.swap(false, Ordering::SeqCst);
+            async move {
+                if blocks {
+                    thread::sleep(Duration::from_millis(1_500));
+                }
+                Ok::<_, String>(())
+            }
+        }
+    });
+    let names = Arc::new(Mutex::new(Vec::new()));
+    let mut checks = vec![once];
+    for n in 0..4 {
+        let names = Arc::clone(&names);
+        checks.push(Check::new("service", n.to_string(), move || {
+            names.lock().unwrap().push(thread::current().name().unwrap_or_default().to_owned());
+            async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Ok::<_, String>(())
+            }
+        }));
+    }
+    let rig = serve_as(checks, |scope| scope.max_age(Duration::from_millis(100)));
+    assert_eq!(not_up(&rig).await, ["once"]);
+    eventually("it is up again", || async { not_up(&rig).await.is_empty() }).await;
+    for _ in 0..5 {
+        assert!(not_up(&rig).await.is_empty());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let names = names.lock().unwrap();
+    assert!(names.iter().all(|name| name == "health-check"), "{names:?}");
+}
+
+#[actix_web::test]
+async fn a_connection_opened_in_a_check_works_after_that_check_has_blocked() {
+    let echo = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = echo.local_addr().unwrap();
+    actix_web::rt::spawn(async move {
+        let (mut stream, _) = echo.accept().await.unwrap();
+        let mut byte = [0];
+        while stream.read_exact(&mut byte).await.is_ok() {
+            stream.write_all(&byte).await.unwrap();
+        }
+    });
+    let connection: Arc<tokio::sync::Mutex<Option<TcpStream>>> = Arc::default();
+    let runs = Arc::new(AtomicU32::new(0));
+    let check = Check::new("service", "connects", {
+        let (connection, runs) = (Arc::clone(&connection), Arc::clone(&runs));
+        move || {
+            let (connection, run) = (Arc::clone(&connection), runs.fetch_add(1, Ordering::SeqCst));
+            async move {
+                match run {
+                    // Twice, for that is what gave it a thread of its own once.
+                    0 | 1 => thread::sleep(Duration::from_millis(1_200)),
+                    2 => *connection.lock().await = Some(TcpStream::connect(address).await?),
+                    _ => {}
+                }
+                Ok::<_, std::io::Error>(())
+            }
+        }
+    });
+    let rig = serve_as(vec![check], |scope| scope.max_age(Duration::ZERO));
+    eventually("the check has connected", || async {
+        rig.health().await;
+        connection.lock().await.is_some()
+    })
+    .await;
+    rig.health().await;
+    let mut connection = connection.lock().await.take().unwrap();
+    connection.write_all(b"x").await.unwrap();
+    let mut byte = [0];
+    tokio::time::timeout(Duration::from_secs(10), connection.read_exact(&mut byte)).await.unwrap().unwrap();
+    assert_eq!(&byte, b"x");
+}
+
+/// A gate that blocks threads until it is opened.
+#[derive(Default)]
+struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+    waiting: AtomicUsize,
+}
+
+impl Gate {
+    fn pass(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        drop(self.opened.wait_while(self.is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn open(&self) {
+        *self.is_open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+}
+
+#[actix_web::test]
+async fn blocking_calls_that_hang_are_bounded_and_the_check_recovers_when_they_return() {
+    let gate = Arc::new(Gate::default());
+    let check = Check::new("service", "hangs", {
+        let gate = Arc::clone(&gate);
+        move || {
+            let gate = Arc::clone(&gate);
+            // Gives up the call at once, as the hard limit does: its thread goes on.
+            async move {
+                let call = web::block(move || gate.pass());
+                let result = tokio::time::timeout(Duration::from_millis(20), call).await;
+                result.map_err(|_| "the call hangs")?.map_err(|_| "the call was cancelled")
+            }
+        }
+    });
+    let rig = serve_as(vec![check, sleeping("healthy", 10)], |scope| {
+        scope.max_age(Duration::ZERO).deadline(Duration::from_millis(100))
+    });
+    for _ in 0..30 {
+        assert_eq!(not_up(&rig).await, ["hangs"]);
+    }
+    assert_eq!(gate.waiting.load(Ordering::SeqCst), 4, "blocking calls");
+    assert!(threads("health-") < 16, "{} threads", threads("health-"));
+    eventually("the log has the reason", || async {
+        logs::text().contains("4 blocking calls of its earlier runs have not returned")
+    })
+    .await;
+    gate.open();
+    eventually("it is up again", || async { not_up(&rig).await.is_empty() }).await;
+}
+
+#[actix_web::test]
+async fn three_hundred_polls_with_a_deadlocked_and_a_blocking_check_leave_no_threads_behind() {
+    let checks =
+        vec![deadlocked("deadlocked"), blocking("blocking", Duration::from_millis(400)), sleeping("healthy", 1)];
+    let rig = serve_as(checks, |scope| scope.max_age(Duration::ZERO).deadline(Duration::from_millis(100)));
+    for _ in 0..50 {
+        not_up(&rig).await;
+    }
+    let count = |folder: &str| fs::read_dir(folder).unwrap().count();
+    let before = (count("/proc/self/task"), count("/proc/self/fd"));
+    for _ in 0..300 {
+        assert!(not_up(&rig).await.contains(&"deadlocked".to_owned()));
+    }
+    let after = (count("/proc/self/task"), count("/proc/self/fd"));
+    assert!(after.0 <= before.0 && after.1 <= before.1, "{before:?} threads and descriptors, then {after:?}");
+}
+
+/// A resource whose every call of user code outside the probe blocks for good.
+#[derive(Clone)]
+struct Treacherous(&'static str);
+
+impl std::fmt::Display for Treacherous {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        loop {
+            thread::park();
+        }
+    }
+}
+
+impl std::fmt::Debug for Treacherous {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        loop {
+            thread::park();
+        }
+    }
+}
+
+impl std::error::Error for Treacherous {}
+
+impl Probe for Treacherous {
+    const GROUP: &'static str = "service";
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        if self.0 == "resource" { Ok(()) } else { Err(ProbeError::from_error(self.clone())) }
+    }
+
+    fn resource(&self) -> Option<String> {
+        if self.0 == "resource" {
+            loop {
+                thread::park();
+            }
+        }
+        None
+    }
+}
+
+#[actix_web::test]
+async fn an_error_or_a_resource_whose_text_blocks_hurts_only_its_check() {
+    let checks = vec![
+        Check::probe("error", Treacherous("error")),
+        Check::probe("resource", Treacherous("resource")),
+        sleeping("healthy", 30),
+    ];
+    let rig = serve_as(checks, |scope| scope.max_age(Duration::ZERO));
+    for _ in 0..5 {
+        assert_eq!(not_up(&rig).await, ["error", "resource"]);
+    }
+}
+
+#[actix_web::test]
+async fn more_blocked_checks_than_threads_are_recorded_as_not_started() {
+    let gate = Arc::new(Gate::default());
+    let checks: Vec<_> = (0..140)
+        .map(|n| {
+            let gate = Arc::clone(&gate);
+            Check::new("service", n.to_string(), move || {
+                let gate = Arc::clone(&gate);
+                async move {
+                    gate.pass();
+                    Ok::<_, String>(())
+                }
+            })
+        })
+        .collect();
+    let rig = serve(checks);
+    let response = rig.health().await;
+    assert_eq!(response.status, 503);
+    let errors = response.json()["errors"]["service"].as_object().unwrap().clone();
+    let with = |message: &str| errors.values().filter(|error| *error == message).count();
+    assert_eq!((with("timed out after 800 ms"), with("the check could not start within 800 ms")), (128, 12));
+    eventually("the log has the reason", || async { logs::text().contains("all 128 threads for checks are in use") })
+        .await;
+    gate.open();
+    eventually("all are up", || async { rig.health().await.status == 200 }).await;
+}
+
+#[actix_web::test]
+async fn a_blocked_log_subscriber_delays_no_response() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let failing = Check::new("service", "failing", {
+        let fails = Arc::clone(&fails);
+        move || {
+            let fails = fails.load(Ordering::SeqCst);
+            async move { if fails { Err("its text is logged") } else { Ok(()) } }
+        }
+    });
+    let rig = serve(vec![failing, sleeping("healthy", 10)]);
+    // The first request logs on its worker what is probed.
+    assert!(not_up(&rig).await.is_empty());
+    fails.store(true, Ordering::SeqCst);
+    let held = logs::hold();
+    eventually("it is down", || async { not_up(&rig).await == ["failing"] }).await;
+    fails.store(false, Ordering::SeqCst);
+    eventually("it is up again", || async { not_up(&rig).await.is_empty() }).await;
+    drop(held);
+    eventually("the lines are written", || async { logs::text().contains("service.failing is UP again") }).await;
+}
+
+#[actix_web::test]
+async fn a_task_that_a_check_spawns_and_that_blocks_hurts_no_other_check() {
+    let spawned = Arc::new(AtomicBool::new(false));
+    let spawns = Check::new("service", "spawns", {
+        let spawned = Arc::clone(&spawned);
+        move || {
+            let first = !spawned.swap(true, Ordering::SeqCst);
+            async move {
+                if first {
+                    // Woken by the driver, on the worker that drives it.
+                    tokio::spawn(async {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        loop {
+                            thread::park();
+                        }
+                    });
+                }
+                Ok::<_, String>(())
+            }
+        }
+    });
+    let rig = serve_as(vec![spawns, sleeping("a", 100), sleeping("b", 150)], |scope| scope.max_age(Duration::ZERO));
+    for _ in 0..5 {
+        assert!(not_up(&rig).await.is_empty(), "{}", logs::text());
+    }
+}
