@@ -1,22 +1,29 @@
 //! An application that forks after the health check was used, as a pre-forking or daemonizing one does: the child has none of
 //! the threads of its parent, and starts its own.
 
-use std::{process, time::Duration};
+use std::{
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use actix_web::rt::System;
 use fork::{Fork, fork, waitpid};
 use health::{Check, Registry};
 
-use crate::common::rig::Rig;
+use crate::common::{eventually, rig::Rig};
 
-async fn is_up(registry: &Registry) -> bool {
+/// Serves the registry, and waits until all of it is up.
+async fn becomes_up(registry: &Registry) {
     let registry = registry.clone();
     let rig = Rig::start(1, move |app| {
         app.service(health::scope().registry(&registry).max_age(Duration::ZERO));
     });
-    let response = rig.health().await;
+    eventually("all checks are up", || async { rig.health().await.status == 200 }).await;
     rig.stop().await;
-    response.status == 200
 }
 
 #[test]
@@ -29,17 +36,31 @@ fn a_forked_child_runs_its_checks_on_threads_of_its_own() {
         }))
         .unwrap();
     // In flight when the process forks: the child must not wait for it.
-    let parent = process::id();
+    let (parent, hangs) = (process::id(), Arc::new(AtomicBool::new(false)));
+    let hung = Arc::clone(&hangs);
     registry
-        .register(Check::new("service", "hangs in the parent", move || async move {
-            if process::id() == parent { std::future::pending().await } else { Ok::<_, String>(()) }
+        .register(Check::new("service", "hangs in the parent", move || {
+            let hangs = process::id() == parent && hung.load(Ordering::SeqCst);
+            async move { if hangs { std::future::pending().await } else { Ok::<_, String>(()) } }
         }))
         .unwrap();
-    assert!(!System::new().block_on(is_up(&registry)), "one check hangs");
+    System::new().block_on(async {
+        becomes_up(&registry).await;
+        hangs.store(true, Ordering::SeqCst);
+        let registry = registry.clone();
+        let rig = Rig::start(1, move |app| {
+            app.service(health::scope().registry(&registry).max_age(Duration::ZERO));
+        });
+        assert_eq!(rig.health().await.status, 503);
+        rig.stop().await;
+    });
     match fork().unwrap() {
-        Fork::Child => process::exit(i32::from(!System::new().block_on(is_up(&registry)))),
+        Fork::Child => {
+            System::new().block_on(becomes_up(&registry));
+            process::exit(0);
+        }
         Fork::Parent(child) => assert_eq!(waitpid(child).unwrap(), 0, "the child's exit status"),
     }
     assert!(registry.unregister("service", "hangs in the parent"));
-    assert!(System::new().block_on(is_up(&registry)), "the parent goes on as before");
+    System::new().block_on(becomes_up(&registry));
 }
