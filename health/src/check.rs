@@ -6,6 +6,7 @@ use crate::{
     error::{BoxError, ProbeError},
     events::Watchers,
     probe::{self, DynProbe, Probe},
+    redact::{MAX_LABEL_LEN, REDACTED, label},
     report::Sample,
     runs::Runs,
     scope::LONGEST,
@@ -104,8 +105,8 @@ impl Check {
     fn erased(group: impl Into<String>, name: impl Into<String>, probe: Arc<dyn DynProbe>) -> Self {
         Self {
             core: Arc::new(Core {
-                group: group.into().into(),
-                name: name.into().into(),
+                group: label(&group.into()).into(),
+                name: label(&name.into()).into(),
                 options: Options { critical: true, timeout: None, live: false, rise: 1, fall: 1 },
                 probe,
                 runs: Runs::default(),
@@ -158,11 +159,11 @@ impl Check {
     }
 
     pub(crate) fn renamed(self, name: String) -> Self {
-        self.with(|core| core.name = name.into())
+        self.with(|core| core.name = label(&name).into())
     }
 
     pub(crate) fn in_group(self, group: &str) -> Self {
-        self.with(|core| core.group = group.into())
+        self.with(|core| core.group = label(group).into())
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -186,7 +187,14 @@ impl Check {
             if part.is_empty() {
                 return Err(InvalidCheck::Empty);
             }
-            if part == "." || part == ".." || part.contains(|c: char| c == '/' || c.is_control()) {
+            if part.len() > MAX_LABEL_LEN {
+                return Err(InvalidCheck::TooLong);
+            }
+            // As `label` has escaped it.
+            if part.contains("\\u{") {
+                return Err(InvalidCheck::Unprintable(part.to_owned()));
+            }
+            if part == "." || part == ".." || part.contains('/') {
                 return Err(InvalidCheck::NoPathSegment(part.to_owned()));
             }
         }
@@ -239,6 +247,8 @@ impl fmt::Debug for Check {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum InvalidCheck {
     Empty,
+    TooLong,
+    Unprintable(String),
     NoPathSegment(String),
     Reserved(String),
     NoTime,
@@ -248,10 +258,15 @@ impl fmt::Display for InvalidCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("a group and a name can't be empty"),
-            Self::NoPathSegment(part) => {
-                write!(f, "`{}` can't be a group or a name: it is to be one segment of a path", part.escape_debug())
+            Self::TooLong => write!(f, "a group or a name can't be longer than {MAX_LABEL_LEN} bytes"),
+            Self::Unprintable(part) => {
+                write!(f, "`{part}` can't be a group or a name: it contains a control character, which is escaped here")
             }
-            Self::NoTime => f.write_str("its timeout is zero, which nothing can keep"),
+            Self::NoPathSegment(part) => {
+                write!(f, "`{part}` can't be a group or a name: it must be one segment of a path")?;
+                if part.contains(REDACTED) { f.write_str("; credentials in it are redacted here") } else { Ok(()) }
+            }
+            Self::NoTime => f.write_str("timeout must be greater than zero"),
             Self::Reserved(word) => write!(f, "`{word}` can't be a group: the scope itself answers by it"),
         }
     }
@@ -280,7 +295,8 @@ mod tests {
     #[test]
     fn names_are_segments_of_a_path() {
         assert_eq!(check("queue", "orders.eu-1 ü").valid(), Ok(()));
-        for (group, name) in [("", "a"), ("a", ""), ("a/b", "c"), ("a", "/"), ("a", "b\n"), ("a", "..")] {
+        let long = &*"x".repeat(MAX_LABEL_LEN + 1);
+        for (group, name) in [("", "a"), ("a", ""), ("a/b", "c"), ("a", "/"), ("a", "b\n"), ("a", ".."), ("a", long)] {
             assert!(check(group, name).valid().is_err(), "{group:?} {name:?}");
         }
         for word in RESERVED {

@@ -29,7 +29,7 @@ mod lifecycle;
 #[cfg(test)]
 mod model;
 
-pub use access::{AllowList, ListError};
+pub use access::{AllowList, ListError, on_connect};
 pub use check::Check;
 pub use discover::{Checks, HealthCheck};
 pub use door::Deny;

@@ -26,6 +26,7 @@ impl Rig {
     ) -> Self {
         logs::keep();
         let mut server = HttpServer::new(move || App::new().configure(configure.clone()))
+            .on_connect(health::on_connect)
             .workers(workers)
             .disable_signals()
             .shutdown_timeout(0)
