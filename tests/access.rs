@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    os::unix::net::UnixListener,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -111,7 +112,8 @@ async fn a_unix_socket_is_denied_unless_it_is_allowed_and_marked() {
             let check = check();
             let server = HttpServer::new(move || App::new().service(scope(health::scope().check(check.clone()))));
             let server = if is_marked { server.on_connect(health::on_connect) } else { server };
-            let server = server.workers(1).disable_signals().bind_uds(&socket).unwrap().run();
+            let listener = UnixListener::bind(&socket).unwrap();
+            let server = server.workers(1).disable_signals().listen_uds(listener).unwrap().run();
             let handle = server.handle();
             actix_web::rt::spawn(server);
             let status = http::request_unix(&socket, "GET", "/health").await.status;

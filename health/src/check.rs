@@ -158,8 +158,8 @@ impl Check {
         self.core.history()
     }
 
-    pub(crate) fn renamed(self, name: String) -> Self {
-        self.with(|core| core.name = label(&name).into())
+    pub(crate) fn renamed(self, name: &str) -> Self {
+        self.with(|core| core.name = label(name).into())
     }
 
     pub(crate) fn in_group(self, group: &str) -> Self {

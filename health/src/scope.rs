@@ -184,9 +184,9 @@ impl Scope {
     /// Allows clients on Unix sockets. Defaults to denying them. If such a client is a proxy, use [`Scope::trust_unix`] instead,
     /// so that access is decided by the address that it forwards.
     ///
-    /// The server has to mark its connections on Unix sockets: [`HttpServer::on_connect`](actix_web::HttpServer::on_connect) with
-    /// [`health::on_connect`](crate::on_connect). A request without a peer address and without the mark is denied, because a TCP
-    /// connection that its client has reset has no address either.
+    /// The server has to mark such connections: [`HttpServer::on_connect`](actix_web::HttpServer::on_connect) with
+    /// [`health::on_connect`](crate::on_connect), and then `listen_uds` (`bind_uds` calls no `on_connect`). A request without a
+    /// peer address and without the mark is denied, because a TCP connection that its client has reset has no address either.
     ///
     /// A request of `actix_web::test` has neither: give it an address with `TestRequest::peer_addr`.
     ///
@@ -195,9 +195,10 @@ impl Scope {
     /// ```no_run
     /// # use actix_web::{App, HttpServer};
     /// # #[actix_web::main] async fn main() -> std::io::Result<()> {
+    /// let socket = std::os::unix::net::UnixListener::bind("/run/app.sock")?;
     /// HttpServer::new(|| App::new().service(health::scope().allow_unix()))
     ///     .on_connect(health::on_connect)
-    ///     .bind_uds("/run/app.sock")?
+    ///     .listen_uds(socket)?
     ///     .run()
     ///     .await
     /// # }

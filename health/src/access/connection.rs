@@ -10,7 +10,8 @@ pub(crate) struct UnixSocket;
 
 /// Marks connections on Unix sockets, so that [`Scope::allow_unix`](crate::Scope::allow_unix) and
 /// [`Scope::trust_unix`](crate::Scope::trust_unix) recognize them. Pass it to
-/// [`HttpServer::on_connect`](actix_web::HttpServer::on_connect).
+/// [`HttpServer::on_connect`](actix_web::HttpServer::on_connect), before the server's sockets are added, and add the Unix socket with
+/// [`HttpServer::listen_uds`](actix_web::HttpServer::listen_uds): `bind_uds` of actix-web 4.18 never calls this function.
 ///
 /// The mark is needed because a missing peer address proves nothing: a TCP connection that the client has reset has none
 /// either. Without the mark, requests without a peer address are denied.
@@ -18,12 +19,14 @@ pub(crate) struct UnixSocket;
 /// # Examples
 ///
 /// ```no_run
+/// use std::os::unix::net::UnixListener;
+///
 /// use actix_web::{App, HttpServer};
 ///
 /// # #[actix_web::main] async fn main() -> std::io::Result<()> {
 /// HttpServer::new(|| App::new().service(health::scope().trust_unix()))
 ///     .on_connect(health::on_connect)
-///     .bind_uds("/run/app.sock")?
+///     .listen_uds(UnixListener::bind("/run/app.sock")?)?
 ///     .run()
 ///     .await
 /// # }

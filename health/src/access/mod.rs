@@ -186,8 +186,8 @@ impl fmt::Display for Refusal {
                  Scope::trust_unix",
             ),
             Self::Peer(Peer::Unknown) => f.write_str(
-                "refused a connection without an address: the client has reset it, or it is a Unix socket, which a server marks \
-                 only with HttpServer::on_connect(health::on_connect), or a TestRequest without TestRequest::peer_addr",
+                "refused a connection without an address: the client has reset it, or it is a Unix socket, which is recognized only \
+                 with HttpServer::on_connect(health::on_connect) and listen_uds, or a TestRequest without peer_addr",
             ),
             Self::Hop { address, header, proxy } => write!(
                 f,

@@ -66,7 +66,7 @@ impl Checks {
         let inner = Self::of(part);
         self.found.extend(inner.found.into_iter().map(|check| {
             let full = format!("{name}.{}", check.name());
-            check.renamed(full)
+            check.renamed(&full)
         }));
         self.ignored.extend(inner.ignored.into_iter().map(|field| format!("{name}.{field}")));
         self.parts.extend(inner.parts);
