@@ -1,7 +1,7 @@
 //! What is hostile in the text of an error breaks no format and forges no line of the log; and what is private is in no
 //! answer. That the answers of each backend keep its secrets stands with its failures: `answers::assert_secret`.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use actix_web::web;
 use health::{Check, HealthCheck, Probe, ProbeError, ProbeErrorKind};
@@ -84,12 +84,12 @@ impl Probe for Resource {
 
 #[derive(HealthCheck)]
 struct ByKey {
-    resources: HashMap<String, Resource>,
+    resources: HashMap<String, Arc<Resource>>,
 }
 
 /// Serves resources under the given keys.
 fn keyed<const N: usize>(keys: [&str; N]) -> Rig {
-    let resources = keys.into_iter().map(|key| (key.to_owned(), Resource)).collect();
+    let resources = keys.into_iter().map(|key| (key.to_owned(), Arc::new(Resource))).collect();
     let state = web::Data::new(ByKey { resources });
     Rig::start(1, move |app| {
         app.service(health::scope().state(&state));

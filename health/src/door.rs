@@ -74,7 +74,7 @@ impl Door {
                 self.authorizes(client, request)
             }
             Err(refusal) => {
-                log(refusal.address(), Reason::Refused, &refusal);
+                log(refusal.client(), Reason::Refused, &refusal);
                 false
             }
         }
@@ -89,7 +89,7 @@ impl Door {
             Err(_) => (Reason::Panicked, "panicked"),
         };
         let refusal = format_args!("refused {client}, because the predicate of Scope::authorize {because}");
-        log(client.address(), reason, &refusal);
+        log(client, reason, &refusal);
         false
     }
 
@@ -143,13 +143,13 @@ enum Reason {
 }
 
 /// Once an address and period, however many scopes refuse it.
-fn log(address: Option<IpAddr>, reason: Reason, refusal: &dyn fmt::Display) {
-    type Key = (Option<IpAddr>, Reason);
+fn log(client: Peer, reason: Reason, refusal: &dyn fmt::Display) {
+    type Key = (Peer, Reason);
 
     static REFUSALS: LazyLock<Mutex<Refusals<Key>>> = LazyLock::new(Mutex::default);
 
-    let news = REFUSALS.lock().unwrap_or_else(PoisonError::into_inner).news((address, reason), Instant::now());
-    let address = address.map(tracing::field::display);
+    let news = REFUSALS.lock().unwrap_or_else(PoisonError::into_inner).news((client, reason), Instant::now());
+    let address = client.address().map(tracing::field::display);
     match (news, reason) {
         (News::Refused, Reason::Refused) => tracing::warn!(address, "health scope {refusal}"),
         (News::Refused, Reason::Panicked) => tracing::error!(address, "health scope {refusal}"),

@@ -318,6 +318,7 @@ fn does_not_resolve(error: &io::Error) -> bool {
 }
 
 /// The kind of an error of the operating system's that is known to be of a connection.
+#[allow(dead_code, reason = "what opens connections is behind features")]
 pub(crate) fn classify_io(error: &io::Error) -> ProbeErrorKind {
     match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ProbeErrorKind::TimedOut,

@@ -158,12 +158,12 @@ impl Policy {
 }
 
 impl Refusal {
-    /// The address that was judged; if none could be, the peer's.
-    pub(crate) fn address(&self) -> Option<IpAddr> {
+    /// What was judged; if nothing could be, the peer.
+    pub(crate) fn client(&self) -> Peer {
         match self {
-            Self::Peer(peer) => peer.address(),
-            Self::Hop { address, .. } => Some(*address),
-            Self::Header { proxy, .. } => proxy.address(),
+            Self::Peer(peer) => *peer,
+            Self::Hop { address, .. } => Peer::Address(*address),
+            Self::Header { proxy, .. } => *proxy,
         }
     }
 }
