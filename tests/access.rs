@@ -2,17 +2,20 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    os::unix::net::UnixListener,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use actix_web::{App, HttpServer, http::header::HeaderValue, test, web};
-use health::{Check, HealthCheck, Scope};
+use health::{Check, Deny, HealthCheck, Scope};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::timeout,
 };
 
 use crate::common::{http, logs, rig::Rig};
@@ -97,24 +100,47 @@ async fn an_ipv4_peer_of_a_dual_stack_socket_is_its_ipv4_address() {
 }
 
 #[actix_web::test]
-async fn a_unix_socket_is_refused_unless_it_is_allowed() {
-    let folder = tempfile::tempdir().unwrap();
-    let told: [fn(Scope) -> Scope; 3] = [|scope| scope, Scope::allow_unix, Scope::allow_any];
-    for (at, (scope, expected)) in told.into_iter().zip([403, 200, 200]).enumerate() {
-        let socket = folder.path().join(at.to_string());
-        let check = check();
-        let server = HttpServer::new(move || App::new().service(scope(health::scope().check(check.clone()))))
-            .workers(1)
-            .disable_signals()
-            .bind_uds(&socket)
-            .unwrap()
-            .run();
-        let handle = server.handle();
-        actix_web::rt::spawn(server);
-        assert_eq!(http::request_unix(&socket, "GET", "/health").await.status, expected, "{at}");
-        handle.stop(false).await;
-    }
+async fn a_unix_socket_is_denied_unless_it_is_allowed_and_marked() {
     logs::keep();
+    let folder = tempfile::tempdir().unwrap();
+    let configured: [fn(Scope) -> Scope; 4] =
+        [|scope| scope, Scope::allow_unix, |scope| scope.allow_unix().deny(Deny::NotFound), Scope::allow_any];
+    let expected = [[403, 403], [403, 200], [404, 200], [200, 200]];
+    for (at, (scope, expected)) in configured.into_iter().zip(expected).enumerate() {
+        for (is_marked, expected) in [false, true].into_iter().zip(expected) {
+            let socket = folder.path().join(format!("{at}-{is_marked}"));
+            let check = check();
+            let server = HttpServer::new(move || App::new().service(scope(health::scope().check(check.clone()))));
+            let server = if is_marked { server.on_connect(health::on_connect) } else { server };
+            let listener = UnixListener::bind(&socket).unwrap();
+            let server = server.workers(1).disable_signals().listen_uds(listener).unwrap().run();
+            let handle = server.handle();
+            actix_web::rt::spawn(server);
+            let status = http::request_unix(&socket, "GET", "/health").await.status;
+            assert_eq!(status, expected, "{at}, {is_marked}");
+            handle.stop(false).await;
+        }
+    }
+    for part in ["refused a client on a Unix socket", "HttpServer::on_connect(health::on_connect)"] {
+        assert!(logs::text().contains(part), "{}", logs::text());
+    }
+}
+
+#[actix_web::test]
+async fn a_client_behind_a_proxy_on_a_unix_socket_who_is_denied_as_not_found_sees_the_applications_own_route() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let check = check();
+    let _rig = Rig::start_at(Some(&socket), 1, move |app| {
+        let scope = health::scope().allow(["192.0.2.0/24".parse().unwrap()]).trust_unix().deny(Deny::NotFound);
+        app.service(scope.check(check.clone())).default_service(web::to(|| async { "the application" }));
+    });
+    for (client, expected) in
+        [("192.0.2.7", r#"{"status":"UP","checks":{"service":{"fine":"UP"}}}"#), ("203.0.113.9", "the application")]
+    {
+        let header = format!("X-Forwarded-For: {client}");
+        assert_eq!(http::request_unix_with(&socket, "GET", "/health", &[&header]).await.body, expected);
+    }
 }
 
 #[actix_web::test]
@@ -148,9 +174,13 @@ async fn the_table_of_cases_holds_for_requests() {
             });
             continue;
         }
+        // A request of `actix_web::test` can't come by a Unix socket.
+        if first == "unix" {
+            continue;
+        }
         let app = test::init_service(App::new().service(scope())).await;
         let mut request = test::TestRequest::get().uri("/health");
-        if first != "unix" {
+        if first != "unknown" {
             request = request.peer_addr((first.parse::<IpAddr>().unwrap(), 4711).into());
         }
         for line in second.split('¶').filter(|line| !line.is_empty()) {
@@ -215,7 +245,8 @@ async fn the_log_says_which_address_was_judged_where_it_comes_from_and_what_to_s
 async fn start_error(scope: impl Fn() -> Scope + Send + Clone + 'static) -> String {
     logs::keep();
     let server = HttpServer::new(move || App::new().service(scope())).workers(2).disable_signals();
-    let started = server.bind(("127.0.0.1", 0)).unwrap().run().await;
+    let server = server.bind(("127.0.0.1", 0)).unwrap().run();
+    let started = timeout(Duration::from_secs(30), server).await.expect("the server starts");
     assert!(started.is_err());
     let line = logs::lines().into_iter().find(|line| line.contains("can't start"));
     line.unwrap_or_else(|| panic!("nothing is logged: {}", logs::text()))
@@ -240,7 +271,7 @@ async fn two_headers_of_proxies_keep_the_server_from_starting() {
 #[actix_web::test]
 async fn to_trust_everybody_keeps_the_server_from_starting_and_a_worker_tells_it_once() {
     let error = start_error(|| health::scope().trust_proxies(["0.0.0.0/0".parse().unwrap()])).await;
-    assert!(error.contains(".trust_proxies: `0.0.0.0/0` is everybody"), "{error}");
+    assert!(error.contains(".trust_proxies: the networks contain `0.0.0.0/0`"), "{error}");
     // The server may end before its second worker has said so.
     assert!((1..=2).contains(&logs::text().matches("can't start").count()), "{}", logs::text());
 }
@@ -287,4 +318,48 @@ async fn two_checks_of_one_name_keep_the_server_from_starting() {
 async fn a_deadline_of_nothing_keeps_the_server_from_starting() {
     let error = start_error(|| health::scope().deadline(std::time::Duration::ZERO)).await;
     assert!(error.contains("`deadline` is zero"), "{error}");
+}
+
+#[actix_web::test]
+async fn a_network_that_maps_all_of_ipv4_trusts_every_client_and_keeps_the_server_from_starting() {
+    let error = start_error(|| health::scope().trust_proxies(["::ffff:0.0.0.0/96".parse().unwrap()])).await;
+    assert!(error.contains(".trust_proxies") && error.contains("`0.0.0.0/0`"), "{error}");
+}
+
+/// Sends requests on connections that are reset at once, so that the server can't find out their addresses any more.
+async fn send_and_reset(server: SocketAddr, path: &str, times: usize) {
+    for _ in 0..times {
+        let mut stream = TcpStream::connect(server).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.set_zero_linger().unwrap();
+    }
+}
+
+#[actix_web::test]
+async fn a_tcp_client_that_resets_its_connection_is_not_a_peer_on_a_unix_socket() {
+    let runs = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&runs);
+    let check = Check::new("service", "counted", move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { Ok::<_, String>(()) }
+    });
+    let rig = Rig::start(1, move |app| {
+        let scope = |path: &str| {
+            let scope = health::scope().path(path).allow(["10.0.0.0/8".parse().unwrap()]);
+            scope.check(check.clone()).max_age(Duration::ZERO)
+        };
+        app.service(scope("/allowed").allow_unix())
+            .service(scope("/trusted").trust_unix())
+            .service(scope("/hidden").trust_unix().deny(Deny::NotFound))
+            .service(scope("/health"));
+    });
+    for path in ["/allowed", "/trusted", "/hidden", "/health"] {
+        send_and_reset(rig.address, path, 300).await;
+        // Connections are served in the order in which they were accepted.
+        assert_eq!(http::get(rig.address, "/health").await.status, 403);
+        assert_eq!(runs.load(Ordering::SeqCst), 0, "{path}");
+    }
+    let denied: Vec<_> = logs::lines().into_iter().filter(|line| line.contains("without an address")).collect();
+    assert!(matches!(&*denied, [line] if line.contains("health::on_connect")), "{denied:#?}");
 }

@@ -6,10 +6,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use actix_web::{HttpRequest, HttpResponse, guard::GuardContext, http::header::AUTHORIZATION, web};
+use actix_web::{App, HttpRequest, HttpResponse, guard::GuardContext, http::header::AUTHORIZATION, test, web};
 use health::{AllowList, Check, Deny, HealthCheck, Scope};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -272,4 +272,30 @@ async fn a_list_that_changes_counts_for_the_next_request_on_every_worker() {
     all(200).await;
     list.set(["127.0.0.3/32".parse().unwrap()]).unwrap();
     all(403).await;
+}
+
+#[actix_web::test]
+async fn to_tell_the_status_alone_costs_no_more_at_one_path_than_at_another() {
+    let registry = health::Registry::new();
+    for number in 0..10_000 {
+        registry.register(Check::new("service", number.to_string(), || async { Ok::<_, String>(()) })).unwrap();
+    }
+    let scope = inside(health::scope().registry(&registry)).deny(Deny::StatusOnly);
+    let app = test::init_service(App::new().service(scope)).await;
+    let median = async |path: &str| {
+        let mut times = Vec::new();
+        for _ in 0..101 {
+            let request = test::TestRequest::get().uri(path).peer_addr(format!("{OUTSIDE}:1").parse().unwrap());
+            let began = Instant::now();
+            test::call_service(&app, request.to_request()).await;
+            times.push(began.elapsed());
+        }
+        times.sort();
+        times[50]
+    };
+    let known = median("/health").await;
+    for path in ["/health/ready", "/health/live", "/health/startup"] {
+        let time = median(path).await;
+        assert!(time < known * 20, "{path}: {time:?}, and /health {known:?}");
+    }
 }

@@ -177,7 +177,7 @@ async fn workers_that_stopped_in_good_order_do_not_count() {
 }
 
 /// What a drained server must do, however its drain begins.
-async fn drains(begin: impl FnOnce(&health::Drain)) {
+async fn drains(begin: impl FnOnce(&health::Drain), cause: &str) {
     logs::keep();
     let (_, check) = switched("service", "fine");
     let worked = Arc::new(AtomicUsize::new(0));
@@ -229,7 +229,8 @@ async fn drains(begin: impl FnOnce(&health::Drain)) {
     assert!(TcpStream::connect(address).await.is_err());
     assert_eq!(worked.load(Ordering::SeqCst), 1);
     assert!(!logs::text().contains("ERROR"), "{}", logs::text());
-    assert!(logs::lines().iter().any(|line| line.contains("INFO") && line.contains("draining")), "{}", logs::text());
+    let line = logs::lines().into_iter().find(|line| line.contains("draining"));
+    assert!(line.is_some_and(|line| line.contains("INFO") && line.contains(cause)), "{}", logs::text());
 }
 
 fn sigterm() {
@@ -238,19 +239,19 @@ fn sigterm() {
 
 #[actix_web::test]
 async fn a_drain_that_is_called_for_takes_the_server_out_of_rotation_before_it_stops() {
-    drains(health::Drain::start).await;
+    drains(health::Drain::start, "Drain::start").await;
 }
 
 #[actix_web::test]
 async fn sigterm_begins_a_drain_under_actix_main() {
-    drains(|_| sigterm()).await;
+    drains(|_| sigterm(), "SIGTERM").await;
 }
 
 #[test]
 fn sigterm_begins_a_drain_under_tokio_main() {
     // As `#[tokio::main]` makes it.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(tokio::task::LocalSet::new().run_until(drains(|_| sigterm())));
+    runtime.block_on(tokio::task::LocalSet::new().run_until(drains(|_| sigterm(), "SIGTERM")));
 }
 
 #[actix_web::test]
@@ -263,6 +264,7 @@ async fn a_second_sigterm_stops_a_draining_server_at_once() {
     eventually("the drain has begun", || async { logs::text().contains("draining") }).await;
     sigterm();
     tokio::time::timeout(Duration::from_secs(30), stopped).await.expect("the server stops").unwrap().unwrap();
+    assert!(logs::lines().iter().any(|line| line.contains("second SIGTERM")), "{}", logs::text());
 }
 
 #[actix_web::test]

@@ -6,11 +6,15 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix_web::{App, http::StatusCode, test, web};
 use health::{Check, HealthCheck, Probe, ProbeError, ProbeErrorKind, Registry};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::common::{http, logs, rig::Rig};
 
@@ -441,4 +445,74 @@ async fn scopes_of_other_settings_share_the_checks_of_a_state() {
         assert_eq!(rig.get(path).await.status, 200);
     }
     assert_eq!(state.other.asked(), 1);
+}
+
+#[actix_web::test]
+async fn details_are_given_only_where_the_query_says_so() {
+    let rig = Rig::start(1, |app| {
+        app.service(scope().registry(&{
+            let registry = Registry::new();
+            registry.register(ok("service", "fine")).unwrap();
+            registry
+        }));
+    });
+    for query in ["details", "details=", "details=true", "details=True", "details=1", "a=b&details", "%64etails=tru%65"]
+    {
+        let detailed = rig.get(&format!("/health?{query}")).await.json();
+        assert!(detailed.get("details").is_some(), "{query}: {detailed}");
+    }
+    for query in ["", "details=false", "details=0", "details=no", "detailsx", "a=details", "details&details=false"] {
+        let plain = rig.get(&format!("/health?{query}")).await.json();
+        assert!(plain.get("details").is_none(), "{query}: {plain}");
+    }
+}
+
+#[actix_web::test]
+async fn a_method_that_is_not_allowed_is_logged_once_with_the_one_to_use() {
+    let check = ok("service", "fine");
+    let rig = Rig::start(2, move |app| {
+        app.service(scope().check(check.clone()));
+    });
+    for _ in 0..2 {
+        // As HAProxy's `option httpchk` does.
+        let mut stream = TcpStream::connect(rig.address).await.unwrap();
+        stream.write_all(b"OPTIONS /health/ready HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.0 405"), "{response}");
+        assert_eq!(http::request(rig.address, "POST", "/health").await.status, 405);
+    }
+    let logged: Vec<_> = logs::lines().into_iter().filter(|line| line.contains("405")).collect();
+    assert!(
+        matches!(&*logged, [line] if line.contains("OPTIONS") && line.contains("/health/ready") && line.contains("GET")),
+        "{logged:#?}"
+    );
+}
+
+/// The sockets that this process has open.
+fn open_sockets() -> usize {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+    let targets = descriptors.filter_map(|descriptor| std::fs::read_link(descriptor.unwrap().path()).ok());
+    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+}
+
+#[actix_web::test]
+async fn clients_that_left_hold_no_descriptors_for_longer_than_ten_seconds() {
+    let hung = Check::new("service", "hung", std::future::pending::<Result<(), String>>);
+    let rig = Rig::start(1, move |app| {
+        app.service(health::scope().deadline(Duration::MAX).check(hung.clone()));
+    });
+    let before = open_sockets();
+    let clients = 200;
+    for _ in 0..clients {
+        let mut stream = TcpStream::connect(rig.address).await.unwrap();
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    }
+    let left = Instant::now();
+    crate::common::eventually("the server has accepted them", || async { open_sockets() >= before + clients / 2 })
+        .await;
+    crate::common::eventually("their descriptors are closed", || async { open_sockets() < before + 10 }).await;
+    assert!(left.elapsed() < Duration::from_secs(14), "{:?}", left.elapsed());
+    let warned: Vec<_> = logs::lines().into_iter().filter(|line| line.contains("deadline")).collect();
+    assert!(matches!(&*warned, [line, ..] if line.contains("WARN") && line.contains("10 s")), "{warned:#?}");
 }

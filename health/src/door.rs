@@ -18,7 +18,7 @@ use actix_web::{
 };
 use tokio::time::Instant;
 
-use crate::access::{Header, News, Policy, REMEMBERED, Refusals};
+use crate::access::{Header, News, Peer, Policy, REMEMBERED, Refusals};
 
 /// What is answered to who may not ask. Default is [`Deny::Forbidden`].
 ///
@@ -58,24 +58,29 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// Whether a request is let in. If not, the log is told.
-    pub(crate) fn lets_in(&self, request: &GuardContext<'_>) -> bool {
+    /// Whether a request is let in. If not, the log is told. `is_unix` says whether a request without an address came by a Unix
+    /// socket.
+    pub(crate) fn lets_in(&self, request: &GuardContext<'_>, is_unix: bool) -> bool {
         let head = request.head();
-        let peer = head.peer_addr.map(|peer| peer.ip());
+        let peer = match head.peer_addr {
+            Some(peer) => Peer::Address(peer.ip()),
+            None if is_unix => Peer::Unix,
+            None => Peer::Unknown,
+        };
         let values = |header: Header| head.headers().get_all(header_name(header)).map(HeaderValue::as_bytes).collect();
         match self.policy.judge(peer, values) {
-            Ok(address) => {
-                self.warn_of_a_proxy(address, head);
-                self.authorizes(address, request)
+            Ok(client) => {
+                self.warn_of_a_proxy(client.address(), head);
+                self.authorizes(client, request)
             }
             Err(refusal) => {
-                log(refusal.address(), Reason::Refused, &refusal);
+                log(refusal.client(), Reason::Refused, &refusal);
                 false
             }
         }
     }
 
-    fn authorizes(&self, address: Option<IpAddr>, request: &GuardContext<'_>) -> bool {
+    fn authorizes(&self, client: Peer, request: &GuardContext<'_>) -> bool {
         let Some(authorize) = &self.authorize else { return true };
         // A panic is no permission. Its text went where the panics of the process go.
         let (reason, because) = match catch_unwind(AssertUnwindSafe(|| authorize(request))) {
@@ -83,11 +88,8 @@ impl Door {
             Ok(false) => (Reason::Refused, "says no"),
             Err(_) => (Reason::Panicked, "panicked"),
         };
-        let whom = fmt::from_fn(|f| match &address {
-            Some(address) => fmt::Display::fmt(address, f),
-            None => f.write_str("a peer without an address"),
-        });
-        log(address, reason, &format_args!("refused {whom}, because the predicate of Scope::authorize {because}"));
+        let refusal = format_args!("refused {client}, because the predicate of Scope::authorize {because}");
+        log(client, reason, &refusal);
         false
     }
 
@@ -122,11 +124,14 @@ fn header_name(header: Header) -> HeaderName {
 }
 
 /// Lets requests that are not let in pass by the route, as if it were not there.
+///
+/// A guard does not see the data of the connection, so it can't tell whether a request without an address came by a Unix socket.
+/// Where that matters it assumes so, and the service looks again.
 pub(crate) struct PassBy(pub(crate) Rc<Door>);
 
 impl Guard for PassBy {
     fn check(&self, request: &GuardContext<'_>) -> bool {
-        self.0.lets_in(request)
+        self.0.lets_in(request, self.0.policy.distinguishes_unix())
     }
 }
 
@@ -138,13 +143,13 @@ enum Reason {
 }
 
 /// Once an address and period, however many scopes refuse it.
-fn log(address: Option<IpAddr>, reason: Reason, refusal: &dyn fmt::Display) {
-    type Key = (Option<IpAddr>, Reason);
+fn log(client: Peer, reason: Reason, refusal: &dyn fmt::Display) {
+    type Key = (Peer, Reason);
 
     static REFUSALS: LazyLock<Mutex<Refusals<Key>>> = LazyLock::new(Mutex::default);
 
-    let news = REFUSALS.lock().unwrap_or_else(PoisonError::into_inner).news((address, reason), Instant::now());
-    let address = address.map(tracing::field::display);
+    let news = REFUSALS.lock().unwrap_or_else(PoisonError::into_inner).news((client, reason), Instant::now());
+    let address = client.address().map(tracing::field::display);
     match (news, reason) {
         (News::Refused, Reason::Refused) => tracing::warn!(address, "health scope {refusal}"),
         (News::Refused, Reason::Panicked) => tracing::error!(address, "health scope {refusal}"),

@@ -270,17 +270,55 @@ fn printable(message: Cow<'static, str>) -> Cow<'static, str> {
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&link| link.source())
+    std::iter::successors(Some(error), |&link| match link.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        // What it wraps, which `source` passes over.
+        Some(inner) => Some(inner),
+        None => link.source(),
+    })
 }
 
 fn classify(error: &(dyn Error + 'static)) -> Option<ProbeErrorKind> {
     if let Some(io) = error.downcast_ref::<io::Error>() {
-        return Some(classify_io(io));
+        return classify_unknown_io(io);
     }
     probes::classify(error)
 }
 
-/// The kind of an error of the operating system's.
+/// The kind of an error of the operating system's that may be of anything: a connection, a file, a child process. Only what
+/// can't be but of a peer is `Unreachable`. `None` if its kind says nothing, and then what it wraps may.
+fn classify_unknown_io(error: &io::Error) -> Option<ProbeErrorKind> {
+    use io::ErrorKind as Kind;
+
+    match error.kind() {
+        Kind::ConnectionRefused
+        | Kind::ConnectionReset
+        | Kind::ConnectionAborted
+        | Kind::NotConnected
+        | Kind::BrokenPipe
+        // The peer has closed the connection before the end of its response.
+        | Kind::UnexpectedEof
+        | Kind::HostUnreachable
+        | Kind::NetworkUnreachable
+        | Kind::NetworkDown
+        // The system has no local address, or no port any more, to connect from.
+        | Kind::AddrNotAvailable => Some(ProbeErrorKind::Unreachable),
+        Kind::TimedOut | Kind::WouldBlock => Some(ProbeErrorKind::TimedOut),
+        Kind::PermissionDenied => Some(ProbeErrorKind::Rejected),
+        Kind::ReadOnlyFilesystem | Kind::StorageFull | Kind::QuotaExceeded => Some(ProbeErrorKind::ReadOnly),
+        // Not `NotFound`: of a Unix socket it would mean an unreachable peer, but most files are not sockets.
+        _ if does_not_resolve(error) => Some(ProbeErrorKind::Unreachable),
+        _ => None,
+    }
+}
+
+/// Whether it is the error with which the standard library says that a host name has no address. It has a kind that can't be
+/// named outside of that, and no number, as every other error of that kind has.
+fn does_not_resolve(error: &io::Error) -> bool {
+    error.raw_os_error().is_none() && format!("{:?}", error.kind()) == "Uncategorized"
+}
+
+/// The kind of an error of the operating system's that is known to be of a connection.
+#[allow(dead_code, reason = "what opens connections is behind features")]
 pub(crate) fn classify_io(error: &io::Error) -> ProbeErrorKind {
     match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ProbeErrorKind::TimedOut,
@@ -318,6 +356,79 @@ mod tests {
     fn the_class_is_told_from_a_type_deep_in_the_chain() {
         let error = anyhow::Error::from(io::Error::from(io::ErrorKind::ConnectionRefused)).context("queue");
         assert_eq!(ProbeError::from_error(error).kind(), ProbeErrorKind::Unreachable);
+    }
+
+    #[test]
+    fn an_error_of_io_is_unreachable_only_if_its_kind_says_so_of_a_connection() {
+        use io::ErrorKind as Kind;
+
+        let kind = |error: io::Error| ProbeError::from_error(error).kind();
+        let table = [
+            (
+                ProbeErrorKind::Unreachable,
+                &[
+                    Kind::ConnectionRefused,
+                    Kind::ConnectionReset,
+                    Kind::ConnectionAborted,
+                    Kind::NotConnected,
+                    Kind::BrokenPipe,
+                    Kind::UnexpectedEof,
+                    Kind::HostUnreachable,
+                    Kind::NetworkUnreachable,
+                    Kind::NetworkDown,
+                    Kind::AddrNotAvailable,
+                ][..],
+            ),
+            (ProbeErrorKind::TimedOut, &[Kind::TimedOut, Kind::WouldBlock]),
+            (ProbeErrorKind::Rejected, &[Kind::PermissionDenied]),
+            (ProbeErrorKind::ReadOnly, &[Kind::ReadOnlyFilesystem, Kind::StorageFull, Kind::QuotaExceeded]),
+            (
+                ProbeErrorKind::Failed,
+                &[
+                    Kind::Other,
+                    Kind::NotFound,
+                    Kind::AlreadyExists,
+                    Kind::InvalidInput,
+                    Kind::InvalidData,
+                    Kind::AddrInUse,
+                    Kind::Interrupted,
+                    Kind::OutOfMemory,
+                    Kind::WriteZero,
+                    Kind::Unsupported,
+                    Kind::NotADirectory,
+                    Kind::ResourceBusy,
+                    Kind::Deadlock,
+                ],
+            ),
+        ];
+        for (expected, kinds) in table {
+            for &of_io in kinds {
+                assert_eq!(kind(of_io.into()), expected, "{of_io}");
+                assert_eq!(kind(io::Error::new(of_io, "text")), expected, "{of_io}");
+            }
+        }
+        assert_eq!(ProbeError::from_error(io::Error::other("text")).to_string(), "the check failed");
+        // EMFILE has no kind of its own: no file descriptor is left, and the peer is not to blame.
+        assert_eq!(kind(io::Error::from_raw_os_error(24)), ProbeErrorKind::Failed);
+    }
+
+    #[test]
+    fn a_host_name_that_does_not_resolve_is_unreachable() {
+        use std::net::ToSocketAddrs as _;
+
+        let error = "health.invalid:80".to_socket_addrs().unwrap_err();
+        assert_eq!(ProbeError::from_error(error).kind(), ProbeErrorKind::Unreachable);
+    }
+
+    #[test]
+    fn what_an_error_of_io_wraps_is_seen() {
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        for error in [io::Error::other(refused()), io::Error::new(io::ErrorKind::InvalidData, refused())] {
+            assert_eq!(ProbeError::from_error(error).kind(), ProbeErrorKind::Unreachable);
+        }
+        let ours = ProbeError::new(ProbeErrorKind::Saturated, "busy");
+        let found = ProbeError::from_error(io::Error::other(ours));
+        assert_eq!((found.kind(), &*found.to_string()), (ProbeErrorKind::Saturated, "busy"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod runtime;
 mod discover;
 mod lifecycle;
 
-pub use access::{AllowList, ListError};
+pub use access::{AllowList, ListError, on_connect};
 pub use check::Check;
 pub use discover::{Checks, HealthCheck};
 pub use door::Deny;

@@ -186,14 +186,17 @@ pub fn drain(server: ServerHandle, time: Duration) -> Drain {
     };
     let logger = Arc::clone(&runtime);
     runtime.spawn_background(async move {
-        select(pin!(called.notified()), pin!(sigterm.received())).await;
+        let cause = match select(pin!(called.notified()), pin!(sigterm.received())).await {
+            Either::Left(_) => "Drain::start was called",
+            Either::Right(_) => "received SIGTERM",
+        };
         DRAINING.fetch_add(1, Ordering::AcqRel);
         change::happened();
         logger.defer(move || {
-            tracing::info!("draining: the health check says DOWN, and the server stops in {} s", time.as_secs_f32());
+            tracing::info!("{cause}: draining: readiness is DOWN, and the server stops in {} s", time.as_secs_f32());
         });
         if let Either::Right(_) = select(pin!(sleep(time)), pin!(sigterm.received())).await {
-            logger.defer(|| tracing::info!("told to stop again: the server stops now"));
+            logger.defer(|| tracing::info!("received a second SIGTERM while draining: the server stops now"));
             server.stop(false).await;
         } else {
             server.stop(true).await;

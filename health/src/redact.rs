@@ -1,83 +1,47 @@
-//! Strikes credentials out of the text of errors before it is logged, and keeps it to one line.
+//! Removes credentials from text before it is logged or shown, and keeps the text on one line.
+//!
+//! Text is cut before it is searched. The search is linear: it reads the text in one direction, and looks back only as far as
+//! the last separator. It decides by syntax alone, so it redacts too much rather than too little.
 
 use std::ops::Range;
 
-const STRUCK: &str = "***";
+/// What stands for a credential.
+pub(crate) const REDACTED: &str = "***";
 
-/// So much of a text is logged.
-const LONGEST: usize = 4096;
+/// The longest text of an error that is logged, in bytes.
+const MAX_LEN: usize = 4096;
 
-/// The text without the given secret, without the userinfo of URLs and without the values of `password=`, in one line.
+/// The longest name, in bytes. A longer one is cut, and ends in `…`.
+pub(crate) const MAX_LABEL_LEN: usize = 1024;
+
+/// How far behind the cut the end of a credential is searched for that begins before the cut.
+const LOOKAHEAD: usize = 4096;
+
+/// The text of an error without credentials, in one line. `secret` is a password that is known to be in use.
 pub(crate) fn redact(text: &str, secret: Option<&str>) -> String {
-    let mut text = match secret {
-        Some(secret) => text.replace(secret, STRUCK),
-        None => text.to_owned(),
-    };
-    strike_userinfo(&mut text);
-    strike_passwords(&mut text);
-    if text.len() > LONGEST {
-        text.truncate(text.floor_char_boundary(LONGEST));
-        text.push('…');
-    }
-    one_line(&text)
+    one_line(&without_credentials(text, secret, MAX_LEN))
 }
 
-/// `scheme://user:password@host` becomes `scheme://***@host`.
-fn strike_userinfo(text: &mut String) {
-    let mut from = 0;
-    while let Some(found) = text[from..].find("://") {
-        let start = from + found + "://".len();
-        let rest = &text[start..];
-        // A password may hold any of `/?#@`, unescaped by a careless hand: up to the last `@` before a blank or a quote.
-        let end =
-            rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>')).unwrap_or(rest.len());
-        if let Some(at) = rest[..end].rfind('@') {
-            text.replace_range(start..start + at, STRUCK);
-        }
-        from = start;
+/// A name without credentials, and with all that can't be printed as `\u{…}`: for names of checks and resources, which users
+/// make of URLs and of keys that come from elsewhere. Applied once more, it changes nothing.
+pub(crate) fn label(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if text.len() <= MAX_LABEL_LEN && text.bytes().all(is_plain) {
+        return text.to_owned();
     }
-}
-
-/// What comes after these words and a sign of equality or a colon is struck out, as in `password=secret` (libpq),
-/// `"password": "secret"` (JSON) and `Authorization: Bearer secret`.
-const KEYS: [&str; 6] = ["password", "passwd", "pwd", "secret", "token", "authorization"];
-
-fn strike_passwords(text: &mut String) {
-    for key in KEYS {
-        let mut from = 0;
-        // ASCII lower-casing keeps every byte where it is.
-        while let Some(found) = text.to_ascii_lowercase()[from..].find(key) {
-            from += found + key.len();
-            let Some(value) = value_after(&text[from..]) else { continue };
-            text.replace_range(from + value.start..from + value.end, STRUCK);
-            from += value.start + STRUCK.len();
-        }
-    }
-}
-
-/// Where the value is in what comes after a key.
-fn value_after(rest: &str) -> Option<Range<usize>> {
-    let trimmed = rest.trim_start_matches(['"', '\'', ' ']).strip_prefix(['=', ':'])?.trim_start_matches(' ');
-    let start = rest.len() - trimmed.len();
-    let length = match trimmed.chars().next()? {
-        quote @ ('\'' | '"') => trimmed[1..].find(quote).map_or(trimmed.len(), |end| end + 2),
-        _ => {
-            // A scheme of authorization is a word of its own.
-            let scheme =
-                ["Bearer ", "Basic "].into_iter().find(|scheme| trimmed.starts_with(scheme)).map_or(0, str::len);
-            let ends = |c: char| c.is_whitespace() || matches!(c, ';' | '&' | '"' | '\'' | ',' | '}');
-            scheme + trimmed[scheme..].find(ends).unwrap_or(trimmed.len() - scheme)
-        }
-    };
-    Some(start..start + length)
+    escape(&without_credentials(text, None, MAX_LABEL_LEN), |c| c.escape_unicode().collect())
 }
 
 /// Control characters are escaped, so that no error's text can forge a log line.
 pub(crate) fn one_line(text: &str) -> String {
+    escape(text, |c| c.escape_default().collect())
+}
+
+fn escape(text: &str, escaped: impl Fn(char) -> String) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         if is_unprintable(c) {
-            line.extend(c.escape_default());
+            line.push_str(&escaped(c));
         } else {
             line.push(c);
         }
@@ -85,34 +49,456 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
-/// A control character, or one that ends a line to some.
+/// A control character, one that ends a line for some programs, or one that changes the direction of text, which makes a
+/// terminal show something else than what is there.
 pub(crate) fn is_unprintable(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn without_credentials(text: &str, secret: Option<&str>, max_len: usize) -> String {
+    let cut = text.floor_char_boundary(max_len);
+    let window = &text[..text.floor_char_boundary(cut + LOOKAHEAD)];
+    let mut found = Vec::new();
+    if let Some(secret) = secret.filter(|secret| !secret.is_empty()) {
+        let end = text.floor_char_boundary(cut + secret.len());
+        found.extend(text[..end].match_indices(secret).map(|(start, _)| start..start + secret.len()));
+    }
+    find_in_urls(window, window.len() < text.len(), &mut found);
+    find_before_hosts(window, &mut found);
+    find_values(window, &mut found);
+    found.sort_unstable_by_key(|range| range.start);
+
+    let mut kept = String::with_capacity(cut);
+    let mut end = 0;
+    for range in found.into_iter().filter(|range| range.start < cut) {
+        // Those that overlap are one.
+        if range.start >= end {
+            kept.push_str(&text[end..range.start]);
+            kept.push_str(REDACTED);
+        }
+        end = end.max(range.end);
+    }
+    kept.push_str(text.get(end..cut).unwrap_or_default());
+    if cut < text.len() {
+        kept.push('…');
+    }
+    kept
+}
+
+fn is_quote(c: char) -> bool {
+    matches!(c, '"' | '\'' | '`' | '<' | '>')
+}
+
+/// The userinfo of URLs: `scheme://user:password@host`.
+fn find_in_urls(text: &str, is_cut: bool, found: &mut Vec<Range<usize>>) {
+    let mut from = 0;
+    while let Some(scheme) = text[from..].find("://") {
+        let start = from + scheme + "://".len();
+        let ends = |from: usize| text[from..].find(|c: char| c.is_whitespace() || is_quote(c)).map(|end| from + end);
+        let end = ends(start).unwrap_or(text.len());
+        let url = &text[start..end];
+        from = end;
+        // A password may contain any of `/?#@` without an escape, so the last `@` counts.
+        let at = match url.rfind('@') {
+            Some(at) => Some(start + at),
+            None if is_cut && end == text.len() => Some(end),
+            None if has_password(url) => at_on_the_line(text, end).map(|at| {
+                let end = ends(at).unwrap_or(text.len());
+                at + text[at..end].rfind('@').unwrap_or_default()
+            }),
+            None => None,
+        };
+        if let Some(at) = at {
+            found.push(start..at);
+            from = from.max(at);
+        }
+    }
+}
+
+/// Whether a URL without an `@` has something other than a port behind its first colon: a password that contains a space.
+fn has_password(url: &str) -> bool {
+    let authority = url.split(['/', '?', '#']).next().unwrap_or_default();
+    let authority = authority.trim_end_matches(|c: char| c.is_ascii_punctuation());
+    let after = authority.split_once(':').map_or("", |(_, after)| after);
+    let is_port = after.len() <= 5 && after.bytes().all(|byte| byte.is_ascii_digit());
+    !authority.starts_with('[') && !is_port
+}
+
+/// The next `@` in a line, before any quote and any other URL.
+fn at_on_the_line(text: &str, from: usize) -> Option<usize> {
+    for (at, c) in text[from..].char_indices() {
+        match c {
+            '@' => return Some(from + at),
+            '\n' | '\r' => return None,
+            ':' if text[from + at..].starts_with("://") => return None,
+            c if is_quote(c) => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// `user:password@host` without a scheme.
+fn find_before_hosts(text: &str, found: &mut Vec<Range<usize>>) {
+    let mut start = 0;
+    let mut colon = None;
+    let mut is_path = false;
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            c if c.is_whitespace() || is_quote(c) || "()[]{},;=&|\\".contains(c) => {
+                (start, colon, is_path) = (at + c.len_utf8(), None, false);
+            }
+            ':' if colon.is_none() => colon = Some(at),
+            '/' => is_path |= colon.is_none_or(|colon| colon + 1 == at),
+            '@' => {
+                let has_both = colon.is_some_and(|colon| start < colon && colon + 1 < at);
+                let has_host = chars.peek().is_some_and(|(_, c)| c.is_alphanumeric() || *c == '[');
+                if has_both && has_host && !is_path {
+                    found.push(start..at);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The values behind words such as `password`: in connection strings, headers, JSON at any depth of escaping, SQL, and in what
+/// `Debug` prints.
+fn find_values(text: &str, found: &mut Vec<Range<usize>>) {
+    let mut at = 0;
+    while let Some(separator) = text[at..].find(['=', ':', '(', '"', '\'', ' ']) {
+        at += separator;
+        let head = &text[..at];
+        // No more than that, or runs of blanks and quotes would be read once for each of them.
+        let head = match text.as_bytes()[at] {
+            b'=' | b':' => head.trim_end_matches([' ', '\t', '"', '\'', '`', '\\', ']']),
+            b'"' | b'\'' => head.trim_end_matches(' '),
+            _ => head,
+        };
+        let (before, word) = split_last_word(head);
+        let value = match text.as_bytes()[at] {
+            b'=' | b':' => assigned(text, at, word, before),
+            // `Password("x")`
+            b'(' if is_sensitive(word) => {
+                let value = &text[at + 1..];
+                let length = quoted(value).or_else(|| value.starts_with('[').then(|| bracketed(value, 0)));
+                length.map(|length| at + 1..at + 1 + length)
+            }
+            // `PASSWORD 'x'`, `IDENTIFIED BY 'x'`
+            b'"' | b'\'' if text[..at].ends_with(' ') && names_a_password(word, before) => {
+                quoted(&text[at..]).map(|length| at..at + length)
+            }
+            b' ' if word.eq_ignore_ascii_case("bearer") => {
+                let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+                let length = text[at + 1..].bytes().take_while(is_token).count();
+                (length >= 16).then(|| at + 1..at + 1 + length)
+            }
+            _ => None,
+        };
+        match value {
+            Some(range) => {
+                at = range.end;
+                found.push(range);
+            }
+            None => at += 1,
+        }
+    }
+}
+
+/// What stands before the last word, and the word.
+fn split_last_word(text: &str) -> (&str, &str) {
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    text.split_at(text.len() - text.bytes().rev().take_while(is_word).count())
+}
+
+/// Words that name a credential wherever they stand in another word, without its `_`, `-` and `.`.
+const SENSITIVE: [&str; 12] = [
+    "accesskey",
+    "accountkey",
+    "apikey",
+    "authorization",
+    "credential",
+    "encryptionkey",
+    "passphrase",
+    "passwd",
+    "password",
+    "privatekey",
+    "secret",
+    "signingkey",
+];
+
+/// Words that do so only at the end of another one: `max_tokens` is not a credential.
+const SENSITIVE_AT_THE_END: [&str; 4] = ["amzsignature", "cookie", "pwd", "token"];
+
+fn is_sensitive(word: &str) -> bool {
+    // A longer one is not a word.
+    let word = &word[word.len().saturating_sub(64)..];
+    let last = word.rsplit(['_', '-', '.']).next().unwrap_or_default();
+    if ["pass", "sig"].iter().any(|short| last.eq_ignore_ascii_case(short)) {
+        return true;
+    }
+    let word: String = word.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    let without_number = word.trim_end_matches(|c: char| c.is_ascii_digit());
+    SENSITIVE.iter().any(|part| word.contains(part))
+        || SENSITIVE_AT_THE_END.iter().any(|end| without_number.ends_with(end))
+}
+
+fn names_a_password(word: &str, before: &str) -> bool {
+    let is_by = || word.eq_ignore_ascii_case("by") && ends_with_ignoring_case(before, "identified ");
+    ["password", "passwd", "passphrase"].iter().any(|name| word.eq_ignore_ascii_case(name)) || is_by()
+}
+
+fn ends_with_ignoring_case(text: &str, end: &str) -> bool {
+    let start = text.len().saturating_sub(end.len());
+    text.get(start..).is_some_and(|tail| tail.eq_ignore_ascii_case(end))
+}
+
+/// The value that is assigned to a word by a `=` or a `:`.
+fn assigned(text: &str, separator: usize, word: &str, before: &str) -> Option<Range<usize>> {
+    if !is_sensitive(word) {
+        return None;
+    }
+    // Also `=>`, `:=` and `==`.
+    let value = text[separator..].trim_start_matches(['=', ':', '>']).trim_start_matches([' ', '\t']);
+    let start = text.len() - value.len();
+    let rest = |prefix| value.strip_prefix(prefix).map(|rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric()));
+    // Nothing is set, or MySQL says whether a password was given, or it is redacted already.
+    let is_harmless = ["None", "null", REDACTED].into_iter().any(|harmless| rest(harmless) == Some(true))
+        || (before.ends_with("using ") && ["YES)", "NO)"].iter().any(|harmless| value.starts_with(harmless)));
+    if is_harmless || value.starts_with(['\n', '\r']) || value.is_empty() {
+        return None;
+    }
+    let length =
+        quoted(value).or_else(|| header(word, value)).or_else(|| printed(value)).unwrap_or_else(|| bare(value));
+    (length > 0).then(|| start..start + length)
+}
+
+/// The length of a quoted value with its quotes, which may themselves be escaped; `None` if it is not quoted.
+fn quoted(value: &str) -> Option<usize> {
+    let depth = value.bytes().take_while(|&byte| byte == b'\\').count();
+    let quote = value[depth..].bytes().next().filter(|byte| b"\"'`".contains(byte))?;
+    let bytes = value.as_bytes();
+    let mut backslashes = 0;
+    let mut at = depth + 1;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' => backslashes += 1,
+            byte if byte == quote => {
+                if backslashes < depth {
+                    // It ends the text around this one.
+                    return Some(at - backslashes);
+                }
+                // Each further level of escaping doubles the backslashes and adds one.
+                if (backslashes - depth).is_multiple_of(2 * (depth + 1)) {
+                    // SQL doubles a quote that is part of the value.
+                    if depth > 0 || bytes.get(at + 1) != Some(&quote) {
+                        return Some(at + 1);
+                    }
+                    at += 1;
+                }
+                backslashes = 0;
+            }
+            _ => backslashes = 0,
+        }
+        at += 1;
+    }
+    Some(value.len())
+}
+
+/// The length of the value of a header that has a syntax of its own.
+fn header(word: &str, value: &str) -> Option<usize> {
+    let line = value.find(['\n', '\r', '"', '\'']).unwrap_or(value.len());
+    if ends_with_ignoring_case(word, "cookie") {
+        return Some(line);
+    }
+    if !ends_with_ignoring_case(word, "authorization") {
+        return None;
+    }
+    let (scheme, credentials) = value[..line].split_once(' ')?;
+    let is = |schemes: &[&str]| schemes.iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    if is(&["apikey", "basic", "bearer", "negotiate", "ntlm", "token"]) {
+        return Some(scheme.len() + 1 + bare(credentials));
+    }
+    if is(&["digest", "hawk", "signature"]) || scheme.starts_with("AWS4-") {
+        return Some(value.find(['\n', '\r']).unwrap_or(value.len()));
+    }
+    None
+}
+
+/// The length of a value as `Debug` prints it, or JSON: `Some("x")`, `Secret { … }`, `[1, 2]`, `{…}`.
+fn printed(value: &str) -> Option<usize> {
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
+    let name =
+        if value.starts_with(|c: char| c.is_ascii_uppercase()) { value.bytes().take_while(is_name).count() } else { 0 };
+    let rest = &value[name..];
+    let space = usize::from(name > 0 && rest.starts_with(" {"));
+    rest[space..].starts_with(['(', '[', '{']).then(|| bracketed(value, name + space))
+}
+
+/// The end of what begins with a bracket at `at`.
+fn bracketed(value: &str, at: usize) -> usize {
+    let bytes = value.as_bytes();
+    let (mut at, mut depth, mut backslashes) = (at, 0_usize, 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => {
+                depth -= 1;
+                if depth == 0 {
+                    return at + 1;
+                }
+            }
+            b'"' => {
+                at = at - backslashes + quoted(&value[at - backslashes..]).unwrap_or(backslashes + 1);
+                backslashes = 0;
+                continue;
+            }
+            _ => {}
+        }
+        backslashes = if bytes[at] == b'\\' { backslashes + 1 } else { 0 };
+        at += 1;
+    }
+    value.len()
+}
+
+/// The length of a value without quotes: to a blank, a quote, or a separator behind which something else begins.
+fn bare(value: &str) -> usize {
+    let mut backslashes = 0;
+    for (at, c) in value.char_indices() {
+        let ends = match c {
+            // libpq escapes a blank with a backslash.
+            c if c.is_whitespace() => backslashes == 0,
+            '"' | '\'' | '`' => return at - backslashes,
+            ';' | '&' | ',' | '}' => begins_something_else(&value[at + 1..]),
+            _ => false,
+        };
+        if ends {
+            return at;
+        }
+        backslashes = if c == '\\' { backslashes + 1 } else { 0 };
+    }
+    value.len()
+}
+
+/// Whether what follows a separator is not the rest of a value that contains the separator.
+fn begins_something_else(rest: &str) -> bool {
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    let length = rest.bytes().take(64).take_while(is_word).count();
+    match rest[length..].chars().next() {
+        None => length == 0,
+        Some('=' | ':') => length > 0,
+        Some(c) => length == 0 && (c.is_whitespace() || "\"'`\\,;)]}".contains(c)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::redact;
+    use std::time::{Duration, Instant};
+
+    use super::*;
 
     #[test]
-    fn userinfo_of_every_url_is_struck_out() {
-        assert_eq!(
-            redact("postgres://bob:s3cret@db:5432/x and redis://:p@ss/w@cache \"amqp://a:b@q\" http://plain/", None),
-            "postgres://***@db:5432/x and redis://***@cache \"amqp://***@q\" http://plain/"
-        );
+    fn userinfo_of_every_url_is_redacted() {
+        for (text, redacted) in [
+            (
+                "postgres://bob:s3cret@db:5432/x and redis://:p@ss/w@cache \"amqp://a:b@q\" http://plain/",
+                "postgres://***@db:5432/x and redis://***@cache \"amqp://***@q\" http://plain/",
+            ),
+            ("postgres://bob:my pass word@db:5432/x failed", "postgres://***@db:5432/x failed"),
+            ("at redis://:a b@cache:6379, again", "at redis://***@cache:6379, again"),
+            // Without its scheme, as some drivers print it and others are configured with it.
+            ("cannot reach bob:s3cret@db:5432/x", "cannot reach ***@db:5432/x"),
+            ("dsn=bob:s3cret@tcp(db:3306)/x", "dsn=***@tcp(db:3306)/x"),
+            // Ports, addresses and people are not passwords.
+            ("http://proxy:8080 failed for bob@example.com", "http://proxy:8080 failed for bob@example.com"),
+            ("http://[::1]:8080 failed for bob@example.com", "http://[::1]:8080 failed for bob@example.com"),
+            ("no host in http://proxy: write to bob@example.com", "no host in http://proxy: write to bob@example.com"),
+            ("Access denied for user 'bob'@'10.0.0.1'", "Access denied for user 'bob'@'10.0.0.1'"),
+            ("user: bob@example.com, error:@", "user: bob@example.com, error:@"),
+        ] {
+            assert_eq!(redact(text, None), redacted);
+            assert_eq!(redact(redacted, None), redacted);
+        }
     }
 
     #[test]
-    fn password_values_are_struck_out() {
-        for (text, struck) in [
+    fn values_of_passwords_keys_and_tokens_are_redacted() {
+        for (text, redacted) in [
             ("host=db Password=hunter2 user=bob; PWD='a b';x", "host=db Password=*** user=bob; PWD=***;x"),
-            (r#"{"password":"x y","a":1}"#, r#"{"password":***,"a":1}"#),
             ("passwd: x, token = y", "passwd: ***, token = ***"),
+            ("PGPASSWORD=x DB_PASS=y db.password: z", "PGPASSWORD=*** DB_PASS=*** db.password: ***"),
+            ("password='it''s' a", "password=*** a"),
+            (r"password=a\ b host=db", "password=*** host=db"),
+            ("password=a,b;c&d host=db", "password=*** host=db"),
+            ("user=bob,password=x,host=db;password=y&a=b", "user=bob,password=***,host=db;password=***&a=b"),
+            // JSON, and JSON in a text of JSON, at any depth.
+            (r#"{"password":"x y","a":1}"#, r#"{"password":***,"a":1}"#),
+            (r#"{"password" : "a\"b\\","a":1}"#, r#"{"password" : ***,"a":1}"#),
+            (r#"{\"password\":\"x\",\"a\":1}"#, r#"{\"password\":***,\"a\":1}"#),
+            (r#"{\"password\":\"x\\\"y\\\\\",\"a\":1}"#, r#"{\"password\":***,\"a\":1}"#),
+            (r#"{\\\"password\\\":\\\"x\\\",\\\"a\\\":1}"#, r#"{\\\"password\\\":***,\\\"a\\\":1}"#),
+            (r#"{"dsn":"password=x","a":1}"#, r#"{"dsn":"password=***","a":1}"#),
+            (r#"{\"dsn\":\"password=x\",\"a\":1}"#, r#"{\"dsn\":\"password=***\",\"a\":1}"#),
+            (r#"{"secret":{"a":"}","b":[1]},"c":1}"#, r#"{"secret":***,"c":1}"#),
+            // As `Debug` prints it.
+            (
+                r#"Config { user: "bob", password: Some("x"), port: 1 }"#,
+                r#"Config { user: "bob", password: ***, port: 1 }"#,
+            ),
+            (r#"Config { password: Some(Secret("x)")), port: 1 }"#, "Config { password: ***, port: 1 }"),
+            ("Config { password: Some([104, 117]), port: 1 }", "Config { password: ***, port: 1 }"),
+            ("Config { password: None, token: null }", "Config { password: None, token: null }"),
+            (r#"[Password("x"), SecretString("y")]"#, "[Password(***), SecretString(***)]"),
+            ("{:password=>\"x\", b: 1}", "{:password=>***, b: 1}"),
+            // Keys and tokens of services.
+            ("api_key=x apikey=x api-key: x X-Api-Key: x", "api_key=*** apikey=*** api-key: *** X-Api-Key: ***"),
+            (
+                "aws_secret_access_key=x access_key_id=x AccountKey=x==;a=b",
+                "aws_secret_access_key=*** access_key_id=*** AccountKey=***;a=b",
+            ),
+            (
+                "client_secret=x&private_key=x&access_token=x&a=b",
+                "client_secret=***&private_key=***&access_token=***&a=b",
+            ),
+            ("?X-Amz-Signature=x&sig=y&a=b", "?X-Amz-Signature=***&sig=***&a=b"),
+            // Headers.
             ("Authorization: Bearer abc.def; more", "Authorization: ***; more"),
-            ("password authentication failed for user \"bob\"", "password authentication failed for user \"bob\""),
+            ("authorization: token abc, more", "authorization: ***, more"),
+            ("Authorization: Digest username=\"bob\", response=\"x\"\nmore", "Authorization: ***\\nmore"),
+            ("Cookie: a=b; c=d\r\nHost: h", "Cookie: ***\\r\\nHost: h"),
+            (r#"{"set-cookie": "a=b; c=d", "host": "h"}"#, r#"{"set-cookie": ***, "host": "h"}"#),
+            ("rejected: Bearer abcdefgh12345678, more", "rejected: Bearer ***, more"),
+            // SQL.
+            ("ALTER USER bob PASSWORD 'x' LOGIN", "ALTER USER bob PASSWORD *** LOGIN"),
+            ("CREATE USER bob IDENTIFIED BY 'x' a", "CREATE USER bob IDENTIFIED BY *** a"),
             ("password=", "password="),
+            ("password='", "password=***"),
+            ("password=Some(", "password=***"),
         ] {
-            assert_eq!(redact(text, None), struck);
+            assert_eq!(redact(text, None), redacted, "{text}");
+            assert_eq!(redact(redacted, None), redacted, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_stays_readable() {
+        for text in [
+            "password authentication failed for user \"bob\"",
+            "Access denied for user 'bob'@'localhost' (using password: YES)",
+            "Access denied for user 'bob'@'localhost' (using password: NO)",
+            "no password supplied; the server requested SCRAM authentication",
+            "duplicate key value violates unique constraint \"users_pkey\": Key (id)=(5) already exists",
+            "expected `}`, found token \"foo\" at line 3",
+            "the Bearer authentication scheme is required",
+            "compass: north, secretary and tokens",
+            "key=value; primary: 5",
+            "redis at 127.0.0.1:6379",
+            "sha256:0123456789abcdef",
+        ] {
+            assert_eq!(redact(text, None), text);
         }
     }
 
@@ -123,12 +509,76 @@ mod tests {
     }
 
     #[test]
-    fn a_known_secret_is_struck_out_wherever_it_stands() {
+    fn a_secret_that_begins_before_the_cut_is_redacted() {
+        for distance in 0..60 {
+            let before = "x".repeat(MAX_LEN - distance);
+            for (secret, known) in [
+                ("postgres://bob:hunter2hunter2hunter2@db:5432/app", None),
+                ("bob:hunter2hunter2hunter2@db:5432/app", None),
+                ("postgres://bob:hunter2 hunter2 hunter2@db:5432/app", None),
+                ("password=hunter2hunter2hunter2", None),
+                (r#"{\"password\":\"hunter2hunter2hunter2\"}"#, None),
+                (r#"password: Some("hunter2hunter2hunter2")"#, None),
+                ("is hunter2hunter2hunter2", Some("hunter2hunter2hunter2")),
+            ] {
+                let text = format!("{before} {secret} {}", "y".repeat(10_000));
+                let redacted = redact(&text, known);
+                assert!(!redacted.contains("hu"), "{distance}: {}", &redacted[MAX_LEN - 80..]);
+                assert!(redacted.len() < MAX_LEN + 100);
+            }
+        }
+        // What is redacted further left makes the text no longer.
+        let text = "hunter2hunter2 ".repeat(1_000);
+        assert!(!redact(&text, Some("hunter2hunter2")).contains("hu"));
+    }
+
+    #[test]
+    fn the_work_does_not_grow_with_the_square_of_the_length() {
+        for piece in ["password=", "password", "://", "a:b@", "\\\"", "Some(", "(", "password:(", "=,", "'", "@", ": "]
+        {
+            let time = |length: usize| {
+                let text = piece.repeat(length / piece.len());
+                let times = (0..5).map(|_| {
+                    let began = Instant::now();
+                    redact(&text, None);
+                    began.elapsed()
+                });
+                times.min().unwrap().max(Duration::from_micros(1))
+            };
+            // Both are cut, so they are the same work; a square would be 400 times as much.
+            let (short, long) = (time(20 << 10), time(400 << 10));
+            assert!(long < short * 20, "{piece:?}: {short:?}, then {long:?}");
+            // Below the cut, work is in proportion to length.
+            let (short, long) = (time(MAX_LEN / 16), time(MAX_LEN));
+            assert!(long < short * 100, "{piece:?}: {short:?}, then {long:?}");
+        }
+    }
+
+    #[test]
+    fn a_label_is_printable_and_has_no_credentials_and_stays_as_it_is() {
+        let long = "é".repeat(MAX_LABEL_LEN);
+        let cut = format!("{}…", "é".repeat(MAX_LABEL_LEN / 2));
+        for (text, expected) in [
+            ("orders.eu-1", "orders.eu-1"),
+            ("a b ü 😀", "a b ü 😀"),
+            ("postgres://bob:s3cret@db:5432/app", "postgres://***@db:5432/app"),
+            ("host=db password=x", "host=db password=***"),
+            ("a\nb\u{1b}[2J\u{202e}c", "a\\u{a}b\\u{1b}[2J\\u{202e}c"),
+            (&*long, &*cut),
+        ] {
+            assert_eq!(label(text), expected);
+            assert_eq!(label(expected), expected);
+        }
+    }
+
+    #[test]
+    fn a_known_secret_is_redacted_wherever_it_stands() {
         assert_eq!(redact("near \"s3cret\": s3cret!", Some("s3cret")), "near \"***\": ***!");
     }
 
     #[test]
     fn a_line_break_cannot_forge_a_line() {
         assert_eq!(redact("a\nERROR forged\u{1b}[0m\u{2028}", None), "a\\nERROR forged\\u{1b}[0m\\u{2028}");
+        assert_eq!(redact("a\u{202e}b\u{2066}c\u{200f}", None), "a\\u{202e}b\\u{2066}c\\u{200f}");
     }
 }

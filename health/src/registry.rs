@@ -15,6 +15,7 @@ use crate::{
     change,
     check::{Check, InvalidCheck},
     events::{Channel, Transitions},
+    redact::label,
 };
 
 /// An ordered set of checks, unique by group and name, shared by its clones.
@@ -84,7 +85,9 @@ impl Registry {
 
     /// Removes the check of that group and name; says whether there was one.
     pub fn unregister(&self, group: &str, name: &str) -> bool {
-        self.remove(|check| is(check, group, name))
+        // As the check was named.
+        let (group, name) = (label(group), label(name));
+        self.remove(|check| is(check, &group, &name))
     }
 
     fn remove(&self, which: impl Fn(&Check) -> bool) -> bool {
@@ -280,7 +283,7 @@ impl fmt::Display for RegisterError {
         match &*self.0 {
             Reason::Duplicate(check) => write!(f, "a health check named {check} is registered already"),
             Reason::Invalid(check, invalid) => {
-                write!(f, "the health check {} was not registered: {invalid}", check.to_string().escape_debug())
+                write!(f, "the health check {check} was not registered: {invalid}")
             }
         }
     }

@@ -1,6 +1,13 @@
 //! [`Scope`], the builder of the service that answers; `service` is what it becomes in each worker.
 
-use std::{collections::HashSet, error::Error, fmt, mem, rc::Rc, time::Duration};
+use std::{
+    collections::HashSet,
+    error::Error,
+    fmt, mem,
+    rc::Rc,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use actix_web::{
     dev::{AppService, HttpServiceFactory},
@@ -32,7 +39,7 @@ use crate::{
 /// | `/health/{group}/{name}` | one check; 404 if there is none |
 ///
 /// `GET` and `HEAD` are answered with 200 if the service is `UP` or `DEGRADED`, with 503 if it is `DOWN`; other methods with 405.
-/// A trailing slash changes nothing, and no answer may be cached. `?details` adds what is known of each check beside its
+/// A trailing slash changes nothing, and no answer may be cached. `?details` (or `?details=true`) adds what is known of each check beside its
 /// status: latencies in milliseconds, ages, since when, how often. Who is not allowed to ask is refused before anything is looked
 /// up: with 403 and an empty body, unless [`Scope::deny`] says otherwise.
 ///
@@ -78,6 +85,8 @@ pub struct Scope {
     authorize: Option<Predicate>,
     deny: Deny,
     pub(crate) settings: Settings,
+    /// The deadline that was given, if it was too long.
+    shortened: Option<Duration>,
     pub(crate) stall: Duration,
     pub(crate) states: Vec<FoundState>,
     pub(crate) checks: Vec<Check>,
@@ -101,12 +110,18 @@ impl Trust {
             (None, None) if self.unix => (Header::XForwardedFor, ".trust_unix", Vec::new()),
             (None, None) => return Ok(None),
         };
-        if let Some(all) = networks.iter().find(|network| network.prefix_len() == 0) {
-            return Err(StartError::TrustsAll(method, *all));
+        let networks = Networks::new(method, networks)?;
+        if let Some(all) = networks.of_every_client() {
+            return Err(StartError::TrustsAll(method, all));
         }
-        Ok(Some(Proxies { header, networks: Networks::new(method, networks)?, unix: self.unix }))
+        Ok(Some(Proxies { header, networks, unix: self.unix }))
     }
 }
+
+/// The longest deadline. A client that has left can't be seen before the response is written: actix keeps an HTTP/1 connection
+/// whose client has closed it, for the client may have closed only its own half. So a deadline of hours would keep the
+/// descriptors of all clients that came and left while a check hangs.
+const MAX_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A scope at `/health`, for who may ask by default, which finds the state by itself.
 ///
@@ -125,6 +140,7 @@ pub fn scope() -> Scope {
         authorize: None,
         deny: Deny::default(),
         settings: Settings { deadline: Duration::from_millis(800), max_age: Duration::from_secs(1), refresh: None },
+        shortened: None,
         stall: Duration::from_secs(10),
         states: Vec::new(),
         checks: Vec::new(),
@@ -163,10 +179,28 @@ impl Scope {
         self
     }
 
-    /// Lets peers ask that have no address: those on a Unix socket. Default is to refuse them. If such a peer is a proxy, it is
-    /// [`Scope::trust_unix`] that has the address judged that it forwards.
+    /// Allows clients on Unix sockets. Defaults to denying them. If such a client is a proxy, use [`Scope::trust_unix`] instead,
+    /// so that access is decided by the address that it forwards.
     ///
-    /// A request of `actix_web::test` has none either, unless it is given one: `TestRequest::get().peer_addr(…)`.
+    /// The server has to mark such connections: [`HttpServer::on_connect`](actix_web::HttpServer::on_connect) with
+    /// [`health::on_connect`](crate::on_connect), and then `listen_uds` (`bind_uds` calls no `on_connect`). A request without a
+    /// peer address and without the mark is denied, because a TCP connection that its client has reset has no address either.
+    ///
+    /// A request of `actix_web::test` has neither: give it an address with `TestRequest::peer_addr`.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use actix_web::{App, HttpServer};
+    /// # #[actix_web::main] async fn main() -> std::io::Result<()> {
+    /// let socket = std::os::unix::net::UnixListener::bind("/run/app.sock")?;
+    /// HttpServer::new(|| App::new().service(health::scope().allow_unix()))
+    ///     .on_connect(health::on_connect)
+    ///     .listen_uds(socket)?
+    ///     .run()
+    ///     .await
+    /// # }
+    /// ```
     pub fn allow_unix(mut self) -> Self {
         self.unix = true;
         self
@@ -179,6 +213,9 @@ impl Scope {
     /// The header, whose lines are one list, is read from the right, where each proxy appends who asked it, to the first address
     /// that is not of these networks; what stands left of that is not looked at. If it is missing, or has on the way what is no
     /// address (with or without a port), the request is refused. At most 64 proxies one behind the other are believed.
+    ///
+    /// The server does not start if the networks trust every client, alone or together: `0.0.0.0/0`, `::ffff:0.0.0.0/96`,
+    /// `0.0.0.0/1` with `128.0.0.0/1`, `::/0`, `2000::/3`.
     ///
     /// Name only addresses that nobody but your proxies has, and let the proxies append (nginx: `$proxy_add_x_forwarded_for`,
     /// HAProxy: `option forwardfor`).
@@ -210,8 +247,10 @@ impl Scope {
         self
     }
 
-    /// Believes peers on a Unix socket as [`Scope::trust_proxies`], or [`Scope::trust_forwarded`], its networks: for a proxy on
-    /// the same machine. Without either, `X-Forwarded-For` is the header. Default is not to.
+    /// Trusts the header of proxies that connect by a Unix socket, as [`Scope::trust_proxies`] or [`Scope::trust_forwarded`] does
+    /// for networks. Without either, the header is `X-Forwarded-For`. Off by default.
+    ///
+    /// As for [`Scope::allow_unix`], the server has to mark such connections with [`health::on_connect`](crate::on_connect).
     pub fn trust_unix(mut self) -> Self {
         self.trust.unix = true;
         self
@@ -253,8 +292,14 @@ impl Scope {
 
     /// The time within which the whole answer leaves, whatever hangs; a check without an answer by then is down.
     /// Default is 800 ms, which is under the second that a kubelet waits.
+    ///
+    /// It is at most 10 s, and a warning is logged for a longer one. Until the response is written, the connection of a client that
+    /// has left is not closed: HTTP/1 allows clients to close their half of a connection early, and actix waits for the response.
+    /// With [`HttpServer::h1_allow_half_closed(false)`](actix_web::HttpServer::h1_allow_half_closed) it closes such connections
+    /// at once.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.settings.deadline = deadline.min(MAX_DURATION);
+        self.settings.deadline = deadline.min(MAX_DEADLINE);
+        self.shortened = (deadline > MAX_DEADLINE).then_some(deadline);
         self
     }
 
@@ -313,8 +358,25 @@ impl Scope {
             }
         }
         let policy = Policy::new(&self.allow, self.unix, mem::take(&mut self.trust).settled()?)?;
+        if let Some(deadline) = self.shortened {
+            warn_of_a_long_deadline(deadline);
+        }
         let door = Rc::new(Door { policy, authorize: self.authorize.take(), deny: self.deny });
         Ok(Settled { door, scope: self })
+    }
+}
+
+/// Once for all workers, and all scopes.
+fn warn_of_a_long_deadline(deadline: Duration) {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+
+    if !WARNED.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            "health scope: a deadline of {} s is too long, and {} s is used: until a response is written, the connections of \
+             clients that have left stay open",
+            deadline.as_secs(),
+            MAX_DEADLINE.as_secs()
+        );
     }
 }
 
@@ -381,7 +443,7 @@ impl fmt::Display for StartError {
             ),
             Self::TrustsAll(method, all) => write!(
                 f,
-                "{method}: `{all}` is everybody, and then anybody says who he is; name the networks of your proxies"
+                "{method}: the networks contain `{all}`, and so trust every client; list only the networks of your proxies"
             ),
             Self::NoTime(setting) => write!(f, "`{setting}` is zero, which nothing can keep"),
         }
@@ -389,3 +451,43 @@ impl fmt::Display for StartError {
 }
 
 impl Error for StartError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_that_together_trust_every_client_are_an_error() {
+        let trust = |networks: &[&str]| {
+            let networks: Vec<IpNet> = networks.iter().map(|network| network.parse().unwrap()).collect();
+            let both = [
+                scope().trust_proxies(networks.iter().copied()).start().err(),
+                scope().trust_forwarded(networks.iter().copied()).start().err(),
+            ];
+            both.map(|error| error.map(|error| error.to_string()))
+        };
+        for everyone in [
+            &["0.0.0.0/0"][..],
+            &["::/0"],
+            &["::ffff:0.0.0.0/96"],
+            &["10.0.0.0/8", "::ffff:0.0.0.0/96"],
+            &["0.0.0.0/1", "128.0.0.0/1"],
+            &["::ffff:0.0.0.0/97", "128.0.0.0/1"],
+            &["::ffff:0.0.0.0/97", "::ffff:128.0.0.0/97"],
+            &["0.0.0.0/2", "64.0.0.0/2", "128.0.0.0/1", "10.0.0.0/8"],
+            &["::/1", "8000::/1"],
+            &["2000::/3"],
+            &["2000::/4", "3000::/4"],
+        ] {
+            for error in trust(everyone) {
+                let error = error.unwrap_or_else(|| panic!("{everyone:?}"));
+                assert!(error.contains("trust every client"), "{error}");
+            }
+        }
+        for some in
+            [&["10.0.0.0/8", "::ffff:192.0.2.0/120", "fd00::/8"][..], &["0.0.0.0/1"], &["::ffff:0.0.0.0/97"], &[]]
+        {
+            assert_eq!(trust(some), [None, None], "{some:?}");
+        }
+    }
+}

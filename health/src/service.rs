@@ -4,7 +4,10 @@ use std::{
     borrow::Cow,
     cell::{Cell, OnceCell, RefCell},
     rc::{Rc, Weak},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,6 +26,7 @@ use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
 use crate::{
+    access::UnixSocket,
     change,
     check::Check,
     discover::{
@@ -32,6 +36,7 @@ use crate::{
     door::{Deny, PassBy},
     engine::{self, Engine, Key, Selection, Slot, Sources},
     lifecycle::{self, Heartbeat},
+    redact::label,
     registry::{Registry, registry},
     render::json,
     report::{Entry, Report, Status},
@@ -111,8 +116,8 @@ struct Service {
     resolved: OnceCell<Resolved>,
     /// The latest answers at `/health` and `/health/ready`.
     kept: [RefCell<Option<Kept>>; 2],
-    /// The latest statuses there that who is not let in was told.
-    told: [Cell<Option<Told>>; 2],
+    /// The latest statuses that clients were told who are not let in: there, and at `/health/live` and `/health/startup`.
+    told: [Cell<Option<Told>>; 4],
 }
 
 /// A status that is told again for a moment, or until something changes: to tell strangers must not cost more than to tell
@@ -157,9 +162,7 @@ impl dev::Service<ServiceRequest> for Handle {
     dev::always_ready!();
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        let door = &self.0.settled.door;
-        // Under `NotFound` it was the guard who let the request in.
-        if door.deny != Deny::NotFound && !door.lets_in(&request.guard_ctx()) {
+        if !self.0.lets_in(&request) {
             let response = self.0.refuse(request.request());
             return Either::Left(ready(Ok(request.into_response(response))));
         }
@@ -213,10 +216,17 @@ impl<'a> View<'a> {
 
     /// The place of its answers among those that are kept.
     fn kept(&self) -> Option<usize> {
+        self.told().filter(|&place| place < 2)
+    }
+
+    /// The place of its statuses among those that are told.
+    fn told(&self) -> Option<usize> {
         match self {
             Self::Health => Some(0),
             Self::Ready => Some(1),
-            _ => None,
+            Self::Live => Some(2),
+            Self::Startup => Some(3),
+            Self::Group(_) | Self::Check(..) => None,
         }
     }
 }
@@ -233,10 +243,18 @@ impl Service {
         })
     }
 
+    fn lets_in(&self, request: &ServiceRequest) -> bool {
+        let door = &self.settled.door;
+        // Under `NotFound` it was the guard who let the request in, but see there.
+        let guarded = door.deny == Deny::NotFound;
+        let is_unsure = || request.head().peer_addr.is_none() && door.policy.distinguishes_unix();
+        (guarded && !is_unsure()) || door.lets_in(&request.guard_ctx(), request.conn_data::<UnixSocket>().is_some())
+    }
+
     /// Everything that needs no wait: what is wrong with the request, and the answer that is kept.
     fn at_once(&self, request: &HttpRequest) -> Option<HttpResponse> {
         if !is_read(request) {
-            return Some(not_allowed());
+            return Some(not_allowed(request));
         }
         if wants_details(request) {
             return None;
@@ -251,13 +269,16 @@ impl Service {
     fn refuse(&self, request: &HttpRequest) -> HttpResponse {
         let view = View::of(request);
         // Which groups and checks there are is not told.
+        if self.settled.door.deny == Deny::NotFound {
+            return empty(StatusCode::NOT_FOUND).finish();
+        }
         if self.settled.door.deny != Deny::StatusOnly || matches!(view, View::Group(_) | View::Check(..)) {
             return empty(StatusCode::FORBIDDEN).finish();
         }
         if !is_read(request) {
-            return not_allowed();
+            return not_allowed(request);
         }
-        let told = view.kept().map(|place| &self.told[place]);
+        let told = view.told().map(|place| &self.told[place]);
         let status = match told.and_then(Cell::get).filter(Told::holds) {
             Some(told) => told.status,
             None => {
@@ -343,7 +364,7 @@ impl Service {
         let mut checks: Vec<_> = found().flat_map(Checks::iter).cloned().collect();
         checks.extend(self.settled.scope.checks.iter().cloned());
         let probed = list(checks.iter().map(Check::to_string).collect());
-        let path = &self.settled.scope.path;
+        let path = label(&self.settled.scope.path);
         tracing::info!(
             "health scope at {path} probes: {probed}; fields that are ignored: {ignored}; types that derive HealthCheck and \
              are not in this application: {elsewhere}"
@@ -380,7 +401,17 @@ fn is_read(request: &HttpRequest) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
-fn not_allowed() -> HttpResponse {
+fn not_allowed(request: &HttpRequest) -> HttpResponse {
+    static LOGGED: AtomicBool = AtomicBool::new(false);
+
+    // A health check with such a method would otherwise fail without a reason that can be found.
+    if !LOGGED.swap(true, Ordering::Relaxed) {
+        let (method, path) = (label(request.method().as_str()), label(request.path()));
+        tracing::warn!(
+            "health scope responded with 405 to {method} {path}: only GET and HEAD are allowed; in HAProxy, `option httpchk` sends \
+             OPTIONS unless told otherwise: `http-check send meth GET uri /health/ready`"
+        );
+    }
     empty(StatusCode::METHOD_NOT_ALLOWED).insert_header((ALLOW, HeaderValue::from_static("GET, HEAD"))).finish()
 }
 
@@ -389,7 +420,16 @@ fn code(status: Status) -> StatusCode {
 }
 
 fn wants_details(request: &HttpRequest) -> bool {
-    request.query_string().split('&').any(|pair| pair.split('=').next() == Some("details"))
+    let query = request.query_string();
+    !query.is_empty() && says_details(query)
+}
+
+/// Whether a query has `details`, or `details=true`. Of several, the last one counts.
+fn says_details(query: &str) -> bool {
+    let decoded = |text| percent_decode_str(text).decode_utf8_lossy();
+    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let value = pairs.rfind(|(name, _)| decoded(name) == "details").map(|(_, value)| decoded(value));
+    value.is_some_and(|value| matches!(&*value, "" | "1") || value.eq_ignore_ascii_case("true"))
 }
 
 fn json(status: StatusCode, body: Bytes) -> HttpResponse {

@@ -62,7 +62,11 @@ pub(crate) async fn request_with(
 }
 
 pub(crate) async fn request_unix(socket: &Path, method: &str, path: &str) -> Response {
-    exchange(UnixStream::connect(socket).await.unwrap(), method, path, &[]).await
+    request_unix_with(socket, method, path, &[]).await
+}
+
+pub(crate) async fn request_unix_with(socket: &Path, method: &str, path: &str, lines: &[&str]) -> Response {
+    exchange(UnixStream::connect(socket).await.unwrap(), method, path, lines).await
 }
 
 async fn exchange(

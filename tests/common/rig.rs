@@ -1,6 +1,6 @@
 //! An application under test: a real `HttpServer` on a free port, or on a Unix socket besides.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, os::unix::net::UnixListener, path::Path};
 
 use actix_web::{App, HttpServer, dev::ServerHandle, web::ServiceConfig};
 
@@ -26,6 +26,7 @@ impl Rig {
     ) -> Self {
         logs::keep();
         let mut server = HttpServer::new(move || App::new().configure(configure.clone()))
+            .on_connect(health::on_connect)
             .workers(workers)
             .disable_signals()
             .shutdown_timeout(0)
@@ -33,7 +34,7 @@ impl Rig {
             .unwrap();
         let address = server.addrs()[0];
         if let Some(socket) = socket {
-            server = server.bind_uds(socket).unwrap();
+            server = server.listen_uds(UnixListener::bind(socket).unwrap()).unwrap();
         }
         let server = server.run();
         let handle = server.handle();

@@ -4,8 +4,12 @@ use proptest::prelude::*;
 
 use super::{forwarded::client, *};
 
-fn peer(text: &str) -> Option<IpAddr> {
-    (text != "unix").then(|| text.parse().unwrap_or_else(|_| panic!("{text}")))
+fn peer(text: &str) -> Peer {
+    match text {
+        "unix" => Peer::Unix,
+        "unknown" => Peer::Unknown,
+        address => Peer::Address(address.parse().unwrap_or_else(|_| panic!("{address}"))),
+    }
 }
 
 fn networks(text: &str) -> Networks {
@@ -24,12 +28,12 @@ fn scope(list: &str, trust: &str) -> Policy {
     Policy { list: Some(AllowList::of(networks(list))), unix: false, proxies, is_default: false }
 }
 
-fn judge(policy: &Policy, peer: Option<IpAddr>, lines: &[(Header, Vec<u8>)]) -> String {
+fn judge(policy: &Policy, peer: Peer, lines: &[(Header, Vec<u8>)]) -> String {
     let values = |header| lines.iter().filter(|line| line.0 == header).map(|line| &*line.1).collect();
     match policy.judge(peer, values) {
         Ok(_) => "in".to_owned(),
         Err(Refusal::Peer(judged)) => {
-            assert_eq!(judged, peer.map(|peer| peer.to_canonical()));
+            assert_eq!(judged, peer.to_canonical());
             "peer".to_owned()
         }
         Err(Refusal::Hop { address, .. }) => format!("hop {address}"),
@@ -74,7 +78,9 @@ fn everybody_is_let_in_only_where_that_was_said() {
     let any = Policy::new(&Allow::Any, false, None).unwrap();
     let nobody = Policy::new(&Allow::Networks(Vec::new()), false, None).unwrap();
     let unix = Policy { unix: true, ..nobody.clone() };
-    for (peer, expected) in [("203.0.113.9", ["in", "peer", "peer"]), ("unix", ["in", "peer", "in"])] {
+    let expected =
+        [("203.0.113.9", ["in", "peer", "peer"]), ("unix", ["in", "peer", "in"]), ("unknown", ["in", "peer", "peer"])];
+    for (peer, expected) in expected {
         let peer = super::cases::peer(peer);
         assert_eq!([&any, &nobody, &unix].map(|policy| judge(policy, peer, &[])), expected);
     }
@@ -159,8 +165,9 @@ proptest! {
         let name = if header == Header::Forwarded { "rfc" } else { "xff" };
         let policy = scope("0.0.0.0/1, 8000::/1", &format!("{name} {TRUSTED}"));
         prop_assume!(!networks(TRUSTED).contains(peer));
+        let peer = Peer::Address(peer);
         let lines = [(header, value), (header, more)];
-        prop_assert_eq!(judge(&policy, Some(peer), &lines), judge(&policy, Some(peer), &[]));
+        prop_assert_eq!(judge(&policy, peer, &lines), judge(&policy, peer, &[]));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Who may ask: pure functions of addresses. Access knows neither checks nor HTTP.
 
+mod connection;
 mod forwarded;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -15,11 +16,12 @@ use std::{fmt, net::IpAddr};
 use ipnet::IpNet;
 
 pub(crate) use self::{
+    connection::UnixSocket,
     forwarded::{Flaw, Header},
     networks::Networks,
     refusals::{News, REMEMBERED, Refusals},
 };
-pub use self::{list::AllowList, networks::ListError};
+pub use self::{connection::on_connect, list::AllowList, networks::ListError};
 
 /// What a scope was told of who may ask.
 #[derive(Clone, Debug)]
@@ -31,12 +33,58 @@ pub(crate) enum Allow {
     Any,
 }
 
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Peer {
+    Address(IpAddr),
+    /// A Unix socket, as [`on_connect`] has marked it.
+    Unix,
+    /// It has no address and no mark: a TCP connection that the client has reset before the server looked up its address, a
+    /// Unix socket of a server without [`on_connect`], or a request of `actix_web::test`.
+    Unknown,
+}
+
+impl Peer {
+    fn to_canonical(self) -> Self {
+        match self {
+            Self::Address(address) => Self::Address(address.to_canonical()),
+            other => other,
+        }
+    }
+
+    pub(crate) fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(address),
+            Self::Unix | Self::Unknown => None,
+        }
+    }
+
+    /// Whether a list contains its address; of a Unix socket, whether such are allowed.
+    fn is_in(self, contains: impl FnOnce(IpAddr) -> bool, unix: bool) -> bool {
+        match self {
+            Self::Address(address) => contains(address),
+            Self::Unix => unix,
+            Self::Unknown => false,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Unix => f.write_str("a client on a Unix socket"),
+            Self::Unknown => f.write_str("a connection without an address"),
+        }
+    }
+}
+
 /// The proxies whose word is believed on who asked them.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxies {
     pub(crate) header: Header,
     pub(crate) networks: Networks,
-    /// Whether a peer without an address is one too.
+    /// Whether a peer on a Unix socket is one too.
     pub(crate) unix: bool,
 }
 
@@ -45,7 +93,7 @@ pub(crate) struct Proxies {
 pub(crate) struct Policy {
     /// `None` lets everybody in.
     list: Option<AllowList>,
-    /// Whether a peer without an address, which is one on a Unix socket, may ask.
+    /// Whether peers on a Unix socket are allowed.
     unix: bool,
     proxies: Option<Proxies>,
     is_default: bool,
@@ -55,11 +103,11 @@ pub(crate) struct Policy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The peer itself, which no network holds, or which has no address.
-    Peer(Option<IpAddr>),
+    Peer(Peer),
     /// Whom a trusted proxy names.
-    Hop { address: IpAddr, header: Header, proxy: Option<IpAddr> },
+    Hop { address: IpAddr, header: Header, proxy: Peer },
     /// What a trusted proxy says can't be understood.
-    Header { flaw: Flaw, header: Header, proxy: Option<IpAddr> },
+    Header { flaw: Flaw, header: Header, proxy: Peer },
 }
 
 impl Policy {
@@ -87,33 +135,34 @@ impl Policy {
     /// # Errors
     ///
     /// Who asks may not; or it can't be told who asks.
-    pub(crate) fn judge<'a>(
-        &self,
-        peer: Option<IpAddr>,
-        values: impl FnOnce(Header) -> Vec<&'a [u8]>,
-    ) -> Result<Option<IpAddr>, Refusal> {
-        let peer = peer.map(|peer| peer.to_canonical());
+    pub(crate) fn judge<'a>(&self, peer: Peer, values: impl FnOnce(Header) -> Vec<&'a [u8]>) -> Result<Peer, Refusal> {
+        let peer = peer.to_canonical();
         let Some(list) = &self.list else { return Ok(peer) };
         if let Some(Proxies { header, networks, unix }) = &self.proxies
-            && peer.map_or(*unix, |peer| networks.contains(peer))
+            && peer.is_in(|address| networks.contains(address), *unix)
         {
             let (header, proxy) = (*header, peer);
             return match forwarded::client(header, &values(header), networks) {
-                Ok(address) if list.contains(address) => Ok(Some(address)),
+                Ok(address) if list.contains(address) => Ok(Peer::Address(address)),
                 Ok(address) => Err(Refusal::Hop { address, header, proxy }),
                 Err(flaw) => Err(Refusal::Header { flaw, header, proxy }),
             };
         }
-        if peer.map_or(self.unix, |peer| list.contains(peer)) { Ok(peer) } else { Err(Refusal::Peer(peer)) }
+        if peer.is_in(|address| list.contains(address), self.unix) { Ok(peer) } else { Err(Refusal::Peer(peer)) }
+    }
+
+    /// Whether the decision depends on the mark of [`on_connect`] for peers without an address.
+    pub(crate) fn distinguishes_unix(&self) -> bool {
+        self.list.is_some() && (self.unix || self.proxies.as_ref().is_some_and(|proxies| proxies.unix))
     }
 }
 
 impl Refusal {
-    /// The address that was judged; if none could be, the peer's.
-    pub(crate) fn address(&self) -> Option<IpAddr> {
+    /// What was judged; if nothing could be, the peer.
+    pub(crate) fn client(&self) -> Peer {
         match self {
             Self::Peer(peer) => *peer,
-            Self::Hop { address, .. } => Some(*address),
+            Self::Hop { address, .. } => Peer::Address(*address),
             Self::Header { proxy, .. } => *proxy,
         }
     }
@@ -125,16 +174,20 @@ const LISTS: &str = "what Scope::allow or Scope::allow_list was given, else HEAL
 impl fmt::Display for Refusal {
     /// Which address was judged, where it comes from, and what lets it in.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let by = |proxy: &Option<IpAddr>| proxy.map_or("on a Unix socket".to_owned(), |proxy| proxy.to_string());
+        let by = |proxy: &Peer| proxy.address().map_or("on a Unix socket".to_owned(), |proxy| proxy.to_string());
         match self {
-            Self::Peer(Some(peer)) => write!(
+            Self::Peer(Peer::Address(peer)) => write!(
                 f,
                 "refused {peer}, the address of the peer itself, which no network of its list holds; to let it in, add it to that: \
                  {LISTS}; if it is a proxy, name it in Scope::trust_proxies, and the address that it forwards is judged"
             ),
-            Self::Peer(None) => f.write_str(
-                "refused a peer without an address, as on a Unix socket or of a TestRequest; to let such in, call \
-                 Scope::allow_unix; if it is a proxy, Scope::trust_unix",
+            Self::Peer(Peer::Unix) => f.write_str(
+                "refused a client on a Unix socket; to allow such clients, call Scope::allow_unix; if it is a proxy, \
+                 Scope::trust_unix",
+            ),
+            Self::Peer(Peer::Unknown) => f.write_str(
+                "refused a connection without an address: the client has reset it, or it is a Unix socket, which is recognized only \
+                 with HttpServer::on_connect(health::on_connect) and listen_uds, or a TestRequest without peer_addr",
             ),
             Self::Hop { address, header, proxy } => write!(
                 f,

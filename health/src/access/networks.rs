@@ -49,15 +49,30 @@ impl Networks {
 
     /// Whether that is new.
     pub(crate) fn insert(&mut self, list: &'static str, network: IpNet) -> Result<bool, ListError> {
-        if network.trunc() != network {
-            return Err(ListError::new(list, network, Flaw::HostBits(meant(network))));
+        // First of all, so that every rule is applied to the network that addresses are compared with.
+        let canonical = canonical(network);
+        if canonical.trunc() != canonical {
+            return Err(ListError::new(list, network, Flaw::HostBits(meant(canonical))));
         }
-        Ok(self.0.insert(canonical(network)))
+        Ok(self.0.insert(canonical))
     }
 
     /// Whether it was there, as that very network.
     pub(crate) fn remove(&mut self, network: IpNet) -> bool {
-        network.trunc() == network && self.0.remove(&canonical(network))
+        let canonical = canonical(network);
+        canonical.trunc() == canonical && self.0.remove(&canonical)
+    }
+
+    /// The network of all clients that these networks contain together, if they do: all of IPv4, or all of IPv6, or all
+    /// addresses of IPv6 that are in use on the Internet.
+    pub(crate) fn of_every_client(&self) -> Option<IpNet> {
+        let every_client = [
+            Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0).into(),
+            Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0).into(),
+            Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3).into(),
+        ];
+        let together = IpNet::aggregate(&self.iter().collect());
+        every_client.into_iter().find(|all| together.iter().any(|network| network.contains(all)))
     }
 
     /// Whether one of them holds an address. An IPv4-mapped IPv6 address is the IPv4 address.
@@ -229,6 +244,8 @@ mod tests {
         assert!(error.contains("`10.0.0.5/8`") && error.contains("`10.0.0.0/8`"), "{error}");
         let mapped = parse("::ffff:10.0.0.0/8").unwrap_err().to_string();
         assert!(mapped.contains("write `10.0.0.0/8`"), "{mapped}");
+        let mapped = parse("::ffff:10.0.0.5/104").unwrap_err().to_string();
+        assert!(mapped.contains("`::ffff:10.0.0.5/104`") && mapped.contains("write `10.0.0.0/8`"), "{mapped}");
         let listed = Networks::new(".allow", ["10.0.0.5/8".parse().unwrap()]);
         assert!(listed.unwrap_err().to_string().starts_with(".allow: `10.0.0.5/8`"));
     }

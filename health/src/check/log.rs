@@ -22,7 +22,7 @@ use crate::{
 
 /// What the log calls a probe's resource. That is user code, which may panic.
 pub(super) fn resource_of(probe: &dyn DynProbe) -> Option<String> {
-    catch_unwind(AssertUnwindSafe(|| probe.resource())).ok().flatten().map(|resource| redact::redact(&resource, None))
+    catch_unwind(AssertUnwindSafe(|| probe.resource())).ok().flatten().map(|resource| redact::label(&resource))
 }
 
 /// Logs a failure that a probe returned. Called by the thread that ran it.

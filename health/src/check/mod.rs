@@ -15,6 +15,7 @@ use std::{error::Error, fmt, future::Future, pin::Pin, sync::Arc, time::Duration
 use crate::{
     error::{BoxError, ProbeError},
     probe::{self, DynProbe, Probe},
+    redact::{MAX_LABEL_LEN, REDACTED, label},
     report::{MAX_DURATION, Sample},
 };
 
@@ -105,8 +106,8 @@ impl Check {
     fn erased(group: impl Into<String>, name: impl Into<String>, probe: Arc<dyn DynProbe>) -> Self {
         Self {
             inner: Arc::new(CheckInner::new(
-                group.into().into(),
-                name.into().into(),
+                label(&group.into()).into(),
+                label(&name.into()).into(),
                 Options { critical: true, timeout: None, live: false, rise: 1, fall: 1 },
                 probe,
             )),
@@ -157,12 +158,12 @@ impl Check {
         self.inner.history()
     }
 
-    pub(crate) fn renamed(self, name: String) -> Self {
-        self.modify(|inner| inner.name = name.into())
+    pub(crate) fn renamed(self, name: &str) -> Self {
+        self.modify(|inner| inner.name = label(name).into())
     }
 
     pub(crate) fn in_group(self, group: &str) -> Self {
-        self.modify(|inner| inner.group = group.into())
+        self.modify(|inner| inner.group = label(group).into())
     }
 
     pub(crate) fn inner(&self) -> &Arc<CheckInner> {
@@ -186,7 +187,14 @@ impl Check {
             if part.is_empty() {
                 return Err(InvalidCheck::Empty);
             }
-            if part == "." || part == ".." || part.contains(|c: char| c == '/' || c.is_control()) {
+            if part.len() > MAX_LABEL_LEN {
+                return Err(InvalidCheck::TooLong);
+            }
+            // As `label` has escaped it.
+            if part.contains("\\u{") {
+                return Err(InvalidCheck::Unprintable(part.to_owned()));
+            }
+            if part == "." || part == ".." || part.contains('/') {
                 return Err(InvalidCheck::NoPathSegment(part.to_owned()));
             }
         }
@@ -232,6 +240,8 @@ impl fmt::Debug for Check {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum InvalidCheck {
     Empty,
+    TooLong,
+    Unprintable(String),
     NoPathSegment(String),
     Reserved(String),
     NoTime,
@@ -241,10 +251,15 @@ impl fmt::Display for InvalidCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("a group and a name can't be empty"),
-            Self::NoPathSegment(part) => {
-                write!(f, "`{}` can't be a group or a name: it is to be one segment of a path", part.escape_debug())
+            Self::TooLong => write!(f, "a group or a name can't be longer than {MAX_LABEL_LEN} bytes"),
+            Self::Unprintable(part) => {
+                write!(f, "`{part}` can't be a group or a name: it contains a control character, which is escaped here")
             }
-            Self::NoTime => f.write_str("its timeout is zero, which nothing can keep"),
+            Self::NoPathSegment(part) => {
+                write!(f, "`{part}` can't be a group or a name: it must be one segment of a path")?;
+                if part.contains(REDACTED) { f.write_str("; credentials in it are redacted here") } else { Ok(()) }
+            }
+            Self::NoTime => f.write_str("timeout must be greater than zero"),
             Self::Reserved(word) => write!(f, "`{word}` can't be a group: the scope itself answers by it"),
         }
     }
@@ -273,7 +288,8 @@ mod tests {
     #[test]
     fn names_are_segments_of_a_path() {
         assert_eq!(check("queue", "orders.eu-1 ü").valid(), Ok(()));
-        for (group, name) in [("", "a"), ("a", ""), ("a/b", "c"), ("a", "/"), ("a", "b\n"), ("a", "..")] {
+        let long = &*"x".repeat(MAX_LABEL_LEN + 1);
+        for (group, name) in [("", "a"), ("a", ""), ("a/b", "c"), ("a", "/"), ("a", "b\n"), ("a", ".."), ("a", long)] {
             assert!(check(group, name).valid().is_err(), "{group:?} {name:?}");
         }
         for word in RESERVED {

@@ -103,8 +103,10 @@ impl<N: fmt::Display, T: Discover<K>, K, S> Discover<Many<Keyed<K>>> for HashMap
     const GROUP: Option<&'static str> = None;
 
     fn discover(&self, place: Place<'_>, checks: &mut Checks) {
-        // The order of a hash map is another one in every process; that of an answer should not be.
-        let entries: BTreeMap<String, &T> = self.iter().map(|(key, value)| (key.to_string(), value)).collect();
+        // The order of a hash map is another one in every process; that of an answer should not be. Keys that are printed alike
+        // are both kept: two checks of one name are an error, and not one check.
+        let mut entries: Vec<(String, &T)> = self.iter().map(|(key, value)| (key.to_string(), value)).collect();
+        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
         for (key, value) in entries {
             value.discover(place.under(&key), checks);
         }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use crate::check::Check;
+use crate::{check::Check, redact::label};
 
 /// What a service's state is checked for. Derive it: [`macro@crate::HealthCheck`] finds the resources by their types.
 ///
@@ -61,10 +61,12 @@ impl Checks {
 
     /// Adds the checks of a part of the state, with `name.` before their names.
     pub fn nested<H: HealthCheck + ?Sized>(&mut self, name: &str, part: &H) {
+        // The names of fields that are ignored are shown too.
+        let name = label(name);
         let inner = Self::of(part);
         self.found.extend(inner.found.into_iter().map(|check| {
             let full = format!("{name}.{}", check.name());
-            check.renamed(full)
+            check.renamed(&full)
         }));
         self.ignored.extend(inner.ignored.into_iter().map(|field| format!("{name}.{field}")));
         self.parts.extend(inner.parts);
@@ -202,8 +204,10 @@ impl Place<'_> {
 
     /// The place of an entry of a map: its key alone names it, unless the map was given a name or is an element itself.
     fn under(&self, key: &str) -> Place<'static> {
+        // A key may be a URL with a password, or anything else.
+        let key = label(key);
         Place::Element(match self {
-            Self::Field { named: false, .. } | Self::Flat => key.to_owned().into(),
+            Self::Field { named: false, .. } | Self::Flat => key.into(),
             Self::Field { name, named: true } => format!("{name}.{key}").into(),
             Self::Element(name) => format!("{name}.{key}").into(),
         })

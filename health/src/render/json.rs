@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
@@ -11,7 +11,11 @@ use crate::report::{Details, Entry, Report, Status, milliseconds};
 
 /// The body of an answer. `errors` is there only when it has something to say, `details` only when asked for.
 pub(crate) fn body(report: &Report, details: bool) -> String {
-    serde_json::to_string(&Body { report, details }).expect("text under text keys is always JSON")
+    body_at(report, details, SystemTime::now())
+}
+
+fn body_at(report: &Report, details: bool, now: SystemTime) -> String {
+    serde_json::to_string(&Body { report, details, now }).expect("text under text keys is always JSON")
 }
 
 /// The body of an answer that tells no more than the status.
@@ -26,6 +30,7 @@ pub(crate) fn status_body(status: Status) -> &'static str {
 struct Body<'a> {
     report: &'a Report,
     details: bool,
+    now: SystemTime,
 }
 
 impl Serialize for Body<'_> {
@@ -40,26 +45,44 @@ impl Serialize for Body<'_> {
         }
         map.serialize_entry("checks", &checks)?;
         if self.details {
-            let details: ByGroup<'_, _> = entries.iter().filter_map(|e| Some((e, e.details.as_ref()?))).collect();
+            let details: ByGroup<'_, _> = entries
+                .iter()
+                .filter_map(|e| Some((e, DetailsAt { details: e.details.as_ref()?, now: self.now })))
+                .collect();
             map.serialize_entry("details", &details)?;
         }
         map.end()
     }
 }
 
-impl Serialize for Details {
+/// The details of a check, whose times are told as of `now`.
+struct DetailsAt<'a> {
+    details: &'a Details,
+    now: SystemTime,
+}
+
+impl Serialize for DetailsAt<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let ago = |time: Duration| humantime::format_rfc3339_millis(SystemTime::now() - time).to_string();
+        let Self { details, now } = self;
+        let ago = |time: Duration| timestamp(now.checked_sub(time));
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("latency_ms", &fine_milliseconds(self.latency))?;
-        map.serialize_entry("age_ms", &milliseconds(self.age))?;
-        map.serialize_entry("since", &ago(self.since))?;
-        map.serialize_entry("last_success", &self.last_success.map(ago))?;
-        map.serialize_entry("runs", &self.runs)?;
-        map.serialize_entry("consecutive_failures", &self.failures)?;
-        map.serialize_entry("raw", self.raw.as_str())?;
+        map.serialize_entry("latency_ms", &fine_milliseconds(details.latency))?;
+        map.serialize_entry("age_ms", &milliseconds(details.age))?;
+        map.serialize_entry("since", &ago(details.since))?;
+        map.serialize_entry("last_success", &details.last_success.map(ago))?;
+        map.serialize_entry("runs", &details.runs)?;
+        map.serialize_entry("consecutive_failures", &details.failures)?;
+        map.serialize_entry("raw", details.raw.as_str())?;
         map.end()
     }
+}
+
+/// A time in RFC 3339, which knows the years 1970 to 9999 here: the clock of a machine without a battery may be in another one.
+fn timestamp(time: Option<SystemTime>) -> String {
+    const LAST: Duration = Duration::from_millis(253_402_300_799_999);
+
+    let since_epoch = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch.min(LAST)).to_string()
 }
 
 /// With three digits after the point, which is what a probe's latency is worth.
@@ -120,6 +143,33 @@ mod tests {
             body(&down, false),
             r#"{"status":"DOWN","errors":{"cache":{"default":"unable to connect to redis at 127.0.0.1:6379"}},"checks":{"database":{"default":"UP"},"cache":{"default":"DOWN"}}}"#
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_by_centuries_breaks_no_response() {
+        let day = Duration::from_hours(24);
+        let details = Details {
+            latency: Duration::from_millis(1),
+            age: day,
+            since: day,
+            last_success: Some(day * 365),
+            runs: 1,
+            failures: 0,
+            raw: Status::Up,
+        };
+        let mut fine = entry("a", "b", None);
+        fine.details = Some(details);
+        let report = Report::of(vec![fine]);
+        let epoch = SystemTime::UNIX_EPOCH;
+        for (now, since) in [
+            (epoch, "1970-01-01T00:00:00.000Z"),
+            (epoch - day * 365_000, "1970-01-01T00:00:00.000Z"),
+            (epoch + day * 2, "1970-01-02T00:00:00.000Z"),
+            (epoch + day * 3_650_000, "9999-12-31T23:59:59.999Z"),
+        ] {
+            let body = body_at(&report, true, now);
+            assert!(body.contains(&format!(r#""since":"{since}""#)), "{body}");
+        }
     }
 
     #[test]
