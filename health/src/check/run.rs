@@ -3,7 +3,10 @@
 //! A run belongs to the check and not to a request: a client that leaves cancels nothing. Its result is recorded by the thread
 //! that ran it; that a limit passed is recorded by the supervisor, whatever that thread does.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
 use tokio::time::Instant;
@@ -142,7 +145,8 @@ impl CheckInner {
         let process = runtime.process();
         if shared.supervised.is_none_or(|(by, known)| by != process || at < known) {
             shared.supervised = Some((process, at));
-            runtime.supervise(Arc::clone(self) as Arc<dyn Supervised>, at);
+            let check: Weak<Self> = Arc::downgrade(self);
+            runtime.supervise(check, at);
         }
     }
 

@@ -19,7 +19,7 @@ use std::{
     future::Future,
     io,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         mpsc::{self, SyncSender, TrySendError},
     },
     thread,
@@ -94,23 +94,21 @@ impl Runtime {
         static STARTING: Mutex<()> = Mutex::new(());
 
         let process = std::process::id();
-        if let Some(runtime) = FIRST.get() {
-            if runtime.process == process {
-                return Ok(Arc::clone(runtime));
+        if FIRST.get().is_none() {
+            let _starting = STARTING.lock();
+            if FIRST.get().is_none() {
+                let started = Self::start(process)?;
+                return Ok(Arc::clone(FIRST.get_or_init(|| started)));
             }
-            let mut forked = FORKED.lock();
-            if let Some(runtime) = forked.as_ref().filter(|runtime| runtime.process == process) {
-                return Ok(Arc::clone(runtime));
-            }
-            return Ok(Arc::clone(forked.insert(Self::start(process)?)));
         }
-        let _starting = STARTING.lock();
-        match FIRST.get() {
-            Some(_) => {}
-            None => drop(FIRST.set(Self::start(process)?)),
+        if let Some(runtime) = FIRST.get().filter(|runtime| runtime.process == process) {
+            return Ok(Arc::clone(runtime));
         }
-        drop(_starting);
-        Self::of_this_process()
+        let mut forked = FORKED.lock();
+        match forked.as_ref().filter(|runtime| runtime.process == process) {
+            Some(runtime) => Ok(Arc::clone(runtime)),
+            None => Ok(Arc::clone(forked.insert(Self::start(process)?))),
+        }
     }
 
     fn start(process: u32) -> io::Result<Arc<Self>> {
@@ -167,8 +165,8 @@ impl Runtime {
     }
 
     /// Has the supervisor call [`Supervised::expire`] at that time.
-    pub(crate) fn supervise(&self, supervised: Arc<dyn Supervised>, at: Instant) {
-        self.supervisor.add(&supervised, at);
+    pub(crate) fn supervise(&self, supervised: Weak<dyn Supervised>, at: Instant) {
+        self.supervisor.add(supervised, at);
     }
 
     /// Why runs of the library's probes or of users' checks may wait for a thread now.

@@ -36,10 +36,10 @@ struct Entry {
 }
 
 impl Supervisor {
-    pub(super) fn add(&self, supervised: &Arc<dyn Supervised>, at: Instant) {
+    pub(super) fn add(&self, supervised: Weak<dyn Supervised>, at: Instant) {
         let mut entries = self.entries.lock();
         let is_earliest = entries.peek().is_none_or(|earliest| at < earliest.at);
-        entries.push(Entry { at, supervised: Arc::downgrade(supervised) });
+        entries.push(Entry { at, supervised });
         drop(entries);
         if is_earliest {
             self.earlier.notify_one();
@@ -63,7 +63,9 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
     loop {
         let earlier = supervisor.earlier.notified();
         match supervisor.next() {
-            Some(at) => drop(select(pin!(sleep_until(at)), pin!(earlier)).await),
+            Some(at) => {
+                select(pin!(sleep_until(at)), pin!(earlier)).await;
+            }
             None => earlier.await,
         }
         while let Some(Entry { at, supervised }) = supervisor.pop_due(Instant::now()) {
