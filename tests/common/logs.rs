@@ -2,7 +2,11 @@
 
 use std::{
     io,
-    sync::{Mutex, MutexGuard, Once, PoisonError},
+    sync::{
+        Mutex, MutexGuard, Once, PoisonError,
+        mpsc::{self, Sender},
+    },
+    thread,
 };
 
 use tracing_subscriber::fmt::MakeWriter;
@@ -27,9 +31,18 @@ pub(crate) fn lines() -> Vec<String> {
     text().lines().filter(|line| line.contains(" health::")).map(str::to_owned).collect()
 }
 
-/// Blocks whoever logs until the guard is dropped.
-pub(crate) fn hold() -> MutexGuard<'static, Vec<u8>> {
-    logged()
+/// Blocks each thread that logs until the returned handle is dropped.
+#[allow(dead_code, reason = "only one of the test binaries blocks its log")]
+pub(crate) fn hold() -> Sender<()> {
+    let (handle, dropped) = mpsc::channel::<()>();
+    let (held, is_held) = mpsc::channel();
+    thread::spawn(move || {
+        let _lock = logged();
+        held.send(()).unwrap();
+        dropped.recv().unwrap_err();
+    });
+    is_held.recv().unwrap();
+    handle
 }
 
 fn logged() -> MutexGuard<'static, Vec<u8>> {
