@@ -25,7 +25,7 @@
 //! [`Get::trusting`](Get#method.trusting). The cryptography is the process's own rustls provider. This crate brings none, so
 //! install one at the start of `main`, before the probe is made:
 //!
-//! ```ignore
+//! ```
 //! rustls::crypto::ring::default_provider().install_default().expect("the first one");
 //! ```
 //!
