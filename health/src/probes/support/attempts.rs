@@ -66,9 +66,9 @@ mod tests {
             async move {
                 // The first one is slow, and all others are lost.
                 if number == 1 {
-                    sleep(Duration::from_secs(7)).await
+                    sleep(Duration::from_secs(7)).await;
                 } else {
-                    pending().await
+                    pending::<()>().await;
                 }
                 number
             }
