@@ -204,3 +204,30 @@ fn the_default_features_bring_no_driver_no_tls_and_no_macro_along() {
         assert!(!unwanted.iter().any(|unwanted| line.starts_with(unwanted)), "{line}");
     }
 }
+
+#[test]
+fn no_feature_brings_a_crypto_provider_of_rustls() {
+    let tree = |features: &[&str]| {
+        let tree = Command::new(env!("CARGO"))
+            .args(["tree", "--package", "health", "--edges", "normal,build,features", "--prefix", "none", "--locked"])
+            .args(features)
+            .current_dir(workspace())
+            .output()
+            .unwrap();
+        assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+        String::from_utf8(tree.stdout).unwrap()
+    };
+    let all = tree(&["--all-features"]);
+    assert!(all.contains("rustls feature \"std\"") && all.contains("tokio-rustls"), "{all}");
+    let providers = ["ring", "aws_lc_rs", "aws-lc-rs", "prefer-post-quantum", "fips"];
+    for line in all.lines() {
+        let is_provider = |provider| line.contains(&format!("rustls feature \"{provider}\""));
+        assert!(!providers.into_iter().any(is_provider), "{line}");
+    }
+    // Where a driver brings one of these crates, it is the driver's own choice.
+    let own = tree(&["--no-default-features", "--features", "https,tls"]);
+    assert!(own.contains("rustls feature \"std\""), "{own}");
+    for line in own.lines() {
+        assert!(!line.starts_with("ring v") && !line.starts_with("aws-lc"), "{line}");
+    }
+}

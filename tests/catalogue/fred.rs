@@ -1,6 +1,6 @@
 //! `fred::clients::Client` and `fred::clients::Pool`.
 
-use std::any::Any;
+use std::{any::Any, time::Duration};
 
 use actix_web::web;
 use fred::{
@@ -13,7 +13,7 @@ use fred::{
 };
 use health::{HealthCheck, Probe};
 
-use super::redis::{connections_of_redis, values_written};
+use super::redis::{connections_of_redis, opens_no_connection_at_any_distance, values_written};
 use crate::{
     acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
     common::{
@@ -23,7 +23,7 @@ use crate::{
         rig::Rig,
         servers::{Faulty, Kind, Server},
     },
-    servers::{cluster::Cluster, sentinel},
+    servers::{balancer::Balancer, cluster::Cluster, sentinel},
 };
 
 struct One;
@@ -145,7 +145,11 @@ fn config(password: Password, server: ServerConfig) -> Config {
 
 /// Of clients that connect again and again.
 fn builder(server: &Server, password: Password) -> Builder {
-    let server = ServerConfig::new_centralized("127.0.0.1", server.port());
+    builder_at(server.port(), password)
+}
+
+fn builder_at(port: u16, password: Password) -> Builder {
+    let server = ServerConfig::new_centralized("127.0.0.1", port);
     let mut builder = Builder::from_config(config(password, server));
     builder.set_policy(ReconnectPolicy::new_constant(0, 100));
     builder
@@ -260,6 +264,43 @@ async fn a_cluster_with_one_master_of_three_frozen_or_stopped_is_down_whichever_
         assert_eq!(rig.health().await.status, 503, "{}", logs::text());
         cluster.restart_node(node);
     }
+}
+
+#[actix_web::test]
+async fn no_connection_is_opened_because_the_server_is_far_away() {
+    let server = started(&[]);
+    let client = async |port| {
+        let client = builder_at(port, Password::Right).build().unwrap();
+        client.init().await.unwrap();
+        client
+    };
+    opens_no_connection_at_any_distance(server.port(), client).await;
+    let pool = async |port| {
+        let pool = builder_at(port, Password::Right).build_pool(2).unwrap();
+        pool.init().await.unwrap();
+        pool
+    };
+    opens_no_connection_at_any_distance(server.port(), pool).await;
+}
+
+#[actix_web::test]
+async fn a_reply_that_is_within_the_limit_of_the_check_is_up() {
+    #[derive(HealthCheck)]
+    struct Patient {
+        #[health(timeout = "5s")]
+        cache: Client,
+    }
+
+    let server = started(&[]);
+    let balancer = Balancer::start(server.port());
+    let cache = builder_at(balancer.port, Password::Right).build().unwrap();
+    cache.init().await.unwrap();
+    balancer.delay_replies(Duration::from_millis(700));
+    let state = web::Data::new(Patient { cache });
+    let rig = Rig::start(1, move |app| {
+        app.service(health::scope().deadline(Duration::from_secs(10)).max_age(MAX_AGE).state(&state));
+    });
+    up(&rig, "cache", "cache").await;
 }
 
 fn command(server: &Server, words: &str) {

@@ -16,7 +16,10 @@ use crate::{
         proxy::{Fault, Proxy},
         rig::Rig,
     },
-    servers::stub::{Page, Stub, Talk},
+    servers::{
+        balancer::Balancer,
+        stub::{Page, Stub, Talk},
+    },
 };
 
 struct Http;
@@ -107,7 +110,8 @@ async fn any_success_is_up_and_any_other_status_is_down() {
     }
     stub.show(plain(504, ""));
     down(&rig, "service", "shop", &format!("no response from http server at 127.0.0.1:{}", stub.port())).await;
-    assert_eq!(stub.accepted(), 1, "failures that are whole answers keep the connection");
+    // Each run that fails on the kept connection tries a new one, which is not kept if it fails there too.
+    assert_eq!(stub.accepted(), 1 + 7, "one connection for each run that failed");
 }
 
 #[actix_web::test]
@@ -209,6 +213,46 @@ async fn a_connection_that_is_forgotten_on_the_way_is_no_outage() {
 }
 
 #[actix_web::test]
+async fn a_kept_connection_to_a_bad_backend_is_left_for_a_new_one_to_a_good_one() {
+    let [bad, good] = [(); 2].map(|()| Stub::page(plain(200, "all is well")));
+    let balancer = Balancer::start(bad.port());
+    let shop = Get::new(format!("http://127.0.0.1:{}/", balancer.port)).unwrap().body_contains("all is well");
+    let rig = serve(shop);
+    for page in [plain(503, ""), plain(200, "all is lost"), plain(401, ""), Page::Garbage, Page::HangsUp, Page::Silent]
+    {
+        bad.show(plain(200, "all is well"));
+        balancer.lead_to(bad.port());
+        // The connection to the good one is closed by it.
+        good.show(Page::HangsUp);
+        up(&rig, "service", "shop").await;
+        good.show(plain(200, "all is well"));
+        let before = balancer.accepted();
+
+        bad.show(page.clone());
+        balancer.lead_to(good.port());
+        for _ in 0..3 {
+            up(&rig, "service", "shop").await;
+        }
+        assert_eq!(balancer.accepted(), before + 1, "{page:?}: the new connection is kept");
+    }
+    assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
+}
+
+#[actix_web::test]
+async fn a_server_that_is_far_away_is_requested_on_one_connection() {
+    for distance in [80, 150, 250, 350] {
+        let stub = Stub::page(plain(200, ""));
+        let balancer = Balancer::start(stub.port());
+        balancer.delay_replies(Duration::from_millis(distance));
+        let rig = serve(Get::new(format!("http://127.0.0.1:{}/", balancer.port)).unwrap());
+        for _ in 0..6 {
+            up(&rig, "service", "shop").await;
+        }
+        assert_eq!((balancer.accepted(), stub.questions()), (1, 6), "{distance} ms away");
+    }
+}
+
+#[actix_web::test]
 async fn headers_are_sent_and_nothing_of_the_request_is_told() {
     let stub = Stub::page(plain(500, "canary body"));
     let url = format!("http://127.0.0.1:{}/path-canary?query-canary=1", stub.port());
@@ -238,7 +282,7 @@ mod https {
     //! With `https://`, where the certificate counts too.
 
     use super::{Duration, Page, Rig, Stub, Talk, assert_secret, down, plain, serve, up};
-    use crate::tls::{Authority, days};
+    use crate::tls::{Authority, days, install_provider};
     use health::probes::http::Get;
 
     fn get(stub: &Stub, authority: &Authority) -> Get {
@@ -292,6 +336,7 @@ mod https {
 
     #[test]
     fn a_bad_authority_is_told_when_the_probe_is_made() {
+        install_provider();
         let get = || Get::new("https://localhost/").unwrap();
         get().trusting("no certificate").unwrap_err();
         get().trusting("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap_err();

@@ -7,6 +7,7 @@ use diesel::r2d2;
 use health::{HealthCheck, Probe};
 use memcache::{Client, ConnectionManager, Url, exp::AsyncMemcache};
 
+use super::redis::{opens_no_connection_at_any_distance, serve_each};
 use crate::{
     acceptance::{Backend, Not, Password, Told, acceptance},
     common::{
@@ -15,7 +16,7 @@ use crate::{
         rig::Rig,
         servers::Faulty,
     },
-    servers::memcached::Memcached,
+    servers::{balancer::Balancer, memcached::Memcached},
 };
 
 struct Asynchronous;
@@ -224,6 +225,30 @@ async fn a_frozen_server_blocks_one_thread_however_often_a_blocking_client_is_as
     assert!(threads() <= before + 1, "{} threads, and {before} before", threads());
     server.thaw();
     check.ask().await.unwrap();
+}
+
+#[actix_web::test]
+async fn no_connection_is_opened_because_the_server_is_far_away() {
+    let server = Memcached::start(&[]);
+    let asynchronous = async |port| AsyncMemcache::connect([format!("127.0.0.1:{port}")]).await.unwrap();
+    opens_no_connection_at_any_distance(server.port(), asynchronous).await;
+
+    // A run of the blocking client is four round trips.
+    for distance in [80, 150] {
+        let balancer = Balancer::start(server.port());
+        let client = Client::builder().add_server(format!("memcache://127.0.0.1:{}", balancer.port)).unwrap();
+        let rig = serve_each(client.with_max_pool_size(1).build().unwrap());
+        up(&rig, "cache", "cache").await;
+        balancer.delay_replies(Duration::from_millis(distance));
+        // The first one may take longer than all before, and does.
+        up(&rig, "cache", "cache").await;
+        let warm = balancer.accepted();
+        assert!(warm <= 2, "{distance} ms away: {warm} connections");
+        for _ in 0..6 {
+            up(&rig, "cache", "cache").await;
+        }
+        assert_eq!(balancer.accepted(), warm, "{distance} ms away");
+    }
 }
 
 fn threads() -> usize {

@@ -3,7 +3,7 @@
 use std::{any::Any, sync::Arc, time::Duration};
 
 use actix_web::web;
-use health::HealthCheck;
+use health::{HealthCheck, Probe};
 use redis::{
     Client,
     aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection},
@@ -12,12 +12,13 @@ use redis::{
 use crate::{
     acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
     common::{
-        PASSWORD,
-        answers::{MAX_AGE, assert_secret},
+        PASSWORD, USER,
+        answers::{MAX_AGE, assert_secret, up},
         eventually, logs,
         rig::Rig,
         servers::{Faulty as _, Kind, Server},
     },
+    servers::balancer::Balancer,
 };
 
 struct Manager;
@@ -196,4 +197,79 @@ async fn command(connection: &mut MultiplexedConnection, words: &str) {
     let mut command = redis::cmd(words.next().unwrap());
     command.arg(words.collect::<Vec<_>>());
     command.query_async::<redis::Value>(connection).await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[derive(HealthCheck)]
+struct State<R> {
+    #[health(probe)]
+    cache: R,
+}
+
+/// Every request is a run.
+pub(crate) fn serve_each<R: Probe + Clone>(cache: R) -> Rig {
+    let state = web::Data::new(State { cache });
+    Rig::start(1, move |app| {
+        app.service(health::scope().max_age(Duration::ZERO).state(&state));
+    })
+}
+
+/// A server that is far away, with nothing wrong: the check is UP, and opens at most one connection at first and none
+/// later. `open` opens the resource by way of the balancer on that port; `warm_up` is how long its first run may take.
+pub(crate) async fn opens_no_connection_at_any_distance<R: Probe + Clone>(server: u16, open: impl AsyncFn(u16) -> R) {
+    const POLLS: usize = 6;
+    for distance in [80, 150, 250, 350] {
+        let balancer = Balancer::start(server);
+        balancer.delay_replies(Duration::from_millis(distance));
+        let resource = open(balancer.port).await;
+        let rig = serve_each(resource);
+        let before = balancer.accepted().max(1);
+        eventually("it is up", || async { rig.health().await.status == 200 }).await;
+        let warm = balancer.accepted();
+        assert!(warm <= before + 1, "{distance} ms away: {warm} connections, and {before} before the first run");
+        for _ in 0..POLLS {
+            up(&rig, "cache", "cache").await;
+        }
+        assert_eq!(balancer.accepted(), warm, "{distance} ms away, in {POLLS} runs");
+    }
+}
+
+fn url(port: u16) -> String {
+    format!("redis://{USER}:{PASSWORD}@127.0.0.1:{port}/")
+}
+
+#[actix_web::test]
+async fn no_handle_opens_a_connection_because_its_server_is_far_away() {
+    let server = restarted(Server::prepared(Kind::Redis, &[]));
+    let client = async |port| Client::open(url(port)).unwrap();
+    opens_no_connection_at_any_distance(server.port(), client).await;
+    opens_no_connection_at_any_distance(server.port(), async |port| manager(Client::open(url(port)).unwrap())).await;
+    let connection = async |port| {
+        let client = Client::open(url(port)).unwrap();
+        client.get_multiplexed_async_connection().await.unwrap()
+    };
+    opens_no_connection_at_any_distance::<MultiplexedConnection>(server.port(), connection).await;
+}
+
+#[actix_web::test]
+async fn a_client_whose_kept_connection_leads_to_a_demoted_master_is_up_by_the_new_one() {
+    let old = restarted(Server::prepared(Kind::Redis, &[]));
+    let words =
+        format!("--masteruser {USER} --masterauth {PASSWORD} --repl-diskless-sync-delay 0 --replicaof 127.0.0.1");
+    let mut words: Vec<_> = words.split(' ').map(str::to_owned).collect();
+    words.push(old.port().to_string());
+    let new = restarted(Server::prepared(Kind::Redis, &words.iter().map(String::as_str).collect::<Vec<_>>()));
+    let balancer = Balancer::start(old.port());
+    let rig = serve_each(Client::open(url(balancer.port)).unwrap());
+    up(&rig, "cache", "cache").await;
+
+    let admin =
+        async |server: &Server| Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    command(&mut admin(&new).await, "REPLICAOF NO ONE").await;
+    command(&mut admin(&old).await, &format!("REPLICAOF 127.0.0.1 {}", new.port())).await;
+    balancer.lead_to(new.port());
+    for _ in 0..3 {
+        up(&rig, "cache", "cache").await;
+    }
+    assert_eq!(balancer.accepted(), 2, "the new connection is kept");
+    assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
 }

@@ -1,11 +1,12 @@
 //! `redis::cluster_async::ClusterConnection` and `redis::cluster::ClusterClient`, on a cluster of three masters.
 
-use std::any::Any;
+use std::{any::Any, time::Duration};
 
 use actix_web::web;
 use health::{HealthCheck, Probe};
 use redis::{Value, cluster::ClusterClient, cluster_async::ClusterConnection};
 
+use super::redis::serve_each;
 use crate::{
     acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
     common::{
@@ -15,7 +16,7 @@ use crate::{
         rig::Rig,
         servers::Faulty,
     },
-    servers::cluster::Cluster,
+    servers::{balancer::Balancer, cluster::Cluster},
 };
 
 struct Client;
@@ -260,4 +261,47 @@ async fn a_cluster_with_slots_of_nobody_is_down() {
     eventually("it is down", || async { rig.health().await.status == 503 }).await;
     let rig = serve(client(&cluster, Password::Right));
     down(&rig, "cache", "cache", "384 slots of redis cluster have no master").await;
+}
+
+#[actix_web::test]
+async fn no_connection_is_opened_because_the_nodes_are_far_away() {
+    const POLLS: usize = 6;
+    let cluster = Cluster::start();
+    for distance in [80, 150, 250, 350] {
+        let mut balancers = Vec::new();
+        for (node, port) in cluster.ports().into_iter().enumerate() {
+            let balancer = Balancer::start(port);
+            // What the driver is told of the nodes leads it to the balancers too.
+            let words = format!("CONFIG SET cluster-announce-port {}", balancer.port);
+            cluster.ask::<Value>(node, &words).unwrap();
+            balancers.push(balancer);
+        }
+        eventually("each node knows where the others are", || async {
+            (0..3).all(|node| {
+                let nodes = cluster.ask::<String>(node, "CLUSTER NODES").unwrap();
+                balancers.iter().all(|balancer| nodes.contains(&format!("127.0.0.1:{}@", balancer.port)))
+            })
+        })
+        .await;
+        let urls = balancers.iter().map(|balancer| cluster.nodes[0].url_at(balancer.port));
+        let clients = ClusterClient::new(urls.collect::<Vec<_>>()).unwrap();
+        let accepted = || balancers.iter().map(Balancer::accepted).collect::<Vec<_>>();
+        let connection = clients.get_async_connection().await.unwrap();
+        for balancer in &balancers {
+            balancer.delay_replies(Duration::from_millis(distance));
+        }
+        let before = accepted();
+        let rigs = [serve_each(connection), serve_each(clients)];
+        for rig in &rigs {
+            eventually("it is up", || async { rig.health().await.status == 200 }).await;
+        }
+        let warm = accepted();
+        println!("{distance} ms away: {before:?} and {warm:?} after the first runs");
+        for rig in &rigs {
+            for _ in 0..POLLS {
+                up(rig, "cache", "cache").await;
+            }
+        }
+        assert_eq!(accepted(), warm, "{distance} ms away, in {POLLS} runs of each");
+    }
 }

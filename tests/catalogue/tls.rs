@@ -37,6 +37,12 @@ pub(crate) fn days(days: i32) -> SystemTime {
     if days < 0 { SystemTime::now() - time } else { SystemTime::now() + time + hour }
 }
 
+/// As an application does it at its start.
+pub(crate) fn install_provider() {
+    // Once in a process.
+    let _ = ring::default_provider().install_default();
+}
+
 /// Who makes certificates.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -53,6 +59,7 @@ impl Authority {
     }
 
     fn valid(from: SystemTime, to: SystemTime) -> Self {
+        install_provider();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         (params.not_before, params.not_after) = (from.into(), to.into());
@@ -275,6 +282,7 @@ async fn a_server_of_tls_1_2_shows_its_certificate_too() {
 
 #[actix_web::test]
 async fn a_server_that_speaks_no_tls_is_down() {
+    install_provider();
     let stub = Stub::start(Talk::Greets);
     let rig = serve(ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap());
     let message = format!("unexpected response from tls server at 127.0.0.1:{}", stub.port());
@@ -287,6 +295,7 @@ async fn a_server_that_speaks_no_tls_is_down() {
 
 #[actix_web::test]
 async fn a_server_that_ends_the_handshake_by_an_alert_has_refused() {
+    install_provider();
     // It has a certificate for no name that we ask for.
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
@@ -300,7 +309,23 @@ async fn a_server_that_ends_the_handshake_by_an_alert_has_refused() {
 }
 
 #[test]
+fn without_a_provider_of_the_process_no_probe_is_made_and_the_error_names_the_step() {
+    let errors = [
+        ServerCertificate::of("shop.example:443").unwrap_err(),
+        health::probes::http::Get::new("https://shop.example/").unwrap_err(),
+    ];
+    for error in errors {
+        assert!(error.to_string().contains("::default_provider().install_default()"), "{error}");
+    }
+    assert!(rustls::crypto::CryptoProvider::get_default().is_none(), "and none is installed");
+    install_provider();
+    assert!(ServerCertificate::of("shop.example:443").is_ok());
+    assert!(health::probes::http::Get::new("https://shop.example/").is_ok());
+}
+
+#[test]
 fn what_is_no_address_is_told_when_the_probe_is_made() {
+    install_provider();
     for address in ["", "shop.example", "https://shop.example:443", "shop example:443", "a..b:443"] {
         ServerCertificate::of(address).unwrap_err();
     }

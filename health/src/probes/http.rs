@@ -1,11 +1,16 @@
-//! [`Get`]: another service, asked over HTTP.
+//! [`Get`]: another service, requested over HTTP.
 //!
-//! Each round sends one `GET` and looks at the status and, if wanted, for a text in the body. It is HTTP/1.1 on a connection
-//! of the probe's own, kept from round to round and replaced when the server has closed it. Where a kept one is silent for
-//! 300 ms, as one is that a firewall has forgotten, the question is asked on a new one too.
+//! Each run sends one `GET` and checks the status and, if wanted, for a text in the body. It is HTTP/1.1 on a connection of the
+//! probe's own, which is kept from run to run for at most 30 s. Only a success counts on a kept connection: any failure, also
+//! a whole response with another status, closes it, and the result is that of a new connection, which a balancer leads to
+//! another backend. Where a kept connection is silent for longer than twice the longest response before, and at least 300 ms,
+//! the request is sent on a new one too, at most every 2 s.
 //!
 //! No redirect is followed, and the environment's proxies are not used. No more than 64 KiB of a body is read; without
-//! [`Get::body_contains`], one that does not end within 100 ms is left alone.
+//! [`Get::body_contains`], the connection is closed if the body does not end within 100 ms.
+//!
+//! What a run costs the server: one request. Every 30 s a connection is opened, and the run that opens it sends two requests; a
+//! run that fails opens one, too.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
@@ -14,27 +19,23 @@
 //! | 408, 504 | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | any other status than the expected one, a body without the expected text, no HTTP, no TLS | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! Answers and the log name the server by host and port: never the path, the query or the credentials of the URL.
+//! Responses and the log name the server by host and port: never the path, the query or the credentials of the URL.
 //!
 //! `https://` needs the feature `https`. The certificate is verified with the roots that the system trusts, and those given to
-//! [`Get::trusting`](Get#method.trusting). The provider of cryptography is the one that the application has installed for its
-//! process, else ring's; none is installed by this crate. It turns on rustls's feature `ring`: an application that has left
-//! rustls to find its only provider by itself, and has another one, has to install that one.
+//! [`Get::trusting`](Get#method.trusting). The cryptography is the process's own rustls provider. This crate brings none, so
+//! install one at the start of `main`, before the probe is made:
 //!
-//! Ask a service that this one can't work without at its liveness or a cheap page of it, and not at its own readiness: else
-//! one failure takes all services down that are before it.
+//! ```
+//! rustls::crypto::ring::default_provider().install_default().expect("the first one");
+//! ```
+//!
+//! Request a page of a service that shows its liveness or is cheap, and not its own readiness: else one failure takes down all
+//! services in front of it.
 
-use std::{
-    fmt,
-    future::poll_fn,
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, future::poll_fn, pin::Pin, sync::Arc, time::Duration};
 
 use actix_web::http::StatusCode;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use futures_util::future::{Either, select};
 use hyper::{
     Request,
     body::{Body as _, Incoming},
@@ -44,13 +45,16 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
-};
+use tokio::time::timeout;
 use url::{Position, Url};
 
-use super::{InvalidProbe, address::Address, destination::Destination, https::Security};
+use super::{
+    InvalidProbe,
+    address::Address,
+    destination::Destination,
+    https::Security,
+    support::kept::{Connector, KeptConnection},
+};
 use crate::{
     error::{BoxError, ProbeError, ProbeErrorKind, classify_io},
     probe::Probe,
@@ -62,15 +66,9 @@ const LONGEST: usize = 64 * 1024;
 /// How long the rest of a body is waited for that nobody wants, so that its connection can be kept.
 const REST: Duration = Duration::from_millis(100);
 
-/// How long a connection that was idle may be silent before the question is asked on a new one too.
-const SILENT_IDLE: Duration = Duration::from_millis(300);
-
-/// How long a connection may have been idle: what is between us and the server may forget an older one and not say so.
-const IDLE: Duration = Duration::from_secs(60);
-
-/// Asks a URL: up if the answer is a success, or the one that is expected.
+/// Requests a URL: UP if the response is a success, or the expected one.
 ///
-/// It is kept in the state, where the derive finds it. Clones share one connection.
+/// It is a field of the state, where the derive finds it. Clones share one connection.
 ///
 /// # Examples
 ///
@@ -97,31 +95,25 @@ const IDLE: Duration = Duration::from_secs(60);
 /// ```
 #[derive(Clone)]
 #[must_use]
-pub struct Get {
+pub struct Get(Arc<KeptConnection<Target>>);
+
+/// What is requested, where, and what the response must be.
+#[derive(Clone)]
+pub(super) struct Target {
     destination: Destination,
     security: Option<Security>,
     request: Request<String>,
     status: Option<StatusCode>,
     text: Option<Arc<str>>,
-    kept: Arc<Mutex<Option<Kept>>>,
-}
-
-/// The judged answer, and the connection if it can be used again; or why there is no answer.
-type Asked = Result<(Result<(), Failure>, Option<Kept>), Failure>;
-
-/// A connection, and when it was used last.
-struct Kept {
-    connection: SendRequest<String>,
-    used: Instant,
 }
 
 impl Get {
-    /// Asks a URL of `http://`, or of `https://` with the feature of that name. Credentials in it are sent as basic
+    /// Requests a URL of `http://`, or of `https://` with the feature of that name. Credentials in it are sent as basic
     /// authorization.
     ///
     /// # Errors
     ///
-    /// It is no such URL.
+    /// It is not such a URL; or it is one of `https://`, and the process has no rustls provider yet.
     pub fn new(url: impl AsRef<str>) -> Result<Self, InvalidProbe> {
         const NO_URL: InvalidProbe = InvalidProbe::new("expected a URL, such as `http://search.internal:9200/health`");
         let url = Url::parse(url.as_ref()).map_err(|_| NO_URL)?;
@@ -141,26 +133,46 @@ impl Get {
         if let Some(credentials) = credentials(&url) {
             request.headers_mut().insert(AUTHORIZATION, credentials);
         }
-        Ok(Self {
+        Ok(Self::of(Target {
             security: if is_secure { Some(Security::of(&host)?) } else { None },
             destination: Destination::new(Address { host, port }),
             request,
             status: None,
             text: None,
-            kept: Arc::default(),
-        })
+        }))
     }
 
-    /// Expects this status. Default is any of 200 to 299.
-    pub fn status(mut self, expected: StatusCode) -> Self {
-        self.status = Some(expected);
-        self
+    fn of(target: Target) -> Self {
+        Self(Arc::new(KeptConnection::new(target)))
     }
 
-    /// Expects this text somewhere in the first 64 KiB of the body. Default is any body, as is an empty text.
-    pub fn body_contains(mut self, expected: impl Into<Arc<str>>) -> Self {
-        self.text = Some(expected.into()).filter(|text| !text.is_empty());
-        self
+    /// With another target, and without the connection of the one before.
+    #[allow(dead_code, reason = "only used with the feature `https`")]
+    pub(super) fn try_with<E>(self, change: impl FnOnce(&mut Target) -> Result<(), E>) -> Result<Self, E> {
+        let mut target = self.target().clone();
+        change(&mut target)?;
+        Ok(Self::of(target))
+    }
+
+    fn with(self, change: impl FnOnce(&mut Target)) -> Self {
+        let mut target = self.target().clone();
+        change(&mut target);
+        Self::of(target)
+    }
+
+    fn target(&self) -> &Target {
+        self.0.connector()
+    }
+
+    /// Expects this status. Defaults to any of 200 to 299.
+    pub fn status(self, expected: StatusCode) -> Self {
+        self.with(|target| target.status = Some(expected))
+    }
+
+    /// Expects this text somewhere in the first 64 KiB of the body. Defaults to any body, as does an empty text.
+    pub fn body_contains(self, expected: impl Into<Arc<str>>) -> Self {
+        let expected = Some(expected.into()).filter(|text| !text.is_empty());
+        self.with(|target| target.text = expected)
     }
 
     /// Sends a header; one of the same name is replaced, `host` and `user-agent` too.
@@ -168,17 +180,19 @@ impl Get {
     /// # Errors
     ///
     /// The name or the value can't be those of a header.
-    pub fn header(mut self, name: &str, value: &str) -> Result<Self, InvalidProbe> {
+    pub fn header(self, name: &str, value: &str) -> Result<Self, InvalidProbe> {
         let name: HeaderName = name.parse().map_err(|_| InvalidProbe::new("that can't be a header's name"))?;
         let value: HeaderValue = value.parse().map_err(|_| InvalidProbe::new("that can't be a header's value"))?;
-        self.request.headers_mut().insert(name, value);
-        Ok(self)
+        Ok(self.with(|target| {
+            target.request.headers_mut().insert(name, value);
+        }))
     }
+}
 
-    #[allow(dead_code, reason = "only who is secure needs it")]
+impl Target {
+    /// The TLS side of the target, if its URL has one.
+    #[allow(dead_code, reason = "only used with the feature `https`")]
     pub(super) fn security_mut(&mut self) -> Option<&mut Security> {
-        // Connections that were opened before the change are of no use.
-        self.kept = Arc::default();
         self.security.as_mut()
     }
 
@@ -186,37 +200,13 @@ impl Get {
         let scheme = if self.security.is_some() { "https" } else { "http" };
         format!("{scheme} server at {}", self.destination.address)
     }
+}
 
-    async fn asked(&self) -> Result<(), Failure> {
-        let mut kept = self.kept.lock().await;
-        // Taken out: if the question fails or is dropped, the next one gets a new connection.
-        let idle = kept.take().filter(|kept| kept.used.elapsed() < IDLE);
-        let (answer, connection) = match idle {
-            Some(Kept { connection, .. }) => self.ask_on_idle(connection).await?,
-            None => self.ask_anew().await?,
-        };
-        *kept = connection;
-        answer
-    }
+impl Connector for Target {
+    type Connection = SendRequest<String>;
+    type Error = Failure;
 
-    /// A connection that was closed while it was idle may show that only now; one that was lost on the way never does.
-    async fn ask_on_idle(&self, connection: SendRequest<String>) -> Asked {
-        let mut on_idle = pin!(self.ask(connection));
-        match timeout(SILENT_IDLE, &mut on_idle).await {
-            Ok(Ok(answered)) => Ok(answered),
-            Ok(Err(_)) => self.ask_anew().await,
-            Err(_) => match select(on_idle, pin!(self.ask_anew())).await {
-                Either::Left((Err(_), anew)) => anew.await,
-                Either::Left((answered, _)) | Either::Right((answered, _)) => answered,
-            },
-        }
-    }
-
-    async fn ask_anew(&self) -> Asked {
-        self.ask(self.open().await?).await
-    }
-
-    async fn open(&self) -> Result<SendRequest<String>, Failure> {
+    async fn connect(&self) -> Result<SendRequest<String>, Failure> {
         let stream = self.destination.connect().await?;
         match &self.security {
             Some(security) => begin(security.secure(stream).await.map_err(Failure::secured)?).await,
@@ -224,29 +214,24 @@ impl Get {
         }
     }
 
-    async fn ask(&self, mut connection: SendRequest<String>) -> Asked {
+    async fn query(&self, connection: &mut SendRequest<String>) -> Result<bool, Failure> {
         connection.ready().await?;
-        let answer = connection.send_request(self.request.clone()).await?;
-        let status = answer.status().as_u16();
-        let mut body = answer.into_body();
+        let response = connection.send_request(self.request.clone()).await?;
+        let status = response.status().as_u16();
+        let mut body = response.into_body();
         let mut read = Vec::new();
 
-        let is_expected = self.status.map_or((200..300).contains(&status), |expected| expected.as_u16() == status);
-        let judged = if !is_expected {
-            Err(Failure { kind: classify_status(status), source: format!("it answered {status}").into() })
-        } else if let Some(text) = &self.text {
-            if read_until(&mut body, &mut read, text.as_bytes()).await? {
-                Ok(())
-            } else {
-                Err(Failure { kind: ProbeErrorKind::Failed, source: "its answer is without the expected text".into() })
-            }
-        } else {
-            Ok(())
-        };
-
+        if !self.status.map_or((200..300).contains(&status), |expected| expected.as_u16() == status) {
+            return Err(Failure { kind: classify_status(status), source: format!("it answered {status}").into() });
+        }
+        if let Some(text) = &self.text
+            && !read_until(&mut body, &mut read, text.as_bytes()).await?
+        {
+            let source = "its answer is without the expected text".into();
+            return Err(Failure { kind: ProbeErrorKind::Failed, source });
+        }
         let rest = timeout(REST, read_until(&mut body, &mut read, &[])).await;
-        let is_whole = rest.is_ok_and(|read| read.is_ok()) && body.is_end_stream();
-        Ok((judged, is_whole.then(|| Kept { connection, used: Instant::now() })))
+        Ok(rest.is_ok_and(|read| read.is_ok()) && body.is_end_stream())
     }
 }
 
@@ -255,25 +240,25 @@ impl Probe for Get {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        self.asked()
-            .await
-            .map_err(|Failure { kind, source }| ProbeError::new(kind, kind.message(&self.name())).with_source(source))
+        self.0.query().await.map_err(|Failure { kind, source }| {
+            ProbeError::new(kind, kind.message(&self.target().name())).with_source(source)
+        })
     }
 
     fn resource(&self) -> Option<String> {
-        Some(self.name())
+        Some(self.target().name())
     }
 }
 
 /// Without path, query and credentials.
 impl fmt::Debug for Get {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Get").field(&self.name()).finish()
+        f.debug_tuple("Get").field(&self.target().name()).finish()
     }
 }
 
-/// Why there is no answer, or not the expected one.
-struct Failure {
+/// Why there is no response, or not the expected one.
+pub(super) struct Failure {
     kind: ProbeErrorKind,
     source: BoxError,
 }
@@ -373,10 +358,8 @@ mod tests {
         }
         assert!(why("ftp://files.internal/").contains("`http://`"));
         assert!(why("redis:6379").contains("`http://`"));
-        // With that feature it is none.
-        if let Err(error) = Get::new("https://shop.internal/") {
-            assert!(error.to_string().contains("feature `https`"), "{error}");
-        }
+        let needed = if cfg!(feature = "https") { "default_provider().install_default()" } else { "feature `https`" };
+        assert!(why("https://shop.internal/").contains(needed), "{}", why("https://shop.internal/"));
         Get::new("http://a/").unwrap().header("a b", "c").unwrap_err();
         Get::new("http://a/").unwrap().header("a", "b\r\nc: d").unwrap_err();
     }
@@ -394,11 +377,15 @@ mod tests {
     #[test]
     fn a_request_has_what_the_url_says() {
         let get = Get::new("http://b%20b:p%40ss@[::1]:8080/a%20b?c=d e&f={g}|\"h\"#i").unwrap();
-        assert_eq!(get.destination.address.to_string(), "[::1]:8080");
-        assert_eq!(get.request.headers()[HOST], "[::1]:8080");
-        assert_eq!(get.request.headers()[AUTHORIZATION], "Basic YiBiOnBAc3M=");
-        assert_eq!(get.request.uri(), "/a%20b?c=d%20e&f={g}|%22h%22");
-        assert_eq!(Get::new("http://a").unwrap().request.uri(), "/");
-        assert_eq!(Get::new("http://münchen.example").unwrap().name(), "http server at xn--mnchen-3ya.example:80");
+        let Target { destination, request, .. } = get.target();
+        assert_eq!(destination.address.to_string(), "[::1]:8080");
+        assert_eq!(request.headers()[HOST], "[::1]:8080");
+        assert_eq!(request.headers()[AUTHORIZATION], "Basic YiBiOnBAc3M=");
+        assert_eq!(request.uri(), "/a%20b?c=d%20e&f={g}|%22h%22");
+        assert_eq!(Get::new("http://a").unwrap().target().request.uri(), "/");
+        assert_eq!(
+            Get::new("http://münchen.example").unwrap().target().name(),
+            "http server at xn--mnchen-3ya.example:80"
+        );
     }
 }

@@ -54,20 +54,21 @@ impl Security {
 }
 
 fn config(roots: &RootCertStore) -> Result<Arc<ClientConfig>, InvalidProbe> {
-    let mut config = configuration(provider(), |begun| begun.with_root_certificates(roots.clone()))?;
+    let mut config = configuration(provider()?, |begun| begun.with_root_certificates(roots.clone()))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
 impl Get {
-    /// Trusts the certificates of these authorities too, in the PEM format, beside those that the system trusts.
+    /// Trusts the certificates of these authorities too, in the PEM format, in addition to those that the system trusts.
     ///
     /// # Errors
     ///
-    /// There is no certificate in it, or one that can't be read; or the URL is none of `https://`.
-    pub fn trusting(mut self, pem: impl AsRef<[u8]>) -> Result<Self, InvalidProbe> {
-        let security = self.security_mut().ok_or(InvalidProbe::new("only `https://` URLs have certificates"))?;
-        security.trust(pem.as_ref())?;
-        Ok(self)
+    /// It holds no certificate, or one that can't be read; or the URL is not one of `https://`.
+    pub fn trusting(self, pem: impl AsRef<[u8]>) -> Result<Self, InvalidProbe> {
+        self.try_with(|target| {
+            let security = target.security_mut().ok_or(InvalidProbe::new("only `https://` URLs have certificates"))?;
+            security.trust(pem.as_ref())
+        })
     }
 }

@@ -18,6 +18,9 @@
 //! where the application polls the event loop. While a message has no answer the check sends no other: an outage
 //! leaves one message behind, however often it was asked.
 //!
+//! What a run costs the broker: one message. No connection is opened: after a failover the event loop connects again, and a
+//! message that was lost with the old connection is published again on the new one.
+//!
 //! The client of plain rumqttc (0.25) is no probe: it has no way to be asked. To publish succeeds as soon as the message is
 //! queued, and only the event loop sees an acknowledgement. There a [`Check::new`](crate::Check::new) can tell what the
 //! application's own loop has seen of late.

@@ -1,32 +1,47 @@
-//! `redis::Client`, `MultiplexedConnection` and `ConnectionManager`, and how errors of redis are told apart.
+//! `redis::Client`, `MultiplexedConnection` and `ConnectionManager`, and how errors of redis are classified.
 //!
-//! Each round writes a fresh value with a short expiry and reads it back, in one pipelined round trip, under a key that no
-//! other process and no other round has: `health:` and more. Who is let at some keys only needs those: `~health:*`. A `PING` would not do: a replica and a server out of memory
-//! answer it. For who may not write at all there is [`ping`].
+//! Each run writes a unique value with a short expiry and reads it back, in one pipelined round trip, under a key that no
+//! other process and no other run uses: `health:` and more. A user with restricted keys only needs those: `~health:*`. A
+//! `PING` would not do, because a replica and a server that is out of memory respond to it. For users that can't write at all
+//! there is [`ping`].
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | refused, reset, no such host | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | wrong password, no permission | [`ProbeErrorKind::Rejected`] | DOWN |
-//! | no answer within the connection's own time | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | no response within the connection's own time | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | `LOADING`, another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! A `Client` holds no connection, so its check keeps one of its own from round to round. A connection that turns out
-//! broken after it was idle is tried once more. A `MultiplexedConnection` never connects again: once broken it is down for
-//! good, for the application as for its check.
+//! A `Client` connects for each use, so its check keeps a connection of its own from run to run, and never for longer than
+//! 30 s: a server at its `maxclients`, or whose password was changed, is DOWN within a minute. Only a success counts on the
+//! kept connection. A failure is retried once on a new one, which leads to the new master where the name does so after a
+//! failover.
+//!
+//! A `ConnectionManager` keeps its connection as long as it works, for the application as for the check: one to a demoted
+//! master is DOWN as read-only, because the application's writes fail there too. A connection that broke while it was idle
+//! is retried once. A `MultiplexedConnection` never connects again: once broken it is DOWN for good, for the application as
+//! for its check.
+//!
+//! What a run costs the server: one pipelined `SET` and `GET`. A `Client`'s check opens one connection every 30 s, and one in
+//! each run that fails. While a `ConnectionManager` is silent for longer than twice its longest round trip, and at least
+//! 300 ms, the check opens a TCP connection and closes it, at most every 2 s.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use redis::{
     Client, ConnectionAddr, ErrorKind, RedisError, RedisResult, ServerErrorKind,
     aio::{ConnectionLike, ConnectionManager, MultiplexedConnection},
 };
-use tokio::{net::TcpStream, sync::Mutex};
+use tokio::net::TcpStream;
 
 use super::{
-    driver::{Address, Described, PATIENCE, answer_or},
+    driver::{Address, Described, answer_or},
     key,
+    support::{
+        kept::{Connector, KeptConnection},
+        reachability::Reachability,
+    },
 };
 use crate::{
     error::{ProbeError, ProbeErrorKind},
@@ -36,19 +51,57 @@ use crate::{
 /// How long a written value is kept.
 const EXPIRY_MS: u64 = 10_000;
 
+/// How long a `PING` may take before the server is connected to directly. [`ping`] remembers no round trips, so this is longer
+/// than drivers wait for a response on a connection that works.
+pub(super) const PING_PATIENCE: Duration = Duration::from_millis(600);
+
 impl Probe for ConnectionManager {
     const GROUP: &'static str = "cache";
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        let address = address_of(self);
-        // While it connects anew, with growing pauses between its attempts, every command waits for it.
-        let answer = answer_or(ask_twice(self.clone()), PATIENCE, refusal(address.as_ref())).await;
-        public(answer, address.as_ref(), None)
+        ManagerProbe::new(self).ask().await
     }
 
     fn resource(&self) -> Option<String> {
         Some(name(address_of(self).as_ref()))
+    }
+
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
+        Some(Arc::new(ManagerProbe::new(self)))
+    }
+}
+
+/// A manager, and what the runs of its check know of its server.
+struct ManagerProbe {
+    manager: ConnectionManager,
+    address: Option<Address>,
+    reachability: Reachability,
+}
+
+impl ManagerProbe {
+    fn new(manager: &ConnectionManager) -> Self {
+        Self { manager: manager.clone(), address: address_of(manager), reachability: Reachability::new() }
+    }
+}
+
+impl DynProbe for ManagerProbe {
+    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+        Box::pin(async {
+            let address = self.address.as_ref();
+            // While it connects again, with growing pauses between its attempts, every command waits for it.
+            let query = write_and_read_back_retried(self.manager.clone());
+            let result = self.reachability.or_refusal(query, || refusal(address)).await;
+            into_probe_result(result, address, None)
+        })
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some(name(self.address.as_ref()))
+    }
+
+    fn never_blocks(&self) -> bool {
+        true
     }
 }
 
@@ -62,7 +115,7 @@ impl Probe for MultiplexedConnection {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        public(ask(&mut self.clone()).await, None, None)
+        into_probe_result(write_and_read_back(&mut self.clone(), &key::fresh()).await, None, None)
     }
 }
 
@@ -71,11 +124,11 @@ impl Probe for Client {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        Kept::new(self.clone()).ask().await
+        KeptConnection::new(ClientConnector(self.clone())).ask().await
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
-        Some(Arc::new(Kept::new(self.clone())))
+        Some(Arc::new(KeptConnection::new(ClientConnector(self.clone()))))
     }
 }
 
@@ -85,60 +138,51 @@ impl From<RedisError> for ProbeError {
     }
 }
 
-/// A client and the one connection that its check asks on.
-struct Kept {
-    client: Client,
-    connection: Mutex<Option<MultiplexedConnection>>,
-}
+/// Connects as the application does, for each use.
+struct ClientConnector(Client);
 
-impl Kept {
-    fn new(client: Client) -> Self {
-        Self { client, connection: Mutex::new(None) }
+impl Connector for ClientConnector {
+    type Connection = MultiplexedConnection;
+    type Error = RedisError;
+
+    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        self.0.get_multiplexed_async_connection().await
     }
 
-    fn address(&self) -> Option<Address> {
-        match self.client.get_connection_info().addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                Some(Address { host: host.clone(), port: *port })
-            }
-            _ => None,
-        }
-    }
-
-    fn password(&self) -> Option<String> {
-        self.client.get_connection_info().redis_settings().password().map(str::to_owned)
-    }
-
-    async fn asked(&self) -> RedisResult<Answer> {
-        let mut kept = self.connection.lock().await;
-        // Taken out: if the question fails or is dropped, the next one gets a new connection.
-        if let Some(mut connection) = kept.take() {
-            let answer = ask(&mut connection).await;
-            // Broken, or silent: that may be the connection's fault alone.
-            if !answer.as_ref().is_err_and(|error| error.is_unrecoverable_error() || error.is_io_error()) {
-                *kept = Some(connection);
-                return answer;
-            }
-        }
-        let mut connection = self.client.get_multiplexed_async_connection().await?;
-        let answer = ask(&mut connection).await?;
-        *kept = Some(connection);
-        Ok(answer)
+    async fn query(&self, connection: &mut MultiplexedConnection) -> RedisResult<bool> {
+        write_and_read_back(connection, &key::fresh()).await.map(|()| true)
     }
 }
 
-impl DynProbe for Kept {
+impl DynProbe for KeptConnection<ClientConnector> {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
-        Box::pin(async { public(self.asked().await, self.address().as_ref(), self.password()) })
+        Box::pin(async {
+            let client = &self.connector().0;
+            into_probe_result(self.query().await, address_of_client(client).as_ref(), password_of(client))
+        })
     }
 
     fn resource(&self) -> Option<String> {
-        Some(name(self.address().as_ref()))
+        Some(name(address_of_client(&self.connector().0).as_ref()))
     }
 
     fn never_blocks(&self) -> bool {
         true
     }
+}
+
+/// Where a client connects to, unless it is a Unix socket.
+pub(super) fn address_of_client(client: &Client) -> Option<Address> {
+    match client.get_connection_info().addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            Some(Address { host: host.clone(), port: *port })
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn password_of(client: &Client) -> Option<String> {
+    client.get_connection_info().redis_settings().password().map(str::to_owned)
 }
 
 /// Asks for a `PING`: for `#[health(with = health::probes::redis::ping)]`, on any handle of redis that is a [`Probe`], where the
@@ -195,22 +239,22 @@ impl Ping for ConnectionManager {
                 answer => answer,
             }
         };
-        let answer = answer_or(asked, PATIENCE, refusal(address.as_ref())).await;
-        public(answer, address.as_ref(), None)
+        let answer = answer_or(asked, PING_PATIENCE, async { refusal(address.as_ref()).await.map(Err) }).await;
+        into_probe_result(answer.and_then(is_as_written), address.as_ref(), None)
     }
 }
 
 impl Ping for MultiplexedConnection {
     async fn ping(&self) -> Result<(), ProbeError> {
-        public(ping_on(&mut self.clone()).await, None, None)
+        into_probe_result(ping_on(&mut self.clone()).await.and_then(is_as_written), None, None)
     }
 }
 
 impl Ping for Client {
     async fn ping(&self) -> Result<(), ProbeError> {
-        let kept = Kept::new(self.clone());
-        let asked = async { ping_on(&mut self.get_multiplexed_async_connection().await?).await };
-        public(asked.await, kept.address().as_ref(), kept.password())
+        let answer = async { ping_on(&mut self.get_multiplexed_async_connection().await?).await };
+        let result = answer.await.and_then(is_as_written);
+        into_probe_result(result, address_of_client(self).as_ref(), password_of(self))
     }
 }
 
@@ -220,7 +264,7 @@ pub(super) async fn ping_on(connection: &mut impl ConnectionLike) -> RedisResult
     Ok(if answer == "PONG" { Answer::AsWritten } else { Answer::Other })
 }
 
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub(super) enum Answer {
     AsWritten,
     Other,
@@ -248,36 +292,46 @@ pub(super) async fn ask_for(connection: &mut impl ConnectionLike, key: &str) -> 
     Ok(if read == Some(nonce) { Answer::AsWritten } else { Answer::Other })
 }
 
-/// A connection that was closed while it was idle shows that at the first question, and is replaced by the second.
-async fn ask_twice(mut connection: impl ConnectionLike) -> RedisResult<Answer> {
-    match ask(&mut connection).await {
-        Err(error) if error.is_unrecoverable_error() => ask(&mut connection).await,
-        answer => answer,
+/// A run: writes a value under this key and reads it back.
+pub(super) async fn write_and_read_back(connection: &mut impl ConnectionLike, key: &str) -> RedisResult<()> {
+    is_as_written(ask_for(connection, key).await?)
+}
+
+/// Another value, or another reply, is a failure of the server.
+fn is_as_written(answer: Answer) -> RedisResult<()> {
+    match answer {
+        Answer::AsWritten => Ok(()),
+        Answer::Other => Err((ErrorKind::UnexpectedReturnType, "the value read is not the value written").into()),
+    }
+}
+
+/// A connection that was closed while it was idle shows that at the first query, and is replaced by the second.
+async fn write_and_read_back_retried(mut connection: impl ConnectionLike) -> RedisResult<()> {
+    match write_and_read_back(&mut connection, &key::fresh()).await {
+        Err(error) if error.is_unrecoverable_error() => write_and_read_back(&mut connection, &key::fresh()).await,
+        result => result,
     }
 }
 
 /// Why the server can't be connected to, if it can't.
-async fn refusal(address: Option<&Address>) -> Option<RedisResult<Answer>> {
+async fn refusal(address: Option<&Address>) -> Option<RedisError> {
     let Address { host, port } = address?;
-    TcpStream::connect((host.as_str(), *port)).await.err().map(|error| Err(error.into()))
+    TcpStream::connect((host.as_str(), *port)).await.err().map(RedisError::from)
 }
 
 pub(super) fn name(address: Option<&Address>) -> String {
     address.map_or_else(|| "redis".to_owned(), |address| format!("redis at {address}"))
 }
 
-fn public(answer: RedisResult<Answer>, address: Option<&Address>, password: Option<String>) -> Result<(), ProbeError> {
-    match answer {
-        Ok(Answer::AsWritten) => Ok(()),
-        Ok(Answer::Other) => {
-            Err(ProbeError::new(ProbeErrorKind::Failed, ProbeErrorKind::Failed.message(&name(address)))
-                .with_source("the value read is not the value written"))
-        }
-        Err(error) => {
-            let kind = classify(&error);
-            Err(ProbeError::new(kind, kind.message(&name(address))).with_source(error).with_secret(password))
-        }
-    }
+fn into_probe_result(
+    result: RedisResult<()>,
+    address: Option<&Address>,
+    password: Option<String>,
+) -> Result<(), ProbeError> {
+    result.map_err(|error| {
+        let kind = classify(&error);
+        ProbeError::new(kind, kind.message(&name(address))).with_source(error).with_secret(password)
+    })
 }
 
 /// The kind of an error, by its kind and, where the server sent one, its code.
@@ -302,5 +356,104 @@ pub(crate) fn classify(error: &RedisError) -> ProbeErrorKind {
             Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED") => ProbeErrorKind::Rejected,
             _ => ProbeErrorKind::Failed,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        path::Path,
+        process::{Child, Command, Stdio},
+    };
+
+    use tempfile::TempDir;
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    const AGE: Duration = Duration::from_millis(200);
+
+    /// A Redis on a Unix socket.
+    struct Server(Child, TempDir);
+
+    impl Server {
+        fn start() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let socket = folder.path().join("socket");
+            let server = Command::new("redis-server")
+                .args(["--port", "0", "--save", "", "--unixsocket"])
+                .arg(&socket)
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("redis-server is not installed: tests/run does it");
+            Self(server, folder)
+        }
+
+        fn socket(&self) -> &Path {
+            self.1.path()
+        }
+
+        /// The connection of the test itself, which stays open.
+        async fn admin(&self) -> MultiplexedConnection {
+            let connect = async {
+                loop {
+                    if fs::exists(self.socket().join("socket")).unwrap()
+                        && let Ok(admin) = self.client("").get_multiplexed_async_connection().await
+                    {
+                        return admin;
+                    }
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            timeout(Duration::from_secs(30), connect).await.expect("redis-server has started")
+        }
+
+        fn client(&self, query: &str) -> Client {
+            Client::open(format!("redis+unix://{}/socket{query}", self.socket().display())).unwrap()
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    async fn config(admin: &mut MultiplexedConnection, option: &str, value: &str) {
+        redis::cmd("CONFIG").arg("SET").arg(option).arg(value).exec_async(admin).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_server_at_its_maxclients_is_down_when_the_kept_connection_is_old() {
+        let server = Server::start();
+        let mut admin = server.admin().await;
+        let kept = KeptConnection::with_max_age(ClientConnector(server.client("")), AGE);
+        kept.ask().await.unwrap();
+        config(&mut admin, "maxclients", "1").await;
+        sleep(AGE).await;
+        kept.connector().connect().await.map(drop).unwrap_err();
+        for _ in 0..3 {
+            // It sends an error and resets the connection: the driver may see one or the other.
+            kept.ask().await.unwrap_err();
+        }
+        config(&mut admin, "maxclients", "100").await;
+        kept.ask().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_password_that_was_changed_is_down_when_the_kept_connection_is_old() {
+        let server = Server::start();
+        let mut admin = server.admin().await;
+        config(&mut admin, "requirepass", "first").await;
+        let kept = KeptConnection::with_max_age(ClientConnector(server.client("?pass=first")), AGE);
+        kept.ask().await.unwrap();
+        config(&mut admin, "requirepass", "second").await;
+        sleep(AGE).await;
+        for _ in 0..3 {
+            let error = kept.ask().await.unwrap_err();
+            assert_eq!(error.kind(), ProbeErrorKind::Rejected, "{error}");
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! `redis::cluster_async::ClusterConnection` and `redis::cluster::ClusterClient`.
 //!
-//! Each round writes a fresh value on **each master** and reads it back, all at once and so in one round trip, and asks one of
-//! them who the masters are, for the next round. The first round needs to know that before, and is two. A cluster that has
-//! lost one of three masters is DOWN: every third key of the application's is.
+//! Each run writes a unique value on **each master** and reads it back, concurrently and so in one round trip, and queries one
+//! of them for the masters of the next run. The first run has to know the masters before that, and takes two round trips. A
+//! cluster that has lost one of three masters is DOWN, because every third key of the application is lost.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
@@ -11,13 +11,24 @@
 //! | a master takes no writes: out of memory, a full disk | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | slots that no master has; another value read than written; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! The driver asks a node that fails again and again and is silent meanwhile, for seconds. So after 100 ms the nodes are looked
-//! at on the side; on one that is frozen, that tells nothing, and the check's limit ends the waiting.
+//! The driver retries a node that fails, and is silent meanwhile, for seconds. So when a run takes longer than twice the longest
+//! one before, and at least 300 ms, the nodes are connected to directly, at most every 2 s. That finds a node that refuses
+//! connections. It does not find one that is frozen, where the check's limit ends the run.
 //!
-//! A `ClusterClient` holds no connection, so its check keeps one of its own, which is one to each node, from round to round.
-//! Keys are `health:` and more.
+//! A `ClusterClient` connects for each use, so its check keeps a connection of its own, which is one to each node, from run to
+//! run, and never for longer than 30 s. Only a success counts on it: a failure is retried once on a new one. Keys are
+//! `health:` and more.
+//!
+//! What a run costs the servers: one pipelined `SET` and `GET` on each master, and one `CLUSTER SLOTS`. A `ClusterClient`'s
+//! check opens one connection to each node every 30 s, and in each run that fails.
 
-use std::{collections::HashSet, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures_util::future::{join_all, select_ok, try_join, try_join_all};
 use redis::{
@@ -27,12 +38,16 @@ use redis::{
     cluster_routing::{RoutingInfo, SingleNodeRoutingInfo},
     from_redis_value_ref,
 };
-use tokio::{net::TcpStream, sync::Mutex, time::timeout};
+use tokio::{net::TcpStream, time::timeout};
 
 use super::{
-    driver::{Address, Described, PATIENCE, answer_or},
+    driver::{Address, Described, answer_or},
     key,
-    redis::{Answer, ask_for, classify, ping_on, sealed::Ping},
+    redis::{Answer, PING_PATIENCE, ask_for, classify, ping_on, sealed::Ping},
+    support::{
+        kept::{Connector, KeptConnection},
+        reachability::Reachability,
+    },
 };
 use crate::{
     error::{ProbeError, ProbeErrorKind},
@@ -51,7 +66,7 @@ impl Probe for ClusterConnection {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        Cluster::of_connection(self).ask().await
+        ClusterProbe::of_connection(self).ask().await
     }
 
     fn resource(&self) -> Option<String> {
@@ -59,7 +74,7 @@ impl Probe for ClusterConnection {
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
-        Some(Arc::new(Cluster::of_connection(self)))
+        Some(Arc::new(ClusterProbe::of_connection(self)))
     }
 }
 
@@ -68,7 +83,7 @@ impl Probe for ClusterClient {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        Cluster::of_client(self).ask().await
+        ClusterProbe::of_client(self).ask().await
     }
 
     fn resource(&self) -> Option<String> {
@@ -76,31 +91,55 @@ impl Probe for ClusterClient {
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
-        Some(Arc::new(Cluster::of_client(self)))
+        Some(Arc::new(ClusterProbe::of_client(self)))
     }
 }
 
 impl Ping for ClusterConnection {
     async fn ping(&self) -> Result<(), ProbeError> {
         // The driver sends it to all masters.
-        let answer = ping_on(&mut self.clone()).await;
-        public(answer.map_err(Failure::from))
+        Ok(ponged(ping_on(&mut self.clone()).await)?)
     }
 }
 
 impl Ping for ClusterClient {
     async fn ping(&self) -> Result<(), ProbeError> {
-        let asked = async { Ok(ping_on(&mut self.get_async_connection().await?).await?) };
-        public(answer_or(asked, PATIENCE, all_refused(initial_nodes(self))).await)
+        let ping = async { ponged(ping_on(&mut self.get_async_connection().await?).await) };
+        let refusal = async { all_refused(initial_nodes(self)).await.map(Err) };
+        Ok(answer_or(ping, PING_PATIENCE, refusal).await?)
     }
 }
 
-/// What a check keeps of a cluster.
-struct Cluster {
-    client: Option<ClusterClient>,
-    /// The application's, or, of a client, one of the check's own.
-    connection: Mutex<Option<ClusterConnection>>,
+fn ponged(answer: RedisResult<Answer>) -> Result<(), Failure> {
+    if answer? == Answer::AsWritten { Ok(()) } else { Err(Failure::Mismatch) }
+}
+
+/// A cluster's check, and what it knows of the cluster.
+struct ClusterProbe {
+    connections: Connections,
+    topology: Arc<Topology>,
+    reachability: Reachability,
+}
+
+enum Connections {
+    /// The application's.
+    Application(ClusterConnection),
+    /// The check's own.
+    Kept(KeptConnection<ClusterConnector>),
+}
+
+/// Connects as the application does, for each use.
+struct ClusterConnector {
+    client: ClusterClient,
+    topology: Arc<Topology>,
+}
+
+/// What the runs of a check learned of a cluster.
+#[derive(Default)]
+struct Topology {
     masters: Mutex<Masters>,
+    /// The connection that was used last.
+    connection: Mutex<Option<ClusterConnection>>,
 }
 
 /// The masters of a cluster, as one of them described it.
@@ -124,8 +163,10 @@ enum Failure {
     Driver(RedisError),
     /// That node can't be connected to.
     Refused(Address, RedisError),
-    /// So many slots are nobody's.
+    /// This many slots have no master.
     Unserved(u16),
+    /// The value read is not the value written.
+    Mismatch,
 }
 
 impl From<RedisError> for Failure {
@@ -134,98 +175,105 @@ impl From<RedisError> for Failure {
     }
 }
 
-impl Cluster {
+impl ClusterProbe {
     fn of_connection(connection: &ClusterConnection) -> Self {
-        Self { client: None, connection: Mutex::new(Some(connection.clone())), masters: Mutex::default() }
+        let connections = Connections::Application(connection.clone());
+        Self { connections, topology: Arc::default(), reachability: Reachability::new() }
     }
 
     fn of_client(client: &ClusterClient) -> Self {
-        Self { client: Some(client.clone()), connection: Mutex::new(None), masters: Mutex::default() }
+        let topology = Arc::<Topology>::default();
+        let connector = ClusterConnector { client: client.clone(), topology: Arc::clone(&topology) };
+        let connections = Connections::Kept(KeptConnection::new(connector));
+        Self { connections, topology, reachability: Reachability::new() }
     }
 
-    async fn connection(&self) -> RedisResult<ClusterConnection> {
-        let mut kept = self.connection.lock().await;
-        match (&*kept, &self.client) {
-            (Some(connection), _) => Ok(connection.clone()),
-            (None, Some(client)) => Ok(kept.insert(client.get_async_connection().await?).clone()),
-            (None, None) => unreachable!("what there is no client for has a connection"),
+    async fn query(&self) -> Result<(), Failure> {
+        match &self.connections {
+            Connections::Application(connection) => self.topology.write_on_all_masters(connection).await,
+            Connections::Kept(kept) => kept.query().await,
         }
     }
 
-    async fn asked(&self) -> Result<Answer, Failure> {
-        let connection = self.connection().await?;
-        let answer = self.ask_all(&connection).await;
-        if self.client.is_some() && matches!(&answer, Err(Failure::Driver(error)) if error.is_unrecoverable_error()) {
-            // The driver connects again by itself, but it may have ended.
-            *self.connection.lock().await = None;
+    /// What the nodes themselves show while the driver is silent.
+    async fn refusal(&self) -> Option<Failure> {
+        let connection = lock(&self.topology.connection).clone();
+        let known = match connection {
+            // A node that failed may have been replaced meanwhile.
+            Some(connection) => timeout(SILENCE, slots(&connection)).await.ok().and_then(Result::ok),
+            None => None,
+        };
+        let masters = addresses(known.as_ref().unwrap_or(&lock(&self.topology.masters).slots));
+        match &self.connections {
+            Connections::Kept(kept) if masters.is_empty() => all_refused(initial_nodes(&kept.connector().client)).await,
+            _ => one_refused(masters).await,
         }
-        answer
+    }
+}
+
+impl Connector for ClusterConnector {
+    type Connection = ClusterConnection;
+    type Error = Failure;
+
+    async fn connect(&self) -> Result<ClusterConnection, Failure> {
+        Ok(self.client.get_async_connection().await?)
     }
 
-    async fn ask_all(&self, connection: &ClusterConnection) -> Result<Answer, Failure> {
-        let keys = self.masters.lock().await.keys.clone();
-        let keys = if keys.is_empty() { self.learn(slots(connection).await?).await } else { keys };
-        let asked = keys.iter().map(|key| {
+    async fn query(&self, connection: &mut ClusterConnection) -> Result<bool, Failure> {
+        self.topology.write_on_all_masters(connection).await.map(|()| true)
+    }
+}
+
+impl Topology {
+    async fn write_on_all_masters(&self, connection: &ClusterConnection) -> Result<(), Failure> {
+        *lock(&self.connection) = Some(connection.clone());
+        let keys = lock(&self.masters).keys.clone();
+        let keys = if keys.is_empty() { self.update(slots(connection).await?) } else { keys };
+        let written = keys.iter().map(|key| {
             let mut connection = connection.clone();
             async move { ask_for(&mut connection, key).await }
         });
-        let (answers, slots) = try_join(try_join_all(asked), slots(connection)).await?;
+        let (answers, slots) = try_join(try_join_all(written), slots(connection)).await?;
         let length = |range: &Slots| range.last.saturating_sub(range.first).saturating_add(1);
         let served = slots.iter().map(length).fold(0, u16::saturating_add);
-        self.learn(slots).await;
+        self.update(slots);
         if answers.contains(&Answer::Other) {
-            Ok(Answer::Other)
+            Err(Failure::Mismatch)
         } else if served < SLOTS {
             Err(Failure::Unserved(SLOTS - served))
         } else {
-            Ok(Answer::AsWritten)
+            Ok(())
         }
     }
 
-    /// Remembers who the masters are, and a key for each.
-    async fn learn(&self, slots: Vec<Slots>) -> Vec<String> {
-        let mut masters = self.masters.lock().await;
+    /// Remembers the masters, and a key for each, which it returns.
+    fn update(&self, slots: Vec<Slots>) -> Vec<String> {
+        let mut masters = lock(&self.masters);
         if masters.slots != slots {
             masters.keys = keys(&slots);
             masters.slots = slots;
         }
         masters.keys.clone()
     }
-
-    /// What can be found out of the nodes while the driver is silent.
-    async fn other_answer(&self) -> Option<Result<Answer, Failure>> {
-        let known = {
-            let connection = self.connection.try_lock().ok().and_then(|kept| kept.clone());
-            match connection {
-                // Who failed may have been replaced meanwhile.
-                Some(connection) => timeout(SILENCE, slots(&connection)).await.ok().and_then(Result::ok),
-                None => None,
-            }
-        };
-        let masters = match known {
-            Some(slots) => addresses(&slots),
-            None => addresses(&self.masters.lock().await.slots),
-        };
-        match &self.client {
-            Some(client) if masters.is_empty() => all_refused(initial_nodes(client)).await,
-            _ => one_refused(masters).await,
-        }
-    }
 }
 
-impl DynProbe for Cluster {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl DynProbe for ClusterProbe {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
-            let answer = match answer_or(self.asked(), PATIENCE, self.other_answer()).await {
-                // Which node it is the driver does not say.
+            let result = match self.reachability.or_refusal(self.query(), || self.refusal()).await {
+                // The driver does not say which node it is.
                 Err(Failure::Driver(error))
                     if !is_rejected(&error) && classify(&error) == ProbeErrorKind::Unreachable =>
                 {
-                    self.other_answer().await.unwrap_or(Err(Failure::Driver(error)))
+                    Err(self.reachability.refusal(self.refusal()).await.unwrap_or(Failure::Driver(error)))
                 }
-                answer => answer,
+                result => result,
             };
-            public(answer)
+            Ok(result?)
         })
     }
 
@@ -317,18 +365,18 @@ fn initial_nodes(client: &ClusterClient) -> Vec<Address> {
 }
 
 /// Why a node can't be connected to, if one can't.
-async fn one_refused(nodes: Vec<Address>) -> Option<Result<Answer, Failure>> {
+async fn one_refused(nodes: Vec<Address>) -> Option<Failure> {
     if nodes.is_empty() {
         return None;
     }
     let refused = nodes.into_iter().map(|node| Box::pin(async { refused(node).await.ok_or(()) }));
-    select_ok(refused).await.ok().map(|(failure, _)| Err(failure))
+    select_ok(refused).await.ok().map(|(failure, _)| failure)
 }
 
 /// Why no node can be connected to, if none can.
-async fn all_refused(nodes: Vec<Address>) -> Option<Result<Answer, Failure>> {
+async fn all_refused(nodes: Vec<Address>) -> Option<Failure> {
     let refused = join_all(nodes.into_iter().map(refused)).await;
-    refused.into_iter().collect::<Option<Vec<_>>>()?.into_iter().next().map(Err)
+    refused.into_iter().collect::<Option<Vec<_>>>()?.into_iter().next()
 }
 
 async fn refused(node: Address) -> Option<Failure> {
@@ -338,25 +386,25 @@ async fn refused(node: Address) -> Option<Failure> {
     }
 }
 
-fn public(answer: Result<Answer, Failure>) -> Result<(), ProbeError> {
-    let failed =
-        |message: String, source: String| Err(ProbeError::new(ProbeErrorKind::Failed, message).with_source(source));
-    match answer {
-        Ok(Answer::AsWritten) => Ok(()),
-        Ok(Answer::Other) => {
-            failed(ProbeErrorKind::Failed.message(NAME), "the value read is not the value written".to_owned())
-        }
-        Err(Failure::Unserved(slots)) => failed(
-            format!("{slots} slots of {NAME} have no master"),
-            format!("{slots} of {SLOTS} slots are unassigned"),
-        ),
-        Err(Failure::Refused(node, error)) => {
-            let kind = classify(&error);
-            Err(ProbeError::new(kind, kind.message(&format!("redis at {node}"))).with_source(error))
-        }
-        Err(Failure::Driver(error)) => {
-            let kind = if is_rejected(&error) { ProbeErrorKind::Rejected } else { classify(&error) };
-            Err(ProbeError::new(kind, kind.message(NAME)).with_source(error))
+impl From<Failure> for ProbeError {
+    fn from(failure: Failure) -> Self {
+        let of_cluster = |kind: ProbeErrorKind| Self::new(kind, kind.message(NAME));
+        match failure {
+            Failure::Mismatch => {
+                of_cluster(ProbeErrorKind::Failed).with_source("the value read is not the value written")
+            }
+            Failure::Unserved(slots) => {
+                Self::new(ProbeErrorKind::Failed, format!("{slots} slots of {NAME} have no master"))
+                    .with_source(format!("{slots} of {SLOTS} slots are unassigned"))
+            }
+            Failure::Refused(node, error) => {
+                let kind = classify(&error);
+                Self::new(kind, kind.message(&format!("redis at {node}"))).with_source(error)
+            }
+            Failure::Driver(error) => {
+                let kind = if is_rejected(&error) { ProbeErrorKind::Rejected } else { classify(&error) };
+                of_cluster(kind).with_source(error)
+            }
         }
     }
 }

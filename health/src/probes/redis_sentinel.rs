@@ -1,9 +1,9 @@
-//! `redis::sentinel::SentinelClient`, in an `Arc<tokio::sync::Mutex<…>>`: it can't be asked otherwise by several tasks.
+//! `redis::sentinel::SentinelClient`, in an `Arc<tokio::sync::Mutex<…>>`: it can't be used by several tasks otherwise.
 //!
-//! Each round writes a fresh value on the master and reads it back, in one round trip, on a connection that the check keeps. If
-//! that fails, also because the master has become a replica, the sentinels are asked who the master is, and the question is
-//! asked there: after a failover the check follows within a round. The client, which is the application's own, is locked while the
-//! sentinels are asked, and only then.
+//! Each run writes a unique value on the master and reads it back, in one round trip, on a connection that the check keeps. If
+//! that fails, also because the master has become a replica, the sentinels are queried for the master, and the run is
+//! repeated there: after a failover the check follows within one run. The client, which is the application's own, is locked
+//! only while the sentinels are queried.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
@@ -13,22 +13,27 @@
 //! | the master takes no writes: out of memory, a full disk, too few replicas | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! While the master answers, the sentinels are not asked: that all of them are gone shows at the next failover, or when the
-//! process starts; and an old master that does not know yet that it is none is believed, as the application's own connections
-//! to it are. A client of replicas (`SentinelServerType::Replica`) takes no writes, and is DOWN so; it is for
+//! The connection is kept for 30 s, so the sentinels are queried every 30 s too: that none of them responds, or that they name
+//! another master while the old one still takes writes, is seen within a minute, as by the application, which queries them for
+//! each connection. A client of replicas (`SentinelServerType::Replica`) can't write and is DOWN; it is for
 //! [`redis::ping`](super::redis::ping).
+//!
+//! What a run costs the servers: one pipelined `SET` and `GET`. Every 30 s, and in each run that fails, it also opens one
+//! connection to a sentinel and one to the master.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use redis::{Client, ConnectionAddr, RedisResult, aio::MultiplexedConnection, sentinel::SentinelClient};
+use redis::{Client, RedisError, RedisResult, aio::MultiplexedConnection, sentinel::SentinelClient};
 use tokio::sync::Mutex;
 
 use super::{
     driver::Address,
-    redis::{Answer, ask, classify, ping_on, sealed::Ping},
+    key,
+    redis::{Answer, address_of_client, classify, password_of, ping_on, sealed::Ping, write_and_read_back},
+    support::kept::{Connector, KeptConnection},
 };
 use crate::{
-    error::{ProbeError, ProbeErrorKind},
+    error::{BoxError, ProbeError, ProbeErrorKind},
     probe::{DynProbe, Probe},
 };
 
@@ -37,7 +42,7 @@ impl Probe for Arc<Mutex<SentinelClient>> {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        Kept::new(self).ask().await
+        KeptConnection::new(MasterConnector(Arc::clone(self))).ask().await
     }
 
     fn resource(&self) -> Option<String> {
@@ -45,69 +50,66 @@ impl Probe for Arc<Mutex<SentinelClient>> {
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
-        Some(Arc::new(Kept::new(self)))
+        Some(Arc::new(KeptConnection::new(MasterConnector(Arc::clone(self)))))
     }
 }
 
 impl Ping for Mutex<SentinelClient> {
     async fn ping(&self) -> Result<(), ProbeError> {
-        let mut asked = Asked::default();
-        let answer = async {
-            let (mut connection, _) = connect(self, &mut asked).await?;
-            ping_on(&mut connection).await
-        };
-        let answer = answer.await;
-        asked.public(answer)
+        let Master { mut connection, server } = connect(self).await?;
+        match ping_on(&mut connection).await {
+            Ok(Answer::AsWritten) => Ok(()),
+            Ok(Answer::Other) => Err(server.failure(ProbeErrorKind::Failed, "the response to PING is not PONG").into()),
+            Err(error) => Err(server.driver_failure(error).into()),
+        }
     }
 }
 
-/// A client, and a connection to the master as it was.
-struct Kept {
-    client: Arc<Mutex<SentinelClient>>,
-    connection: Mutex<Option<(MultiplexedConnection, Option<Address>)>>,
+/// Connects to the master that the sentinels name.
+struct MasterConnector(Arc<Mutex<SentinelClient>>);
+
+/// A connection to the master as it was then.
+struct Master {
+    connection: MultiplexedConnection,
+    server: Server,
 }
 
-/// Whom the question went to.
-#[derive(Default)]
-struct Asked {
+/// The server that the sentinels named, if they did.
+#[derive(Clone, Default)]
+struct Server {
     address: Option<Address>,
     password: Option<String>,
 }
 
-impl Kept {
-    fn new(client: &Arc<Mutex<SentinelClient>>) -> Self {
-        Self { client: Arc::clone(client), connection: Mutex::new(None) }
+/// A failure and the server that it is of.
+struct Failure {
+    server: Server,
+    kind: ProbeErrorKind,
+    source: BoxError,
+}
+
+impl Connector for MasterConnector {
+    type Connection = Master;
+    type Error = Failure;
+
+    async fn connect(&self) -> Result<Master, Failure> {
+        connect(&self.0).await
     }
 
-    async fn asked(&self, asked: &mut Asked) -> RedisResult<Answer> {
-        let mut kept = self.connection.lock().await;
-        // Taken out: whatever fails, the next one is the master's of then.
-        if let Some((mut connection, address)) = kept.take()
-            && let Ok(answer) = ask(&mut connection).await
-        {
-            asked.address.clone_from(&address);
-            *kept = Some((connection, address));
-            return Ok(answer);
-        }
-        let (mut connection, address) = connect(&self.client, asked).await?;
-        let answer = ask(&mut connection).await?;
-        *kept = Some((connection, address));
-        Ok(answer)
+    async fn query(&self, master: &mut Master) -> Result<bool, Failure> {
+        let written = write_and_read_back(&mut master.connection, &key::fresh()).await;
+        written.map(|()| true).map_err(|error| master.server.driver_failure(error))
     }
 }
 
-impl DynProbe for Kept {
+impl DynProbe for KeptConnection<MasterConnector> {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
-        Box::pin(async {
-            let mut asked = Asked::default();
-            let answer = self.asked(&mut asked).await;
-            asked.public(answer)
-        })
+        Box::pin(async { Ok(self.query().await?) })
     }
 
     fn resource(&self) -> Option<String> {
-        let known = self.connection.try_lock().ok();
-        Some(name(known.as_ref().and_then(|kept| kept.as_ref()?.1.as_ref())))
+        let address = self.inspect(|master| master.server.address.clone());
+        Some(name(address.flatten().as_ref()))
     }
 
     fn never_blocks(&self) -> bool {
@@ -115,24 +117,13 @@ impl DynProbe for Kept {
     }
 }
 
-/// Connects to whom the sentinels name.
-async fn connect(
-    client: &Mutex<SentinelClient>,
-    asked: &mut Asked,
-) -> RedisResult<(MultiplexedConnection, Option<Address>)> {
-    let master = client.lock().await.async_get_client().await?;
-    let address = address_of(&master);
-    asked.address.clone_from(&address);
-    asked.password = master.get_connection_info().redis_settings().password().map(str::to_owned);
-    Ok((master.get_multiplexed_async_connection().await?, address))
-}
-
-fn address_of(master: &Client) -> Option<Address> {
-    match master.get_connection_info().addr() {
-        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-            Some(Address { host: host.clone(), port: *port })
-        }
-        _ => None,
+async fn connect(client: &Mutex<SentinelClient>) -> Result<Master, Failure> {
+    let named: RedisResult<Client> = client.lock().await.async_get_client().await;
+    let master = named.map_err(|error| Server::default().driver_failure(error))?;
+    let server = Server { address: address_of_client(&master), password: password_of(&master) };
+    match master.get_multiplexed_async_connection().await {
+        Ok(connection) => Ok(Master { connection, server }),
+        Err(error) => Err(server.driver_failure(error)),
     }
 }
 
@@ -140,17 +131,18 @@ fn name(address: Option<&Address>) -> String {
     address.map_or_else(|| "the redis master".to_owned(), |address| format!("redis at {address}"))
 }
 
-impl Asked {
-    fn public(self, answer: RedisResult<Answer>) -> Result<(), ProbeError> {
-        let name = name(self.address.as_ref());
-        match answer {
-            Ok(Answer::AsWritten) => Ok(()),
-            Ok(Answer::Other) => Err(ProbeError::new(ProbeErrorKind::Failed, ProbeErrorKind::Failed.message(&name))
-                .with_source("the value read is not the value written")),
-            Err(error) => {
-                let kind = classify(&error);
-                Err(ProbeError::new(kind, kind.message(&name)).with_source(error).with_secret(self.password))
-            }
-        }
+impl Server {
+    fn driver_failure(&self, error: RedisError) -> Failure {
+        self.failure(classify(&error), error)
+    }
+
+    fn failure(&self, kind: ProbeErrorKind, source: impl Into<BoxError>) -> Failure {
+        Failure { server: self.clone(), kind, source: source.into() }
+    }
+}
+
+impl From<Failure> for ProbeError {
+    fn from(Failure { server, kind, source }: Failure) -> Self {
+        Self::new(kind, kind.message(&name(server.address.as_ref()))).with_source(source).with_secret(server.password)
     }
 }

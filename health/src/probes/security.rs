@@ -2,18 +2,18 @@
 
 use std::{io, sync::Arc};
 
-use rustls::{
-    ClientConfig, ConfigBuilder, Error,
-    client::WantsClientCert,
-    crypto::{CryptoProvider, ring},
-};
+use rustls::{ClientConfig, ConfigBuilder, Error, client::WantsClientCert, crypto::CryptoProvider};
 
 use super::InvalidProbe;
 use crate::error::{ProbeErrorKind, classify_io};
 
-/// The application's own cryptography, where it has installed one for the process, else ring's. None is installed.
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()))
+/// The cryptography that the application has installed for its process. Two providers in one process would make rustls panic
+/// where an application left the choice to it, so this crate brings none and installs none.
+pub(super) fn provider() -> Result<Arc<CryptoProvider>, InvalidProbe> {
+    CryptoProvider::get_default().cloned().ok_or(InvalidProbe::new(
+        "the process has no rustls crypto provider: call `rustls::crypto::…::default_provider().install_default()` first, \
+         with `ring` or `aws_lc_rs` for the dots",
+    ))
 }
 
 /// A client's configuration, begun.

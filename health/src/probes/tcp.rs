@@ -1,8 +1,11 @@
 //! [`Connect`]: a server that can be connected to.
 //!
-//! Each round looks up the name, opens a TCP connection and closes it at once. That asks little: the operating system accepts
-//! connections for a server that hangs, so such a one is up. Where there is a question that the server itself must answer
-//! (`probes::http`, or a [`Probe`] of your own), ask that. A server may log a connection that ends without a word.
+//! Each run looks up the name, opens a TCP connection and closes it at once. That proves little: the operating system accepts
+//! connections for a server that hangs, so such a server is UP. Where the server itself can be queried (`probes::http`, or a
+//! [`Probe`] of your own), do that. A server may log a connection that ends without data.
+//!
+//! What a run costs the server: one connection. Where it is silent, as behind a firewall that drops packets, another one is
+//! opened every 2 s.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
@@ -12,7 +15,11 @@
 
 use std::fmt;
 
-use super::{InvalidProbe, destination::Destination};
+use super::{
+    InvalidProbe,
+    destination::Destination,
+    support::attempts::{INTERVAL, first_result},
+};
 use crate::{
     error::{ProbeError, classify_io},
     probe::Probe,
@@ -54,7 +61,7 @@ impl Probe for Connect {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        match self.0.connect().await {
+        match first_result(INTERVAL, || self.0.connect()).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 let kind = classify_io(&error);

@@ -18,9 +18,11 @@
 //! two weeks, and there is time to mend it. At 2 days the service is of no use soon; have the check `optional` where a
 //! service should stay in rotation to the last minute.
 //!
-//! The provider of cryptography is the one that the application has installed for its process, else ring's; none is installed
-//! by this crate. It turns on rustls's feature `ring`: an application that has left rustls to find its only provider by itself,
-//! and has another one, has to install that one.
+//! What a run of [`ServerCertificate`] costs the server: one connection with a handshake. Where it is silent, another one is
+//! opened every 2 s.
+//!
+//! A server's certificate needs cryptography for the handshake: that of the process's own rustls provider. This crate brings
+//! none, so install one at the start of `main`, before the probe is made. A file's certificate needs none.
 
 use std::{
     fmt,
@@ -45,6 +47,7 @@ use super::{
     destination::Destination,
     one_thread::OneThread,
     security::{classify_tls, configuration, provider},
+    support::attempts::{INTERVAL, first_result},
 };
 use crate::{
     error::{BoxError, ProbeError, ProbeErrorKind, classify_io},
@@ -143,6 +146,7 @@ impl fmt::Debug for CertificateFile {
 ///     shop: ServerCertificate,
 /// }
 ///
+/// rustls::crypto::ring::default_provider().install_default().expect("the first one");
 /// # fn state() -> Result<AppState, InvalidProbe> {
 /// Ok(AppState { shop: ServerCertificate::of("shop.example:443")?.degraded_below_days(21) })
 /// # }
@@ -162,10 +166,11 @@ impl ServerCertificate {
     ///
     /// # Errors
     ///
-    /// It is no such address, or none that a TLS server can have. Whether there is such a host, the probe finds out.
+    /// It is not such an address, or not one that a TLS server can have; or the process has no rustls provider yet. Whether
+    /// there is such a host, the probe finds out.
     pub fn of(address: impl AsRef<str>) -> Result<Self, InvalidProbe> {
         let destination = Destination::parse(address.as_ref())?;
-        let provider = provider();
+        let provider = provider()?;
         let verifier = Arc::new(AnyCertificate(provider.clone()));
         let mut config = configuration(provider, |begun| begun.dangerous().with_custom_certificate_verifier(verifier))?;
         // A handshake that is resumed shows no certificate anew.
@@ -200,6 +205,15 @@ impl ServerCertificate {
         self
     }
 
+    /// The certificates that the server shows.
+    async fn handshake(&self) -> Result<Vec<CertificateDer<'static>>, ProbeError> {
+        let stream = self.destination.connect().await.map_err(|error| self.failure(classify_io(&error), error))?;
+        let connector = TlsConnector::from(self.config.clone());
+        let session = connector.connect(self.server_name.clone(), stream).await;
+        let session = session.map_err(|error| self.failure(classify_tls(&error), error))?;
+        Ok(session.get_ref().1.peer_certificates().unwrap_or_default().to_vec())
+    }
+
     fn name(&self) -> String {
         format!("tls server at {}", self.destination.address)
     }
@@ -214,11 +228,7 @@ impl Probe for ServerCertificate {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        let stream = self.destination.connect().await.map_err(|error| self.failure(classify_io(&error), error))?;
-        let connector = TlsConnector::from(self.config.clone());
-        let session = connector.connect(self.server_name.clone(), stream).await;
-        let session = session.map_err(|error| self.failure(classify_tls(&error), error))?;
-        self.days.judge(session.get_ref().1.peer_certificates().unwrap_or_default())
+        self.days.judge(&first_result(INTERVAL, || self.handshake()).await?)
     }
 
     fn resource(&self) -> Option<String> {

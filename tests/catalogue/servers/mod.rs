@@ -1,5 +1,6 @@
 //! The servers of the catalogue alone.
 
+pub(crate) mod balancer;
 pub(crate) mod cluster;
 pub(crate) mod memcached;
 pub(crate) mod mosquitto;
