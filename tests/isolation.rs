@@ -385,3 +385,45 @@ async fn a_task_that_a_check_spawns_and_that_blocks_hurts_no_other_check() {
         assert!(not_up(&rig).await.is_empty(), "{}", logs::text());
     }
 }
+
+/// A request on a connection that stays open.
+async fn request(stream: &mut TcpStream, path: &str) -> String {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+    let mut response = String::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = stream.read(&mut buffer).await.unwrap();
+        response.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+        if response.ends_with('}') || response.contains("content-length: 0") {
+            return response;
+        }
+        assert!(read > 0, "{response}");
+    }
+}
+
+#[actix_web::test]
+async fn without_descriptors_for_its_threads_a_scope_says_so_and_recovers() {
+    let rig = serve(vec![sleeping("healthy", 1)]);
+    let mut stream = TcpStream::connect(rig.address).await.unwrap();
+    // Now the worker has accepted the connection.
+    assert!(request(&mut stream, "/elsewhere").await.starts_with("HTTP/1.1 404"));
+
+    let open: Vec<u64> = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|descriptor| descriptor.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    let lowest_free = (0..).find(|number| !open.contains(number)).unwrap();
+    let (soft, hard) = rlimit::Resource::NOFILE.get().unwrap();
+    rlimit::Resource::NOFILE.set(lowest_free, hard).unwrap();
+    let responses = [request(&mut stream, "/health").await, request(&mut stream, "/health").await];
+    rlimit::Resource::NOFILE.set(soft, hard).unwrap();
+
+    for response in responses {
+        assert!(response.starts_with("HTTP/1.1 503"), "{response}");
+        let message = r#"{"health":{"runtime":"the threads of the health check cannot be started"}}"#;
+        assert!(response.contains(message), "{response}");
+    }
+    let recovered = request(&mut stream, "/health").await;
+    assert!(recovered.starts_with("HTTP/1.1 200"), "{recovered}");
+    assert_eq!(logs::lines().iter().filter(|line| line.contains("cannot be started")).count(), 1);
+}

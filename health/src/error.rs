@@ -30,7 +30,7 @@ pub enum ProbeErrorKind {
     ReadOnly,
     /// It answered something else than what was asked.
     Failed,
-    /// The probe panicked.
+    /// The probe panicked. With `panic = "abort"` there is no such failure: the process ends.
     Panicked,
 }
 
