@@ -29,23 +29,35 @@
 //! [`ProbeErrorKind::TimedOut`]: crate::ProbeErrorKind::TimedOut
 //! [`ProbeErrorKind::Unreachable`]: crate::ProbeErrorKind::Unreachable
 
+use std::sync::Arc;
+
 use ::bb8::{Pool, RunError};
 use bb8_redis::RedisConnectionManager;
 use redis::RedisError;
 
-use super::{bb8, pooled_redis::WriteAndRead, redis::name};
-use crate::{error::ProbeError, probe::Probe};
+use super::{bb8::Bb8Probe, pooled_redis::WriteAndRead};
+use crate::{
+    error::ProbeError,
+    probe::{DynProbe, Probe},
+};
+
+/// A pool does not expose where it connects to.
+const DISPLAY_NAME: &str = "redis";
 
 impl Probe for Pool<RedisConnectionManager> {
     const GROUP: &'static str = "cache";
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        bb8::ask::<WriteAndRead, _>(self).await.map_err(|failure| failure.public(&name(None)))
+        Bb8Probe::new(WriteAndRead, self, DISPLAY_NAME).run().await
     }
 
     fn resource(&self) -> Option<String> {
-        Some(name(None))
+        Some(DISPLAY_NAME.to_owned())
+    }
+
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
+        Some(Arc::new(Bb8Probe::new(WriteAndRead, self, DISPLAY_NAME)))
     }
 }
 

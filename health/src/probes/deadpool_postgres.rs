@@ -17,18 +17,20 @@
 //! out with one connection beside it, which is closed again; the same is done where an idle connection is silent for 300 ms. A
 //! connection whose question was given up is closed, and not given back.
 
+use std::sync::Arc;
+
 use ::tokio_postgres::Error;
-use deadpool_postgres::{ClientWrapper, Pool, PoolError};
+use deadpool_postgres::{ClientWrapper, Manager, Pool, PoolError};
 
 use super::{
-    deadpool,
+    deadpool::DeadpoolProbe,
     driver::{Address, Described},
-    pooled::Question,
+    pooled::Driver,
     tokio_postgres,
 };
 use crate::{
     error::{ProbeError, ProbeErrorKind},
-    probe::Probe,
+    probe::{DynProbe, Probe},
 };
 
 impl Probe for Pool {
@@ -36,11 +38,15 @@ impl Probe for Pool {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        deadpool::ask::<Postgres, _, _>(self).await.map_err(|failure| failure.public(&name(self)))
+        DeadpoolProbe::new(Postgres, self, name).run().await
     }
 
     fn resource(&self) -> Option<String> {
-        Some(name(self))
+        Some(name(self.manager()))
+    }
+
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
+        Some(Arc::new(DeadpoolProbe::new(Postgres, self, name)))
     }
 }
 
@@ -50,13 +56,17 @@ impl From<PoolError> for ProbeError {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Postgres;
 
-impl Question for Postgres {
+impl Driver for Postgres {
     type Connection = ClientWrapper;
     type Error = Error;
 
-    async fn ask(client: &mut ClientWrapper) -> Result<(), Error> {
+    // The pool's `SELECT 1` or empty query before ours, where it verifies connections.
+    const ROUND_TRIPS: u32 = 2;
+
+    async fn query(client: &mut ClientWrapper) -> Result<(), Error> {
         tokio_postgres::ask(client).await
     }
 
@@ -66,8 +76,8 @@ impl Question for Postgres {
 }
 
 /// A manager has no accessor for where it connects to, but prints it.
-fn name(pool: &Pool) -> String {
-    let described = Described::by_debug(pool.manager());
+fn name(manager: &Manager) -> String {
+    let described = Described::by_debug(manager);
     let default_port = || {
         Some(Address { host: described.text("host: [Tcp(")?, port: 5432 }).filter(|_| described.0.contains("port: []"))
     };
@@ -80,7 +90,6 @@ fn name(pool: &Pool) -> String {
 #[cfg(test)]
 mod tests {
     use ::tokio_postgres::{Config, NoTls};
-    use deadpool_postgres::Manager;
 
     use super::*;
 

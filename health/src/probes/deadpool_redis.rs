@@ -26,21 +26,30 @@
 //! [`ProbeErrorKind::TimedOut`]: crate::ProbeErrorKind::TimedOut
 //! [`ProbeErrorKind::Unreachable`]: crate::ProbeErrorKind::Unreachable
 
-use deadpool_redis::{Pool, PoolError};
+use std::sync::Arc;
 
-use super::{deadpool, driver::Described, pooled_redis::WriteAndRead};
-use crate::{error::ProbeError, probe::Probe};
+use deadpool_redis::{Manager, Pool, PoolError};
+
+use super::{deadpool::DeadpoolProbe, driver::Described, pooled_redis::WriteAndRead};
+use crate::{
+    error::ProbeError,
+    probe::{DynProbe, Probe},
+};
 
 impl Probe for Pool {
     const GROUP: &'static str = "cache";
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        deadpool::ask::<WriteAndRead, _, _>(self).await.map_err(|failure| failure.public(&name(self)))
+        DeadpoolProbe::new(WriteAndRead, self, name).run().await
     }
 
     fn resource(&self) -> Option<String> {
-        Some(name(self))
+        Some(name(self.manager()))
+    }
+
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
+        Some(Arc::new(DeadpoolProbe::new(WriteAndRead, self, name)))
     }
 }
 
@@ -51,6 +60,6 @@ impl From<PoolError> for ProbeError {
 }
 
 /// A manager has no accessor for its client, but prints it.
-fn name(pool: &Pool) -> String {
-    super::redis::name(Described::by_debug(pool.manager()).address("addr: Tcp(", ", ").as_ref())
+fn name(manager: &Manager) -> String {
+    super::redis::name(Described::by_debug(manager).address("addr: Tcp(", ", ").as_ref())
 }

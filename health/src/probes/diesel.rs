@@ -45,7 +45,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{driver::PATIENCE, pooled::saturated};
+use super::{driver::PATIENCE, pool::exhausted};
 use crate::{
     error::{ProbeError, ProbeErrorKind},
     probe::{DynProbe, Probe},
@@ -144,7 +144,7 @@ impl<T: R2D2Connection + Send + 'static> Kept<T> {
             let in_time = timeout(PATIENCE, asking.answer()).await;
             match in_time {
                 Ok(answer) => return answer.map_err(Failure::public::<T>),
-                Err(_) if self.all_in_use() => return Err(saturated(self.pool.max_size() as usize)),
+                Err(_) if self.all_in_use() => return Err(exhausted(self.pool.max_size() as usize)),
                 Err(_) => {}
             }
         }
@@ -197,10 +197,16 @@ fn question<T: R2D2Connection + Send + 'static>(pool: &Pool<ConnectionManager<T>
         let mut connection = connection(pool).map_err(Failure::Pool)?;
         match connection.batch_execute(sql::<T::Backend>()) {
             // After a restart of the server all idle connections are dead, and each says so at once. One that answers is enough.
-            Err(error) if others > 0 && classify_error(&error) == ProbeErrorKind::Unreachable => others -= 1,
-            answer => return answer.map_err(Failure::Driver),
+            Err(error) if others > 0 && is_dead(&error, &mut *connection) => others -= 1,
+            result => return result.map_err(Failure::Driver),
         }
     }
+}
+
+/// Whether a connection is of no more use. Where the server has ended it with a message, the error is that message, of whatever
+/// kind; only a second query shows that there is no connection any more.
+fn is_dead<T: R2D2Connection>(error: &Error, connection: &mut T) -> bool {
+    classify_error(error) == ProbeErrorKind::Unreachable || connection.ping().is_err()
 }
 
 /// A connection, or the reason why there is none as soon as there is one: the pool itself tries again and again.

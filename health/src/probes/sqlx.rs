@@ -33,6 +33,7 @@
 
 pub(super) mod pool;
 mod questions;
+mod sqlite;
 
 use ::sqlx;
 
