@@ -10,16 +10,16 @@ use sqlx::{
 };
 
 use crate::common::{
-    answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
-    logs,
-    rig::Rig,
-    servers::{Faulty as _, Kind, Server},
-};
-use crate::common::{
     DATABASE, PASSWORD, USER, eventually,
     far::Far,
     process::{Process, give},
     servers::free_port,
+};
+use crate::common::{
+    answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
+    logs,
+    rig::Rig,
+    servers::{Faulty as _, Kind, Server},
 };
 
 #[derive(HealthCheck)]
@@ -337,7 +337,9 @@ where
     }
 }
 
-async fn a_far_database_whose_pool_is_exhausted_is_degraded_and_opens_a_connection_every_two_seconds_at_most<DB: Served>()
+async fn a_far_database_whose_pool_is_exhausted_is_degraded_and_opens_a_connection_every_two_seconds_at_most<
+    DB: Served,
+>()
 where
     State<DB>: HealthCheck,
 {
@@ -378,7 +380,8 @@ where
     let (far, pool) = two_idle::<DB>(&server).await;
     far.silence();
     let rig = serve(&pool);
-    let message = format!("an idle connection to {} at 127.0.0.1:{} does not respond, a new one does", DB::WORD, far.port);
+    let message =
+        format!("an idle connection to {} at 127.0.0.1:{} does not respond, a new one does", DB::WORD, far.port);
     degraded(&rig, "database", "db", &message).await;
     // They are discarded, so the pool works again.
     eventually("it is up", || async { status(&rig).await == "UP" }).await;
@@ -482,9 +485,7 @@ where
 
 #[actix_web::test]
 async fn connections_that_postgres_ended_with_a_message_are_no_outage() {
-    for (setting, more) in
-        [("idle_session_timeout", ""), ("idle_in_transaction_session_timeout", "BEGIN")]
-    {
+    for (setting, more) in [("idle_session_timeout", ""), ("idle_in_transaction_session_timeout", "BEGIN")] {
         let server = Server::start(Kind::Postgres);
         let pool = pool::<Postgres>(&server.url());
         let mut both = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];

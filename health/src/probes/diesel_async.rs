@@ -63,7 +63,11 @@ where
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
-        Some(if is_sqlite::<C::Backend>() { Arc::new(SqliteProbe::new(of_deadpool(self))) } else { Arc::new(of_deadpool(self)) })
+        Some(if is_sqlite::<C::Backend>() {
+            Arc::new(SqliteProbe::new(of_deadpool(self)))
+        } else {
+            Arc::new(of_deadpool(self))
+        })
     }
 
     fn resource(&self) -> Option<String> {

@@ -60,12 +60,7 @@ pub mod tokio_postgres;
 
 #[cfg(any(feature = "bb8-redis", feature = "diesel-async"))]
 mod bb8;
-#[cfg(any(
-    feature = "deadpool-postgres",
-    feature = "deadpool-redis",
-    feature = "diesel-async",
-    feature = "lapin"
-))]
+#[cfg(any(feature = "deadpool-postgres", feature = "deadpool-redis", feature = "diesel-async", feature = "lapin"))]
 mod deadpool;
 #[allow(dead_code, reason = "how much of it is used depends on the features")]
 mod driver;

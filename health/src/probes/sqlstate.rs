@@ -46,7 +46,9 @@ pub(super) fn classify_mysql(number: u16, message: &str) -> Option<ProbeErrorKin
             ProbeErrorKind::Rejected
         }
         // The server shuts down; it aborted, killed or ended the connection.
-        1053 | 1077 | 1079 | 1080 | 1152 | 1158..=1161 | 1184 | 1927 | 3168 | 3169 | 4031 => ProbeErrorKind::Unreachable,
+        1053 | 1077 | 1079 | 1080 | 1152 | 1158..=1161 | 1184 | 1927 | 3168 | 3169 | 4031 => {
+            ProbeErrorKind::Unreachable
+        }
         // A statement that took longer than the server lets it.
         1317 | 1969 | 3024 => ProbeErrorKind::TimedOut,
         1021 | 1792 | 1836 => ProbeErrorKind::ReadOnly,

@@ -278,7 +278,11 @@ impl Starvation {
 
 /// What the pool's own attempt came to.
 enum Attempted<T, E> {
-    Responded { output: T, query: Duration, total: Duration },
+    Responded {
+        output: T,
+        query: Duration,
+        total: Duration,
+    },
     /// The connection was dead, and is discarded.
     Dead(E),
     /// There was no idle connection after all.
@@ -362,6 +366,10 @@ impl<P: Pool> State<P> {
         loop {
             let outside = async {
                 let outcome = self.outside.outcome(pool, query, wanted).await;
+                if let Outcome::Works(took) = outcome {
+                    // After a freeze both respond at about the same time.
+                    sleep(took.min(delay / 2)).await;
+                }
                 sleep_until(silent_at).await;
                 outcome
             };
@@ -378,7 +386,9 @@ impl<P: Pool> State<P> {
                     step
                 }
                 // What is waited for is a new connection.
-                Either::Right(Outcome::Works(_)) if !P::IDLE_IS_CERTAIN && pool.usage().size() == 0 => Step::Retry(None),
+                Either::Right(Outcome::Works(_)) if !P::IDLE_IS_CERTAIN && pool.usage().size() == 0 => {
+                    Step::Retry(None)
+                }
                 Either::Right(Outcome::Works(_)) => Step::End(Err(Failure::SilentConnection)),
                 Either::Right(Outcome::Failed(error)) if !P::IDLE_IS_CERTAIN => Step::End(Err(Failure::Driver(error))),
                 // The idle connection may still be served: only its own response counts, or that of a new one later on.

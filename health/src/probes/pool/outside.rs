@@ -30,6 +30,9 @@ pub(super) const RETRY_INTERVAL: Duration = Duration::from_millis(900);
 /// How long a run waits for the next attempt before it reuses an outcome that is older than [`INTERVAL`].
 const GRACE: Duration = Duration::from_millis(200);
 
+/// How long a run waits for a newer failure than one from before it began.
+const FAILURE_GRACE: Duration = Duration::from_millis(600);
+
 /// An outcome that is older is not reused, however far the server is.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
@@ -63,7 +66,8 @@ impl<E> Clone for Outcome<E> {
 pub(super) enum Wanted {
     /// Any that is recent. A run that reuses a success once more does so while the next attempt is in flight.
     Recent,
-    /// Failures only of attempts that began since then: earlier ones say nothing about what the pool does now.
+    /// Failures only of attempts that began since then, unless none can begin soon: earlier ones say nothing about what the
+    /// pool does now.
     Since(Instant),
 }
 
@@ -83,6 +87,8 @@ struct Attempts<E> {
     in_flight: Vec<InFlight>,
     /// When the newest attempt began.
     last_begun: Option<Instant>,
+    /// When the first attempt began that had no outcome yet, since the last outcome.
+    silent_since: Option<Instant>,
     last: Option<Ended<E>>,
 }
 
@@ -114,8 +120,8 @@ impl<E> Attempts<E> {
         if may_begin.is_some_and(|at| at <= now) {
             return Decision::Begin;
         }
-        let grace_ends = Some(asked + GRACE).filter(|at| *at > now && wanted == Wanted::Recent);
-        Decision::Wait(may_begin.into_iter().chain(grace_ends).min())
+        let grace_ends = asked + if wanted == Wanted::Recent { GRACE } else { FAILURE_GRACE };
+        Decision::Wait(may_begin.into_iter().chain(Some(grace_ends).filter(|at| *at > now)).min())
     }
 
     fn usable(&self, wanted: Wanted, asked: Instant, now: Instant) -> Option<Outcome<E>> {
@@ -123,12 +129,11 @@ impl<E> Attempts<E> {
         let age = now.saturating_duration_since(last.at);
         let usable = match (&last.outcome, wanted) {
             (Outcome::Failed(_), Wanted::Recent) => age < RETRY_INTERVAL,
-            (Outcome::Failed(_), Wanted::Since(begun)) => last.begun >= begun,
-            (Outcome::Works(_) | Outcome::Full(_), _) if age < INTERVAL => true,
-            (Outcome::Works(took), Wanted::Recent) => {
-                age < MAX_AGE && now >= asked + GRACE && self.is_in_flight_no_longer_than(*took, now)
+            (Outcome::Failed(_), Wanted::Since(begun)) => {
+                last.begun >= begun || age < RETRY_INTERVAL && now >= asked + FAILURE_GRACE
             }
-            (Outcome::Full(_), Wanted::Recent) => {
+            (Outcome::Works(_) | Outcome::Full(_), _) if age < INTERVAL => true,
+            (Outcome::Works(_) | Outcome::Full(_), Wanted::Recent) => {
                 let took = last.at.saturating_duration_since(last.begun);
                 age < MAX_AGE && now >= asked + GRACE && self.is_in_flight_no_longer_than(took, now)
             }
@@ -137,10 +142,9 @@ impl<E> Attempts<E> {
         usable.then(|| last.outcome.clone())
     }
 
-    /// Whether the attempt that is in flight has not taken notably longer yet than the last one did.
+    /// Whether an attempt is in flight, and has not taken notably longer yet than the last one did.
     fn is_in_flight_no_longer_than(&self, took: Duration, now: Instant) -> bool {
-        let oldest = self.in_flight.first();
-        oldest.is_some_and(|attempt| now.saturating_duration_since(attempt.begun) <= took + took / 4)
+        self.silent_since.is_some_and(|begun| now.saturating_duration_since(begun) <= took + took / 4)
     }
 
     /// When the next attempt may begin; never, while too many that cannot be cancelled are in flight.
@@ -161,6 +165,7 @@ impl<E> Attempts<E> {
         }
         self.in_flight.push(InFlight { id, begun: now, task: None });
         self.last_begun = Some(now);
+        self.silent_since.get_or_insert(now);
     }
 
     fn end(&mut self, id: u64, now: Instant, outcome: Option<Outcome<E>>) {
@@ -168,6 +173,7 @@ impl<E> Attempts<E> {
         let begun = self.in_flight.remove(at).begun;
         if let Some(outcome) = outcome {
             self.last = Some(Ended { outcome, begun, at: now });
+            self.silent_since = self.in_flight.first().map(|attempt| attempt.begun);
         }
     }
 }
@@ -180,9 +186,8 @@ impl<E> Shared<E> {
 
 impl<E: Send + Sync + 'static> Outside<E> {
     pub(super) fn new() -> Self {
-        let attempts = Attempts { in_flight: Vec::new(), last_begun: None, last: None };
-        let shared =
-            Shared { attempts: Mutex::new(attempts), ended: Notify::new(), next_id: AtomicU64::new(0) };
+        let attempts = Attempts { in_flight: Vec::new(), last_begun: None, silent_since: None, last: None };
+        let shared = Shared { attempts: Mutex::new(attempts), ended: Notify::new(), next_id: AtomicU64::new(0) };
         Self { shared: Arc::new(shared) }
     }
 

@@ -7,7 +7,10 @@ use tokio::time::timeout;
 
 use super::{
     sqlite::{self, SqliteFile},
-    sqlx::{self, ConnectOptions as _, Connection as _, Database, Error, Executor, error::DatabaseError, pool::PoolConnection},
+    sqlx::{
+        self, ConnectOptions as _, Connection as _, Database, Error, Executor, error::DatabaseError,
+        pool::PoolConnection,
+    },
 };
 use crate::{
     error::{ProbeError, ProbeErrorKind, classify_io},
@@ -117,10 +120,7 @@ where
 }
 
 /// Runs a query on a connection of the pool, with nothing remembered of earlier runs.
-pub(crate) async fn run<DB: Database, Q: Query<DB>>(
-    pool: &sqlx::Pool<DB>,
-    query: Q,
-) -> Result<Q::Output, ProbeError> {
+pub(crate) async fn run<DB: Database, Q: Query<DB>>(pool: &sqlx::Pool<DB>, query: Q) -> Result<Q::Output, ProbeError> {
     PoolProbe::new(pool.clone()).run(query).await
 }
 
@@ -246,7 +246,9 @@ fn is_dead(error: &Error) -> bool {
         // PostgreSQL ends the session with these, whatever the code; a severity has no accessor here, but is printed.
         Error::Database(error) => {
             let printed = Described::by_debug(error);
-            printed.says("severity: Fatal") || printed.says("severity: Panic") || classify_database(error, &printed) == ProbeErrorKind::Unreachable
+            printed.says("severity: Fatal")
+                || printed.says("severity: Panic")
+                || classify_database(error, &printed) == ProbeErrorKind::Unreachable
         }
         error => classify(error) == ProbeErrorKind::Unreachable,
     }

@@ -148,7 +148,10 @@ impl Seen {
         let Some(open) = open_files(file) else { return Ok(()) };
         let has_old = open.deleted || self.earlier.iter().any(|earlier| open.ids.contains(earlier));
         if has_old || connected == Connected::Yes && !open.ids.contains(&id) {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the file was replaced, and connections have the old one"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the file was replaced, and connections have the old one",
+            ));
         }
         if connected == Connected::Yes {
             self.earlier.clear();
