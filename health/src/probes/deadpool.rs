@@ -3,7 +3,12 @@
 //! A run gets its connection at once or not at all. deadpool tests an idle connection, or opens one, before it hands it out, and
 //! says why it cannot.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{
+    future::{Future, pending},
+    panic::resume_unwind,
+    pin::Pin,
+    time::Duration,
+};
 
 use deadpool::managed::{HookError, Manager, Object, PoolError, TimeoutType, Timeouts};
 
@@ -149,7 +154,8 @@ where
     }
 
     async fn acquire(&self) -> Result<Self::Taken, TakeError<D::Error>> {
-        match self.pool.timeout_get(&NO_WAIT).await {
+        let pool = self.pool.clone();
+        match to_the_end::<D, _>(async move { pool.timeout_get(&NO_WAIT).await }).await {
             Ok(object) => Ok(Taken(Some(object))),
             Err(PoolError::Timeout(TimeoutType::Wait)) => Err(TakeError::Exhausted),
             Err(PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error))) => {
@@ -160,10 +166,14 @@ where
     }
 
     async fn connect(&self) -> Result<D::Connection, D::Error> {
-        let mut connection = self.pool.manager().create().await?;
-        // The pool never gets it, so the manager need not know of it.
-        self.pool.manager().detach(&mut connection);
-        Ok(connection)
+        let pool = self.pool.clone();
+        let connecting = async move {
+            let mut connection = pool.manager().create().await?;
+            // The pool never gets it, so the manager need not know of it.
+            pool.manager().detach(&mut connection);
+            Ok(connection)
+        };
+        to_the_end::<D, _>(connecting).await
     }
 
     fn connection(taken: &mut Self::Taken) -> &mut D::Connection {
@@ -174,12 +184,8 @@ where
         taken.0 = None;
     }
 
-    fn abandon(attempt: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        if D::CANCEL_SAFE {
-            drop(attempt);
-        } else {
-            tokio::spawn(attempt);
-        }
+    async fn close(connection: D::Connection) {
+        D::close(connection).await;
     }
 
     fn classify(error: &D::Error) -> ProbeErrorKind {
@@ -196,6 +202,21 @@ where
 
     fn message(error: &D::Error, name: &str) -> String {
         D::message(error, name)
+    }
+}
+
+/// Runs an attempt to connect, in a task where it must not be dropped.
+async fn to_the_end<D: Driver, T: Send + 'static>(attempt: impl Future<Output = T> + Send + 'static) -> T {
+    if D::CANCEL_SAFE {
+        return attempt.await;
+    }
+    match tokio::spawn(attempt).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(payload) => resume_unwind(payload),
+            // The runtime ends, and the run with it.
+            Err(_) => pending().await,
+        },
     }
 }
 

@@ -1,27 +1,32 @@
 //! The deadpool and bb8 pools of diesel-async, of any connection.
 //!
-//! Each round asks `SELECT 1`, on SQLite a question that reads the file, on a connection of the application's own pool. The
-//! pools ask `SELECT 1` of a connection before they give it, which is a round trip of its own, unless they are built with
+//! Each run executes `SELECT 1`, on SQLite a query that reads the file, on a connection of the application's own pool. The
+//! pools execute `SELECT 1` before they hand a connection out, which is a round trip of its own, unless they are built with
 //! `RecyclingMethod::Fast`.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | refused, reset, no such host; SQLite: the file can't be opened | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | the server lets no further connection in: wrong password, no such database, full, starting up | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | the server does not accept a connection: wrong password, no such database, full, starting up | [`ProbeErrorKind::Rejected`] | DOWN |
 //! | no answer, also not to a new connection | [`ProbeErrorKind::TimedOut`] | DOWN |
-//! | all connections of the pool are in use, and the server answers a further one | [`ProbeErrorKind::Saturated`] | DEGRADED |
-//! | SQLite: locked by who writes, or silent for 400 ms | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | an idle connection is silent, and another idle one responds | | UP |
+//! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
+//! | the pool is exhausted, and the server accepts further connections, or responds that it does not | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | SQLite: locked by another writer, or silent for 400 ms | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | read-only transaction | [`ProbeErrorKind::ReadOnly`] | DOWN |
-//! | SQLite: the file is no database; anything else | [`ProbeErrorKind::Failed`] | DOWN |
+//! | SQLite: the file is not a database; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! The errors of diesel have no code of the database's, so what a server says to a new connection is one kind. SQLite goes on
-//! reading a file that has been removed, and the pools do not tell its path: that is not seen. The pools do not tell where they
-//! connect to, and so neither do the messages.
+//! The errors of diesel have no code of the database's, so all responses to a new connection are one kind. SQLite goes on
+//! reading a file that was removed or replaced, and the pools do not expose its path: that is not detected. The pools do not expose
+//! where they connect to, so the messages have no address.
 //!
-//! Whether a pool that is all in use belongs to a busy server or to a frozen one is found out with one connection beside it,
-//! which is closed again; so it is where an idle connection is silent for 300 ms and, for bb8, which keeps the reason for
-//! itself while it tries to connect, where there is no connection for 100 ms. One whose question was given up is closed by its
-//! pool, and not kept. SQLite is asked one question at a time, which is never given up: diesel-async can't drop one.
+//! A silent connection is closed, and not given back. (bb8 keeps one that its own test finds silent until the pool closes it.)
+//! SQLite runs one query at a time, to its end: diesel-async cannot drop one.
+//!
+//! A warm pool that is not exhausted is probed on its own connections only. What more a probe may cost the server, of each replica
+//! of the application: while the pool is exhausted, while it has to open a connection and is slow at it, or while an idle one is
+//! silent, one connection is opened outside the pool, queried and closed, at most once in 2 s (once in 900 ms while it cannot
+//! connect). A second one is opened beside it only if it gets no response for 2 s.
 
 use std::{error::Error, future::Future, marker::PhantomData, pin::Pin, sync::Arc, time::Duration};
 

@@ -35,6 +35,12 @@ pub(super) trait Driver: Clone + Copy + Send + Sync + 'static {
         Self::classify(error) == ProbeErrorKind::Saturated
     }
 
+    /// Closes a connection outside the pool.
+    fn close(connection: Self::Connection) -> impl Future<Output = ()> + Send {
+        drop(connection);
+        async {}
+    }
+
     /// Has the pool close a connection instead of keeping it, where it does not give connections away.
     fn invalidate(_: &mut Self::Connection) {}
 }

@@ -417,11 +417,20 @@ impl<P: Pool> State<P> {
             return self.settle(pool, attempted, Some(before));
         }
         let outcome = self.outside.outcome(pool, query, Wanted::Since(begun));
-        let took = match select(pin!(attempts.next()), pin!(outcome)).await {
+        let outcome = match select(pin!(attempts.next()), pin!(outcome)).await {
             Either::Left((attempted, _)) => return self.settle(pool, attempted, Some(before)),
-            Either::Right((Outcome::Works(took), _)) => took,
-            Either::Right((Outcome::Full(error), _)) => return Step::End(Err(self.full(pool, before, error))),
-            Either::Right((Outcome::Failed(error), _)) => return Step::End(Err(Failure::Driver(error))),
+            Either::Right((outcome, _)) => outcome,
+        };
+        let took = match outcome {
+            Outcome::Works(took) => took,
+            Outcome::Full(error) => {
+                attempts.abandon();
+                return Step::End(Err(self.full(pool, before, error)));
+            }
+            Outcome::Failed(error) => {
+                attempts.abandon();
+                return Step::End(Err(Failure::Driver(error)));
+            }
         };
         // The server accepts connections. The pool's own attempt takes as long as the one outside did, by the same way, or it
         // waits: for a place in the pool, for the pause between two attempts of the pool's own, or because it was lost.
