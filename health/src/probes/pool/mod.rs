@@ -49,7 +49,7 @@ use super::support::hedge::HedgeDelay;
 use crate::error::{BoxError, ProbeError, ProbeErrorKind};
 
 /// How long a pool that retries in silence may be silent before a connection outside it shows why.
-const CONNECT_PATIENCE: Duration = Duration::from_millis(100);
+const CONNECT_PATIENCE: Duration = Duration::from_millis(200);
 
 /// How often a run that waits for a connection outside an exhausted pool looks whether the pool has one again.
 const EXHAUSTED_TICK: Duration = Duration::from_millis(100);
@@ -366,10 +366,6 @@ impl<P: Pool> State<P> {
         loop {
             let outside = async {
                 let outcome = self.outside.outcome(pool, query, wanted).await;
-                if let Outcome::Works(took) = outcome {
-                    // After a freeze both respond at about the same time.
-                    sleep(took.min(delay / 2)).await;
-                }
                 sleep_until(silent_at).await;
                 outcome
             };
@@ -443,12 +439,25 @@ impl<P: Pool> State<P> {
             return Step::End(Err(Failure::Exhausted(before.max)));
         }
         attempts.push(new_attempt(pool, query));
-        let Ok(attempted) = timeout(LOST_AFTER, attempts.next()).await else {
-            attempts.abandon();
-            return Step::Retry(None);
+        let lost_at = Instant::now() + LOST_AFTER;
+        let step = loop {
+            // Meanwhile the server may stop.
+            let outcome = self.outside.outcome(pool, query, Wanted::After(Instant::now()));
+            let first = match timeout_at(lost_at, select(pin!(attempts.next()), pin!(outcome))).await {
+                Ok(Either::Left((attempted, _))) => Some(Either::Left(attempted)),
+                Ok(Either::Right((outcome, _))) => Some(Either::Right(outcome)),
+                Err(_) => None,
+            };
+            break match first {
+                Some(Either::Left(attempted)) => self.settle(pool, attempted, Some(before)),
+                Some(Either::Right(Outcome::Works(_))) => continue,
+                Some(Either::Right(Outcome::Full(error))) => Step::End(Err(self.full(pool, before, error))),
+                Some(Either::Right(Outcome::Failed(error))) => Step::End(Err(Failure::Driver(error))),
+                None => Step::Retry(None),
+            };
         };
         attempts.abandon();
-        self.settle(pool, attempted, Some(before))
+        step
     }
 
     /// Finds out whether the connections that are all in use work. The counters do not tell a busy server from a dead one: the

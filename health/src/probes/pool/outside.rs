@@ -31,7 +31,7 @@ pub(super) const RETRY_INTERVAL: Duration = Duration::from_millis(900);
 const GRACE: Duration = Duration::from_millis(200);
 
 /// How long a run waits for a newer failure than one from before it began.
-const FAILURE_GRACE: Duration = Duration::from_millis(600);
+const FAILURE_GRACE: Duration = Duration::from_millis(450);
 
 /// An outcome that is older is not reused, however far the server is.
 const MAX_AGE: Duration = Duration::from_secs(60);
@@ -69,6 +69,8 @@ pub(super) enum Wanted {
     /// Failures only of attempts that began since then, unless none can begin soon: earlier ones say nothing about what the
     /// pool does now.
     Since(Instant),
+    /// Only of attempts that began since then.
+    After(Instant),
 }
 
 /// The attempts of one probe, and the last outcome.
@@ -128,6 +130,7 @@ impl<E> Attempts<E> {
         let last = self.last.as_ref()?;
         let age = now.saturating_duration_since(last.at);
         let usable = match (&last.outcome, wanted) {
+            (_, Wanted::After(begun)) => last.begun >= begun,
             (Outcome::Failed(_), Wanted::Recent) => age < RETRY_INTERVAL,
             (Outcome::Failed(_), Wanted::Since(begun)) => {
                 last.begun >= begun || age < RETRY_INTERVAL && now >= asked + FAILURE_GRACE

@@ -140,7 +140,7 @@ impl<const R: bool> Fake<R> {
                 (world.server, world.round_trip)
             };
             match server {
-                Server::Frozen => sleep(Duration::from_millis(5)).await,
+                Server::Frozen => sleep(Duration::from_millis(1)).await,
                 Server::Refuses => return Err(FakeError(Kind::Unreachable)),
                 Server::Up | Server::Full => {
                     sleep(round_trip).await;
@@ -648,4 +648,23 @@ async fn a_run_is_one_query_on_an_idle_connection() {
     let pool = Plain::new(2, &[Fate::Works, Fate::Works]);
     Check::of(&pool).always_shows(&Shown::Up, 5).await;
     assert_eq!(pool.world().queries, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stops_soon_after_a_connection_outside_worked_is_down() {
+    let pool = Retrying::new(2, &[]).far(80);
+    let mut check = Check::of(&pool);
+    assert_eq!(check.poll().await, Shown::Up);
+    assert_eq!(pool.outside(), 1);
+    {
+        let mut world = pool.world();
+        world.server = Server::Refuses;
+        world.idle.clear();
+    }
+    let shown = check.poll_for(10).await;
+    assert!(
+        shown.iter().all(|(_, shown)| matches!(shown, Shown::Down(Kind::Unreachable) | Shown::Overdue)),
+        "{shown:?}"
+    );
+    assert!(shown[3..].iter().all(|(_, shown)| *shown == Shown::Down(Kind::Unreachable)), "{shown:?}");
 }
