@@ -162,6 +162,7 @@ impl Seen {
 }
 
 #[cfg(unix)]
+#[allow(clippy::unnecessary_wraps, reason = "other systems have none")]
 fn id_of(metadata: &fs::Metadata) -> Option<FileId> {
     use std::os::unix::fs::MetadataExt as _;
 
