@@ -1,6 +1,6 @@
 //! Every fault of PostgreSQL and MariaDB, through a real server: down when it is down, up when it works, and nothing told.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::web;
 use health::HealthCheck;
@@ -9,6 +9,12 @@ use sqlx::{
     pool::PoolOptions,
 };
 
+use crate::common::{
+    DATABASE, PASSWORD, USER, eventually,
+    far::Far,
+    process::{Process, give},
+    servers::free_port,
+};
 use crate::common::{
     answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
     logs,
@@ -91,6 +97,13 @@ for_each_database! {
     dead_idle_connections_are_no_outage
     a_server_that_is_full_does_not_take_a_working_service_down
     the_pool_is_warm_after_a_server_that_was_slow_to_let_it_in
+    a_far_database_is_up_from_a_cold_start_and_opens_hardly_a_connection_outside_the_pool
+    a_far_database_whose_pool_is_exhausted_is_degraded_and_opens_a_connection_every_two_seconds_at_most
+    silent_idle_connections_are_degraded_while_new_ones_work
+    one_silent_connection_beside_a_working_one_is_up
+    a_server_that_is_back_is_up_within_a_second_although_an_idle_connection_is_silent
+    a_pool_that_lost_its_connections_to_a_full_server_is_down
+    an_exhausted_pool_is_degraded_until_its_server_freezes
 }
 
 async fn a_stopped_server_is_down_and_up_again_when_restarted<DB: Served>()
@@ -283,4 +296,279 @@ where
     let answer = degraded(&rig, "database", "db", &message).await;
     assert_secret(&rig, &answer, &[DB::FULL]).await;
     drop((held, others));
+}
+
+const DISTANCES: [u64; 4] = [80, 150, 250, 350];
+
+/// A far proxy in front of a server, and a pool of two connections by way of it.
+async fn far<DB: Database>(server: &Server, delay_ms: u64) -> (Far, Pool<DB>) {
+    let far = Far::start(server.port(), Duration::from_millis(delay_ms)).await;
+    let pool = pool::<DB>(&server.url_at(far.port));
+    (far, pool)
+}
+
+async fn status(rig: &Rig) -> String {
+    rig.health().await.json()["status"].as_str().unwrap().to_owned()
+}
+
+async fn a_far_database_is_up_from_a_cold_start_and_opens_hardly_a_connection_outside_the_pool<DB: Served>()
+where
+    State<DB>: HealthCheck,
+{
+    let server = Server::start(DB::KIND);
+    for delay in DISTANCES {
+        let (far, pool) = far::<DB>(&server, delay).await;
+        let rig = serve(&pool);
+        let started = Instant::now();
+        eventually("it is up", || async { status(&rig).await == "UP" }).await;
+        // Longer than the limit, and than the application's own first query takes by this distance.
+        assert!(started.elapsed() < Duration::from_secs(4), "{delay} ms: {:?}", started.elapsed());
+        for _ in 0..3 {
+            tokio::time::sleep(MAX_AGE).await;
+            up(&rig, "database", "db").await;
+        }
+        let opened = far.opened();
+        assert!(opened <= 3, "{delay} ms: {opened} connections");
+        for _ in 0..4 {
+            tokio::time::sleep(MAX_AGE).await;
+            up(&rig, "database", "db").await;
+        }
+        assert_eq!(far.opened(), opened, "{delay} ms: a warm pool is probed on its own connections");
+    }
+}
+
+async fn a_far_database_whose_pool_is_exhausted_is_degraded_and_opens_a_connection_every_two_seconds_at_most<
+    DB: Served,
+>()
+where
+    State<DB>: HealthCheck,
+{
+    let server = Server::start(DB::KIND);
+    for delay in DISTANCES {
+        let (far, pool) = far::<DB>(&server, delay).await;
+        let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+        let rig = serve(&pool);
+        eventually("it is degraded", || async { status(&rig).await == "DEGRADED" }).await;
+        let (started, opened) = (Instant::now(), far.opened());
+        while started.elapsed() < Duration::from_secs(5) {
+            degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+            tokio::time::sleep(MAX_AGE).await;
+        }
+        let more = far.opened() - opened;
+        assert!(more <= 3, "{delay} ms: {more} connections in 5 s");
+        drop(held);
+        back_up(&rig, "database", "db").await;
+    }
+}
+
+/// A pool by way of a proxy, with two idle connections, of which the first one is used first.
+async fn two_idle<DB: Served>(server: &Server) -> (Far, Pool<DB>) {
+    let (far, pool) = far::<DB>(server, 0).await;
+    let [first, second] = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+    drop(first);
+    eventually("one connection is idle", || async { pool.num_idle() == 1 }).await;
+    drop(second);
+    eventually("both connections are idle", || async { pool.num_idle() == 2 }).await;
+    (far, pool)
+}
+
+async fn silent_idle_connections_are_degraded_while_new_ones_work<DB: Served>()
+where
+    State<DB>: HealthCheck,
+{
+    let server = Server::start(DB::KIND);
+    let (far, pool) = two_idle::<DB>(&server).await;
+    far.silence();
+    let rig = serve(&pool);
+    let message =
+        format!("an idle connection to {} at 127.0.0.1:{} does not respond, a new one does", DB::WORD, far.port);
+    degraded(&rig, "database", "db", &message).await;
+    // They are discarded, so the pool works again.
+    eventually("it is up", || async { status(&rig).await == "UP" }).await;
+    assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
+}
+
+async fn one_silent_connection_beside_a_working_one_is_up<DB: Served>()
+where
+    State<DB>: HealthCheck,
+{
+    let server = Server::start(DB::KIND);
+    let (far, pool) = two_idle::<DB>(&server).await;
+    far.silence_first(1);
+    let rig = serve(&pool);
+    for _ in 0..3 {
+        up(&rig, "database", "db").await;
+        tokio::time::sleep(MAX_AGE).await;
+    }
+}
+
+async fn a_server_that_is_back_is_up_within_a_second_although_an_idle_connection_is_silent<DB: Served>()
+where
+    State<DB>: HealthCheck,
+{
+    let server = Server::start(DB::KIND);
+    let (far, pool) = far::<DB>(&server, 0).await;
+    let rig = serve(&pool);
+    up(&rig, "database", "db").await;
+    far.silence();
+    far.refuse(true);
+    tokio::time::sleep(MAX_AGE).await;
+    for _ in 0..5 {
+        assert_eq!(status(&rig).await, "DOWN");
+        tokio::time::sleep(MAX_AGE).await;
+    }
+    far.refuse(false);
+    let back = Instant::now();
+    eventually("it is up", || async { status(&rig).await == "UP" }).await;
+    // One repeated attempt, and the poll after it.
+    assert!(back.elapsed() < Duration::from_millis(1_800), "{:?}", back.elapsed());
+}
+
+async fn a_pool_that_lost_its_connections_to_a_full_server_is_down<DB: Served>()
+where
+    State<DB>: HealthCheck,
+{
+    let server = Server::start_with(DB::KIND, DB::FEW_CONNECTIONS);
+    let pool = PoolOptions::<DB>::new()
+        .max_connections(2)
+        .acquire_timeout(Duration::from_secs(2))
+        .connect_lazy(&server.url())
+        .unwrap();
+    let rig = serve(&pool);
+    let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+    // All are in use, and work.
+    degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+    // Its own are lost, and others take their places.
+    drop(held.map(sqlx::pool::PoolConnection::detach));
+    let mut others = Vec::new();
+    for _ in 0..40 {
+        match DB::Connection::connect(&server.url()).await {
+            Ok(connection) => others.push(connection),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+    let application = [(); 2].map(|()| {
+        let pool = pool.clone();
+        actix_web::rt::spawn(async move {
+            loop {
+                drop(pool.acquire().await);
+            }
+        })
+    });
+    eventually("it is down", || async { status(&rig).await == "DOWN" }).await;
+    for _ in 0..6 {
+        assert_eq!(status(&rig).await, "DOWN", "and stays so");
+        tokio::time::sleep(MAX_AGE).await;
+    }
+    drop(others);
+    eventually("it is up", || async { status(&rig).await != "DOWN" }).await;
+    application.iter().for_each(actix_web::rt::task::JoinHandle::abort);
+}
+
+async fn an_exhausted_pool_is_degraded_until_its_server_freezes<DB: Served>()
+where
+    State<DB>: HealthCheck,
+{
+    let server = Server::start(DB::KIND);
+    let pool = pool::<DB>(&server.url());
+    let rig = serve(&pool);
+    let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+    degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+    server.freeze();
+    let frozen = Instant::now();
+    eventually("it is down", || async { status(&rig).await == "DOWN" }).await;
+    assert!(frozen.elapsed() < Duration::from_secs(5), "{:?}", frozen.elapsed());
+    server.thaw();
+    eventually("it is degraded", || async { status(&rig).await == "DEGRADED" }).await;
+    drop(held);
+}
+
+#[actix_web::test]
+async fn connections_that_postgres_ended_with_a_message_are_no_outage() {
+    for (setting, more) in [("idle_session_timeout", ""), ("idle_in_transaction_session_timeout", "BEGIN")] {
+        let server = Server::start(Kind::Postgres);
+        let pool = pool::<Postgres>(&server.url());
+        let mut both = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+        for connection in &mut both {
+            connection.execute(sqlx::raw_sql(&*format!("SET {setting} = 100; {more}").leak())).await.unwrap();
+        }
+        drop(both);
+        eventually("both connections are idle", || async { pool.num_idle() == 2 }).await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let rig = serve(&pool);
+        up(&rig, "database", "db").await;
+    }
+}
+
+#[actix_web::test]
+async fn an_account_of_mariadb_that_has_all_its_connections_is_degraded() {
+    let limited = ["--max-user-connections=3"];
+    for (args, account) in [(&[][..], "WITH MAX_USER_CONNECTIONS 2"), (&limited, "")] {
+        let server = Server::start_with(Kind::MariaDb, args);
+        let mut admin = sqlx::MySqlConnection::connect(&server.url()).await.unwrap();
+        let sql = format!("CREATE USER limited@'127.0.0.1' IDENTIFIED BY 'l1mited' {account}");
+        admin.execute(sqlx::raw_sql(&*sql.leak())).await.unwrap();
+        let pool = PoolOptions::<MySql>::new()
+            .max_connections(5)
+            .connect_lazy(&format!("mysql://limited:l1mited@127.0.0.1:{}", server.port()))
+            .unwrap();
+        let mut held = vec![pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+        if account.is_empty() {
+            held.push(pool.acquire().await.unwrap());
+        }
+        let rig = serve(&pool);
+        let message = format!("mysql at 127.0.0.1:{} accepts no more connections", server.port());
+        let answer = degraded(&rig, "database", "db", &message).await;
+        assert_secret(&rig, &answer, &["max_user_connections"]).await;
+        drop(held);
+        back_up(&rig, "database", "db").await;
+    }
+}
+
+#[actix_web::test]
+async fn a_pgbouncer_that_has_all_its_clients_is_degraded_while_the_pool_has_connections() {
+    let server = Server::start(Kind::Postgres);
+    let bouncer = PgBouncer::start(&server, 3);
+    let pool = PoolOptions::<Postgres>::new().max_connections(3).connect_lazy(&bouncer.url).unwrap();
+    let held = pool.acquire().await.unwrap();
+    let mut others = Vec::new();
+    while let Ok(connection) = sqlx::PgConnection::connect(&bouncer.url).await {
+        others.push(connection);
+    }
+    let rig = serve(&pool);
+    let message = format!("postgres at 127.0.0.1:{} accepts no more connections", bouncer.port);
+    let answer = degraded(&rig, "database", "db", &message).await;
+    assert_secret(&rig, &answer, &["no more connections allowed"]).await;
+    drop((held, others));
+    back_up(&rig, "database", "db").await;
+}
+
+/// A pgbouncer in front of a PostgreSQL.
+struct PgBouncer {
+    url: String,
+    port: u16,
+    _process: Process,
+    _folder: tempfile::TempDir,
+}
+
+impl PgBouncer {
+    fn start(server: &Server, clients: u32) -> Self {
+        let folder = tempfile::Builder::new().prefix("health-").tempdir().unwrap();
+        let (port, path) = (free_port(), |name: &str| folder.path().join(name).display().to_string());
+        std::fs::write(path("users"), format!("\"{USER}\" \"{PASSWORD}\"\n")).unwrap();
+        let settings = format!(
+            "[databases]\n{DATABASE} = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+             unix_socket_dir =\nauth_type = plain\nauth_file = {}\nmax_client_conn = {clients}\n\
+             ignore_startup_parameters = extra_float_digits\n",
+            server.port(),
+            path("users")
+        );
+        std::fs::write(path("ini"), settings).unwrap();
+        give(folder.path(), "postgres");
+        let process = Process::start("postgres", "/usr/sbin/pgbouncer", &[path("ini")], &folder.path().join("log"));
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self { url: server.url_at(port), port, _process: process, _folder: folder }
+    }
 }

@@ -161,3 +161,44 @@ async fn a_closed_pool_is_down_also_while_all_its_connections_are_in_use() {
     assert_secret(&rig, &answer, &["closed pool"]).await;
     drop(held);
 }
+
+#[actix_web::test]
+async fn a_file_that_is_replaced_is_down_until_all_connections_have_the_new_one() {
+    for mode in MODES {
+        let folder = folder();
+        let (file, restored) = (folder.path().join("notes.db"), folder.path().join("restored.db"));
+        let pool = database(&file, mode).await;
+        let rig = serve(pool.clone());
+        up(&rig, "database", "db").await;
+        drop(database(&restored, mode).await);
+
+        // As a restore does. The pool opens a further connection, which has the new file; the first one has not.
+        fs::rename(&restored, &file).unwrap();
+        tokio::time::sleep(MAX_AGE).await;
+        let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
+        assert_secret(&rig, &answer, &["replaced"]).await;
+        let both = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+        tokio::time::sleep(MAX_AGE).await;
+        let [first, second] = both;
+        drop(second);
+        tokio::time::sleep(MAX_AGE).await;
+        down(&rig, "database", "db", "unable to connect to sqlite").await;
+
+        first.close().await.unwrap();
+        tokio::time::sleep(MAX_AGE).await;
+        back_up(&rig, "database", "db").await;
+    }
+}
+
+#[actix_web::test]
+async fn a_file_that_was_moved_away_and_replaced_before_the_first_run_is_down() {
+    let folder = folder();
+    let (file, moved) = (folder.path().join("notes.db"), folder.path().join("moved.db"));
+    let pool = database(&file, SqliteJournalMode::Delete).await;
+    fs::rename(&file, &moved).unwrap();
+    fs::copy(&moved, &file).unwrap();
+    let rig = serve(pool.clone());
+    down(&rig, "database", "db", "unable to connect to sqlite").await;
+    fs::rename(&moved, &file).unwrap();
+    back_up(&rig, "database", "db").await;
+}

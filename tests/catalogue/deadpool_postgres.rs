@@ -12,7 +12,8 @@ use crate::{
     acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
     common::{
         PASSWORD,
-        answers::{assert_secret, degraded, down},
+        answers::{MAX_AGE, assert_secret, degraded, down},
+        eventually,
         servers::{Faulty as _, Kind, Server},
     },
     pools::{Pooled, close_all_of_postgres, pools, serve},
@@ -90,16 +91,34 @@ async fn connected(server: &Server) -> Client {
 }
 
 #[actix_web::test]
-async fn a_server_that_is_full_is_degraded() {
+async fn a_server_that_is_full_is_degraded_while_the_pool_has_connections_and_down_without_any() {
     let server = small();
+    let pool = pool(&server.url());
+    let held = pool.get().await.unwrap();
     let mut others = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..4 {
         others.push(connected(&server).await);
     }
-    let rig = serve(pool(&server.url()));
+    let rig = serve(pool);
     let message = format!("postgres at 127.0.0.1:{} accepts no more connections", server.port());
     let answer = degraded(&rig, "database", "resource", &message).await;
     assert_secret(&rig, &answer, &["too many clients"]).await;
+
+    // Its own is lost, and another client takes the place.
+    drop(deadpool_postgres::Object::take(held));
+    let other = loop {
+        match tokio_postgres::connect(&server.url(), NoTls).await {
+            Ok((client, connection)) => {
+                actix_web::rt::spawn(connection);
+                break client;
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    tokio::time::sleep(MAX_AGE).await;
+    down(&rig, "database", "resource", &message).await;
+    drop((others, other));
+    eventually("it is up", || async { rig.health().await.json()["status"] == "UP" }).await;
 }
 
 #[actix_web::test]

@@ -380,14 +380,16 @@ async fn a_connection_without_a_channel_to_spare_is_degraded_and_one_that_has_it
 }
 
 #[actix_web::test]
-async fn a_pooled_connection_that_is_dead_in_silence_is_no_outage_and_is_thrown_away() {
+async fn a_pooled_connection_that_is_silent_is_degraded_and_is_discarded() {
     let rabbit = Shared::started();
     let proxy = Proxy::start(rabbit.with(RabbitMq::port)).await;
     let pool = pool_at(RabbitMq::url_at(proxy.port));
     let rig = serve(pool.clone());
     up(&rig, "queue", "rabbit").await;
     proxy.set(Fault::Forget);
-    up(&rig, "queue", "rabbit").await;
+    let message =
+        format!("an idle connection to rabbitmq at 127.0.0.1:{} does not respond, a new one does", proxy.port);
+    degraded(&rig, "queue", "rabbit", &message).await;
     assert_eq!(pool.status().size, 0);
     up(&rig, "queue", "rabbit").await;
 }

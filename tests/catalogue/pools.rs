@@ -1,5 +1,7 @@
 //! What pools must show besides `acceptance`.
 
+use std::time::Duration;
+
 use actix_web::web;
 use health::{HealthCheck, Probe};
 use redis::Client;
@@ -10,7 +12,8 @@ use crate::{
     common::{
         answers::{MAX_AGE, assert_secret, down, up},
         eventually,
-        proxy::{Fault, Proxy},
+        far::Far,
+        logs,
         rig::Rig,
         servers::{Faulty as _, Server},
     },
@@ -85,17 +88,45 @@ pub(crate) async fn is_up_at_once_when_its_server_closed_idle_connections<P: Poo
     up(&rig, group::<P>(), "resource").await;
 }
 
-pub(crate) async fn is_up_when_its_idle_connections_are_dead_without_knowing_it<P: Pooled>() {
+pub(crate) async fn is_degraded_while_its_idle_connections_are_silent_and_new_ones_work<P: Pooled>() {
     let mut server = P::prepare();
     server.restart();
-    let proxy = Proxy::start(server.port()).await;
-    let resource = P::open_at(&server, proxy.port).await;
+    let far = Far::start(server.port(), Duration::ZERO).await;
+    let resource = P::open_at(&server, far.port).await;
     drop(P::saturate(&resource).await.unwrap());
     let rig = serve(resource);
     up(&rig, group::<P>(), "resource").await;
-    proxy.set(Fault::Forget);
+    far.silence();
     tokio::time::sleep(MAX_AGE).await;
-    up(&rig, group::<P>(), "resource").await;
+    let answer = rig.health().await.json();
+    assert_eq!(answer["status"], "DEGRADED", "{answer} {}", logs::text());
+    let message = answer["errors"][group::<P>()]["resource"].as_str().unwrap();
+    assert!(
+        message.starts_with("an idle connection to ") && message.ends_with(" does not respond, a new one does"),
+        "{message}"
+    );
+    // They are discarded, so that the pool works again.
+    eventually("it is up", || async { rig.health().await.json()["status"] == "UP" }).await;
+    assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
+}
+
+pub(crate) async fn opens_hardly_a_connection_outside_it_when_its_server_is_far<P: Pooled>() {
+    let mut server = P::prepare();
+    server.restart();
+    for delay in [80, 150, 250] {
+        let far = Far::start(server.port(), Duration::from_millis(delay)).await;
+        let rig = serve(P::open_at(&server, far.port).await);
+        eventually("it is up", || async { rig.health().await.json()["status"] == "UP" }).await;
+        tokio::time::sleep(MAX_AGE).await;
+        up(&rig, group::<P>(), "resource").await;
+        let opened = far.opened();
+        assert!(opened <= 3, "{delay} ms: {opened} connections");
+        for _ in 0..6 {
+            tokio::time::sleep(MAX_AGE).await;
+            up(&rig, group::<P>(), "resource").await;
+        }
+        assert_eq!(far.opened(), opened, "{delay} ms: a warm pool is probed on its own connections");
+    }
 }
 
 /// Has a PostgreSQL close all connections.
@@ -135,7 +166,8 @@ macro_rules! pools {
             is_down_when_its_server_froze_while_all_of_it_was_in_use
             is_down_when_its_server_stopped_while_all_of_it_was_in_use
             is_up_at_once_when_its_server_closed_idle_connections
-            is_up_when_its_idle_connections_are_dead_without_knowing_it
+            is_degraded_while_its_idle_connections_are_silent_and_new_ones_work
+            opens_hardly_a_connection_outside_it_when_its_server_is_far
         }
     };
 }

@@ -1,123 +1,226 @@
-//! What is common to the pools of bb8.
+//! bb8's side of the algorithm for pools.
 //!
-//! bb8 tries again and again to connect, and says nothing until its own time is over. So the server is asked beside the pool,
-//! with a connection that is closed again: after 100 ms where the pool has to connect, after 300 ms where it has an idle
-//! connection; and at once where all are in use, for then it has to say whether it is alive.
+//! bb8 tries again and again to connect, and says nothing until its own timeout, and it does not give connections away: one that
+//! is silent goes back to the pool, unless its driver can mark it as broken or notices it by itself.
 
-use std::future::pending;
+use std::{future::Future, future::pending, pin::Pin, time::Duration};
 
-use bb8::{ManageConnection, Pool, PooledConnection, RunError};
+use bb8::{ManageConnection, PooledConnection, RunError};
+use tokio::time::timeout;
 
 use super::{
-    driver::{PATIENCE, answer_or},
-    pooled::{Answer, Failure, Question, SILENT_IDLE, connect, is_dead},
+    pool::{Pool, Query, State, TakeError, Usage},
+    pooled::Driver,
 };
-use crate::error::ProbeErrorKind;
+use crate::{
+    error::{ProbeError, ProbeErrorKind},
+    probe::DynProbe,
+};
 
-/// Asks on a connection of the pool.
-pub(super) async fn ask<Q, M>(pool: &Pool<M>) -> Answer<Q>
+/// How long an attempt goes on that others have overtaken: the driver of redis gives up a silent connection after 500 ms, and only
+/// bb8's own test of it, if that fails, has the pool close it.
+const ABANDONED_FOR: Duration = Duration::from_secs(1);
+
+/// A pool of bb8, and what its probe remembers between runs.
+pub(super) struct Bb8Probe<D, M>
 where
-    Q: Question,
-    M: ManageConnection<Connection = Q::Connection, Error = Q::Error>,
+    D: Driver,
+    M: ManageConnection<Connection = D::Connection, Error = D::Error>,
 {
-    if let Some(all) = all_in_use(pool) {
-        if Q::has_server() {
-            // The counters can't tell a busy server from one that froze meanwhile.
-            match connect(|| pool.dedicated_connection()).await {
-                Err(error) if !Q::is_full(&error) => return Err(Failure::Driver(error)),
-                _ => {}
-            }
-        }
-        // Meanwhile one may have come free.
-        if all_in_use(pool).is_some() {
-            return Err(Failure::Saturated(all));
-        }
-    }
-    if !Q::has_server() {
-        // A question to a file must not be dropped, and another one tells no more. Why there is no connection, only who connects
-        // beside the pool is told.
-        return if pool.state().idle_connections > 0 { ask_on_its_own(pool).await } else { ask_aside(pool).await };
-    }
-    let after = if pool.state().idle_connections > 0 { SILENT_IDLE } else { PATIENCE };
-    answer_or(ask_on_its_own(pool), after, ask_beside(pool)).await
+    pool: Bb8<D, M>,
+    state: State<Bb8<D, M>>,
 }
 
-/// Asks on an idle connection, or on one that the pool opens.
-async fn ask_on_its_own<Q, M>(pool: &Pool<M>) -> Answer<Q>
+impl<D, M> Bb8Probe<D, M>
 where
-    Q: Question,
-    M: ManageConnection<Connection = Q::Connection, Error = Q::Error>,
+    D: Driver,
+    M: ManageConnection<Connection = D::Connection, Error = D::Error>,
 {
-    let mut others = pool.state().connections;
-    loop {
-        let connection = match pool.get().await {
-            Ok(connection) => connection,
-            Err(RunError::User(error)) => return Err(Failure::Driver(error)),
-            Err(error @ RunError::TimedOut) if !Q::has_server() => {
-                return Err(Failure::Pool(ProbeErrorKind::TimedOut, error.into()));
-            }
-            // It keeps the reason for itself: who asks beside it knows more.
-            Err(RunError::TimedOut) => return pending().await,
-        };
-        match Asking::question::<Q>(connection).await {
-            // After a restart of the server all idle connections are dead, and each says so at once. One that answers is enough.
-            Err(error) if others > 0 && Q::classify(&error) == ProbeErrorKind::Unreachable => others -= 1,
-            answer => return answer.map_err(Failure::Driver),
-        }
+    /// `name` is what messages call the resource.
+    pub(super) fn new(driver: D, pool: &bb8::Pool<M>, name: &'static str) -> Self {
+        Self { pool: Bb8 { driver, pool: pool.clone(), name }, state: State::new() }
+    }
+
+    pub(super) async fn run(&self) -> Result<(), ProbeError> {
+        let query = self.pool.driver;
+        self.state.run(&self.pool, &On(query)).await.map_err(|failure| failure.into_probe_error(&self.pool))
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.pool.name()
     }
 }
 
-/// Asks on a connection beside the pool, while that is silent.
-async fn ask_beside<Q, M>(pool: &Pool<M>) -> Option<Answer<Q>>
+impl<D, M> DynProbe for Bb8Probe<D, M>
 where
-    Q: Question,
-    M: ManageConnection<Connection = Q::Connection, Error = Q::Error>,
+    D: Driver,
+    M: ManageConnection<Connection = D::Connection, Error = D::Error>,
 {
-    let answer = async { Q::ask(&mut connect(|| pool.dedicated_connection()).await?).await }.await;
-    Some(answer.map_err(Failure::Driver))
-}
+    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+        Box::pin(self.run())
+    }
 
-/// Asks on a connection beside the pool, for as long as that takes.
-async fn ask_aside<Q, M>(pool: &Pool<M>) -> Answer<Q>
-where
-    Q: Question,
-    M: ManageConnection<Connection = Q::Connection, Error = Q::Error>,
-{
-    let answer = async { Q::ask(&mut pool.dedicated_connection().await?).await }.await;
-    answer.map_err(Failure::Driver)
-}
+    fn resource(&self) -> Option<String> {
+        Some(self.name())
+    }
 
-/// So many connections there are, if none of them is free.
-fn all_in_use<M: ManageConnection>(pool: &Pool<M>) -> Option<usize> {
-    let (state, all) = (pool.state(), pool.config().max_size);
-    (state.connections >= all && state.idle_connections == 0).then_some(all as usize)
-}
-
-/// A connection with a question under way. If that is dropped, or has shown that the connection is dead, it is spoilt: bb8 gives
-/// no connection away.
-struct Asking<'a, M: ManageConnection> {
-    connection: PooledConnection<'a, M>,
-    spoil: Option<fn(&mut M::Connection)>,
-}
-
-impl<'a, M: ManageConnection> Asking<'a, M> {
-    async fn question<Q>(connection: PooledConnection<'a, M>) -> Result<(), Q::Error>
-    where
-        Q: Question<Connection = M::Connection, Error = M::Error>,
-    {
-        let mut asking = Self { connection, spoil: Some(Q::spoil) };
-        let answer = Q::ask(&mut asking.connection).await;
-        if !answer.as_ref().is_err_and(|error| is_dead(Q::classify(error))) {
-            asking.spoil = None;
-        }
-        answer
+    fn never_blocks(&self) -> bool {
+        true
     }
 }
 
-impl<M: ManageConnection> Drop for Asking<'_, M> {
+struct Bb8<D, M: ManageConnection> {
+    driver: D,
+    pool: bb8::Pool<M>,
+    name: &'static str,
+}
+
+impl<D: Driver, M: ManageConnection> Clone for Bb8<D, M> {
+    fn clone(&self) -> Self {
+        Self { driver: self.driver, pool: self.pool.clone(), name: self.name }
+    }
+}
+
+/// A connection with a query under way. If that is dropped, or has shown that the connection is dead, it is invalidated.
+struct Taken<D: Driver, M: ManageConnection<Connection = D::Connection>> {
+    connection: Source<M>,
+    invalidate: Option<fn(&mut D::Connection)>,
+}
+
+enum Source<M: ManageConnection> {
+    Pool(PooledConnection<'static, M>),
+    Outside(M::Connection),
+}
+
+impl<D: Driver, M: ManageConnection<Connection = D::Connection>> Taken<D, M> {
+    fn new(connection: Source<M>) -> Self {
+        Self { connection, invalidate: Some(D::invalidate) }
+    }
+
+    fn connection(&mut self) -> &mut D::Connection {
+        match &mut self.connection {
+            Source::Pool(connection) => connection,
+            Source::Outside(connection) => connection,
+        }
+    }
+}
+
+impl<D: Driver, M: ManageConnection<Connection = D::Connection>> Drop for Taken<D, M> {
     fn drop(&mut self) {
-        if let Some(spoil) = self.spoil {
-            spoil(&mut self.connection);
+        if let Some(invalidate) = self.invalidate {
+            invalidate(self.connection());
+        }
+    }
+}
+
+/// The query of a driver's probe.
+#[derive(Clone, Copy)]
+struct On<D>(D);
+
+impl<D, M> Query<Bb8<D, M>> for On<D>
+where
+    D: Driver,
+    M: ManageConnection<Connection = D::Connection, Error = D::Error>,
+{
+    type Output = ();
+
+    fn run(&self, connection: &mut D::Connection) -> impl Future<Output = Result<(), D::Error>> + Send {
+        D::query(connection)
+    }
+}
+
+impl<D, M> Pool for Bb8<D, M>
+where
+    D: Driver,
+    M: ManageConnection<Connection = D::Connection, Error = D::Error>,
+{
+    type Connection = D::Connection;
+    type Taken = Taken<D, M>;
+    type Error = D::Error;
+
+    const RETRIES_IN_SILENCE: bool = true;
+    const ROUND_TRIPS: u32 = D::ROUND_TRIPS;
+    const IDLE_IS_CERTAIN: bool = false;
+    const CANCEL_SAFE: bool = D::CANCEL_SAFE;
+
+    fn usage(&self) -> Usage {
+        let state = self.pool.state();
+        let (connections, idle) = (state.connections as usize, state.idle_connections as usize);
+        Usage {
+            taken: connections.saturating_sub(idle),
+            idle,
+            max: self.pool.config().max_size as usize,
+            connected: Some(connections),
+        }
+    }
+
+    fn has_server(&self) -> bool {
+        D::has_server()
+    }
+
+    async fn take_idle(&self) -> Option<Result<Self::Taken, TakeError<D::Error>>> {
+        if self.pool.state().idle_connections == 0 {
+            return None;
+        }
+        Some(self.get().await)
+    }
+
+    async fn acquire(&self) -> Result<Self::Taken, TakeError<D::Error>> {
+        if D::has_server() {
+            return self.get().await;
+        }
+        // Why there is no connection to a file, only one outside the pool shows.
+        let connection = self.pool.dedicated_connection().await.map_err(TakeError::Driver)?;
+        Ok(Taken::new(Source::Outside(connection)))
+    }
+
+    async fn connect(&self) -> Result<D::Connection, D::Error> {
+        self.pool.dedicated_connection().await
+    }
+
+    fn connection(taken: &mut Self::Taken) -> &mut D::Connection {
+        taken.connection()
+    }
+
+    fn release(mut taken: Self::Taken) {
+        taken.invalidate = None;
+    }
+
+    fn abandon(attempt: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        tokio::spawn(timeout(ABANDONED_FOR, attempt));
+    }
+
+    fn classify(error: &D::Error) -> ProbeErrorKind {
+        D::classify(error)
+    }
+
+    fn may_serve_others(error: &D::Error) -> bool {
+        D::may_serve_others(error)
+    }
+
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
+
+    fn message(error: &D::Error, name: &str) -> String {
+        D::message(error, name)
+    }
+}
+
+impl<D, M> Bb8<D, M>
+where
+    D: Driver,
+    M: ManageConnection<Connection = D::Connection, Error = D::Error>,
+{
+    async fn get(&self) -> Result<Taken<D, M>, TakeError<D::Error>> {
+        match self.pool.get_owned().await {
+            Ok(connection) => Ok(Taken::new(Source::Pool(connection))),
+            Err(RunError::User(error)) => Err(TakeError::Driver(error)),
+            Err(error @ RunError::TimedOut) if !D::has_server() => {
+                Err(TakeError::Pool(ProbeErrorKind::TimedOut, error.into()))
+            }
+            // It does not say why: a connection outside the pool shows more.
+            Err(RunError::TimedOut) => pending().await,
         }
     }
 }

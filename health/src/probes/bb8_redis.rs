@@ -1,26 +1,29 @@
 //! `bb8::Pool<RedisConnectionManager>` of bb8-redis.
 //!
-//! Each round writes a value and reads it back, in one pipelined round trip on a connection of the application's own pool, as
-//! the probes of [`redis`](super::redis) do. The pool asks `PING` of a connection before it gives it, which is a round trip of
+//! Each run writes a value and reads it back, in one pipelined round trip on a connection of the application's own pool, as
+//! the probes of [`redis`](super::redis) do. The pool sends a `PING` before it hands a connection out, which is a round trip of
 //! its own, unless it is built with `test_on_check_out(false)`: but then it never replaces a connection that has died, and once
-//! all have it is down for good, for the application as for its check.
+//! all have, it is DOWN for good, for the application as for its check.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | refused, reset, no such host | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | wrong password, no permission | [`ProbeErrorKind::Rejected`] | DOWN |
 //! | no answer, also not to a new connection | [`ProbeErrorKind::TimedOut`] | DOWN |
-//! | all connections are in use, and the server lets further ones in | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | an idle connection is silent, and another idle one responds | | UP |
+//! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
+//! | the pool is exhausted, and the server accepts further connections | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | `LOADING`, another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! A pool of bb8 tries again and again to connect, and says nothing until its own time is over. So the server is asked beside
-//! the pool, with one connection that is closed again: after 100 ms where the pool has to connect, after 300 ms where it has an
-//! idle connection, and at once where all are in use. A pool does not tell where it connects to, and so neither do the
-//! messages.
+//! bb8 retries a failed attempt to connect in silence, so one connection outside the pool shows why it fails. It does not give
+//! connections away: a silent one is closed by the pool's own test of it, once the driver has given it up after 500 ms. A pool does
+//! not expose where it connects to, so the messages have no address.
 //!
-//! bb8 gives no connection away: one whose question was given up goes back to the pool. Its driver keeps answers in order, so
-//! who asks next waits for that one's answer, or for the driver's limit.
+//! A warm pool that is not exhausted is probed on its own connections only. What more a probe may cost the server, of each replica
+//! of the application: while the pool is exhausted, while it has to open a connection and is slow at it, or while an idle one is
+//! silent, one connection is opened outside the pool, queried and closed, at most once in 2 s (once in 900 ms while it cannot
+//! connect). A second one is opened beside it only if it gets no response for 2 s.
 //!
 //! [`ProbeErrorKind::Failed`]: crate::ProbeErrorKind::Failed
 //! [`ProbeErrorKind::ReadOnly`]: crate::ProbeErrorKind::ReadOnly
@@ -29,23 +32,35 @@
 //! [`ProbeErrorKind::TimedOut`]: crate::ProbeErrorKind::TimedOut
 //! [`ProbeErrorKind::Unreachable`]: crate::ProbeErrorKind::Unreachable
 
+use std::sync::Arc;
+
 use ::bb8::{Pool, RunError};
 use bb8_redis::RedisConnectionManager;
 use redis::RedisError;
 
-use super::{bb8, pooled_redis::WriteAndRead, redis::name};
-use crate::{error::ProbeError, probe::Probe};
+use super::{bb8::Bb8Probe, pooled_redis::WriteAndRead};
+use crate::{
+    error::ProbeError,
+    probe::{DynProbe, Probe},
+};
+
+/// A pool does not expose where it connects to.
+const DISPLAY_NAME: &str = "redis";
 
 impl Probe for Pool<RedisConnectionManager> {
     const GROUP: &'static str = "cache";
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        bb8::ask::<WriteAndRead, _>(self).await.map_err(|failure| failure.public(&name(None)))
+        Bb8Probe::new(WriteAndRead, self, DISPLAY_NAME).run().await
     }
 
     fn resource(&self) -> Option<String> {
-        Some(name(None))
+        Some(DISPLAY_NAME.to_owned())
+    }
+
+    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
+        Some(Arc::new(Bb8Probe::new(WriteAndRead, self, DISPLAY_NAME)))
     }
 }
 

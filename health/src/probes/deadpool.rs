@@ -1,111 +1,100 @@
-//! What is common to the pools of deadpool.
+//! deadpool's side of the algorithm for pools.
 //!
-//! A question gets its connection at once or not at all. Beside the pool a connection is opened in two cases alone, and closed
-//! again: all of the pool's are in use, and the server has to say whether it is alive; or the pool is silent for 300 ms.
+//! A run gets its connection at once or not at all. deadpool tests an idle connection, or opens one, before it hands it out, and
+//! says why it cannot.
 
-use std::time::Duration;
+use std::{
+    future::{Future, pending},
+    panic::resume_unwind,
+    pin::Pin,
+    time::Duration,
+};
 
-use deadpool::managed::{HookError, Manager, Object, Pool, PoolError, TimeoutType, Timeouts};
+use deadpool::managed::{HookError, Manager, Object, PoolError, TimeoutType, Timeouts};
 
 use super::{
-    driver::answer_or,
-    pooled::{Answer, Failure, Question, SILENT_IDLE, connect, is_dead},
+    pool::{Pool, Query, State, TakeError, Usage},
+    pooled::Driver,
 };
-use crate::error::ProbeErrorKind;
+use crate::{
+    error::{ProbeError, ProbeErrorKind},
+    probe::DynProbe,
+};
 
-/// Without the application's timeouts, which need a runtime that the pool may not have: the check has one.
-const AT_ONCE: Timeouts = Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
+/// Without the application's timeouts, which need a runtime that the pool may not have. The check has one.
+pub(super) const NO_WAIT: Timeouts = Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
 
-/// Asks on a connection of the pool.
-pub(super) async fn ask<Q, M, W>(pool: &Pool<M, W>) -> Answer<Q>
+/// A pool of deadpool, and what its probe remembers between runs.
+pub(super) struct DeadpoolProbe<D, M>
 where
-    Q: Question,
-    M: Manager<Type = Q::Connection, Error = Q::Error>,
-    W: From<Object<M>>,
+    D: Driver,
+    M: Manager<Type = D::Connection, Error = D::Error> + 'static,
 {
-    // The same pool of the objects themselves, and not of what a driver wraps them into.
-    let pool = &pool.weak().upgrade().expect("the pool is held here");
-    let answer = ask_patiently(pool).await;
-    if !matches!(answer, Err(Failure::Saturated(_))) {
-        return answer;
-    }
-    if Q::has_server() {
-        // The counters can't tell a busy server from a dead one: on a server that is stopped or frozen, the application's own
-        // attempts soon hold every place of the pool. So the server is asked whether it would let one more in.
-        match beside::<Q, M>(pool).await {
-            Err(error) if !Q::is_full(&error) => return Err(Failure::Driver(error)),
-            _ => {}
-        }
-    }
-    // Meanwhile one may have come free.
-    ask_patiently(pool).await
+    pool: Deadpool<D, M>,
+    state: State<Deadpool<D, M>>,
 }
 
-async fn ask_patiently<Q, M>(pool: &Pool<M>) -> Answer<Q>
+impl<D, M> DeadpoolProbe<D, M>
 where
-    Q: Question,
-    M: Manager<Type = Q::Connection, Error = Q::Error>,
+    D: Driver,
+    M: Manager<Type = D::Connection, Error = D::Error> + 'static,
 {
-    if !Q::has_server() {
-        return ask_on_its_own(pool).await;
+    /// `name` is what messages call the resource.
+    pub(super) fn new<W: From<Object<M>>>(
+        driver: D,
+        pool: &deadpool::managed::Pool<M, W>,
+        name: fn(&M) -> String,
+    ) -> Self {
+        // The same pool of the objects themselves, and not of what a driver wraps them into.
+        let pool = pool.weak().upgrade().expect("the pool is held here");
+        Self { pool: Deadpool { driver, pool, name }, state: State::new() }
     }
-    // An idle connection may be dead without saying so: behind a firewall that forgot it, or opened by a thread that is blocked.
-    let other_answer = async {
-        let mut connection = beside::<Q, M>(pool).await.ok()?;
-        Q::ask(&mut connection).await.ok().map(Ok)
-    };
-    answer_or(ask_on_its_own(pool), SILENT_IDLE, other_answer).await
+
+    pub(super) async fn run(&self) -> Result<(), ProbeError> {
+        let query = self.pool.driver;
+        self.state.run(&self.pool, &On(query)).await.map_err(|failure| failure.into_probe_error(&self.pool))
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.pool.name()
+    }
 }
 
-/// Asks on an idle connection, or on one that the pool opens.
-async fn ask_on_its_own<Q, M>(pool: &Pool<M>) -> Answer<Q>
+impl<D, M> DynProbe for DeadpoolProbe<D, M>
 where
-    Q: Question,
-    M: Manager<Type = Q::Connection, Error = Q::Error>,
+    D: Driver,
+    M: Manager<Type = D::Connection, Error = D::Error> + 'static,
 {
-    let mut others = pool.status().size;
-    loop {
-        let object = pool.timeout_get(&AT_ONCE).await.map_err(|error| failure_of(pool, error))?;
-        match Asking::question::<Q>(object).await {
-            // After a restart of the server all idle connections are dead, and each says so at once. One that answers is enough.
-            Err(error) if others > 0 && Q::classify(&error) == ProbeErrorKind::Unreachable => others -= 1,
-            answer => return answer.map_err(Failure::Driver),
-        }
+    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+        Box::pin(self.run())
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some(self.name())
+    }
+
+    fn never_blocks(&self) -> bool {
+        true
     }
 }
 
-/// A connection beside the pool.
-async fn beside<Q, M>(pool: &Pool<M>) -> Result<Q::Connection, Q::Error>
-where
-    Q: Question,
-    M: Manager<Type = Q::Connection, Error = Q::Error>,
-{
-    let mut connection = connect(|| pool.manager().create()).await?;
-    // The pool never gets it, so the manager need not know of it.
-    pool.manager().detach(&mut connection);
-    Ok(connection)
+struct Deadpool<D, M: Manager> {
+    driver: D,
+    pool: deadpool::managed::Pool<M>,
+    name: fn(&M) -> String,
 }
 
-/// A connection with a question under way. If that is dropped, the connection is closed: given back, whoever comes next would
-/// wait for its answer.
-struct Asking<M: Manager>(Option<Object<M>>);
-
-impl<M: Manager> Asking<M> {
-    async fn question<Q>(object: Object<M>) -> Result<(), Q::Error>
-    where
-        Q: Question,
-        M: Manager<Type = Q::Connection, Error = Q::Error>,
-    {
-        let mut asking = Self(Some(object));
-        let answer = Q::ask(asking.0.as_mut().expect("it was put there")).await;
-        if !answer.as_ref().is_err_and(|error| is_dead(Q::classify(error))) {
-            asking.0 = None;
-        }
-        answer
+impl<D: Driver, M: Manager> Clone for Deadpool<D, M> {
+    fn clone(&self) -> Self {
+        Self { driver: self.driver, pool: self.pool.clone(), name: self.name }
     }
 }
 
-impl<M: Manager> Drop for Asking<M> {
+/// A connection with a query under way. If that is dropped, the connection is closed: in the pool, the next query would wait
+/// for the response to this one.
+struct Taken<M: Manager>(Option<Object<M>>);
+
+impl<M: Manager> Drop for Taken<M> {
     fn drop(&mut self) {
         if let Some(object) = self.0.take() {
             drop(Object::take(object));
@@ -113,15 +102,121 @@ impl<M: Manager> Drop for Asking<M> {
     }
 }
 
-fn failure_of<Q, M>(pool: &Pool<M>, error: PoolError<Q::Error>) -> Failure<Q>
+/// The query of a driver's probe.
+#[derive(Clone, Copy)]
+struct On<D>(D);
+
+impl<D, M> Query<Deadpool<D, M>> for On<D>
 where
-    Q: Question,
-    M: Manager<Type = Q::Connection, Error = Q::Error>,
+    D: Driver,
+    M: Manager<Type = D::Connection, Error = D::Error> + 'static,
 {
-    match error {
-        PoolError::Timeout(TimeoutType::Wait) => Failure::Saturated(pool.status().max_size),
-        PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => Failure::Driver(error),
-        other => Failure::Pool(classify(&other).unwrap_or(ProbeErrorKind::Failed), other.into()),
+    type Output = ();
+
+    fn run(&self, connection: &mut D::Connection) -> impl Future<Output = Result<(), D::Error>> + Send {
+        D::query(connection)
+    }
+}
+
+impl<D, M> Pool for Deadpool<D, M>
+where
+    D: Driver,
+    M: Manager<Type = D::Connection, Error = D::Error> + 'static,
+{
+    type Connection = D::Connection;
+    type Taken = Taken<M>;
+    type Error = D::Error;
+
+    const RETRIES_IN_SILENCE: bool = false;
+    const ROUND_TRIPS: u32 = D::ROUND_TRIPS;
+    const CANCEL_SAFE: bool = D::CANCEL_SAFE;
+
+    fn usage(&self) -> Usage {
+        let status = self.pool.status();
+        Usage {
+            // Those that wait for a connection to be opened hold a place.
+            taken: status.size.saturating_sub(status.available) + status.waiting,
+            idle: status.available,
+            max: status.max_size,
+            connected: Some(status.size),
+        }
+    }
+
+    fn has_server(&self) -> bool {
+        D::has_server()
+    }
+
+    async fn take_idle(&self) -> Option<Result<Self::Taken, TakeError<D::Error>>> {
+        if self.pool.status().available == 0 {
+            return None;
+        }
+        Some(self.acquire().await)
+    }
+
+    async fn acquire(&self) -> Result<Self::Taken, TakeError<D::Error>> {
+        let pool = self.pool.clone();
+        match to_the_end::<D, _>(async move { pool.timeout_get(&NO_WAIT).await }).await {
+            Ok(object) => Ok(Taken(Some(object))),
+            Err(PoolError::Timeout(TimeoutType::Wait)) => Err(TakeError::Exhausted),
+            Err(PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error))) => {
+                Err(TakeError::Driver(error))
+            }
+            Err(error) => Err(TakeError::Pool(classify(&error).unwrap_or(ProbeErrorKind::Failed), error.into())),
+        }
+    }
+
+    async fn connect(&self) -> Result<D::Connection, D::Error> {
+        let pool = self.pool.clone();
+        let connecting = async move {
+            let mut connection = pool.manager().create().await?;
+            // The pool never gets it, so the manager need not know of it.
+            pool.manager().detach(&mut connection);
+            Ok(connection)
+        };
+        to_the_end::<D, _>(connecting).await
+    }
+
+    fn connection(taken: &mut Self::Taken) -> &mut D::Connection {
+        taken.0.as_mut().expect("it is taken until it is released")
+    }
+
+    fn release(mut taken: Self::Taken) {
+        taken.0 = None;
+    }
+
+    async fn close(connection: D::Connection) {
+        D::close(connection).await;
+    }
+
+    fn classify(error: &D::Error) -> ProbeErrorKind {
+        D::classify(error)
+    }
+
+    fn may_serve_others(error: &D::Error) -> bool {
+        D::may_serve_others(error)
+    }
+
+    fn name(&self) -> String {
+        (self.name)(self.pool.manager())
+    }
+
+    fn message(error: &D::Error, name: &str) -> String {
+        D::message(error, name)
+    }
+}
+
+/// Runs an attempt to connect, in a task where it must not be dropped.
+async fn to_the_end<D: Driver, T: Send + 'static>(attempt: impl Future<Output = T> + Send + 'static) -> T {
+    if D::CANCEL_SAFE {
+        return attempt.await;
+    }
+    match tokio::spawn(attempt).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(payload) => resume_unwind(payload),
+            // The runtime ends, and the run with it.
+            Err(_) => pending().await,
+        },
     }
 }
 
@@ -143,7 +238,7 @@ mod tests {
         sync::atomic::{AtomicUsize, Ordering},
     };
 
-    use deadpool::managed::{Metrics, RecycleResult};
+    use deadpool::managed::{Metrics, Pool, RecycleResult};
 
     use super::*;
     use crate::error::classify_io;
@@ -166,13 +261,16 @@ mod tests {
     }
 
     /// The first two are dead, and the pool does not know.
+    #[derive(Clone, Copy)]
     struct FirstTwoAreDead;
 
-    impl Question for FirstTwoAreDead {
+    impl Driver for FirstTwoAreDead {
         type Connection = usize;
         type Error = io::Error;
 
-        async fn ask(number: &mut usize) -> io::Result<()> {
+        const ROUND_TRIPS: u32 = 1;
+
+        async fn query(number: &mut usize) -> io::Result<()> {
             if *number < 2 { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
         }
 
@@ -182,11 +280,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_that_turn_out_dead_are_closed_and_another_one_is_asked() {
+    async fn connections_that_turn_out_dead_are_closed_and_another_one_is_queried() {
         let pool: Pool<Numbers> = Pool::builder(Numbers::default()).max_size(2).build().unwrap();
         drop([pool.get().await.unwrap(), pool.get().await.unwrap()]);
         assert_eq!(pool.status().size, 2);
-        assert!(ask::<FirstTwoAreDead, _, _>(&pool).await.is_ok());
+        assert!(DeadpoolProbe::new(FirstTwoAreDead, &pool, |_| "numbers".to_owned()).run().await.is_ok());
         assert_eq!(pool.status().size, 1);
     }
 }

@@ -1,26 +1,28 @@
 //! Blocking `diesel::r2d2::Pool`, and how errors of diesel are told apart.
 //!
-//! Each round asks `SELECT 1`, on SQLite a question that reads the file, on a connection of the application's own pool. That
-//! blocks, and so it is done on tokio's blocking pool. A question that hangs there can't be given up: until it has an answer no
-//! other one is asked, so that it costs one thread however often the check is polled. The pool asks `SELECT 1` of a connection
-//! before it gives it, which is a round trip of its own, unless it is built with `test_on_check_out(false)`.
+//! Each run executes `SELECT 1`, on SQLite a query that reads the file, on a connection of the application's own pool. That
+//! blocks, so it is done on tokio's blocking pool. A query that hangs there cannot be cancelled: until it returns no other one
+//! is begun, so that it costs one thread however often the check is polled. The pool executes `SELECT 1` before it hands a
+//! connection out, which is a round trip of its own, unless it is built with `test_on_check_out(false)`.
+//!
+//! This pool does not use the algorithm of the others, because r2d2 gives no connection outside it and tells no more of a failed
+//! attempt to connect than its text. So a probe never costs the server a connection outside the pool.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | no connection can be had: refused, wrong password, no such database | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | the connection breaks | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | no answer to a question: of one connection, as the pool gives no second one to ask beside it | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | the connection breaks, and no other one works | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | no response to the query, on one connection | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | all connections of the pool are in use, for no longer than its own `connection_timeout` | [`ProbeErrorKind::Saturated`] | DEGRADED |
-//! | SQLite: locked by who writes, and its `busy_timeout` (0 by default) is shorter than the check's limit | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | SQLite: locked by another writer, and its `busy_timeout` (0 by default) is shorter than the check's limit | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | read-only transaction | [`ProbeErrorKind::ReadOnly`] | DOWN |
-//! | SQLite: the file is no database; anything else | [`ProbeErrorKind::Failed`] | DOWN |
+//! | SQLite: the file is not a database; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! Much is less exact here than elsewhere, for want of a way to know. r2d2 keeps of a failed attempt to connect only its text,
-//! which is logged: so a wrong password is [`ProbeErrorKind::Unreachable`] too. It lets nobody connect beside the pool: so where all
-//! connections are in use nobody can tell a busy server from one that froze, until the pool's `connection_timeout` (30 s by
-//! default) has passed without one that came free. Then the application gets none either, and the check is DOWN. SQLite goes
-//! on reading a file that has been removed, and the pool does not tell its path: that is not seen. A pool does not tell where
-//! it connects to, and so neither do the messages.
+//! Much is less exact here than elsewhere. The text of a failed attempt to connect is logged, but a wrong password is
+//! [`ProbeErrorKind::Unreachable`] too. While all connections are in use, a busy server and a frozen one look the same, until the
+//! pool's `connection_timeout` (30 s by default) has passed without one that came free. Then the application gets none either, and
+//! the check is DOWN. SQLite goes on reading a file that was removed or replaced, and the pool does not expose its path: that is
+//! not detected. A pool does not expose where it connects to, so the messages have no address.
 
 use std::{
     any::type_name,
@@ -45,7 +47,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{driver::PATIENCE, pooled::saturated};
+use super::{driver::PATIENCE, pool::exhausted};
 use crate::{
     error::{ProbeError, ProbeErrorKind},
     probe::{DynProbe, Probe},
@@ -144,7 +146,7 @@ impl<T: R2D2Connection + Send + 'static> Kept<T> {
             let in_time = timeout(PATIENCE, asking.answer()).await;
             match in_time {
                 Ok(answer) => return answer.map_err(Failure::public::<T>),
-                Err(_) if self.all_in_use() => return Err(saturated(self.pool.max_size() as usize)),
+                Err(_) if self.all_in_use() => return Err(exhausted(self.pool.max_size() as usize)),
                 Err(_) => {}
             }
         }
@@ -197,10 +199,16 @@ fn question<T: R2D2Connection + Send + 'static>(pool: &Pool<ConnectionManager<T>
         let mut connection = connection(pool).map_err(Failure::Pool)?;
         match connection.batch_execute(sql::<T::Backend>()) {
             // After a restart of the server all idle connections are dead, and each says so at once. One that answers is enough.
-            Err(error) if others > 0 && classify_error(&error) == ProbeErrorKind::Unreachable => others -= 1,
-            answer => return answer.map_err(Failure::Driver),
+            Err(error) if others > 0 && is_dead(&error, &mut *connection) => others -= 1,
+            result => return result.map_err(Failure::Driver),
         }
     }
+}
+
+/// Whether a connection is of no more use. Where the server has ended it with a message, the error is that message, of whatever
+/// kind; only a second query shows that there is no connection any more.
+fn is_dead<T: R2D2Connection>(error: &Error, connection: &mut T) -> bool {
+    classify_error(error) == ProbeErrorKind::Unreachable || connection.ping().is_err()
 }
 
 /// A connection, or the reason why there is none as soon as there is one: the pool itself tries again and again.

@@ -1,27 +1,32 @@
 //! The deadpool and bb8 pools of diesel-async, of any connection.
 //!
-//! Each round asks `SELECT 1`, on SQLite a question that reads the file, on a connection of the application's own pool. The
-//! pools ask `SELECT 1` of a connection before they give it, which is a round trip of its own, unless they are built with
+//! Each run executes `SELECT 1`, on SQLite a query that reads the file, on a connection of the application's own pool. The
+//! pools execute `SELECT 1` before they hand a connection out, which is a round trip of its own, unless they are built with
 //! `RecyclingMethod::Fast`.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | refused, reset, no such host; SQLite: the file can't be opened | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | the server lets no further connection in: wrong password, no such database, full, starting up | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | the server does not accept a connection: wrong password, no such database, full, starting up | [`ProbeErrorKind::Rejected`] | DOWN |
 //! | no answer, also not to a new connection | [`ProbeErrorKind::TimedOut`] | DOWN |
-//! | all connections of the pool are in use, and the server answers a further one | [`ProbeErrorKind::Saturated`] | DEGRADED |
-//! | SQLite: locked by who writes, or silent for 400 ms | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | an idle connection is silent, and another idle one responds | | UP |
+//! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
+//! | the pool is exhausted, and the server accepts further connections, or responds that it does not | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | SQLite: locked by another writer, or silent for 400 ms | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | read-only transaction | [`ProbeErrorKind::ReadOnly`] | DOWN |
-//! | SQLite: the file is no database; anything else | [`ProbeErrorKind::Failed`] | DOWN |
+//! | SQLite: the file is not a database; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! The errors of diesel have no code of the database's, so what a server says to a new connection is one kind. SQLite goes on
-//! reading a file that has been removed, and the pools do not tell its path: that is not seen. The pools do not tell where they
-//! connect to, and so neither do the messages.
+//! The errors of diesel have no code of the database's, so all responses to a new connection are one kind. SQLite goes on
+//! reading a file that was removed or replaced, and the pools do not expose its path: that is not detected. The pools do not expose
+//! where they connect to, so the messages have no address.
 //!
-//! Whether a pool that is all in use belongs to a busy server or to a frozen one is found out with one connection beside it,
-//! which is closed again; so it is where an idle connection is silent for 300 ms and, for bb8, which keeps the reason for
-//! itself while it tries to connect, where there is no connection for 100 ms. One whose question was given up is closed by its
-//! pool, and not kept. SQLite is asked one question at a time, which is never given up: diesel-async can't drop one.
+//! A silent connection is closed, and not given back. (bb8 keeps one that its own test finds silent until the pool closes it.)
+//! SQLite runs one query at a time, to its end: diesel-async cannot drop one.
+//!
+//! A warm pool that is not exhausted is probed on its own connections only. What more a probe may cost the server, of each replica
+//! of the application: while the pool is exhausted, while it has to open a connection and is slow at it, or while an idle one is
+//! silent, one connection is opened outside the pool, queried and closed, at most once in 2 s (once in 900 ms while it cannot
+//! connect). A second one is opened beside it only if it gets no response for 2 s.
 
 use std::{error::Error, future::Future, marker::PhantomData, pin::Pin, sync::Arc, time::Duration};
 
@@ -39,10 +44,11 @@ use diesel_async::{
 use tokio::time::timeout;
 
 use super::{
-    bb8, deadpool,
+    bb8::{self, Bb8Probe},
+    deadpool::{self, DeadpoolProbe},
     diesel::{classify_connection, classify_error, is_sqlite, message, name, sql},
     one_at_a_time::OneAtATime,
-    pooled::Question,
+    pooled::Driver,
 };
 use crate::{
     error::{ProbeError, ProbeErrorKind},
@@ -58,11 +64,15 @@ where
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        if is_sqlite::<C::Backend>() { OfFile::new(self.clone()).ask().await } else { self.clone().asked().await }
+        fresh(self).ask().await
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
-        is_sqlite::<C::Backend>().then(|| Arc::new(OfFile::new(self.clone())) as Arc<dyn DynProbe>)
+        Some(if is_sqlite::<C::Backend>() {
+            Arc::new(SqliteProbe::new(of_deadpool(self)))
+        } else {
+            Arc::new(of_deadpool(self))
+        })
     }
 
     fn resource(&self) -> Option<String> {
@@ -79,11 +89,11 @@ where
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        if is_sqlite::<C::Backend>() { OfFile::new(self.clone()).ask().await } else { self.clone().asked().await }
+        fresh(self).ask().await
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
-        is_sqlite::<C::Backend>().then(|| Arc::new(OfFile::new(self.clone())) as Arc<dyn DynProbe>)
+        Some(if is_sqlite::<C::Backend>() { Arc::new(SqliteProbe::new(of_bb8(self))) } else { Arc::new(of_bb8(self)) })
     }
 
     fn resource(&self) -> Option<String> {
@@ -92,26 +102,27 @@ where
 }
 
 /// How long SQLite may be silent before it is taken to be locked.
-const LOCKED: Duration = Duration::from_millis(400);
+const BUSY_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// A pool of connections to a file. A question that is dropped panics in diesel-async on a runtime of one thread, so each is
-/// asked to its end.
-struct OfFile<P> {
-    pool: P,
+/// The probe of a pool of connections to a file. A query that is dropped panics in diesel-async on a runtime of one thread, so
+/// each runs to its end.
+struct SqliteProbe {
+    pool: Arc<dyn DynProbe>,
     under_way: OneAtATime<Result<(), ProbeError>>,
 }
 
-impl<P: AskedToTheEnd> OfFile<P> {
-    fn new(pool: P) -> Self {
-        Self { pool, under_way: OneAtATime::new() }
+impl SqliteProbe {
+    fn new(pool: impl DynProbe + 'static) -> Self {
+        Self { pool: Arc::new(pool), under_way: OneAtATime::new() }
     }
 }
 
-impl<P: AskedToTheEnd> DynProbe for OfFile<P> {
+impl DynProbe for SqliteProbe {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
-            let answer = timeout(LOCKED, self.under_way.answer(self.pool.clone().asked())).await;
-            answer.unwrap_or_else(|_| Err(ProbeError::new(ProbeErrorKind::Saturated, "sqlite is locked by a writer")))
+            let pool = Arc::clone(&self.pool);
+            let result = timeout(BUSY_TIMEOUT, self.under_way.answer(async move { pool.ask().await })).await;
+            result.unwrap_or_else(|_| Err(ProbeError::new(ProbeErrorKind::Saturated, "sqlite is locked by a writer")))
         })
     }
 
@@ -124,31 +135,25 @@ impl<P: AskedToTheEnd> DynProbe for OfFile<P> {
     }
 }
 
-/// A pool whose question can be asked by a task.
-trait AskedToTheEnd: Clone + Send + Sync + 'static {
-    fn asked(self) -> impl Future<Output = Result<(), ProbeError>> + Send + 'static;
-}
-
-impl<C> AskedToTheEnd for Pool<C>
+fn of_deadpool<C>(pool: &Pool<C>) -> DeadpoolProbe<Select<C>, AsyncDieselConnectionManager<C>>
 where
     C: PoolableConnection + 'static,
     AsyncDieselConnectionManager<C>: Manager<Type = C, Error = PoolError>,
 {
-    async fn asked(self) -> Result<(), ProbeError> {
-        let answer = deadpool::ask::<Select<C>, _, _>(&self).await;
-        answer.map_err(|failure| failure.public(name::<C::Backend>()))
-    }
+    DeadpoolProbe::new(Select::new(), pool, |_| name::<C::Backend>().to_owned())
 }
 
-impl<C> AskedToTheEnd for Bb8Pool<C>
+fn of_bb8<C>(pool: &Bb8Pool<C>) -> Bb8Probe<Select<C>, AsyncDieselConnectionManager<C>>
 where
     C: PoolableConnection + 'static,
     AsyncDieselConnectionManager<C>: ManageConnection<Connection = C, Error = PoolError>,
 {
-    async fn asked(self) -> Result<(), ProbeError> {
-        let answer = bb8::ask::<Select<C>, _>(&self).await;
-        answer.map_err(|failure| failure.public(name::<C::Backend>()))
-    }
+    Bb8Probe::new(Select::new(), pool, name::<C::Backend>())
+}
+
+/// The probe of a pool, with nothing remembered of earlier runs.
+fn fresh<P: Probe>(pool: &P) -> Arc<dyn DynProbe> {
+    pool.kept().expect("every pool here keeps a state")
 }
 
 impl From<PoolError> for ProbeError {
@@ -169,13 +174,31 @@ impl From<RunError<PoolError>> for ProbeError {
     }
 }
 
-struct Select<C>(PhantomData<C>);
+/// The query, on connections of that type.
+struct Select<C>(PhantomData<fn() -> C>);
 
-impl<C: AsyncConnection + 'static> Question for Select<C> {
+impl<C> Select<C> {
+    fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<C> Clone for Select<C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C> Copy for Select<C> {}
+
+impl<C: AsyncConnection + 'static> Driver for Select<C> {
     type Connection = C;
     type Error = PoolError;
 
-    async fn ask(connection: &mut C) -> Result<(), PoolError> {
+    // The pool's `SELECT 1` before ours.
+    const ROUND_TRIPS: u32 = 2;
+
+    async fn query(connection: &mut C) -> Result<(), PoolError> {
         connection.batch_execute(sql::<C::Backend>()).await.map_err(PoolError::QueryError)
     }
 
@@ -194,12 +217,12 @@ impl<C: AsyncConnection + 'static> Question for Select<C> {
         !is_sqlite::<C::Backend>()
     }
 
-    fn is_full(error: &PoolError) -> bool {
-        // It answers, be it that it is full or something else: who has a connection is served.
+    fn may_serve_others(error: &PoolError) -> bool {
+        // It responds, be it that it is full or something else: connections that are open are served.
         classify_pool(error) == ProbeErrorKind::Rejected
     }
 
-    fn spoil(connection: &mut C) {
+    fn invalidate(connection: &mut C) {
         C::TransactionManager::transaction_manager_status_mut(connection).set_in_error();
     }
 }

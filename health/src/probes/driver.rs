@@ -67,6 +67,10 @@ impl Described {
         self.0.contains(words)
     }
 
+    pub(super) fn starts_with(&self, words: &str) -> bool {
+        self.0.starts_with(words)
+    }
+
     /// The first quoted text after a field's name.
     pub(super) fn text(&self, field: &str) -> Option<String> {
         let (_, rest) = self.0.split_once(field)?;

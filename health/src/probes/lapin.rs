@@ -14,20 +14,26 @@
 //! | --- | --- | --- |
 //! | refused, reset, no such host, the connection is closed or connects anew | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | pool: wrong password, no such virtual host | [`ProbeErrorKind::Rejected`] | DOWN |
-//! | pool: all connections are in use, and the broker lets further ones in | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | pool: it is exhausted, and the broker accepts further connections | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | pool: idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
 //! | connection: all channels are in use before the check has its own | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | memory or disk alarm, of which this connection was told | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | the channel was closed by an error of the application's; anything else | [`ProbeErrorKind::Failed`] | DOWN |
+//!
+//! For a pool: A warm pool that is not exhausted is probed on its own connections only. What more a probe may cost the server, of each replica
+//! of the application: while the pool is exhausted, while it has to open a connection and is slow at it, or while an idle one is
+//! silent, one connection is opened outside the pool, queried and closed, at most once in 2 s (once in 900 ms while it cannot
+//! connect). A second one is opened beside it only if it gets no response for 2 s.
+//! An attempt that hangs is never dropped, because lapin would leave its thread behind, so there are at most two.
 //!
 //! During an alarm the broker reads nothing more from a connection that publishes, and tells it so; who only consumes is
 //! neither told nor disturbed, and is UP. A connection that is lost is down for good, for the application as for its
 //! check, unless it was made with `enable_auto_recover`. `Connection` and `Channel` don't tell where they are connected to,
 //! so that messages about them have no address.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc};
 
-use deadpool::managed::Manager as _;
-use deadpool_lapin::{Manager, Object, Pool, PoolError, TimeoutType, Timeouts};
+use deadpool_lapin::{Manager, Pool};
 use lapin::{
     Channel, ChannelState, Connection, ErrorKind,
     options::{ChannelFlowOptions, QueueDeclareOptions},
@@ -38,20 +44,15 @@ use lapin::{
 use tokio::sync::Mutex;
 
 use super::{
-    driver::{Address, Described, answer_or},
+    deadpool::DeadpoolProbe,
+    driver::{Address, Described},
     one_at_a_time::OneAtATime,
+    pooled::Driver,
 };
 use crate::{
     error::{ProbeError, ProbeErrorKind, classify_io},
     probe::{DynProbe, Probe},
 };
-
-/// How long a connection of a pool may be silent before the broker is asked on another one: longer than a question takes
-/// to the other end of the world.
-const SILENT: Duration = Duration::from_millis(300);
-
-/// A connection of the pool, or none if none is free.
-const AT_ONCE: Timeouts = Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
 
 impl Probe for Connection {
     const GROUP: &'static str = "queue";
@@ -87,51 +88,83 @@ impl Probe for Pool {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        KeptPool::new(self.clone()).ask().await
+        PoolProbe::new(self).ask().await
     }
 
     fn resource(&self) -> Option<String> {
-        Some(name(self))
+        Some(name(self.manager()))
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
-        Some(Arc::new(KeptPool::new(self.clone())))
+        Some(Arc::new(PoolProbe::new(self)))
     }
 }
 
-/// A pool, and the question that is under way: to drop one while it connects ends nothing, for lapin leaves a thread and a
-/// connection behind.
-struct KeptPool {
+/// A pool, and the run that is under way. That is not dropped: to drop an attempt to connect ends nothing, for lapin leaves a
+/// thread and a connection behind.
+struct PoolProbe {
     pool: Pool,
+    probe: Arc<DeadpoolProbe<Amqp, Manager>>,
     under_way: OneAtATime<Result<(), ProbeError>>,
 }
 
-impl KeptPool {
-    fn new(pool: Pool) -> Self {
-        Self { pool, under_way: OneAtATime::that_may_be_lost() }
+impl PoolProbe {
+    fn new(pool: &Pool) -> Self {
+        let probe = Arc::new(DeadpoolProbe::new(Amqp, pool, name));
+        Self { pool: pool.clone(), probe, under_way: OneAtATime::that_may_be_lost() }
     }
 }
 
-impl DynProbe for KeptPool {
+impl DynProbe for PoolProbe {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
-            let pool = self.pool.clone();
-            let question = async move {
-                ask_pool(&pool).await.map_err(|failure| {
-                    let password = uri(&pool).map(|uri| uri.authority.userinfo.password);
-                    failure.public(&name(&pool)).with_secret(password)
-                })
-            };
-            self.under_way.answer(question).await
+            // An alarm is all the broker's, but only connections that have published since know of it.
+            let mut blocked = false;
+            self.pool.retain(|idle, _| {
+                blocked |= idle.status().blocked();
+                true
+            });
+            if blocked {
+                return Err(Failure::Blocked.public(&name(self.pool.manager())));
+            }
+            let probe = Arc::clone(&self.probe);
+            let result = self.under_way.answer(async move { probe.run().await }).await;
+            result
+                .map_err(|error| error.with_secret(uri(self.pool.manager()).map(|uri| uri.authority.userinfo.password)))
         })
     }
 
     fn resource(&self) -> Option<String> {
-        Some(name(&self.pool))
+        Some(self.probe.name())
     }
 
     fn never_blocks(&self) -> bool {
         true
+    }
+}
+
+/// Connections of a pool. What is pooled must go back as it came, so that each run opens a channel and closes it.
+#[derive(Clone, Copy)]
+struct Amqp;
+
+impl Driver for Amqp {
+    type Connection = Connection;
+    type Error = lapin::Error;
+
+    const ROUND_TRIPS: u32 = 2;
+    const CANCEL_SAFE: bool = false;
+
+    async fn query(connection: &mut Connection) -> lapin::Result<()> {
+        connection.create_channel().await?.close(REPLY_SUCCESS, "OK".into()).await
+    }
+
+    async fn close(connection: Connection) {
+        // How it closes does not matter.
+        let _ = connection.close(REPLY_SUCCESS, "OK".into()).await;
+    }
+
+    fn classify(error: &lapin::Error) -> ProbeErrorKind {
+        classify(error)
     }
 }
 
@@ -263,9 +296,8 @@ const REPLY_SUCCESS: u16 = 200;
 /// Why there is no answer, before it has a public message.
 enum Failure {
     Driver(lapin::Error),
-    Pool(PoolError),
-    /// All so many connections or channels are in use.
-    Saturated(usize, &'static str),
+    /// All so many channels are in use.
+    Saturated(u16),
     /// The broker told this connection of an alarm, and reads nothing more from it.
     Blocked,
 }
@@ -280,15 +312,9 @@ impl Failure {
     fn public(self, name: &str) -> ProbeError {
         let of_class = |kind: ProbeErrorKind| ProbeError::new(kind, kind.message(name));
         match self {
-            Self::Driver(error) | Self::Pool(PoolError::Backend(error)) => {
-                of_class(classify(&error)).with_source(error)
-            }
-            Self::Pool(PoolError::Timeout(step)) => {
-                of_class(ProbeErrorKind::TimedOut).with_source(PoolError::Timeout(step))
-            }
-            Self::Pool(error) => of_class(ProbeErrorKind::Failed).with_source(error),
-            Self::Saturated(all, what) => {
-                ProbeError::new(ProbeErrorKind::Saturated, format!("all {all} {what} are in use"))
+            Self::Driver(error) => of_class(classify(&error)).with_source(error),
+            Self::Saturated(channels) => {
+                ProbeError::new(ProbeErrorKind::Saturated, format!("all {channels} channels are in use"))
             }
             Self::Blocked => {
                 of_class(ProbeErrorKind::ReadOnly).with_source("the connection is blocked by an alarm of the broker's")
@@ -308,9 +334,7 @@ async fn open(connection: &Connection) -> Result<Channel, Failure> {
         return Err(Failure::Blocked);
     }
     connection.create_channel().await.map_err(|error| match error.kind() {
-        ErrorKind::ChannelsLimitReached => {
-            Failure::Saturated(connection.configuration().channel_max().into(), "channels")
-        }
+        ErrorKind::ChannelsLimitReached => Failure::Saturated(connection.configuration().channel_max()),
         _ => error.into(),
     })
 }
@@ -356,64 +380,13 @@ impl DynProbe for Kept {
     }
 }
 
-async fn ask_pool(pool: &Pool) -> Result<(), Failure> {
-    loop {
-        match pool.timeout_get(&AT_ONCE).await {
-            Ok(connection) => return ask_pooled(pool, connection).await,
-            Err(PoolError::Timeout(TimeoutType::Wait)) => {}
-            Err(error) => return Err(Failure::Pool(error)),
-        }
-        // The counters can't tell a busy broker from a dead one: on one that is stopped or frozen, the application's own
-        // attempts soon hold every place of the pool. So it is asked whether it would let one more in.
-        ask_aside(pool).await?;
-        let status = pool.status();
-        // Meanwhile one may have come free.
-        if status.available == 0 && status.size >= status.max_size {
-            return Err(Failure::Saturated(status.max_size, "connections"));
-        }
-    }
-}
-
-async fn ask_pooled(pool: &Pool, connection: Object) -> Result<(), Failure> {
-    // An alarm is all the broker's, but only who has published since is told.
-    let mut blocked = connection.status().blocked();
-    pool.retain(|idle, _| {
-        blocked |= idle.status().blocked();
-        true
-    });
-    if blocked {
-        return Err(Failure::Blocked);
-    }
-    // It may be dead without saying so, behind a firewall that forgot it.
-    let asked = async { ask_connection(&connection).await.map(|()| true) };
-    let aside = async {
-        // To its end, whoever is faster.
-        let pool = pool.clone();
-        tokio::spawn(async move { ask_aside(&pool).await }).await.ok()?.ok().map(|()| Ok(false))
-    };
-    let answered = answer_or(asked, SILENT, aside).await?;
-    if !answered {
-        drop(Object::take(connection));
-    }
-    Ok(())
-}
-
-/// Asks on a connection outside of the pool.
-async fn ask_aside(pool: &Pool) -> Result<(), Failure> {
-    let connection = pool.manager().create().await?;
-    // The answer is known; how the parting goes does not matter.
-    let _ = connection.close(REPLY_SUCCESS, "OK".into()).await;
-    Ok(())
-}
-
 /// Where a pool connects to. Its manager has no accessor for that, but prints it, password and all.
-fn uri(pool: &Pool) -> Option<AMQPUri> {
-    let manager: &Manager = pool.manager();
+fn uri(manager: &Manager) -> Option<AMQPUri> {
     Described::by_debug(manager).text("addr: ")?.parse().ok()
 }
 
-fn name(pool: &Pool) -> String {
-    match uri(pool) {
+fn name(manager: &Manager) -> String {
+    match uri(manager) {
         Some(uri) => format!("{WORD} at {}", Address { host: uri.authority.host, port: uri.authority.port }),
         None => WORD.to_owned(),
     }

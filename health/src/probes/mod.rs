@@ -60,7 +60,7 @@ pub mod tokio_postgres;
 
 #[cfg(any(feature = "bb8-redis", feature = "diesel-async"))]
 mod bb8;
-#[cfg(any(feature = "deadpool-postgres", feature = "deadpool-redis", feature = "diesel-async"))]
+#[cfg(any(feature = "deadpool-postgres", feature = "deadpool-redis", feature = "diesel-async", feature = "lapin"))]
 mod deadpool;
 #[allow(dead_code, reason = "how much of it is used depends on the features")]
 mod driver;
@@ -71,7 +71,19 @@ mod key;
     feature = "deadpool-postgres",
     feature = "deadpool-redis",
     feature = "diesel",
-    feature = "diesel-async"
+    feature = "diesel-async",
+    feature = "lapin",
+    feature = "sqlx",
+    feature = "sqlx-0_8"
+))]
+#[allow(dead_code, reason = "each backend needs a part of it")]
+mod pool;
+#[cfg(any(
+    feature = "bb8-redis",
+    feature = "deadpool-postgres",
+    feature = "deadpool-redis",
+    feature = "diesel-async",
+    feature = "lapin"
 ))]
 #[allow(dead_code, reason = "each backend needs a part of it")]
 mod pooled;

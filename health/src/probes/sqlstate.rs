@@ -11,13 +11,15 @@ pub(super) fn classify_code(code: &str) -> ProbeErrorKind {
     {
         return match code & 0xff {
             3 | 23 => ProbeErrorKind::Rejected, // PERM, AUTH
-            5 | 6 => ProbeErrorKind::Saturated, // BUSY, LOCKED: somebody else writes
+            5 | 6 => ProbeErrorKind::Saturated, // BUSY, LOCKED: another connection writes
             8 | 13 => ProbeErrorKind::ReadOnly, // READONLY, FULL
             14 => ProbeErrorKind::Unreachable,  // CANTOPEN
             _ => ProbeErrorKind::Failed,        // NOTADB, CORRUPT, IOERR …
         };
     }
     match code {
+        // The session was ended: idle in a transaction, or a transaction for too long.
+        "25P03" | "25P04" => ProbeErrorKind::Unreachable,
         "53300" | "08004" => ProbeErrorKind::Saturated, // too many connections: PostgreSQL, MySQL
         "25006" | "53100" => ProbeErrorKind::ReadOnly,  // read-only transaction, disk full
         "42501" | "42000" => ProbeErrorKind::Rejected,  // no permission; MySQL: no such database, or none for this user
@@ -28,6 +30,38 @@ pub(super) fn classify_code(code: &str) -> ProbeErrorKind {
             _ => ProbeErrorKind::Failed,
         },
     }
+}
+
+/// What the number of an error of MySQL or MariaDB means, where its SQLSTATE tells less: 42000 and HY000 stand for hundreds
+/// (<https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html>).
+pub(super) fn classify_mysql(number: u16, message: &str) -> Option<ProbeErrorKind> {
+    Some(match number {
+        // Too many connections: to the server, of one account.
+        1040 | 1203 => ProbeErrorKind::Saturated,
+        // A limit of the account; of its queries, each connection of the application is affected.
+        1226 if message.contains("connections") => ProbeErrorKind::Saturated,
+        // The host is blocked or not allowed; wrong password, no permission, no such database; locked and expired accounts,
+        // TLS required.
+        1044 | 1045 | 1049 | 1129 | 1130 | 1226 | 1227 | 1251 | 1698 | 1820 | 1862 | 3118 | 3159 | 4151 => {
+            ProbeErrorKind::Rejected
+        }
+        // The server shuts down; it aborted, killed or ended the connection.
+        1053 | 1077 | 1079 | 1080 | 1152 | 1158..=1161 | 1184 | 1927 | 3168 | 3169 | 4031 => {
+            ProbeErrorKind::Unreachable
+        }
+        // A statement that took longer than the server lets it.
+        1317 | 1969 | 3024 => ProbeErrorKind::TimedOut,
+        1021 | 1792 | 1836 => ProbeErrorKind::ReadOnly,
+        1290 if message.contains("read-only") || message.contains("read_only") => ProbeErrorKind::ReadOnly,
+        // A statement that is not one.
+        1064 => ProbeErrorKind::Failed,
+        _ => return None,
+    })
+}
+
+/// pgbouncer has no code of its own for that it has as many clients as it takes (`max_client_conn`).
+pub(super) fn is_full_pgbouncer(code: &str, message: &str) -> bool {
+    code == "08P01" && message.contains("no more connections allowed")
 }
 
 #[cfg(test)]
@@ -47,6 +81,8 @@ mod tests {
             ("57P01", ProbeErrorKind::Unreachable),
             ("57014", ProbeErrorKind::TimedOut),
             ("08S01", ProbeErrorKind::Unreachable),
+            ("57P05", ProbeErrorKind::Unreachable),
+            ("25P03", ProbeErrorKind::Unreachable),
             ("25006", ProbeErrorKind::ReadOnly),
             ("HY000", ProbeErrorKind::Failed),
             ("14", ProbeErrorKind::Unreachable),
@@ -58,5 +94,42 @@ mod tests {
         ] {
             assert_eq!(classify_code(code), kind, "{code}");
         }
+    }
+
+    #[test]
+    fn the_number_of_mysql_decides_before_its_code() {
+        for (number, kind) in [
+            (1040, Some(ProbeErrorKind::Saturated)),
+            (1203, Some(ProbeErrorKind::Saturated)),
+            (1044, Some(ProbeErrorKind::Rejected)),
+            (1045, Some(ProbeErrorKind::Rejected)),
+            (1049, Some(ProbeErrorKind::Rejected)),
+            (1129, Some(ProbeErrorKind::Rejected)),
+            (1130, Some(ProbeErrorKind::Rejected)),
+            (1698, Some(ProbeErrorKind::Rejected)),
+            (3118, Some(ProbeErrorKind::Rejected)),
+            (1053, Some(ProbeErrorKind::Unreachable)),
+            (1152, Some(ProbeErrorKind::Unreachable)),
+            (1184, Some(ProbeErrorKind::Unreachable)),
+            (1927, Some(ProbeErrorKind::Unreachable)),
+            (3168, Some(ProbeErrorKind::Unreachable)),
+            (3169, Some(ProbeErrorKind::Unreachable)),
+            (4031, Some(ProbeErrorKind::Unreachable)),
+            (1064, Some(ProbeErrorKind::Failed)),
+            (1146, None),
+        ] {
+            assert_eq!(classify_mysql(number, ""), kind, "{number}");
+        }
+        let limit = |resource: &str| format!("User 'app' has exceeded the '{resource}' resource (current value: 2)");
+        assert_eq!(classify_mysql(1226, &limit("max_user_connections")), Some(ProbeErrorKind::Saturated));
+        assert_eq!(classify_mysql(1226, &limit("max_connections_per_hour")), Some(ProbeErrorKind::Saturated));
+        assert_eq!(classify_mysql(1226, &limit("max_questions")), Some(ProbeErrorKind::Rejected));
+    }
+
+    #[test]
+    fn a_pgbouncer_that_is_full_says_so_in_words() {
+        assert!(is_full_pgbouncer("08P01", "no more connections allowed (max_client_conn)"));
+        assert!(!is_full_pgbouncer("08P01", "unsupported startup parameter: extra_float_digits"));
+        assert!(!is_full_pgbouncer("08006", "no more connections allowed"));
     }
 }

@@ -8,6 +8,9 @@ mod pool;
 #[allow(clippy::duplicate_mod)]
 #[path = "sqlx/questions.rs"]
 mod questions;
+#[allow(clippy::duplicate_mod)]
+#[path = "sqlx/sqlite.rs"]
+mod sqlite;
 
 use ::sqlx_0_8 as sqlx;
 

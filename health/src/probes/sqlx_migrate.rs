@@ -5,7 +5,7 @@ use sqlx::{
     migrate::{AppliedMigration, Migrate, MigrateError, Migrator},
 };
 
-use super::sqlx::pool::{Question, answer};
+use super::sqlx::pool::{Query, run};
 use crate::error::{ProbeError, ProbeErrorKind};
 
 /// Whether all migrations of a `Migrator` are applied to the database, whole and unchanged.
@@ -51,7 +51,7 @@ where
     DB: Database,
     DB::Connection: Migrate,
 {
-    let found = answer(pool, &Applied { table: &migrator.table_name }).await?;
+    let found = run(pool, Applied { table: migrator.table_name.to_string() }).await?;
     let failed =
         |message: String, which: String| Err(ProbeError::new(ProbeErrorKind::Failed, message).with_source(which));
     if let Some(version) = found.unfinished {
@@ -80,8 +80,9 @@ where
 }
 
 /// Which migrations the database has.
-struct Applied<'a> {
-    table: &'a str,
+#[derive(Clone)]
+struct Applied {
+    table: String,
 }
 
 #[derive(Default)]
@@ -90,17 +91,17 @@ struct Found {
     unfinished: Option<i64>,
 }
 
-impl<DB> Question<DB> for Applied<'_>
+impl<DB> Query<DB> for Applied
 where
     DB: Database,
     DB::Connection: Migrate,
 {
-    type Answer = Found;
+    type Output = Found;
 
-    async fn ask(&self, connection: &mut DB::Connection) -> Result<Found, Error> {
+    async fn run(&self, connection: &mut DB::Connection) -> Result<Found, Error> {
         let asked = async {
-            let unfinished = connection.dirty_version(self.table).await?;
-            Ok(Found { applied: connection.list_applied_migrations(self.table).await?, unfinished })
+            let unfinished = connection.dirty_version(&self.table).await?;
+            Ok(Found { applied: connection.list_applied_migrations(&self.table).await?, unfinished })
         };
         match asked.await {
             Ok(found) => Ok(found),

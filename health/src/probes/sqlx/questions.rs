@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    pool::{Kind, Question, Statement, answer, name},
+    pool::{Kind, Query, Statement, name, run},
     sqlx::{self, ColumnIndex, Database, Decode, Error, Executor, Pool, Row as _, Type},
 };
 use crate::error::{ProbeError, ProbeErrorKind};
@@ -57,7 +57,7 @@ where
              ('read_only', 'super_read_only', 'innodb_read_only', 'transaction_read_only', 'tx_read_only') \
              AND Value NOT IN ('OFF', '0')"
         }
-        Kind::Sqlite => return answer(pool, &WriteTakenBack).await,
+        Kind::Sqlite => return run(pool, RolledBackWrite).await,
         Kind::Other => {
             return Err(ProbeError::new(
                 ProbeErrorKind::Failed,
@@ -65,7 +65,7 @@ where
             ));
         }
     };
-    if answer(pool, &Finds(refuses)).await? {
+    if run(pool, ReturnsRows(refuses)).await? {
         let message = ProbeErrorKind::ReadOnly.message(&name(pool));
         return Err(ProbeError::new(ProbeErrorKind::ReadOnly, message)
             .with_source("a standby, a replica, or set to read-only transactions"));
@@ -106,7 +106,7 @@ where
     DB: Database,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    answer(pool, &Statement(statement)).await
+    run(pool, Statement(statement)).await
 }
 
 /// How far a standby of PostgreSQL's streaming replication is behind its primary: [`Status::Degraded`] from `degraded` on,
@@ -169,11 +169,11 @@ where
             "only postgres is known how to ask for its replication lag",
         ));
     }
-    let Some(mut standby) = answer(pool, &Replication).await? else { return Ok(()) };
+    let Some(mut standby) = run(pool, Replication).await? else { return Ok(()) };
     let (received, looked) = (standby.received, Instant::now());
     while standby.is_behind_by(degraded.min(down)) && looked.elapsed() < CATCHES_UP.min(degraded) {
         sleep(LOOK_AGAIN).await;
-        let Some(again) = answer(pool, &Replication).await? else { return Ok(()) };
+        let Some(again) = run(pool, Replication).await? else { return Ok(()) };
         // More may have come meanwhile.
         if again.has_replayed(received) {
             return Ok(());
@@ -208,31 +208,33 @@ fn in_words(age: Duration) -> String {
 }
 
 /// Whether a statement finds any row.
-struct Finds(&'static str);
+#[derive(Clone, Copy)]
+struct ReturnsRows(&'static str);
 
-impl<DB> Question<DB> for Finds
+impl<DB> Query<DB> for ReturnsRows
 where
     DB: Database,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    type Answer = bool;
+    type Output = bool;
 
-    async fn ask(&self, connection: &mut DB::Connection) -> Result<bool, Error> {
+    async fn run(&self, connection: &mut DB::Connection) -> Result<bool, Error> {
         Ok(!connection.fetch_all(sqlx::raw_sql(self.0)).await?.is_empty())
     }
 }
 
 /// A write that leaves nothing behind. To begin a transaction would not do: SQLite lets that begin on what it may not write.
-struct WriteTakenBack;
+#[derive(Clone, Copy)]
+struct RolledBackWrite;
 
-impl<DB> Question<DB> for WriteTakenBack
+impl<DB> Query<DB> for RolledBackWrite
 where
     DB: Database,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    type Answer = ();
+    type Output = ();
 
-    async fn ask(&self, connection: &mut DB::Connection) -> Result<(), Error> {
+    async fn run(&self, connection: &mut DB::Connection) -> Result<(), Error> {
         // With the lock from the start: a reader that becomes a writer may be refused at once where another one writes.
         let sql = "BEGIN IMMEDIATE; CREATE TABLE health_probes_whether_it_takes_writes (x); ROLLBACK";
         let wrote = connection.execute(sqlx::raw_sql(sql)).await;
@@ -245,6 +247,7 @@ where
 }
 
 /// What a standby says of itself; nothing if it is none.
+#[derive(Clone, Copy)]
 struct Replication;
 
 #[derive(Debug)]
@@ -268,16 +271,16 @@ impl Standby {
     }
 }
 
-impl<DB> Question<DB> for Replication
+impl<DB> Query<DB> for Replication
 where
     DB: Database,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
     for<'r> i64: Decode<'r, DB> + Type<DB>,
     usize: ColumnIndex<DB::Row>,
 {
-    type Answer = Option<Standby>;
+    type Output = Option<Standby>;
 
-    fn ask(&self, connection: &mut DB::Connection) -> impl Future<Output = Result<Option<Standby>, Error>> + Send {
+    fn run(&self, connection: &mut DB::Connection) -> impl Future<Output = Result<Option<Standby>, Error>> + Send {
         // The WAL receiver's own place is told to everybody, what it knows of the primary only to who may see that.
         let sql = "SELECT pg_is_in_recovery()::int::bigint, \
              (SELECT count(*) FROM pg_stat_wal_receiver), \

@@ -1,0 +1,283 @@
+//! Connections outside the pool: when one is opened, how many at a time, and for how long its outcome holds.
+//!
+//! They are opened by tasks, so that an attempt outlives the run that wanted it: a far server is not connected to in vain,
+//! and the next run uses the outcome.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::select;
+use tokio::{
+    sync::Notify,
+    task::AbortHandle,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{Pool, Query};
+
+/// The shortest time between two attempts, and how long an outcome is reused.
+pub(super) const INTERVAL: Duration = Duration::from_secs(2);
+
+/// The shortest time between two attempts while the server cannot be connected to. It fits two polls of a kubelet, and a server
+/// that is back is noticed within a second.
+pub(super) const RETRY_INTERVAL: Duration = Duration::from_millis(900);
+
+/// How long a run waits for the next attempt before it reuses an outcome that is older than [`INTERVAL`].
+const GRACE: Duration = Duration::from_millis(200);
+
+/// How long a run waits for a newer failure than one from before it began.
+const FAILURE_GRACE: Duration = Duration::from_millis(450);
+
+/// An outcome that is older is not reused, however far the server is.
+const MAX_AGE: Duration = Duration::from_secs(60);
+
+const MAX_IN_FLIGHT: usize = 2;
+
+/// How long the connection may take to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a connection outside the pool showed.
+#[derive(Debug)]
+pub(super) enum Outcome<E> {
+    /// The server accepted it and responded, after that time.
+    Works(Duration),
+    /// The server has as many connections as it takes, which it says itself.
+    Full(Arc<E>),
+    Failed(Arc<E>),
+}
+
+impl<E> Clone for Outcome<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Works(took) => Self::Works(*took),
+            Self::Full(error) => Self::Full(Arc::clone(error)),
+            Self::Failed(error) => Self::Failed(Arc::clone(error)),
+        }
+    }
+}
+
+/// Which outcomes a run can use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Wanted {
+    /// Any that is recent. A run that reuses a success once more does so while the next attempt is in flight.
+    Recent,
+    /// Failures only of attempts that began since then, unless none can begin soon: earlier ones say nothing about what the
+    /// pool does now.
+    Since(Instant),
+    /// Only of attempts that began since then.
+    After(Instant),
+}
+
+/// The attempts of one probe, and the last outcome.
+pub(super) struct Outside<E> {
+    shared: Arc<Shared<E>>,
+}
+
+struct Shared<E> {
+    attempts: Mutex<Attempts<E>>,
+    ended: Notify,
+    next_id: AtomicU64,
+}
+
+/// What is known; decides without waiting.
+struct Attempts<E> {
+    in_flight: Vec<InFlight>,
+    /// When the newest attempt began.
+    last_begun: Option<Instant>,
+    /// When the first attempt began that had no outcome yet, since the last outcome.
+    silent_since: Option<Instant>,
+    last: Option<Ended<E>>,
+}
+
+struct InFlight {
+    id: u64,
+    begun: Instant,
+    task: Option<AbortHandle>,
+}
+
+struct Ended<E> {
+    outcome: Outcome<E>,
+    begun: Instant,
+    at: Instant,
+}
+
+enum Decision<E> {
+    Use(Outcome<E>),
+    Begin,
+    /// Until then, or until an attempt ends.
+    Wait(Option<Instant>),
+}
+
+impl<E> Attempts<E> {
+    fn decide(&self, wanted: Wanted, asked: Instant, now: Instant, cancel_safe: bool) -> Decision<E> {
+        if let Some(outcome) = self.usable(wanted, asked, now) {
+            return Decision::Use(outcome);
+        }
+        let may_begin = self.may_begin(now, cancel_safe);
+        if may_begin.is_some_and(|at| at <= now) {
+            return Decision::Begin;
+        }
+        let grace_ends = asked + if wanted == Wanted::Recent { GRACE } else { FAILURE_GRACE };
+        Decision::Wait(may_begin.into_iter().chain(Some(grace_ends).filter(|at| *at > now)).min())
+    }
+
+    fn usable(&self, wanted: Wanted, asked: Instant, now: Instant) -> Option<Outcome<E>> {
+        let last = self.last.as_ref()?;
+        let age = now.saturating_duration_since(last.at);
+        let usable = match (&last.outcome, wanted) {
+            (_, Wanted::After(begun)) => last.begun >= begun,
+            (Outcome::Failed(_), Wanted::Recent) => age < RETRY_INTERVAL,
+            (Outcome::Failed(_), Wanted::Since(begun)) => {
+                last.begun >= begun || age < RETRY_INTERVAL && now >= asked + FAILURE_GRACE
+            }
+            (Outcome::Works(_) | Outcome::Full(_), _) if age < INTERVAL => true,
+            (Outcome::Works(_) | Outcome::Full(_), Wanted::Recent) => {
+                let took = last.at.saturating_duration_since(last.begun);
+                age < MAX_AGE && now >= asked + GRACE && self.is_in_flight_no_longer_than(took, now)
+            }
+            (_, Wanted::Since(_)) => false,
+        };
+        usable.then(|| last.outcome.clone())
+    }
+
+    /// Whether an attempt is in flight, and has not taken notably longer yet than the last one did.
+    fn is_in_flight_no_longer_than(&self, took: Duration, now: Instant) -> bool {
+        self.silent_since.is_some_and(|begun| now.saturating_duration_since(begun) <= took + took / 4)
+    }
+
+    /// When the next attempt may begin; never, while too many that cannot be cancelled are in flight.
+    fn may_begin(&self, now: Instant, cancel_safe: bool) -> Option<Instant> {
+        let Some(last_begun) = self.last_begun else { return Some(now) };
+        if self.in_flight.is_empty() && matches!(&self.last, Some(Ended { outcome: Outcome::Failed(_), .. })) {
+            return Some(last_begun + RETRY_INTERVAL);
+        }
+        (cancel_safe || self.in_flight.len() < MAX_IN_FLIGHT).then(|| last_begun + INTERVAL)
+    }
+
+    /// Registers an attempt. The oldest one ends if there are too many: it has been silent for twice the interval.
+    fn begin(&mut self, id: u64, now: Instant) {
+        while self.in_flight.len() >= MAX_IN_FLIGHT {
+            if let Some(task) = self.in_flight.remove(0).task {
+                task.abort();
+            }
+        }
+        self.in_flight.push(InFlight { id, begun: now, task: None });
+        self.last_begun = Some(now);
+        self.silent_since.get_or_insert(now);
+    }
+
+    fn end(&mut self, id: u64, now: Instant, outcome: Option<Outcome<E>>) {
+        let Some(at) = self.in_flight.iter().position(|attempt| attempt.id == id) else { return };
+        let begun = self.in_flight.remove(at).begun;
+        if let Some(outcome) = outcome {
+            self.last = Some(Ended { outcome, begun, at: now });
+            self.silent_since = self.in_flight.first().map(|attempt| attempt.begun);
+        }
+    }
+}
+
+impl<E> Shared<E> {
+    fn lock(&self) -> MutexGuard<'_, Attempts<E>> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<E: Send + Sync + 'static> Outside<E> {
+    pub(super) fn new() -> Self {
+        let attempts = Attempts { in_flight: Vec::new(), last_begun: None, silent_since: None, last: None };
+        let shared = Shared { attempts: Mutex::new(attempts), ended: Notify::new(), next_id: AtomicU64::new(0) };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The outcome of a connection outside the pool: of a recent one, or of one that is opened now or as soon as it may be.
+    pub(super) async fn outcome<P, Q>(&self, pool: &P, query: &Q, wanted: Wanted) -> Outcome<E>
+    where
+        P: Pool<Error = E>,
+        Q: Query<P>,
+    {
+        let asked = Instant::now();
+        loop {
+            let ended = self.shared.ended.notified();
+            let decision = self.shared.lock().decide(wanted, asked, Instant::now(), P::CANCEL_SAFE);
+            match decision {
+                Decision::Use(outcome) => return outcome,
+                Decision::Begin => self.begin(pool, query),
+                Decision::Wait(None) => ended.await,
+                Decision::Wait(Some(until)) => {
+                    select(std::pin::pin!(ended), std::pin::pin!(sleep_until(until))).await;
+                }
+            }
+        }
+    }
+
+    fn begin<P, Q>(&self, pool: &P, query: &Q)
+    where
+        P: Pool<Error = E>,
+        Q: Query<P>,
+    {
+        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+        self.shared.lock().begin(id, Instant::now());
+        let registered = Registered { shared: Arc::clone(&self.shared), id };
+        let (pool, query) = (pool.clone(), query.clone());
+        // In a box: it is large, and rarely made.
+        let attempt = Box::pin(async move {
+            let begun = Instant::now();
+            let responded = async {
+                let mut connection = pool.connect().await?;
+                let result = query.run(&mut connection).await;
+                Ok((connection, result.map(drop)))
+            };
+            let (connection, result) = match responded.await {
+                Ok((connection, result)) => (Some(connection), result),
+                Err(error) => (None, Err(error)),
+            };
+            registered.end(match result {
+                Ok(()) => Outcome::Works(begun.elapsed()),
+                Err(error) if P::is_full(&error) => Outcome::Full(Arc::new(error)),
+                Err(error) => Outcome::Failed(Arc::new(error)),
+            });
+            if let Some(connection) = connection {
+                // The outcome is known; how the connection closes does not matter.
+                let _ = timeout(CLOSE_TIMEOUT, P::close(connection)).await;
+            }
+        });
+        let task = tokio::spawn(attempt).abort_handle();
+        if let Some(attempt) = self.shared.lock().in_flight.iter_mut().find(|attempt| attempt.id == id) {
+            attempt.task = Some(task);
+        }
+    }
+}
+
+impl<E> Drop for Outside<E> {
+    fn drop(&mut self) {
+        for attempt in self.shared.lock().in_flight.drain(..) {
+            if let Some(task) = attempt.task {
+                task.abort();
+            }
+        }
+    }
+}
+
+/// Removes an attempt that ends without an outcome: it panicked or was aborted.
+struct Registered<E> {
+    shared: Arc<Shared<E>>,
+    id: u64,
+}
+
+impl<E> Registered<E> {
+    fn end(self, outcome: Outcome<E>) {
+        self.shared.lock().end(self.id, Instant::now(), Some(outcome));
+    }
+}
+
+impl<E> Drop for Registered<E> {
+    fn drop(&mut self) {
+        self.shared.lock().end(self.id, Instant::now(), None);
+        self.shared.ended.notify_waiters();
+    }
+}

@@ -1,0 +1,670 @@
+//! The rules of the algorithm, on a paused clock and with a pool and a server that are made up.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::pending,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tokio::time::{Instant, advance, sleep, timeout};
+
+use super::{Failure, Pool, Query, State, TakeError, Usage};
+use crate::error::{ProbeErrorKind, ProbeErrorKind as Kind};
+
+/// What a server does with a new connection.
+#[derive(Clone, Copy, PartialEq)]
+enum Server {
+    Up,
+    Frozen,
+    Refuses,
+    Full,
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Works,
+    Silent,
+    Dead,
+}
+
+struct World {
+    server: Server,
+    round_trip: Duration,
+    idle: VecDeque<Fate>,
+    in_use: usize,
+    max: usize,
+    /// The next attempts of the pool that are lost on the way.
+    lost: usize,
+    /// When each connection outside the pool was begun.
+    outside: Vec<Instant>,
+    outside_in_flight: usize,
+    most_outside_in_flight: usize,
+    /// Attempts of the pool that were dropped on the way.
+    cancelled: usize,
+    queries: usize,
+}
+
+/// A pool. One that retries hides why it cannot connect, and counts its attempts as connections, as sqlx does.
+struct Fake<const RETRIES: bool>(Arc<Mutex<World>>);
+
+type Retrying = Fake<true>;
+type Plain = Fake<false>;
+
+impl<const R: bool> Clone for Fake<R> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+#[derive(Debug)]
+struct FakeError(ProbeErrorKind);
+
+impl fmt::Display for FakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for FakeError {}
+
+struct Taken<const R: bool> {
+    pool: Fake<R>,
+    fate: Fate,
+    released: bool,
+}
+
+impl<const R: bool> Drop for Taken<R> {
+    fn drop(&mut self) {
+        let mut world = self.pool.world();
+        world.in_use -= 1;
+        if self.released {
+            world.idle.push_back(self.fate);
+        }
+    }
+}
+
+const CONNECT_ROUND_TRIPS: u32 = 4;
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+impl<const R: bool> Fake<R> {
+    fn new(max: usize, idle: &[Fate]) -> Self {
+        Self(Arc::new(Mutex::new(World {
+            server: Server::Up,
+            round_trip: Duration::from_millis(1),
+            idle: idle.iter().copied().collect(),
+            in_use: 0,
+            max,
+            lost: 0,
+            outside: Vec::new(),
+            outside_in_flight: 0,
+            most_outside_in_flight: 0,
+            cancelled: 0,
+            queries: 0,
+        })))
+    }
+
+    fn far(self, round_trip: u64) -> Self {
+        self.world().round_trip = Duration::from_millis(round_trip);
+        self
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+
+    fn set(&self, server: Server) {
+        self.world().server = server;
+    }
+
+    fn outside(&self) -> usize {
+        self.world().outside.len()
+    }
+
+    /// The application takes all connections that the pool may have.
+    fn exhaust(&self) {
+        let mut world = self.world();
+        world.idle.clear();
+        let max = world.max;
+        world.in_use = max;
+    }
+
+    /// The server's response to one request.
+    async fn respond(&self) -> Result<(), FakeError> {
+        loop {
+            let (server, round_trip) = {
+                let world = self.world();
+                (world.server, world.round_trip)
+            };
+            match server {
+                Server::Frozen => sleep(Duration::from_millis(1)).await,
+                Server::Refuses => return Err(FakeError(Kind::Unreachable)),
+                Server::Up | Server::Full => {
+                    sleep(round_trip).await;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Fate, FakeError> {
+        for _ in 0..CONNECT_ROUND_TRIPS {
+            self.respond().await?;
+        }
+        if self.world().server == Server::Full { Err(FakeError(Kind::Saturated)) } else { Ok(Fate::Works) }
+    }
+}
+
+/// Something under way, which counts if it is dropped.
+struct UnderWay<F: FnMut(bool)> {
+    ended: F,
+    finished: bool,
+}
+
+impl<F: FnMut(bool)> Drop for UnderWay<F> {
+    fn drop(&mut self) {
+        (self.ended)(self.finished);
+    }
+}
+
+impl<const R: bool> Pool for Fake<R> {
+    type Connection = Fate;
+    type Taken = Taken<R>;
+    type Error = FakeError;
+
+    const RETRIES_IN_SILENCE: bool = R;
+
+    fn usage(&self) -> Usage {
+        let world = self.world();
+        Usage {
+            taken: world.in_use,
+            idle: world.idle.len(),
+            max: world.max,
+            connected: (!R).then_some(world.in_use + world.idle.len()),
+        }
+    }
+
+    async fn take_idle(&self) -> Option<Result<Taken<R>, TakeError<FakeError>>> {
+        let mut world = self.world();
+        let fate = world.idle.pop_front()?;
+        world.in_use += 1;
+        Some(Ok(Taken { pool: self.clone(), fate, released: false }))
+    }
+
+    async fn acquire(&self) -> Result<Taken<R>, TakeError<FakeError>> {
+        let waited = Instant::now();
+        loop {
+            if let Some(taken) = self.take_idle().await {
+                return taken;
+            }
+            if !self.usage().is_exhausted() {
+                break;
+            }
+            if !R {
+                return Err(TakeError::Exhausted);
+            }
+            if waited.elapsed() >= ACQUIRE_TIMEOUT {
+                return Err(TakeError::Driver(FakeError(Kind::TimedOut)));
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        self.world().in_use += 1;
+        let mut taken = Taken { pool: self.clone(), fate: Fate::Works, released: false };
+        let pool = self.clone();
+        let mut under_way = UnderWay {
+            ended: move |finished| {
+                if !finished {
+                    pool.world().cancelled += 1;
+                }
+            },
+            finished: false,
+        };
+        let lost = {
+            let mut world = self.world();
+            let lost = world.lost > 0;
+            world.lost = world.lost.saturating_sub(1);
+            lost
+        };
+        if lost {
+            pending::<()>().await;
+        }
+        loop {
+            match self.open().await {
+                Ok(fate) => {
+                    under_way.finished = true;
+                    taken.fate = fate;
+                    return Ok(taken);
+                }
+                Err(_) if R && waited.elapsed() < ACQUIRE_TIMEOUT => sleep(Duration::from_millis(50)).await,
+                Err(error) => {
+                    under_way.finished = true;
+                    return Err(TakeError::Driver(error));
+                }
+            }
+        }
+    }
+
+    fn acquire_timeout(&self) -> Duration {
+        ACQUIRE_TIMEOUT
+    }
+
+    async fn connect(&self) -> Result<Fate, FakeError> {
+        {
+            let mut world = self.world();
+            world.outside.push(Instant::now());
+            world.outside_in_flight += 1;
+            world.most_outside_in_flight = world.most_outside_in_flight.max(world.outside_in_flight);
+        }
+        let pool = self.clone();
+        let _under_way = UnderWay { ended: move |_| pool.world().outside_in_flight -= 1, finished: true };
+        self.open().await
+    }
+
+    fn connection(taken: &mut Taken<R>) -> &mut Fate {
+        &mut taken.fate
+    }
+
+    fn release(mut taken: Taken<R>) {
+        taken.released = true;
+    }
+
+    fn classify(error: &FakeError) -> ProbeErrorKind {
+        error.0
+    }
+
+    fn name(&self) -> String {
+        "fake".to_owned()
+    }
+}
+
+#[derive(Clone)]
+struct Ping<const R: bool>(Fake<R>);
+
+impl<const R: bool> Query<Fake<R>> for Ping<R> {
+    type Output = ();
+
+    async fn run(&self, connection: &mut Fate) -> Result<(), FakeError> {
+        self.0.world().queries += 1;
+        match connection {
+            Fate::Works => self.0.respond().await,
+            Fate::Silent => pending().await,
+            Fate::Dead => Err(FakeError(Kind::Unreachable)),
+        }
+    }
+}
+
+/// What a poll shows.
+#[derive(Debug, PartialEq)]
+enum Shown {
+    Up,
+    /// Exhausted, and works.
+    Exhausted,
+    /// The server is full, and the pool has connections.
+    Full,
+    /// The server is full, and the pool has none.
+    NoConnection,
+    SilentConnection,
+    Down(ProbeErrorKind),
+    /// Without a result by the limit; the run goes on.
+    Overdue,
+}
+
+const LIMIT: Duration = Duration::from_millis(800);
+
+type Run = Pin<Box<dyn Future<Output = Shown>>>;
+
+/// Polls as the engine does: one run at a time, which goes on behind the limit.
+struct Check<const R: bool> {
+    pool: Fake<R>,
+    state: Arc<State<Fake<R>>>,
+    run: Option<Run>,
+}
+
+impl<const R: bool> Check<R> {
+    fn of(pool: &Fake<R>) -> Self {
+        Self { pool: pool.clone(), state: Arc::new(State::new()), run: None }
+    }
+
+    async fn poll(&mut self) -> Shown {
+        let mut run = self.run.take().unwrap_or_else(|| {
+            let (pool, state) = (self.pool.clone(), Arc::clone(&self.state));
+            Box::pin(async move {
+                match state.run(&pool, &Ping(pool.clone())).await {
+                    Ok(()) => Shown::Up,
+                    Err(Failure::Exhausted(_)) => Shown::Exhausted,
+                    Err(Failure::Full(_)) => Shown::Full,
+                    Err(Failure::NoConnection(_)) => Shown::NoConnection,
+                    Err(Failure::SilentConnection) => Shown::SilentConnection,
+                    Err(Failure::Driver(error)) => Shown::Down(error.0),
+                    Err(Failure::Pool(kind, _)) => Shown::Down(kind),
+                }
+            })
+        });
+        let Ok(shown) = timeout(LIMIT, &mut run).await else {
+            self.run = Some(run);
+            return Shown::Overdue;
+        };
+        shown
+    }
+
+    /// Polls once in half a second for so long; returns what was shown after so many seconds.
+    async fn poll_for(&mut self, seconds: u64) -> Vec<(Duration, Shown)> {
+        let begun = Instant::now();
+        let mut shown = Vec::new();
+        while begun.elapsed() < Duration::from_secs(seconds) {
+            let next = Instant::now() + Duration::from_millis(500);
+            let seen = self.poll().await;
+            shown.push((begun.elapsed(), seen));
+            tokio::time::sleep_until(next).await;
+        }
+        shown
+    }
+
+    async fn always_shows(&mut self, expected: &Shown, seconds: u64) {
+        let shown = self.poll_for(seconds).await;
+        assert!(shown.iter().all(|(_, shown)| shown == expected), "not always {expected:?}: {shown:?}");
+    }
+}
+
+const DISTANCES: [u64; 4] = [80, 150, 250, 350];
+
+#[tokio::test(start_paused = true)]
+async fn a_warm_pool_is_probed_on_its_own_connections_however_far_its_server_is() {
+    for distance in DISTANCES {
+        let pool = Retrying::new(2, &[Fate::Works, Fate::Works]).far(distance);
+        let mut check = Check::of(&pool);
+        check.poll().await;
+        let opened = pool.outside();
+        assert!(opened <= 1, "before any round trip was seen");
+        check.always_shows(&Shown::Up, 20).await;
+        assert_eq!(pool.outside(), opened, "{distance} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_pool_of_a_far_server_is_up_as_soon_as_the_query_can_be_answered() {
+    async fn cold<const R: bool>(distance: u64) {
+        let pool = Fake::<R>::new(2, &[]).far(distance);
+        let mut check = Check::of(&pool);
+        let (begun, answered) = (Instant::now(), Duration::from_millis(distance * u64::from(CONNECT_ROUND_TRIPS + 1)));
+        while check.poll().await != Shown::Up {
+            assert!(begun.elapsed() < answered, "{distance} ms");
+        }
+        assert!(begun.elapsed() <= answered + Duration::from_millis(1), "{distance} ms: {:?}", begun.elapsed());
+        check.always_shows(&Shown::Up, 10).await;
+        assert_eq!(pool.world().cancelled, 0, "no attempt that makes progress is cancelled");
+        assert!(pool.outside() <= 1, "{distance} ms: {}", pool.outside());
+    }
+
+    for distance in DISTANCES {
+        cold::<true>(distance).await;
+        cold::<false>(distance).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_idle_connections_are_discarded_and_the_next_one_is_queried() {
+    let pool = Plain::new(4, &[Fate::Dead, Fate::Dead, Fate::Works]);
+    let mut check = Check::of(&pool);
+    assert_eq!(check.poll().await, Shown::Up);
+    assert_eq!((pool.usage().size(), pool.outside()), (1, 0));
+    let all_dead = Plain::new(2, &[Fate::Dead, Fate::Dead]);
+    assert_eq!(Check::of(&all_dead).poll().await, Shown::Up, "a new one is opened");
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_idle_connections_are_degraded_while_a_new_one_responds_and_are_discarded() {
+    let pool = Plain::new(2, &[Fate::Silent, Fate::Silent]);
+    let mut check = Check::of(&pool);
+    assert_eq!(check.poll().await, Shown::SilentConnection);
+    assert_eq!(pool.usage().size(), 0);
+    check.always_shows(&Shown::Up, 5).await;
+    assert_eq!(pool.outside(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_beside_one_that_responds_is_up_and_is_discarded() {
+    let pool = Plain::new(2, &[Fate::Silent, Fate::Works]);
+    let mut check = Check::of(&pool);
+    check.always_shows(&Shown::Up, 5).await;
+    assert_eq!(pool.usage().size(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_silent_connections_are_never_down_while_new_ones_respond() {
+    let pool = Plain::new(10, &[Fate::Silent; 10]);
+    let shown = Check::of(&pool).poll_for(10).await;
+    assert!(shown.iter().all(|(_, shown)| matches!(shown, Shown::SilentConnection | Shown::Up)), "{shown:?}");
+    assert_eq!(shown.last().unwrap().1, Shown::Up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_is_down_while_new_ones_fail_and_recovers_within_a_second() {
+    let pool = Plain::new(2, &[Fate::Silent]);
+    let mut check = Check::of(&pool);
+    pool.set(Server::Refuses);
+    check.always_shows(&Shown::Overdue, 5).await;
+    let attempts = pool.world().outside.clone();
+    assert!(attempts.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_millis(900)), "{attempts:?}");
+    pool.set(Server::Up);
+    let back = Instant::now();
+    assert!(matches!(check.poll().await, Shown::SilentConnection | Shown::Overdue));
+    while check.poll().await != Shown::Up {}
+    assert!(back.elapsed() <= Duration::from_millis(1_050), "{:?} {:?}", back.elapsed(), pool.world().outside);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_server_is_overdue_and_gets_two_attempts_at_a_time_every_two_seconds() {
+    let pool = Plain::new(2, &[Fate::Works]);
+    let mut check = Check::of(&pool);
+    assert_eq!(check.poll().await, Shown::Up);
+    pool.set(Server::Frozen);
+    check.always_shows(&Shown::Overdue, 20).await;
+    {
+        let world = pool.world();
+        assert_eq!(world.most_outside_in_flight, 2);
+        assert!(
+            world.outside.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_secs(2)),
+            "{:?}",
+            world.outside
+        );
+        assert!(world.outside.len() >= 9);
+    }
+    pool.set(Server::Up);
+    let shown = check.poll().await;
+    assert!(matches!(shown, Shown::Up), "its own connection responds again: {shown:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exhausted_pool_is_degraded_and_opens_a_connection_every_two_seconds_at_most() {
+    for distance in [1, 80, 150, 250, 350] {
+        let pool = Retrying::new(2, &[]).far(distance);
+        pool.exhaust();
+        let mut check = Check::of(&pool);
+        while check.poll().await != Shown::Exhausted {}
+        check.always_shows(&Shown::Exhausted, 30).await;
+        let attempts = pool.world().outside.clone();
+        assert!(attempts.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_secs(2)), "{attempts:?}");
+        assert_eq!(pool.world().most_outside_in_flight, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exhausted_pool_of_a_far_server_does_not_flap_when_it_is_polled_rarely() {
+    let pool = Retrying::new(2, &[]).far(350);
+    pool.exhaust();
+    let mut check = Check::of(&pool);
+    while check.poll().await != Shown::Exhausted {}
+    for _ in 0..20 {
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(check.poll().await, Shown::Exhausted);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exhausted_pool_is_down_within_seconds_when_its_server_freezes() {
+    for distance in [1, 350] {
+        let pool = Retrying::new(2, &[]).far(distance);
+        pool.exhaust();
+        let mut check = Check::of(&pool);
+        while check.poll().await != Shown::Exhausted {}
+        pool.set(Server::Frozen);
+        let shown = check.poll_for(20).await;
+        let down = shown.iter().find(|(_, shown)| *shown == Shown::Overdue).expect("it is down").0;
+        assert!(down < Duration::from_secs(6), "{distance} ms: {down:?}");
+        assert!(shown.iter().all(|(at, shown)| *at <= down || *shown == Shown::Overdue), "{shown:?}");
+        pool.set(Server::Up);
+        while check.poll().await != Shown::Exhausted {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exhausted_pool_whose_server_refuses_is_down() {
+    let pool = Plain::new(2, &[]);
+    pool.exhaust();
+    pool.set(Server::Refuses);
+    let mut check = Check::of(&pool);
+    check.always_shows(&Shown::Down(Kind::Unreachable), 5).await;
+    let attempts = pool.world().outside.clone();
+    assert!(attempts.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_millis(900)), "{attempts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_comes_free_while_the_server_is_silent_is_queried() {
+    let pool = Plain::new(1, &[]);
+    pool.exhaust();
+    pool.set(Server::Frozen);
+    let mut check = Check::of(&pool);
+    assert_eq!(check.poll().await, Shown::Overdue);
+    {
+        let mut world = pool.world();
+        world.server = Server::Up;
+        world.in_use = 0;
+        world.idle.push_back(Fate::Works);
+    }
+    assert_eq!(check.poll().await, Shown::Up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_server_is_degraded_while_the_pool_has_connections_and_down_without_any() {
+    let pool = Plain::new(2, &[]);
+    pool.set(Server::Full);
+    let mut check = Check::of(&pool);
+    check.always_shows(&Shown::NoConnection, 5).await;
+    pool.world().in_use = 1;
+    check.always_shows(&Shown::Full, 5).await;
+    pool.exhaust();
+    check.always_shows(&Shown::Exhausted, 5).await;
+    pool.world().in_use = 0;
+    pool.set(Server::Up);
+    sleep(Duration::from_secs(2)).await;
+    check.always_shows(&Shown::Up, 5).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_counts_attempts_is_down_once_none_came_free_for_as_long_as_the_application_waits() {
+    let pool = Retrying::new(2, &[]);
+    pool.exhaust();
+    pool.set(Server::Full);
+    let mut check = Check::of(&pool);
+    let shown = check.poll_for(10).await;
+    let down = shown.iter().position(|(_, shown)| *shown == Shown::NoConnection).expect("it is down");
+    let (at, _) = shown[down];
+    assert!(at > ACQUIRE_TIMEOUT && at < ACQUIRE_TIMEOUT + Duration::from_secs(2), "{at:?}");
+    assert!(shown[..down].iter().all(|(_, shown)| *shown == Shown::Exhausted), "{shown:?}");
+    assert!(shown[down..].iter().all(|(_, shown)| *shown == Shown::NoConnection), "{shown:?}");
+
+    // One that works comes free and is taken again: what is in use works.
+    {
+        let mut world = pool.world();
+        world.in_use -= 1;
+        world.idle.push_back(Fate::Works);
+    }
+    sleep(Duration::from_secs(1)).await;
+    pool.exhaust();
+    assert_eq!(check.poll().await, Shown::Exhausted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_whose_connections_are_in_use_for_long_stays_degraded_where_the_server_accepts_more() {
+    let pool = Retrying::new(2, &[]);
+    pool.exhaust();
+    Check::of(&pool).always_shows(&Shown::Exhausted, 60).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_without_any_connection_is_down_at_once_on_a_full_server() {
+    let pool = Retrying::new(2, &[]);
+    pool.set(Server::Full);
+    Check::of(&pool).always_shows(&Shown::NoConnection, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_retries_in_silence_is_down_with_the_servers_reason_and_up_when_it_is_back() {
+    let pool = Retrying::new(2, &[]);
+    pool.set(Server::Refuses);
+    let mut check = Check::of(&pool);
+    check.always_shows(&Shown::Down(Kind::Unreachable), 5).await;
+    let attempts = pool.world().outside.clone();
+    assert!(attempts.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_millis(900)), "{attempts:?}");
+    pool.set(Server::Up);
+    assert_eq!(check.poll().await, Shown::Up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_of_the_pool_that_is_lost_is_overtaken_by_another_one() {
+    let pool = Retrying::new(2, &[]);
+    pool.world().lost = 1;
+    let mut check = Check::of(&pool);
+    check.always_shows(&Shown::Up, 5).await;
+
+    // Where it has the only place, the pool is exhausted by it, once.
+    let one = Retrying::new(1, &[]);
+    one.world().lost = 1;
+    let mut check = Check::of(&one);
+    assert_eq!(check.poll().await, Shown::Exhausted);
+    check.always_shows(&Shown::Up, 5).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_end_with_the_state() {
+    let pool = Retrying::new(2, &[]);
+    pool.exhaust();
+    pool.set(Server::Frozen);
+    let mut check = Check::of(&pool);
+    assert_eq!(check.poll().await, Shown::Overdue);
+    assert_eq!(pool.world().outside_in_flight, 1);
+    drop(check);
+    advance(Duration::from_millis(1)).await;
+    tokio::task::yield_now().await;
+    assert_eq!(pool.world().outside_in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_is_one_query_on_an_idle_connection() {
+    let pool = Plain::new(2, &[Fate::Works, Fate::Works]);
+    Check::of(&pool).always_shows(&Shown::Up, 5).await;
+    assert_eq!(pool.world().queries, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stops_soon_after_a_connection_outside_worked_is_down() {
+    let pool = Retrying::new(2, &[]).far(80);
+    let mut check = Check::of(&pool);
+    assert_eq!(check.poll().await, Shown::Up);
+    assert_eq!(pool.outside(), 1);
+    {
+        let mut world = pool.world();
+        world.server = Server::Refuses;
+        world.idle.clear();
+    }
+    let shown = check.poll_for(10).await;
+    assert!(
+        shown.iter().all(|(_, shown)| matches!(shown, Shown::Down(Kind::Unreachable) | Shown::Overdue)),
+        "{shown:?}"
+    );
+    assert!(shown[3..].iter().all(|(_, shown)| *shown == Shown::Down(Kind::Unreachable)), "{shown:?}");
+}
