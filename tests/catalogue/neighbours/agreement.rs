@@ -6,7 +6,7 @@ use super::{
     application::{Application, Polled, Row, Status},
     table::Cell,
 };
-use crate::common::{eventually, proxy::Proxy};
+use crate::common::{answers::MAX_AGE, eventually, proxy::Proxy};
 
 /// An application that works, and the way of its connections.
 pub(crate) struct Subject {
@@ -49,6 +49,8 @@ const OPERATIONS: usize = 3;
 
 /// Polls the check only, then does what the application does, then polls again.
 async fn observe(application: &Application, time: Duration, right: Right) -> Cell {
+    // What was found before is not served any more.
+    tokio::time::sleep(MAX_AGE).await;
     let polled = application.poll(time).await;
     let mut errors = Vec::new();
     // With all its connections in use it would wait for one.

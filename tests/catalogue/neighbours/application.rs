@@ -57,6 +57,9 @@ pub(crate) const ROWS: [Row; 25] = [
     row::<drivers::Http>("http::Get", Kind::Http, 1),
 ];
 
+/// Behind a sentinel, which is in the table of failovers only: it names the address of its master, where no proxy is.
+pub(crate) const SENTINEL_ROW: Row = row::<drivers::SentinelClient>("SentinelClient", Kind::Sentinel, 1);
+
 /// RabbitMQ takes seconds to start, and its drivers are in the long tables only.
 pub(crate) const LAPIN_ROWS: [Row; 3] = [
     row::<drivers::LapinConnection>("lapin, Connection", Kind::RabbitMq, 1),
@@ -70,7 +73,7 @@ const fn row<D: Driver>(name: &'static str, server: Kind, connections: u64) -> R
 
 /// All drivers of a kind of server.
 pub(crate) fn rows_of(kinds: &[Kind]) -> Vec<Row> {
-    ROWS.into_iter().chain(LAPIN_ROWS).filter(|row| kinds.contains(&row.server)).collect()
+    ROWS.into_iter().chain(LAPIN_ROWS).chain([SENTINEL_ROW]).filter(|row| kinds.contains(&row.server)).collect()
 }
 
 impl Row {

@@ -12,6 +12,7 @@ use crate::{
         proxy::{Fault, Proxy},
         servers::{Faulty as _, Kind as ServerKind, Server},
     },
+    postgres,
     servers::{
         cluster::Cluster,
         memcached::Memcached,
@@ -48,7 +49,7 @@ const LIMIT: Duration = Duration::from_millis(800);
 /// What the machine may add to a time.
 const NOISE: Duration = Duration::from_millis(150);
 /// So many cells are measured at the same time.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 24;
 
 /// One server of each kind for all.
 struct Servers {
@@ -65,7 +66,7 @@ struct Servers {
 impl Servers {
     fn start(rows: &[Row]) -> Self {
         let mut servers = Self {
-            postgres: Server::prepared(ServerKind::Postgres, &["-c", "max_connections=400"]),
+            postgres: postgres(&["-c", "max_connections=400"]),
             mariadb: Server::prepared(ServerKind::MariaDb, &["--max-connections=400"]),
             redis: Server::prepared(ServerKind::Redis, &[]),
             memcached: Memcached::prepared(&[]),
@@ -96,7 +97,7 @@ impl Servers {
             Kind::Nats => self.nats.port(),
             Kind::Mosquitto => self.mosquitto.port(),
             Kind::Http => self.http.port(),
-            Kind::Cluster => unreachable!("its nodes name their own addresses: each road has a cluster of its own"),
+            Kind::Cluster | Kind::Sentinel => unreachable!("they name addresses of nodes: no server is for all"),
         }
     }
 }

@@ -13,11 +13,16 @@ use fred::{
     types::config::{Config, ReconnectPolicy, ServerConfig},
 };
 use health::{Probe, probes::http::Get};
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::{
+    RedisConnectionInfo,
+    aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
+    sentinel::{SentinelNodeConnectionInfo, SentinelServerType},
+};
 use sea_orm::ConnectionTrait as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::Mutex,
 };
 
 use crate::{
@@ -35,6 +40,7 @@ pub(crate) enum Kind {
     MariaDb,
     Redis,
     Cluster,
+    Sentinel,
     Memcached,
     RabbitMq,
     Nats,
@@ -347,6 +353,26 @@ impl Driver for ClusterConnection {
 
     async fn operate(connection: &Self::Resource, _: u16) -> anyhow::Result<()> {
         set(&mut connection.clone()).await
+    }
+}
+
+pub(crate) struct SentinelClient;
+
+impl Driver for SentinelClient {
+    type Resource = Arc<Mutex<redis::sentinel::SentinelClient>>;
+
+    async fn open(port: u16) -> Self::Resource {
+        let credentials = RedisConnectionInfo::default().set_username(USER).set_password(PASSWORD);
+        let node = SentinelNodeConnectionInfo::default().set_redis_connection_info(credentials);
+        let sentinels = vec![format!("redis://127.0.0.1:{port}/")];
+        let of = SentinelServerType::Master;
+        let client = redis::sentinel::SentinelClient::build(sentinels, "main".to_owned(), Some(node), of);
+        Arc::new(Mutex::new(client.unwrap()))
+    }
+
+    async fn operate(client: &Self::Resource, _: u16) -> anyhow::Result<()> {
+        let mut connection = client.lock().await.get_async_connection().await?;
+        set(&mut connection).await
     }
 }
 

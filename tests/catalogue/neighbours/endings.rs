@@ -24,7 +24,15 @@ use crate::{
         PASSWORD, USER, eventually,
         servers::{Faulty, Kind as ServerKind, Server},
     },
-    servers::{memcached::Memcached, mosquitto::Mosquitto, nats::Nats, rabbitmq::RabbitMq},
+    postgres,
+    servers::{
+        cluster::Cluster,
+        memcached::Memcached,
+        mosquitto::Mosquitto,
+        nats::Nats,
+        rabbitmq::RabbitMq,
+        stub::{Page, Stub},
+    },
 };
 
 /// How long each is polled.
@@ -395,6 +403,35 @@ fn endings_of_redis() -> Vec<Ending<Server>> {
     ]
 }
 
+fn endings_of_cluster() -> Vec<Ending<Cluster>> {
+    vec![
+        Ending::<Cluster>::new("`CLIENT KILL` on each node", |cluster, _| {
+            Box::pin(async move {
+                for node in &cluster.nodes {
+                    on_redis(node, "CLIENT KILL TYPE normal SKIPME yes").await;
+                }
+                over()
+            })
+        }),
+        Ending::<Cluster>::new("`timeout`", |cluster, _| {
+            Box::pin(async move {
+                for node in &cluster.nodes {
+                    on_redis(node, "CONFIG SET timeout 1").await;
+                }
+                wait(3.0).await;
+                over()
+            })
+        }),
+        Ending::<Cluster>::new("shutdown and start", |cluster, _| {
+            Box::pin(async move {
+                cluster.stop();
+                cluster.restart();
+                over()
+            })
+        }),
+    ]
+}
+
 fn endings_of_memcached() -> Vec<Ending<Memcached>> {
     vec![
         Ending::<Memcached>::new("`idle_timeout`", |_, _| {
@@ -412,7 +449,7 @@ fn endings_of_memcached() -> Vec<Ending<Memcached>> {
                 Box::new(hog) as Held
             })
         })
-        .args(&["-c", "16", "-o", "maxconns_fast"]),
+        .args(&["-c", "64", "-o", "maxconns_fast"]),
         Ending::<Memcached>::new("shutdown and start", |server, _| {
             Box::pin(async move {
                 server.stop();
@@ -430,6 +467,24 @@ async fn other_of_memcached(port: u16) -> Option<TcpStream> {
     let mut reply = [0; 4];
     stream.read_exact(&mut reply).await.ok()?;
     (reply == *b"MN\r\n").then_some(stream)
+}
+
+fn endings_of_http() -> Vec<Ending<Stub>> {
+    vec![
+        Ending::<Stub>::new("closed after each response", |stub, _| {
+            Box::pin(async move {
+                stub.show(Page::ClosesAfterwards);
+                over()
+            })
+        }),
+        Ending::<Stub>::new("shutdown and start", |stub, _| {
+            Box::pin(async move {
+                stub.stop();
+                stub.restart();
+                over()
+            })
+        }),
+    ]
 }
 
 fn endings_of_rabbitmq() -> Vec<Ending<RabbitMq>> {
@@ -523,13 +578,13 @@ fn endings_of_mosquitto() -> Vec<Ending<Mosquitto>> {
 /// Those whose connections are cut off and opened again in a moment.
 #[actix_web::test]
 async fn connections_that_their_server_ended_are_no_outage() {
-    let of = server_of(Kind::Postgres, |args| Server::prepared(ServerKind::Postgres, args));
+    let of = server_of(Kind::Postgres, postgres);
     table_of(of, endings_of_postgres().into_iter().take(3).collect()).await.finish(None);
 }
 
 #[actix_web::test]
 async fn long_every_ending_of_postgres_is_as_the_application() {
-    let of = server_of(Kind::Postgres, |args| Server::prepared(ServerKind::Postgres, args));
+    let of = server_of(Kind::Postgres, postgres);
     table_of(of, endings_of_postgres()).await.finish(Some("endings of PostgreSQL"));
 }
 
@@ -549,6 +604,19 @@ async fn long_every_ending_of_redis_is_as_the_application() {
 async fn long_every_ending_of_memcached_is_as_the_application() {
     let of = Servers { kind: Kind::Memcached, prepared: Memcached::prepared, port: Memcached::port };
     table_of(of, endings_of_memcached()).await.finish(Some("endings of memcached"));
+}
+
+#[actix_web::test]
+async fn long_every_ending_of_a_cluster_is_as_the_application() {
+    let port = |cluster: &Cluster| cluster.ports()[0];
+    let of = Servers { kind: Kind::Cluster, prepared: |_| Cluster::prepared(), port };
+    table_of(of, endings_of_cluster()).await.finish(Some("endings of a Redis cluster"));
+}
+
+#[actix_web::test]
+async fn long_every_ending_of_http_is_as_the_application() {
+    let of = Servers { kind: Kind::Http, prepared: |_| Stub::good(), port: Stub::port };
+    table_of(of, endings_of_http()).await.finish(Some("endings of HTTP"));
 }
 
 #[actix_web::test]

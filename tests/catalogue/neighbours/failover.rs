@@ -10,14 +10,18 @@ use super::{
     table::{Cell, Table},
 };
 use crate::{
-    common::servers::{Faulty, Kind as ServerKind, Server},
+    common::{
+        eventually,
+        servers::{Faulty, Kind as ServerKind, Server},
+    },
+    postgres,
     servers::{
         memcached::Memcached,
         mosquitto::Mosquitto,
         nats::Nats,
         rabbitmq::RabbitMq,
-        sentinel,
-        stub::{Page, Stub, Talk},
+        sentinel::{self, Sentinel},
+        stub::{Page, Stub},
     },
 };
 
@@ -85,7 +89,7 @@ macro_rules! replaced {
 
 /// The servers of the harness of one type, which differ in their kind.
 macro_rules! replaced_server {
-    ($name:ident, $kind:expr, $args:expr, |$it:ident| $demote:expr) => {
+    ($name:ident, $prepared:expr, |$it:ident| $demote:expr) => {
         struct $name(Server);
 
         impl $name {
@@ -112,18 +116,18 @@ macro_rules! replaced_server {
             }
         }
 
-        replaced!($name, $name(Server::prepared($kind, $args)), |$it| $demote);
+        replaced!($name, $name($prepared), |$it| $demote);
     };
 }
 
 const NO_ROLE: &str = "no such role";
 
-replaced_server!(Postgres, ServerKind::Postgres, &[], |_it| {
+replaced_server!(Postgres, postgres(&[]), |_it| {
     // A primary becomes a standby by a restart only, which is the next column. Read-only transactions are for `writable`.
     Err(NO_ROLE)
 });
-replaced_server!(MariaDb, ServerKind::MariaDb, &[], |_it| Err(NO_ROLE));
-replaced_server!(Redis, ServerKind::Redis, &[], |it| {
+replaced_server!(MariaDb, Server::prepared(ServerKind::MariaDb, &[]), |_it| Err(NO_ROLE));
+replaced_server!(Redis, Server::prepared(ServerKind::Redis, &[]), |it| {
     sentinel::ask::<redis::Value>(&it.0.url(), "REPLICAOF 127.0.0.1 1").unwrap();
     Ok(())
 });
@@ -131,18 +135,10 @@ replaced!(Memcached, Memcached::prepared(&[]), |_it| Err(NO_ROLE));
 replaced!(RabbitMq, RabbitMq::prepared(), |_it| Err(NO_ROLE));
 replaced!(Nats, Nats::prepared(), |_it| Err(NO_ROLE));
 replaced!(Mosquitto, Mosquitto::prepared(), |_it| Err(NO_ROLE));
-replaced!(
-    Stub,
-    {
-        let stub = Stub::prepared(Talk::Http);
-        stub.show(Page::Plain(200, "", "all is well".to_owned()));
-        stub
-    },
-    |it| {
-        it.show(Page::Plain(503, "", String::new()));
-        Ok(())
-    }
-);
+replaced!(Stub, Stub::good(), |it| {
+    it.show(Page::Plain(503, "", String::new()));
+    Ok(())
+});
 
 fn started<S: Replaced>() -> S {
     let mut server = S::prepare();
@@ -166,6 +162,28 @@ async fn after<S: Replaced>(rows: &[Row], old: Old) -> Vec<Cell> {
         Old::Stopped => first.stop(),
         Old::Silent => first.freeze(),
     }
+    observe_all(subjects, POLLED, old.right()).await
+}
+
+/// Here the sentinel leads new connections, and to the replica, once that is the master.
+async fn after_by_sentinel(rows: &[Row], old: Old) -> Vec<Cell> {
+    let mut servers = Sentinel::start();
+    let subjects = Subject::all(rows, servers.port()).await;
+    match old {
+        Old::Demoted => sentinel::ask(&servers.url(), "SENTINEL FAILOVER main").unwrap(),
+        Old::Stopped => servers.master.stop(),
+        Old::Silent => servers.master.freeze(),
+    }
+    eventually("the replica is the master", || async {
+        let state = sentinel::ask::<String>(&servers.replica.url(), "INFO replication");
+        state.is_ok_and(|state| state.contains("role:master"))
+    })
+    .await;
+    eventually("the sentinel leads there", || async {
+        let master = sentinel::ask::<Vec<String>>(&servers.url(), "SENTINEL GET-MASTER-ADDR-BY-NAME main");
+        master.is_ok_and(|master| master[1] == servers.replica.port().to_string())
+    })
+    .await;
     observe_all(subjects, POLLED, old.right()).await
 }
 
@@ -196,6 +214,12 @@ async fn long_every_driver_that_is_led_to_another_server_is_as_the_application()
     all_of::<Postgres>(&mut table, Kind::Postgres).await;
     all_of::<MariaDb>(&mut table, Kind::MariaDb).await;
     all_of::<Redis>(&mut table, Kind::Redis).await;
+    let rows = rows_of(&[Kind::Sentinel]);
+    let mut columns = Vec::new();
+    for old in Old::ALL {
+        columns.push(after_by_sentinel(&rows, old).await);
+    }
+    lines(&mut table, &rows, columns);
     all_of::<Memcached>(&mut table, Kind::Memcached).await;
     all_of::<RabbitMq>(&mut table, Kind::RabbitMq).await;
     all_of::<Nats>(&mut table, Kind::Nats).await;

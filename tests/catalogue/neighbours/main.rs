@@ -19,3 +19,15 @@ mod drivers;
 mod endings;
 mod failover;
 mod table;
+
+use std::fs;
+
+use common::servers::{Kind, Server};
+
+/// A PostgreSQL with the password in clear text. In a test's build the drivers spend so much time on SCRAM that a machine of two
+/// cores is late by itself.
+fn postgres(args: &[&str]) -> Server {
+    let server = Server::prepared(Kind::Postgres, args);
+    fs::write(server.folder().join("data/pg_hba.conf"), "host all all 127.0.0.1/32 password\n").unwrap();
+    server
+}
