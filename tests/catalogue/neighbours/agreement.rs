@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    application::{Application, Polled, Row, Status},
+    application::{Application, Row, Status},
     table::Cell,
 };
 use crate::common::{answers::MAX_AGE, eventually, proxy::Proxy};
@@ -38,8 +38,9 @@ impl Subject {
 pub(crate) enum Right {
     /// UP in every response if the application works, and not UP in the end if it does not.
     AsTheApplication,
-    /// The same, but DEGRADED is right, too, if the application works: there is something to see.
-    NotDownIfTheApplicationWorks,
+    /// Idle connections are silent. The application's first operation begins with the first run of the check: where it hangs, not
+    /// all is well. And it is not DOWN if the application works in the end, for new connections do.
+    Silent,
     Degraded,
     Down,
 }
@@ -47,11 +48,16 @@ pub(crate) enum Right {
 /// So many operations of the application are compared with the check.
 const OPERATIONS: usize = 3;
 
-/// Polls the check only, then does what the application does, then polls again.
+/// Polls the check, then does what the application does, then polls again.
 async fn observe(application: &Application, time: Duration, right: Right) -> Cell {
     // What was found before is not served any more.
     tokio::time::sleep(MAX_AGE).await;
-    let polled = application.poll(time).await;
+    let (polled, hangs) = if right == Right::Silent {
+        let (first, polled) = tokio::join!(application.operate(), application.poll(time));
+        (polled, first.is_err())
+    } else {
+        (application.poll(time).await, false)
+    };
     let mut errors = Vec::new();
     // With all its connections in use it would wait for one.
     let operations = if right == Right::Degraded { 0 } else { OPERATIONS };
@@ -61,36 +67,36 @@ async fn observe(application: &Application, time: Duration, right: Right) -> Cel
         }
     }
     let after = application.poll(Duration::from_secs(1)).await;
-    let works = OPERATIONS - errors.len();
+    let fails = errors.len() == OPERATIONS;
     let is_right = match right {
         Right::AsTheApplication if errors.is_empty() => polled.all(Status::is_up) && after.all(Status::is_up),
-        Right::NotDownIfTheApplicationWorks if errors.is_empty() => {
-            !polled.any(Status::is_down) && !after.any(Status::is_down)
+        Right::Silent if errors.is_empty() => {
+            let is_down = polled.any(Status::is_down) || after.any(Status::is_down);
+            !is_down && (!hangs || !polled.all(Status::is_up))
         }
-        Right::AsTheApplication | Right::NotDownIfTheApplicationWorks => works > 0 || !after.last().is_up(),
+        Right::AsTheApplication | Right::Silent => !fails || !after.last().is_up(),
         Right::Degraded => polled.all(Status::is_degraded),
         Right::Down => polled.last().is_down() && after.last().is_down(),
     };
-    Cell::new(text(&polled, &after, works, &errors, right, is_right), is_right)
-}
-
-fn text(polled: &Polled, after: &Polled, works: usize, errors: &[String], right: Right, is_right: bool) -> String {
-    let mut text = polled.to_string();
-    if after.to_string() != text {
-        text += &format!(", then {after}");
+    let mut parts = vec![polled.to_string()];
+    if after.to_string() != parts[0] {
+        parts[0] = format!("{polled}, then {after}");
     }
-    text += &match (right, works) {
-        (Right::Degraded, _) => String::new(),
-        (_, OPERATIONS) => "; works".to_owned(),
-        (_, 0) => "; fails".to_owned(),
-        _ => format!("; {works} of {OPERATIONS} work"),
-    };
+    if right != Right::Degraded {
+        parts.push(match OPERATIONS - errors.len() {
+            OPERATIONS => "works".to_owned(),
+            0 => "fails".to_owned(),
+            works => format!("{works} of {OPERATIONS} work"),
+        });
+    }
+    if hangs {
+        parts.push("its first operation hangs".to_owned());
+    }
     if !is_right {
-        for said in [polled.message().or(after.message()), errors.last().map(String::as_str)].into_iter().flatten() {
-            text += &format!("; {}", said.replace(['\n', '|'], " "));
-        }
+        let messages = [polled.message().or(after.message()), errors.last().map(String::as_str)];
+        parts.extend(messages.into_iter().flatten().map(|message| message.replace(['\n', '|'], " ")));
     }
-    text
+    Cell::new(parts.join("; "), is_right)
 }
 
 /// Observes all at the same time.

@@ -48,8 +48,13 @@ const POLLED: Duration = Duration::from_secs(6);
 const LIMIT: Duration = Duration::from_millis(800);
 /// What the machine may add to a time.
 const NOISE: Duration = Duration::from_millis(150);
-/// So many cells are measured at the same time.
-const AT_ONCE: usize = 24;
+/// How many cells are measured at the same time: as many as the servers of that kind leave to the drivers of two cores.
+fn at_once(kind: Kind) -> usize {
+    match kind {
+        Kind::RabbitMq | Kind::Cluster => 6,
+        _ => 16,
+    }
+}
 
 /// One server of each kind for all.
 struct Servers {
@@ -206,23 +211,20 @@ impl Measured {
     }
 
     fn cell(&self, start: Start) -> Cell {
-        let mut text = self.polled.to_string();
-        if start == Start::Cold
-            && let Some(first) = self.polled.first(Status::is_up)
-        {
-            text += &format!(" after {} ms", first.as_millis());
-        }
-        match self.own {
-            Some(own) => text += &format!(", query {} ms", own.as_millis()),
-            None if start == Start::InUse => {}
-            None => text += ", query fails",
-        }
-        text += &format!(", +{}", self.outside);
         let is_right = self.is_right(start);
-        if !is_right && let Some(message) = self.polled.message() {
-            text += &format!(", {message}");
+        let first = self.polled.first(Status::is_up).filter(|_| start == Start::Cold);
+        let after = first.map(|first| format!(" after {} ms", first.as_millis())).unwrap_or_default();
+        let mut parts = vec![format!("{}{after}", self.polled)];
+        match self.own {
+            Some(own) => parts.push(format!("query {} ms", own.as_millis())),
+            None if start == Start::InUse => {}
+            None => parts.push("query fails".to_owned()),
         }
-        Cell::new(text, is_right)
+        parts.push(format!("+{}", self.outside));
+        if !is_right {
+            parts.extend(self.polled.message().map(str::to_owned));
+        }
+        Cell::new(parts.join(", "), is_right)
     }
 }
 
@@ -233,7 +235,8 @@ async fn table_of(rows: Vec<Row>, delays: &[u64]) -> Table {
     let lines: Vec<_> = rows.iter().flat_map(|&row| Start::ALL.map(|start| (row, start))).collect();
     let cells = lines.iter().flat_map(|&line| delays.iter().map(move |&delay| (line, delay))).collect::<Vec<_>>();
     let mut measured = Vec::new();
-    for cells in cells.chunks(AT_ONCE) {
+    let alike = cells.chunk_by(|((a, _), _), ((b, _), _)| at_once(a.server) == at_once(b.server));
+    for cells in alike.flat_map(|cells| cells.chunks(at_once(cells[0].0.0.server))) {
         // To start a cluster blocks this thread, on which drivers run: so all roads are there before anything is measured.
         let roads = cells.iter().map(|((row, start), delay)| {
             let road = || Road::new(row.server, &servers, Duration::from_millis(*delay));

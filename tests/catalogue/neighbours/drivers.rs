@@ -570,7 +570,8 @@ impl Driver for Nats {
         // The server's own reply to a request that no service listens to.
         match client.request("application", "".into()).await {
             Err(error) if error.kind() == async_nats::RequestErrorKind::NoResponders => Ok(()),
-            reply => Ok(drop(reply?)),
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(()),
         }
     }
 }

@@ -380,7 +380,7 @@ fn endings_of_redis() -> Vec<Ending<Server>> {
             Box::pin(async move {
                 let client = redis::Client::open(server.url()).unwrap();
                 let mut admin = client.get_multiplexed_async_connection().await.unwrap();
-                redis::cmd("DEBUG").arg(&["POPULATE", "3000"]).query_async::<Value>(&mut admin).await.unwrap();
+                redis::cmd("DEBUG").arg(&["POPULATE", "10000"]).query_async::<Value>(&mut admin).await.unwrap();
                 // Each key takes 4 ms to load.
                 let set = ["SET", "key-load-delay", "4000", "loading-process-events-interval-bytes", "1024"];
                 redis::cmd("CONFIG").arg(&set).query_async::<Value>(&mut admin).await.unwrap();

@@ -52,8 +52,7 @@ impl Old {
     fn right(self) -> Right {
         match self {
             Self::Demoted | Self::Stopped => Right::AsTheApplication,
-            // An idle connection that is silent is worth a word, and a run may need its whole limit to see it.
-            Self::Silent => Right::NotDownIfTheApplicationWorks,
+            Self::Silent => Right::Silent,
         }
     }
 }
