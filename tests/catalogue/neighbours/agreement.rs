@@ -70,7 +70,7 @@ async fn observe(application: &Application, time: Duration, right: Right) -> Cel
     let fails = errors.len() == OPERATIONS;
     let is_right = match right {
         Right::AsTheApplication if errors.is_empty() => polled.all(Status::is_up) && after.all(Status::is_up),
-        Right::Silent if errors.is_empty() => {
+        Right::Silent if !fails => {
             let is_down = polled.any(Status::is_down) || after.any(Status::is_down);
             !is_down && (!hangs || !polled.all(Status::is_up))
         }

@@ -26,7 +26,7 @@ pub(crate) struct Row {
     open: fn(u16) -> LocalBoxFuture<'static, Application>,
 }
 
-pub(crate) const ROWS: [Row; 25] = [
+pub(crate) const ROWS: [Row; 23] = [
     row::<drivers::SqlxPostgres>("sqlx, PostgreSQL", Kind::Postgres, 1),
     row::<drivers::Sqlx08Postgres>("sqlx 0.8, PostgreSQL", Kind::Postgres, 1),
     row::<drivers::SeaOrm>("sea-orm, PostgreSQL", Kind::Postgres, 1),
@@ -45,9 +45,6 @@ pub(crate) const ROWS: [Row; 25] = [
     row::<drivers::Bb8Redis>("bb8-redis", Kind::Redis, 1),
     row::<drivers::FredClient>("fred, Client", Kind::Redis, 1),
     row::<drivers::FredPool>("fred, Pool", Kind::Redis, 2),
-    // To the node that it is given, and to each of the three.
-    row::<drivers::ClusterClient>("ClusterClient", Kind::Cluster, 4),
-    row::<drivers::ClusterConnection>("ClusterConnection", Kind::Cluster, 4),
     row::<drivers::MemcachedAsync>("memcache, asynchronous", Kind::Memcached, 1),
     // An idle one besides the one in use.
     row::<drivers::MemcachedBlocking>("memcache, blocking", Kind::Memcached, 2),
@@ -60,8 +57,11 @@ pub(crate) const ROWS: [Row; 25] = [
 /// Behind a sentinel, which is in the table of failovers only: it names the address of its master, where no proxy is.
 pub(crate) const SENTINEL_ROW: Row = row::<drivers::SentinelClient>("SentinelClient", Kind::Sentinel, 1);
 
-/// RabbitMQ takes seconds to start, and its drivers are in the long tables only.
-pub(crate) const LAPIN_ROWS: [Row; 3] = [
+/// These take seconds to start, and are in the long tables only.
+pub(crate) const SLOW_ROWS: [Row; 5] = [
+    // To the node that it is given, and to each of the three.
+    row::<drivers::ClusterClient>("ClusterClient", Kind::Cluster, 4),
+    row::<drivers::ClusterConnection>("ClusterConnection", Kind::Cluster, 4),
     row::<drivers::LapinConnection>("lapin, Connection", Kind::RabbitMq, 1),
     row::<drivers::LapinChannel>("lapin, Channel", Kind::RabbitMq, 1),
     row::<drivers::DeadpoolLapin>("deadpool-lapin", Kind::RabbitMq, 1),
@@ -73,7 +73,7 @@ const fn row<D: Driver>(name: &'static str, server: Kind, connections: u64) -> R
 
 /// All drivers of a kind of server.
 pub(crate) fn rows_of(kinds: &[Kind]) -> Vec<Row> {
-    ROWS.into_iter().chain(LAPIN_ROWS).chain([SENTINEL_ROW]).filter(|row| kinds.contains(&row.server)).collect()
+    ROWS.into_iter().chain(SLOW_ROWS).chain([SENTINEL_ROW]).filter(|row| kinds.contains(&row.server)).collect()
 }
 
 impl Row {

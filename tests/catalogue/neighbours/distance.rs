@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    application::{Application, LAPIN_ROWS, Polled, ROWS, Row, Status},
+    application::{Application, Polled, ROWS, Row, SLOW_ROWS, Status},
     drivers::Kind,
     table::{Cell, Table},
 };
@@ -42,8 +42,6 @@ impl Start {
     }
 }
 
-/// How long each is polled.
-const POLLED: Duration = Duration::from_secs(6);
 /// The limit of a check.
 const LIMIT: Duration = Duration::from_millis(800);
 /// What the machine may add to a time.
@@ -139,6 +137,8 @@ struct Measured {
     /// The application's own operation: its first one in a cold start, else on an idle connection.
     own: Option<Duration>,
     polled: Polled,
+    /// For how long.
+    time: Duration,
     /// Connections beyond those that the application needs.
     outside: u64,
 }
@@ -156,7 +156,7 @@ async fn first_operation(application: &Application) -> Option<Duration> {
 }
 
 /// Nothing if the driver has no such start.
-async fn measure(row: Row, start: Start, road: Road, twin: Road) -> Option<Measured> {
+async fn measure(row: Row, start: Start, time: Duration, road: Road, twin: Road) -> Option<Measured> {
     let (application, own, before, held) = match start {
         Start::Cold => {
             // By an application of the same kind, so that this one stays cold.
@@ -182,16 +182,16 @@ async fn measure(row: Row, start: Start, road: Road, twin: Road) -> Option<Measu
             (application, own, before, None)
         }
     };
-    let polled = application.poll(POLLED).await;
+    let polled = application.poll(time).await;
     let outside = road.opened().saturating_sub(before);
     drop(held);
     application.close().await;
-    Some(Measured { own, polled, outside })
+    Some(Measured { own, polled, time, outside })
 }
 
 impl Measured {
     fn is_right(&self, start: Start) -> bool {
-        let Self { own, polled, outside } = self;
+        let Self { own, polled, time, outside } = self;
         match start {
             Start::Cold => {
                 // A connection that takes longer than the limit may be waited for; then it is there.
@@ -205,7 +205,7 @@ impl Measured {
                     && *outside <= 1
             }
             // One every two seconds.
-            Start::InUse => polled.all(Status::is_degraded) && *outside <= POLLED.as_secs() / 2 + 1,
+            Start::InUse => polled.all(Status::is_degraded) && *outside <= time.as_secs() / 2 + 1,
             Start::Warm => polled.all(Status::is_up) && *outside == 0,
         }
     }
@@ -228,7 +228,7 @@ impl Measured {
     }
 }
 
-async fn table_of(rows: Vec<Row>, delays: &[u64]) -> Table {
+async fn table_of(rows: Vec<Row>, delays: &[u64], polled: Duration) -> Table {
     let servers = Servers::start(&rows);
     let columns = delays.iter().map(|delay| format!("replies {delay} ms late"));
     let mut table = Table::new(["driver".to_owned(), "start".to_owned()].into_iter().chain(columns));
@@ -247,7 +247,7 @@ async fn table_of(rows: Vec<Row>, delays: &[u64]) -> Table {
         let running: Vec<_> = cells
             .iter()
             .zip(roads)
-            .map(|(&((row, start), _), (road, twin))| actix_web::rt::spawn(measure(row, start, road, twin)))
+            .map(|(&((row, start), _), (road, twin))| actix_web::rt::spawn(measure(row, start, polled, road, twin)))
             .collect();
         for measuring in running {
             measured.push(measuring.await.unwrap());
@@ -264,11 +264,11 @@ async fn table_of(rows: Vec<Row>, delays: &[u64]) -> Table {
 
 #[actix_web::test]
 async fn a_server_150_ms_away_is_up_as_soon_as_it_replies_and_no_connection_is_opened_for_the_check() {
-    table_of(ROWS.into(), &[150]).await.finish(None);
+    table_of(ROWS.into(), &[150], Duration::from_secs(3)).await.finish(None);
 }
 
 #[actix_web::test]
 async fn long_every_driver_is_right_at_every_distance() {
-    let rows = ROWS.into_iter().chain(LAPIN_ROWS).collect();
-    table_of(rows, &[80, 150, 250, 350]).await.finish(Some("distance"));
+    let rows = ROWS.into_iter().chain(SLOW_ROWS).collect();
+    table_of(rows, &[80, 150, 250, 350], Duration::from_secs(6)).await.finish(Some("distance"));
 }
