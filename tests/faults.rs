@@ -4,10 +4,7 @@
 //! With `UPDATE_DOCS=1` the table goes to `docs/faults.md`.
 
 use std::{
-    env,
     fmt::Write as _,
-    fs,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,7 +18,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use sqlx::{MySqlPool, PgPool};
 
 use crate::common::{
-    http, logs,
+    docs, http, logs,
     proxy::{Fault, Proxy},
     rig::Rig,
     servers::{Faulty as _, Kind, Server},
@@ -237,18 +234,7 @@ async fn every_fault_is_told_in_time_and_forgotten_in_time() {
         }
     }
     println!("{table}");
-    if env::var_os("UPDATE_DOCS").is_some() {
-        let doc = format!(
-            "# Faults\n\nWhat the health check says while the road to a server is broken, under load from real HTTP clients. \
-             `max_age` is 1 s and the deadline 800 ms, as by default. Made by\n`UPDATE_DOCS=1 cargo nextest run -p tests \
-             every_fault`; the times are of one run on two cores, with four applications under load at once.\n\n{table}\n\
-             'DOWN after' counts from the fault: a result is served for up to 1 s, and a server that does not answer is \
-             waited for for 800 ms.\nOld connections that are dead in silence are told by those that are asked beside them.\n\
-             A `ConnectionManager` has one connection, and does not open another for one that is silent: there the check is \
-             down because the cache is,\nfor the application too, which the test asks.\n"
-        );
-        fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/faults.md"), doc).unwrap();
-    }
+    docs::update("faults", &table);
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 

@@ -4,6 +4,7 @@
 
 #![allow(missing_docs, reason = "the names of tests are messages")]
 
+#[allow(dead_code, reason = "the other test binaries use the rest")]
 mod common;
 
 mod access;

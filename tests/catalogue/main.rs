@@ -27,6 +27,7 @@ mod redis;
 mod redis_cluster;
 mod redis_sentinel;
 mod sea_orm;
+#[allow(dead_code, reason = "`neighbours` uses the rest")]
 mod servers;
 mod sqlx;
 mod sqlx_0_8;

@@ -2,6 +2,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod far;
+pub(crate) mod docs;
 pub(crate) mod front;
 pub(crate) mod http;
 pub(crate) mod logs;

@@ -31,6 +31,11 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Sends a signal to the server alone.
+    pub(crate) fn signal(&self, signal: &str) {
+        kill(signal, &[self.child.id()]);
+    }
+
     /// Sends a signal to the server alone, which stops by it, and waits for that.
     pub(crate) fn stop(&mut self, signal: &str) {
         kill(signal, &[self.child.id()]);

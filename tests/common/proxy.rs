@@ -1,8 +1,10 @@
 //! A TCP proxy between the application and a server, to break what is between them.
 
 use std::{
-    net::SocketAddr,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,10 +14,15 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::watch,
+    runtime::{Builder, Runtime},
+    sync::{mpsc, watch},
     task::AbortHandle,
-    time::sleep,
+    time::{Instant, sleep, sleep_until},
 };
+
+/// A test that starts or stops a server blocks its own thread, and must not block the connections of other tests' rows.
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).thread_name("proxy").enable_all().build().unwrap());
 
 /// What happens to what goes through.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,6 +30,9 @@ pub(crate) enum Fault {
     None,
     /// Every piece comes so much later.
     Delay(Duration),
+    /// A distance: each reply of the server arrives so much later, however many are on the way. Requests are not delayed, so
+    /// this is the time of a round trip.
+    Distance(Duration),
     /// Connections are accepted, and nothing ever comes through: not on those that lost something, even when all is mended.
     Swallow,
     /// Connections that were open before are dead without knowing it; new ones work.
@@ -39,26 +49,55 @@ pub(crate) enum Fault {
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     fault: watch::Sender<Fault>,
+    route: Arc<Route>,
     task: AbortHandle,
+}
+
+/// Where new connections go, and how many there were.
+struct Route {
+    server: AtomicU16,
+    opened: AtomicU64,
 }
 
 impl Proxy {
     /// In front of a server on this machine.
     pub(crate) async fn start(server: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::start_with(server, Fault::None)
+    }
+
+    /// With a fault from the first connection on.
+    pub(crate) fn start_with(server: u16, fault: Fault) -> Self {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (fault, faults) = watch::channel(Fault::None);
-        let task = tokio::spawn(async move {
-            loop {
-                let Ok((client, _)) = listener.accept().await else { return };
-                tokio::spawn(serve(client, ([127, 0, 0, 1], server).into(), faults.clone()));
+        let (fault, faults) = watch::channel(fault);
+        let route = Arc::new(Route { server: server.into(), opened: 0.into() });
+        let task = RUNTIME.spawn({
+            let route = Arc::clone(&route);
+            async move {
+                let listener = TcpListener::from_std(listener).unwrap();
+                loop {
+                    let Ok((client, _)) = listener.accept().await else { return };
+                    route.opened.fetch_add(1, Ordering::SeqCst);
+                    tokio::spawn(serve(client, route.server.load(Ordering::SeqCst), faults.clone()));
+                }
             }
         });
-        Self { port, fault, task: task.abort_handle() }
+        Self { port, fault, route, task: task.abort_handle() }
     }
 
     pub(crate) fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
+    }
+
+    /// New connections go to that server; the open ones stay where they are.
+    pub(crate) fn lead_to(&self, server: u16) {
+        self.route.server.store(server, Ordering::SeqCst);
+    }
+
+    /// How many connections were opened until now, whatever became of them.
+    pub(crate) fn opened(&self) -> u64 {
+        self.route.opened.load(Ordering::SeqCst)
     }
 }
 
@@ -68,81 +107,118 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(client: TcpStream, server: SocketAddr, mut faults: watch::Receiver<Fault>) {
+/// How a connection ends.
+#[derive(PartialEq)]
+enum End {
+    /// As the server or the client ended it, behind all that was sent.
+    Closed,
+    Reset,
+}
+
+async fn serve(client: TcpStream, server: u16, mut faults: watch::Receiver<Fault>) {
     let fault = *faults.borrow_and_update();
     if fault == Fault::Cut {
         let _ = client.set_zero_linger();
         return;
     }
-    let Ok(server) = TcpStream::connect(server).await else {
+    let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
         let _ = client.set_zero_linger();
         return;
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     // Opened while connections are forgotten: this one is not.
     let is_new = fault == Fault::Forget;
-    let _ = client.set_zero_linger();
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
     let is_dead = AtomicBool::new(false);
-    let up = pump(from_client, to_server, faults.clone(), is_new, &is_dead, false);
-    let down = pump(from_server, to_client, faults, is_new, &is_dead, true);
-    // When one direction ends so does the connection: what is dropped here is reset.
-    tokio::select! {
-        () = up => {}
-        () = down => {}
+    let end = tokio::select! {
+        end = pump(&mut from_client, &mut to_server, faults.clone(), is_new, &is_dead, false) => end,
+        end = pump(&mut from_server, &mut to_client, faults, is_new, &is_dead, true) => end,
+    };
+    if end == End::Reset {
+        let _ = to_client.as_ref().set_zero_linger();
     }
 }
 
 async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
+    faults: watch::Receiver<Fault>,
+    is_new: bool,
+    is_dead: &AtomicBool,
+    answers: bool,
+) -> End {
+    let (under_way, mut arriving) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let arrive = async {
+        while let Some((time, piece)) = arriving.recv().await {
+            sleep_until(time).await;
+            if to.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::pin!(arrive);
+    let end = tokio::select! {
+        end = read(from, under_way, faults, is_new, is_dead, answers) => end,
+        () = &mut arrive => return End::Closed,
+    };
+    if end == End::Closed || answers {
+        arrive.await;
+    }
+    end
+}
+
+/// Reads until the end, and sends on its way whatever arrives.
+async fn read(
+    from: &mut OwnedReadHalf,
+    under_way: mpsc::UnboundedSender<(Instant, Vec<u8>)>,
     mut faults: watch::Receiver<Fault>,
     is_new: bool,
     is_dead: &AtomicBool,
     answers: bool,
-) {
+) -> End {
     let mut piece = vec![0; 64 * 1024];
+    let arrive = |time: Instant, piece: &[u8]| {
+        // Nothing arrives at a connection that has ended.
+        let _ = under_way.send((time, piece.to_vec()));
+    };
     loop {
         let fault = *faults.borrow_and_update();
         if fault == Fault::Cut {
-            return;
+            return End::Reset;
         }
         let read = tokio::select! {
             read = from.read(&mut piece) => read,
-            changed = faults.changed() => if changed.is_ok() { continue } else { return },
+            changed = faults.changed() => if changed.is_ok() { continue } else { return End::Reset },
         };
-        let Ok(length @ 1..) = read else { return };
+        let length = match read {
+            Ok(0) => return End::Closed,
+            Ok(length) => length,
+            Err(_) => return End::Reset,
+        };
         let piece = &mut piece[..length];
-        let written = match fault {
+        let now = Instant::now();
+        match fault {
             // What TCP lost it sends again, or the connection is dead: it never goes on behind a gap.
-            _ if is_dead.load(Ordering::Relaxed) => continue,
-            Fault::Swallow => {
-                is_dead.store(true, Ordering::Relaxed);
-                continue;
-            }
-            Fault::Forget if !is_new => {
-                is_dead.store(true, Ordering::Relaxed);
-                continue;
-            }
+            _ if is_dead.load(Ordering::Relaxed) => {}
+            Fault::Swallow => is_dead.store(true, Ordering::Relaxed),
+            Fault::Forget if !is_new => is_dead.store(true, Ordering::Relaxed),
             Fault::Delay(time) => {
                 sleep(time).await;
-                to.write_all(piece).await
+                arrive(Instant::now(), piece);
             }
+            Fault::Distance(time) if answers => arrive(now + time, piece),
             Fault::CutMidAnswer if answers => {
-                let _ = to.write_all(&piece[..length / 2]).await;
-                return;
+                arrive(now, &piece[..length / 2]);
+                return End::Reset;
             }
             Fault::Garble if answers => {
                 for byte in piece.iter_mut() {
                     *byte ^= 0x55;
                 }
-                to.write_all(piece).await
+                arrive(now, piece);
             }
-            _ => to.write_all(piece).await,
-        };
-        if written.is_err() {
-            return;
+            _ => arrive(now, piece),
         }
     }
 }

@@ -78,6 +78,16 @@ impl Server {
         self.process.take().expect("it runs").kill();
     }
 
+    /// Sends a signal to the running server.
+    pub(crate) fn signal(&self, signal: &str) {
+        self.process.as_ref().expect("it runs").signal(signal);
+    }
+
+    /// Stops the server by that signal.
+    pub(crate) fn stop_by(&mut self, signal: &str) {
+        self.process.take().expect("it runs").stop(signal);
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }

@@ -68,6 +68,23 @@ impl Cluster {
         }
     }
 
+    /// Has the nodes name these ports of proxies as theirs, and waits until each names all of them.
+    pub(crate) fn announce(&self, ports: &[u16]) {
+        for (node, port) in ports.iter().enumerate() {
+            self.ask::<Value>(node, &format!("CONFIG SET cluster-announce-port {port}")).unwrap();
+        }
+        let started = Instant::now();
+        let names_all = |node| {
+            let slots: Value = self.ask(node, "CLUSTER SLOTS").unwrap();
+            let slots = format!("{slots:?}");
+            ports.iter().all(|port| slots.contains(&format!("int({port})")))
+        };
+        while !(0..3).all(names_all) {
+            assert!(started.elapsed() < Duration::from_secs(60), "the nodes don't name their proxies");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     fn make(&self) {
         let ports = self.ports();
         for (node, (first, last)) in SLOTS.into_iter().enumerate() {

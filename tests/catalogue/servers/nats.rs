@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Read as _,
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::Path,
     thread,
@@ -53,6 +53,18 @@ impl Nats {
     /// Ends it at once, also when it is frozen.
     pub(crate) fn kill(&mut self) {
         self.process.take().expect("it runs").kill();
+    }
+
+    /// Sends a signal to the running server.
+    pub(crate) fn signal(&self, signal: &str) {
+        self.process.as_ref().expect("it runs").signal(signal);
+    }
+
+    /// Further settings, beside its one user.
+    pub(crate) fn configure(&self, settings: &str) {
+        self.authorize(&format!("{{user: {USER}, password: \"{PASSWORD}\"}}"));
+        let mut file = fs::OpenOptions::new().append(true).open(self.folder.path().join("configuration")).unwrap();
+        writeln!(file, "\n{settings}").unwrap();
     }
 
     pub(crate) fn port(&self) -> u16 {

@@ -61,6 +61,11 @@ impl Sentinel {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    /// Of the sentinel.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Waits until the sentinel knows the master, and a replica that could take its place.
     fn wait_until_it_is_whole(&self) {
         wait("the sentinel does not find them", || {

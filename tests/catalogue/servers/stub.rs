@@ -110,6 +110,13 @@ impl Stub {
         stub
     }
 
+    /// A server of HTTP that was never started, and that responds 200 to everything.
+    pub(crate) fn good() -> Self {
+        let stub = Self::prepared(Talk::Http);
+        stub.show(Page::Plain(200, "", "all is well".to_owned()));
+        stub
+    }
+
     pub(crate) fn show(&self, page: Page) {
         *self.shared.page.lock().unwrap() = page;
     }

@@ -1,0 +1,284 @@
+//! A running application with one resource and its health check, whichever driver it uses.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    time::{Duration, Instant},
+};
+
+use actix_web::web;
+use anyhow::bail;
+use health::{HealthCheck, Probe};
+
+use super::drivers::{self, Driver, Held, Kind};
+use crate::common::{answers::MAX_AGE, rig::Rig};
+
+pub(crate) type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// A row of the tables: a driver, and what it connects to.
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) server: Kind,
+    /// How many connections the application needs for its first operation, and keeps.
+    pub(crate) connections: u64,
+    open: fn(u16) -> LocalBoxFuture<'static, Application>,
+}
+
+pub(crate) const ROWS: [Row; 23] = [
+    row::<drivers::SqlxPostgres>("sqlx, PostgreSQL", Kind::Postgres, 1),
+    row::<drivers::Sqlx08Postgres>("sqlx 0.8, PostgreSQL", Kind::Postgres, 1),
+    row::<drivers::SeaOrm>("sea-orm, PostgreSQL", Kind::Postgres, 1),
+    row::<drivers::TokioPostgres>("tokio_postgres::Client", Kind::Postgres, 1),
+    row::<drivers::DeadpoolPostgres>("deadpool-postgres", Kind::Postgres, 1),
+    row::<drivers::DieselDeadpool>("diesel-async, deadpool", Kind::Postgres, 1),
+    row::<drivers::DieselBb8>("diesel-async, bb8", Kind::Postgres, 1),
+    // It opens all that it may have.
+    row::<drivers::DieselR2d2>("diesel, r2d2", Kind::Postgres, 2),
+    row::<drivers::SqlxMariaDb>("sqlx, MariaDB", Kind::MariaDb, 1),
+    row::<drivers::Sqlx08MariaDb>("sqlx 0.8, MariaDB", Kind::MariaDb, 1),
+    row::<drivers::RedisClient>("redis::Client", Kind::Redis, 1),
+    row::<drivers::RedisManager>("ConnectionManager", Kind::Redis, 1),
+    row::<drivers::RedisMultiplexed>("MultiplexedConnection", Kind::Redis, 1),
+    row::<drivers::DeadpoolRedis>("deadpool-redis", Kind::Redis, 1),
+    row::<drivers::Bb8Redis>("bb8-redis", Kind::Redis, 1),
+    row::<drivers::FredClient>("fred, Client", Kind::Redis, 1),
+    row::<drivers::FredPool>("fred, Pool", Kind::Redis, 2),
+    row::<drivers::MemcachedAsync>("memcache, asynchronous", Kind::Memcached, 1),
+    // An idle one besides the one in use.
+    row::<drivers::MemcachedBlocking>("memcache, blocking", Kind::Memcached, 2),
+    row::<drivers::Nats>("async_nats::Client", Kind::Nats, 1),
+    row::<drivers::JetStream>("jetstream::Context", Kind::Nats, 1),
+    row::<drivers::Mqtt>("rumqttc", Kind::Mosquitto, 1),
+    row::<drivers::Http>("http::Get", Kind::Http, 1),
+];
+
+/// Behind a sentinel, which is in the table of failovers only: it names the address of its master, where no proxy is.
+pub(crate) const SENTINEL_ROW: Row = row::<drivers::SentinelClient>("SentinelClient", Kind::Sentinel, 1);
+
+/// These take seconds to start, and are in the long tables only.
+pub(crate) const SLOW_ROWS: [Row; 5] = [
+    // To the node that it is given, and to each of the three.
+    row::<drivers::ClusterClient>("ClusterClient", Kind::Cluster, 4),
+    row::<drivers::ClusterConnection>("ClusterConnection", Kind::Cluster, 4),
+    row::<drivers::LapinConnection>("lapin, Connection", Kind::RabbitMq, 1),
+    row::<drivers::LapinChannel>("lapin, Channel", Kind::RabbitMq, 1),
+    row::<drivers::DeadpoolLapin>("deadpool-lapin", Kind::RabbitMq, 1),
+];
+
+const fn row<D: Driver>(name: &'static str, server: Kind, connections: u64) -> Row {
+    Row { name, server, connections, open: |port| Box::pin(Application::start::<D>(port)) }
+}
+
+/// All drivers of a kind of server.
+pub(crate) fn rows_of(kinds: &[Kind]) -> Vec<Row> {
+    ROWS.into_iter().chain(SLOW_ROWS).chain([SENTINEL_ROW]).filter(|row| kinds.contains(&row.server)).collect()
+}
+
+impl Row {
+    /// Opens the resource, and an application that checks it and has not done so yet.
+    pub(crate) async fn open(self, port: u16) -> Application {
+        (self.open)(port).await
+    }
+}
+
+pub(crate) struct Application {
+    rig: Rig,
+    resource: Box<dyn Resource>,
+    group: &'static str,
+}
+
+/// A driver's functions on one resource of it.
+trait Resource {
+    fn operate(&self) -> LocalBoxFuture<'_, anyhow::Result<()>>;
+    fn hold(&self) -> LocalBoxFuture<'_, anyhow::Result<Held>>;
+    fn on_each(&self, statement: &'static str) -> LocalBoxFuture<'_, anyhow::Result<()>>;
+    fn close(self: Box<Self>) -> LocalBoxFuture<'static, ()>;
+}
+
+struct Opened<D: Driver> {
+    resource: D::Resource,
+    port: u16,
+}
+
+impl<D: Driver> Resource for Opened<D> {
+    fn operate(&self) -> LocalBoxFuture<'_, anyhow::Result<()>> {
+        Box::pin(D::operate(&self.resource, self.port))
+    }
+
+    fn hold(&self) -> LocalBoxFuture<'_, anyhow::Result<Held>> {
+        Box::pin(D::hold(&self.resource))
+    }
+
+    fn on_each(&self, statement: &'static str) -> LocalBoxFuture<'_, anyhow::Result<()>> {
+        Box::pin(D::on_each(&self.resource, statement))
+    }
+
+    fn close(self: Box<Self>) -> LocalBoxFuture<'static, ()> {
+        Box::pin(D::close(self.resource))
+    }
+}
+
+#[derive(HealthCheck)]
+struct State<R> {
+    #[health(probe)]
+    resource: R,
+}
+
+/// The longest that an operation of the application's is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Application {
+    async fn start<D: Driver>(port: u16) -> Self {
+        let resource = D::open(port).await;
+        let state = web::Data::new(State { resource: resource.clone() });
+        let rig = Rig::start(1, move |app| {
+            app.service(health::scope().max_age(MAX_AGE).state(&state));
+        });
+        let resource = Box::new(Opened::<D> { resource, port });
+        Self { rig, resource, group: <D::Resource as Probe>::GROUP }
+    }
+
+    /// An operation of the application's own, and how long it took.
+    pub(crate) async fn operate(&self) -> anyhow::Result<Duration> {
+        let started = Instant::now();
+        match tokio::time::timeout(PATIENCE, self.resource.operate()).await {
+            Ok(done) => done.map(|()| started.elapsed()),
+            Err(_) => bail!("no reply within {PATIENCE:?}"),
+        }
+    }
+
+    /// Takes all connections of its pool.
+    pub(crate) async fn hold(&self) -> anyhow::Result<Held> {
+        self.resource.hold().await
+    }
+
+    /// Has two idle connections in its pool, or as many as it shares.
+    pub(crate) async fn warm_up(&self) {
+        drop(self.hold().await);
+        for _ in 0..20 {
+            if self.operate().await.is_ok() {
+                return;
+            }
+        }
+        panic!("the application does not work before anything is broken");
+    }
+
+    /// Runs a statement on each of its connections.
+    pub(crate) async fn on_each(&self, statement: &'static str) -> anyhow::Result<()> {
+        self.resource.on_each(statement).await
+    }
+
+    /// The status of its check, as a response has it.
+    pub(crate) async fn status(&self) -> Status {
+        let response = self.rig.health().await.json();
+        match response["checks"][self.group]["resource"].as_str() {
+            Some("UP") => Status::Up,
+            Some("DEGRADED") => Status::Degraded(response["errors"][self.group]["resource"].to_string()),
+            Some("DOWN") => Status::Down(response["errors"][self.group]["resource"].to_string()),
+            _ => panic!("{response}"),
+        }
+    }
+
+    /// The statuses of all responses for that time, four a second, of which every second one is of a new run.
+    pub(crate) async fn poll(&self, time: Duration) -> Polled {
+        let started = Instant::now();
+        let mut polled = Polled(Vec::new());
+        let mut ticks = tokio::time::interval(MAX_AGE / 2);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while started.elapsed() < time {
+            ticks.tick().await;
+            let status = self.status().await;
+            polled.0.push((started.elapsed(), status));
+        }
+        polled
+    }
+
+    pub(crate) async fn close(self) {
+        self.rig.stop().await;
+        let _ = tokio::time::timeout(PATIENCE, self.resource.close()).await;
+    }
+}
+
+/// The status of a check, and the message if it has one.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Status {
+    Up,
+    Degraded(String),
+    Down(String),
+}
+
+impl Status {
+    pub(crate) fn is_up(&self) -> bool {
+        *self == Self::Up
+    }
+
+    pub(crate) fn is_degraded(&self) -> bool {
+        matches!(self, Self::Degraded(_))
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        matches!(self, Self::Down(_))
+    }
+
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Up => "UP",
+            Self::Degraded(_) => "DEGRADED",
+            Self::Down(_) => "DOWN",
+        }
+    }
+}
+
+/// Statuses, each with the time at which the response was complete.
+pub(crate) struct Polled(Vec<(Duration, Status)>);
+
+impl Polled {
+    /// The time of the first response with that status.
+    pub(crate) fn first(&self, is: impl Fn(&Status) -> bool) -> Option<Duration> {
+        self.0.iter().find_map(|(time, status)| is(status).then_some(*time))
+    }
+
+    pub(crate) fn all(&self, is: impl Fn(&Status) -> bool) -> bool {
+        self.0.iter().all(|(_, status)| is(status))
+    }
+
+    pub(crate) fn any(&self, is: impl Fn(&Status) -> bool) -> bool {
+        self.0.iter().any(|(_, status)| is(status))
+    }
+
+    /// From the first response with that status on all have it.
+    pub(crate) fn stays(&self, is: impl Fn(&Status) -> bool) -> bool {
+        let mut rest = self.0.iter().skip_while(|(_, status)| !is(status)).peekable();
+        rest.peek().is_some() && rest.all(|(_, status)| is(status))
+    }
+
+    pub(crate) fn last(&self) -> &Status {
+        &self.0.last().expect("it was polled").1
+    }
+
+    /// The last message of all.
+    pub(crate) fn message(&self) -> Option<&str> {
+        self.0.iter().rev().find_map(|(_, status)| match status {
+            Status::Up => None,
+            Status::Degraded(message) | Status::Down(message) => Some(message.as_str()),
+        })
+    }
+}
+
+/// In runs of the same status: `DOWN 3, UP 21`; a word alone if there is only one.
+impl fmt::Display for Polled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<_> = self.0.iter().map(|(_, status)| status.word()).collect();
+        let runs: Vec<_> = words.chunk_by(|a, b| a == b).collect();
+        if let [run] = runs[..] {
+            return f.write_str(run[0]);
+        }
+        for (index, run) in runs.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{} {}", run[0], run.len())?;
+        }
+        Ok(())
+    }
+}

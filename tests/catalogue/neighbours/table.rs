@@ -1,0 +1,54 @@
+//! A table of Markdown whose cells are right or wrong.
+
+use std::fmt::Write as _;
+
+use crate::common::docs;
+
+/// What a cell of a table says, and whether that is as it must be.
+pub(crate) struct Cell {
+    pub(crate) text: String,
+    pub(crate) is_right: bool,
+}
+
+impl Cell {
+    pub(crate) fn new(text: impl Into<String>, is_right: bool) -> Self {
+        Self { text: text.into(), is_right }
+    }
+}
+
+pub(crate) struct Table {
+    text: String,
+    columns: Vec<String>,
+    wrong: Vec<String>,
+}
+
+impl Table {
+    pub(crate) fn new(columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let columns: Vec<String> = columns.into_iter().map(Into::into).collect();
+        let text = format!("| {} |\n|{}\n", columns.join(" | "), " --- |".repeat(columns.len()));
+        Self { text, columns, wrong: Vec::new() }
+    }
+
+    /// A line; `heads` stand before its cells. What is wrong is bold.
+    pub(crate) fn line(&mut self, heads: &[&str], cells: Vec<Cell>) {
+        let mut line = heads.iter().map(|&head| head.to_owned()).collect::<Vec<_>>();
+        for cell in cells {
+            if cell.is_right {
+                line.push(cell.text);
+            } else {
+                self.wrong.push(format!("{}, {}: {}", heads.join(", "), self.columns[line.len()], cell.text));
+                line.push(format!("**{}**", cell.text));
+            }
+        }
+        writeln!(self.text, "| {} |", line.join(" | ")).unwrap();
+    }
+
+    /// Prints it, updates the documentation where it has a name there, and fails if anything is wrong.
+    pub(crate) fn finish(self, name: Option<&str>) {
+        println!("{}", self.text);
+        if let Some(name) = name {
+            docs::update(name, &self.text);
+        }
+        assert!(self.wrong.is_empty(), "wrong are:\n{}", self.wrong.join("\n"));
+    }
+}
