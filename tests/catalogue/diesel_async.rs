@@ -35,7 +35,7 @@ pools!(bb8_as_a_pool, OfBb8);
 
 /// Both are the same but for how they are opened and used up.
 macro_rules! backend {
-    ($backend:ident, $resource:ty, $pool:path, $get:ident) => {
+    ($backend:ident, $resource:ty, $pool:path, $get:ident, $keeps_silent:expr) => {
         impl Backend for $backend {
             type Resource = $resource;
             type Server = Server;
@@ -85,12 +85,16 @@ macro_rules! backend {
             async fn close_all(server: &Server) {
                 close_all_of_postgres(server).await;
             }
+
+            const KEEPS_SILENT: Option<Not> = $keeps_silent;
         }
     };
 }
 
-backend!(OfDeadpool, Pool<AsyncPgConnection>, of_deadpool, get);
-backend!(OfBb8, Bb8Pool<AsyncPgConnection>, of_bb8, get_owned);
+const BB8_TESTS: Not = "bb8 keeps a connection whose test on check-out does not end, and hands it out again";
+
+backend!(OfDeadpool, Pool<AsyncPgConnection>, of_deadpool, get, None);
+backend!(OfBb8, Bb8Pool<AsyncPgConnection>, of_bb8, get_owned, Some(BB8_TESTS));
 
 fn of_deadpool(url: &str) -> Pool<AsyncPgConnection> {
     Pool::builder(AsyncDieselConnectionManager::new(url)).max_size(2).build().unwrap()

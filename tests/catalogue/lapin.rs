@@ -402,6 +402,8 @@ async fn a_pool_that_is_used_up_on_a_frozen_server_is_down() {
     let rig = serve(pool);
     degraded(&rig, "queue", "rabbit", "connection pool exhausted (2 of 2 in use)").await;
     rabbit.freeze();
+    // That the broker accepted a further connection holds for a while.
+    eventually("it is down", || async { rig.health().await.json()["status"] == "DOWN" }).await;
     down(&rig, "queue", "rabbit", "timed out after 800 ms").await;
     rabbit.thaw();
     drop(held);

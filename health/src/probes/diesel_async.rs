@@ -20,7 +20,8 @@
 //! reading a file that was removed or replaced, and the pools do not expose its path: that is not detected. The pools do not expose
 //! where they connect to, so the messages have no address.
 //!
-//! A silent connection is closed, and not given back. (bb8 keeps one that its own test finds silent until the pool closes it.)
+//! A silent connection is closed, and not given back. bb8 keeps one whose
+//! test on check-out does not end, and hands it out again: DEGRADED for as long as it does.
 //! SQLite runs one query at a time, to its end: diesel-async cannot drop one.
 //!
 //! A warm pool that is not exhausted is probed on its own connections only. What more a probe may cost the server, of each replica

@@ -257,6 +257,8 @@ pub(super) fn exhausted(connections: usize) -> ProbeError {
 pub(super) struct State<P: Pool> {
     delay: HedgeDelay,
     outside: Outside<P::Error>,
+    /// The last run ended because idle connections were silent.
+    silent: AtomicBool,
     starvation: Arc<Starvation>,
     /// Waits for a connection of a pool whose server is full.
     waiting: Mutex<Option<AbortHandle>>,
@@ -288,6 +290,9 @@ enum Attempted<T, E> {
     /// There was no idle connection after all.
     NoneIdle,
     Exhausted,
+    /// The pool could not open a connection.
+    NotOpened(E),
+    /// The query failed.
     Failed(E),
     Pool(ProbeErrorKind, BoxError),
 }
@@ -307,6 +312,7 @@ impl<P: Pool> State<P> {
         Self {
             delay: HedgeDelay::new(),
             outside: Outside::new(),
+            silent: AtomicBool::new(false),
             starvation: Arc::default(),
             waiting: Mutex::default(),
         }
@@ -362,7 +368,9 @@ impl<P: Pool> State<P> {
             attempts.push(idle_attempt(pool, query));
             silent_at += delay / 2;
         }
-        let mut wanted = Wanted::Since(begun);
+        // That a new one responded earlier says nothing about a server that may be frozen now, unless idle ones were silent then.
+        let mut wanted =
+            if self.silent.swap(false, Ordering::Relaxed) { Wanted::Since(begun) } else { Wanted::After(begun) };
         loop {
             let outside = async {
                 let outcome = self.outside.outcome(pool, query, wanted).await;
@@ -385,12 +393,15 @@ impl<P: Pool> State<P> {
                 Either::Right(Outcome::Works(_)) if !P::IDLE_IS_CERTAIN && pool.usage().size() == 0 => {
                     Step::Retry(None)
                 }
-                Either::Right(Outcome::Works(_)) => Step::End(Err(Failure::SilentConnection)),
+                Either::Right(Outcome::Works(_)) => {
+                    self.silent.store(true, Ordering::Relaxed);
+                    Step::End(Err(Failure::SilentConnection))
+                }
                 Either::Right(Outcome::Failed(error)) if !P::IDLE_IS_CERTAIN => Step::End(Err(Failure::Driver(error))),
                 // The idle connection may still be served: only its own response counts, or that of a new one later on.
                 Either::Right(_) => {
                     silent_at = Instant::now() + outside::RETRY_INTERVAL;
-                    wanted = Wanted::Since(Instant::now());
+                    wanted = Wanted::After(Instant::now());
                     continue;
                 }
             };
@@ -510,10 +521,10 @@ impl<P: Pool> State<P> {
             Attempted::Dead(error) => Step::Retry(Some(error)),
             Attempted::NoneIdle => Step::Retry(None),
             Attempted::Exhausted => Step::Exhausted,
-            Attempted::Failed(error) if P::is_full(&error) => {
+            Attempted::NotOpened(error) if P::is_full(&error) && pool.has_server() => {
                 Step::End(Err(self.full(pool, before.unwrap_or_else(|| pool.usage()), Arc::new(error))))
             }
-            Attempted::Failed(error) => Step::End(Err(Failure::Driver(Arc::new(error)))),
+            Attempted::NotOpened(error) | Attempted::Failed(error) => Step::End(Err(Failure::Driver(Arc::new(error)))),
             Attempted::Pool(kind, error) => Step::End(Err(Failure::Pool(kind, error))),
         }
     }
@@ -646,7 +657,7 @@ impl<T, E> From<TakeError<E>> for Attempted<T, E> {
     fn from(error: TakeError<E>) -> Self {
         match error {
             TakeError::Exhausted => Self::Exhausted,
-            TakeError::Driver(error) => Self::Failed(error),
+            TakeError::Driver(error) => Self::NotOpened(error),
             TakeError::Pool(kind, error) => Self::Pool(kind, error),
         }
     }

@@ -668,3 +668,13 @@ async fn a_server_that_stops_soon_after_a_connection_outside_worked_is_down() {
     );
     assert!(shown[3..].iter().all(|(_, shown)| *shown == Shown::Down(Kind::Unreachable)), "{shown:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_freezes_soon_after_a_connection_outside_worked_is_not_taken_to_respond() {
+    let pool = Retrying::new(2, &[]).far(80);
+    let mut check = Check::of(&pool);
+    assert_eq!(check.poll().await, Shown::Up);
+    assert_eq!(pool.outside(), 1);
+    pool.set(Server::Frozen);
+    check.always_shows(&Shown::Overdue, 5).await;
+}

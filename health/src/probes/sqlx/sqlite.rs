@@ -121,17 +121,16 @@ impl SqliteFile {
         let seen = Arc::clone(&self.seen);
         let looked = tokio::task::spawn_blocking(move || {
             let header = header(&file)?;
-            seen.lock().unwrap_or_else(PoisonError::into_inner).check(&file, connected)?;
-            Ok(header)
+            Ok((header, seen.lock().unwrap_or_else(PoisonError::into_inner).check(&file, connected)))
         });
-        let header = looked.await.map_err(|_| Error::WorkerCrashed)?.map_err(Error::Io)?;
+        let (header, checked) = looked.await.map_err(|_| Error::WorkerCrashed)?.map_err(Error::Io)?;
         if header == Header::Other {
             // Not a database, or an encrypted one: a connection knows, and does not create a file, for there is one.
             let mut connection = pool.0.connect_options().connect().await?;
             query.run(&mut connection).await?;
             let _ = connection.close().await;
         }
-        Ok(())
+        checked.map_err(Error::Io)
     }
 }
 
