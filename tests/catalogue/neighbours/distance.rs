@@ -49,8 +49,8 @@ const NOISE: Duration = Duration::from_millis(150);
 /// How many cells are measured at the same time: as many as the servers of that kind leave to the drivers of two cores.
 fn at_once(kind: Kind) -> usize {
     match kind {
-        Kind::RabbitMq | Kind::Cluster => 6,
-        _ => 16,
+        Kind::RabbitMq | Kind::Cluster => 8,
+        _ => 20,
     }
 }
 
