@@ -1,8 +1,8 @@
 //! The harness: real servers, a real HTTP client, and what was logged.
 
 pub(crate) mod answers;
-pub(crate) mod far;
 pub(crate) mod docs;
+pub(crate) mod far;
 pub(crate) mod front;
 pub(crate) mod http;
 pub(crate) mod logs;
