@@ -151,21 +151,26 @@ pub(crate) fn erase<P: Probe>(probe: P) -> Arc<dyn DynProbe> {
 
 /// Runs a probe. A panic, of the call or of its future, is a failure; with `panic = "abort"` it ends the process.
 pub(crate) async fn probe_catching_panics(probe: &dyn DynProbe) -> Result<(), ProbeError> {
-    let asked = AssertUnwindSafe(async { probe.ask().await });
-    asked.catch_unwind().await.unwrap_or_else(|payload| {
+    let probing = AssertUnwindSafe(async { probe.ask().await });
+    probing.catch_unwind().await.unwrap_or_else(|payload| {
         let text = match payload.downcast::<String>() {
             Ok(text) => *text,
             Err(payload) => {
-                let text = payload.downcast_ref::<&str>().map_or("a payload that is no text", |text| *text).to_owned();
-                // A payload may panic again when it is dropped, which would end the run after all.
-                if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-                    std::mem::forget(again);
-                }
+                let text = payload.downcast_ref::<&str>().map_or("a payload that is not text", |text| *text).to_owned();
+                drop_catching_panics(payload);
                 text
             }
         };
         Err(ProbeError::new(ProbeErrorKind::Panicked, "the check panicked").with_source(text))
     })
+}
+
+/// Drops what a user's destructor may be part of. Its panic must not end the run before that is recorded.
+pub(crate) fn drop_catching_panics<T>(value: T) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        // It may panic when it is dropped, too.
+        std::mem::forget(payload);
+    }
 }
 
 #[cfg(test)]

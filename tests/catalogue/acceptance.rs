@@ -223,18 +223,29 @@ pub(crate) async fn asks_once_a_round_on_the_connections_of_the_application<B: B
     // What is kept from round to round is there by the second one.
     up(&rig, group::<B>(), "resource").await;
     up(&rig, group::<B>(), "resource").await;
-    let before = (B::questions(&server).await, B::connections(&server).await);
-    for _ in 0..ROUNDS {
-        up(&rig, group::<B>(), "resource").await;
-    }
-    let after = (B::questions(&server).await, B::connections(&server).await);
-    match (before.0, after.0) {
-        (Ok(before), Ok(after)) => assert_eq!(after - before, ROUNDS * B::QUESTIONS_A_ROUND, "{ROUNDS} rounds"),
-        (Err(why), _) | (_, Err(why)) => not_shown("the count of questions", why),
-    }
-    match (before.1, after.1) {
-        (Ok(before), Ok(after)) => assert_eq!(after, before, "no connection was opened for it"),
-        (Err(why), _) | (_, Err(why)) => not_shown("the count of connections", why),
+    // A round that follows at once may find the last one's connection not back in its pool, which opens another: then it is
+    // measured again. What queries twice in each round never passes.
+    for attempt in 1..=5 {
+        let before = (B::questions(&server).await, B::connections(&server).await);
+        for _ in 0..ROUNDS {
+            up(&rig, group::<B>(), "resource").await;
+        }
+        let after = (B::questions(&server).await, B::connections(&server).await);
+        let questions = before.0.and_then(|before| Ok(after.0? - before));
+        let opened = before.1.and_then(|before| Ok(after.1? != before));
+        let expected = ROUNDS * B::QUESTIONS_A_ROUND;
+        if attempt < 5 && (questions.is_ok_and(|questions| questions != expected) || opened == Ok(true)) {
+            continue;
+        }
+        match questions {
+            Ok(questions) => assert_eq!(questions, expected, "{ROUNDS} rounds"),
+            Err(why) => not_shown("the count of questions", why),
+        }
+        match opened {
+            Ok(opened) => assert!(!opened, "no connection was opened for it"),
+            Err(why) => not_shown("the count of connections", why),
+        }
+        return;
     }
 }
 

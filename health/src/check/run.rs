@@ -20,7 +20,7 @@ use crate::{
     change,
     error::{ProbeError, ProbeErrorKind},
     events::Transition,
-    probe::probe_catching_panics,
+    probe::{drop_catching_panics, probe_catching_panics},
     report::Outcome,
     runtime::{Runtime, Supervised, Work},
 };
@@ -95,7 +95,10 @@ impl CheckInner {
             self.supervise(&mut shared, &runtime);
         }
         self.resource.get_or_init(|| log::resource_of(&*self.probe));
-        let result = Abortable::new(probe_catching_panics(&*self.probe), registration).await.ok();
+        let mut probing = Box::pin(Abortable::new(probe_catching_panics(&*self.probe), registration));
+        let result = (&mut probing).await.ok();
+        // The future of an abandoned run is dropped here, by the user's own code.
+        drop_catching_panics(probing);
         self.finish(number, result.as_ref(), &runtime);
         runtime.release(self);
     }
@@ -109,6 +112,9 @@ impl CheckInner {
             self.publish(&shared, failure.recorded, Some(&failure.error));
         }
         let finished = shared.state.finish(number, now, result, rules);
+        if !matches!(finished, Finished::Unknown) {
+            shared.abort = None;
+        }
         let error = result.and_then(|result| result.as_ref().err());
         if let Finished::Recorded(recorded, _) = finished {
             self.publish(&shared, recorded, error);

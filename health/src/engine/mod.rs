@@ -768,6 +768,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_abandoned_run_whose_future_panics_when_it_is_dropped_is_followed_by_another() {
+        struct PanicsOnDrop;
+
+        impl Drop for PanicsOnDrop {
+            fn drop(&mut self) {
+                panic!("in the destructor")
+            }
+        }
+
+        let runs = AtomicU32::new(0);
+        let engine = engine([Check::new("a", "b", move || {
+            let is_first = runs.fetch_add(1, Ordering::SeqCst) == 0;
+            async move {
+                if is_first {
+                    let _guard = PanicsOnDrop;
+                    pending::<()>().await;
+                }
+                Ok::<_, String>(())
+            }
+        })]);
+        assert_eq!(statuses(&engine).await[0].1, Status::Down);
+        sleep(Duration::from_secs(31)).await;
+        assert_eq!(statuses(&engine).await[0].1, Status::Up);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_timeout_longer_than_the_deadline_is_the_limit_of_the_run() {
         let engine = engine([sleeping("slow", 2_000).timeout(Duration::from_secs(5))]);
         assert_eq!(statuses(&engine).await[0].2.as_deref(), Some("timed out after 800 ms"));

@@ -51,8 +51,11 @@ use crate::{
 /// How long a written value is kept.
 const EXPIRY_MS: i64 = 10_000;
 
-/// How long a client that is not connected may take to say why.
-const NEXT_REASON: Duration = Duration::from_millis(300);
+/// How long a client may take to connect: a few round trips to a server that is far away, in which it refuses every command.
+const CONNECTING: Duration = Duration::from_millis(550);
+
+/// How long a client that failed to connect may take to report the reason.
+const NEXT_REASON: Duration = Duration::from_millis(100);
 
 /// How many keys a cluster is asked for.
 const KEYS: usize = 16;
@@ -195,6 +198,10 @@ impl Connection {
     async fn asked(&self) -> Result<Answer, Error> {
         let (client, keys) = (self.client.clone(), self.keys.clone());
         let question = async move { try_join_all(keys.iter().map(|key| ask(&client, key))).await };
+        if !self.client.is_connected() {
+            // Whether it has succeeded, the command shows.
+            let _ = timeout(CONNECTING, self.client.wait_for_connect()).await;
+        }
         let answers = self.under_way.answer(question).await;
         let mut reasons = self.reasons.lock().await;
         reasons.read();

@@ -60,6 +60,9 @@ use crate::{
 /// How often a client is looked at while its connection matters; it has nothing to wait for.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// How long a client may take to be connected for the first time.
+const FIRST_CONNECTION: Duration = Duration::from_millis(600);
+
 impl Probe for Client {
     const GROUP: &'static str = "queue";
     const NEVER_BLOCKS: bool = true;
@@ -185,7 +188,9 @@ impl<H: Handle> Kept<H> {
                 sleep(LOOK).await;
             }
         };
-        if timeout(PATIENCE, connected).await.is_ok() {
+        // The first connection to a server that is far away takes a few round trips.
+        let patience = if connects(client) == 0 { FIRST_CONNECTION } else { PATIENCE };
+        if timeout(patience, connected).await.is_ok() {
             return Ok(());
         }
         let refused = match self.address() {

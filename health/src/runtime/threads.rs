@@ -140,7 +140,7 @@ impl Pool {
         state.queue.push_back(job);
         self.provide(&mut state);
         match (state.threads, state.spawn_error.take()) {
-            // Nobody would ever run it.
+            // No thread would ever run it.
             (0, Some(error)) => {
                 drop(state.queue.pop_back());
                 Err(error)

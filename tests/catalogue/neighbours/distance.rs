@@ -134,13 +134,15 @@ impl Road {
 
 /// What is measured of a row.
 struct Measured {
-    /// The application's own operation: its first one in a cold start, else on an idle connection.
+    /// The application's own operation: on an idle connection in a warm start, else its first one.
     own: Option<Duration>,
     polled: Polled,
     /// For how long.
     time: Duration,
     /// Connections beyond those that the application needs.
     outside: u64,
+    /// How many round trips the check takes in a cold start for each of the application's.
+    round_trips: u32,
 }
 
 /// How long the first operation takes that succeeds; how long in all, if some before it failed.
@@ -167,9 +169,13 @@ async fn measure(row: Row, start: Start, time: Duration, road: Road, twin: Road)
             (application, own, row.connections, None)
         }
         Start::InUse => {
+            // A connection outside the pool takes as long as one of the application's that is not held.
+            let other = row.open(twin.port()).await;
+            let own = first_operation(&other).await;
+            other.close().await;
             let application = row.open(road.port()).await;
             let held = application.hold().await.ok()?;
-            (application, None, road.opened(), Some(held))
+            (application, own, road.opened(), Some(held))
         }
         Start::Warm => {
             let application = row.open(road.port()).await;
@@ -186,16 +192,16 @@ async fn measure(row: Row, start: Start, time: Duration, road: Road, twin: Road)
     let outside = road.opened().saturating_sub(before);
     drop(held);
     application.close().await;
-    Some(Measured { own, polled, time, outside })
+    Some(Measured { own, polled, time, outside, round_trips: row.round_trips })
 }
 
 impl Measured {
     fn is_right(&self, start: Start) -> bool {
-        let Self { own, polled, time, outside } = self;
+        let Self { own, polled, time, outside, round_trips } = self;
         match start {
             Start::Cold => {
                 // A connection that takes longer than the limit may be waited for; then it is there.
-                let Some(own) = *own else { return polled.all(Status::is_down) };
+                let Some(own) = own.map(|own| own * *round_trips) else { return polled.all(Status::is_down) };
                 let allowed = if own + NOISE < LIMIT { LIMIT + NOISE } else { own + 2 * LIMIT };
                 let first = polled.first(Status::is_up);
                 let in_time = first.is_some_and(|first| first <= allowed);
@@ -205,7 +211,14 @@ impl Measured {
                     && *outside <= 1
             }
             // One every two seconds.
-            Start::InUse => polled.all(Status::is_degraded) && *outside <= time.as_secs() / 2 + 1,
+            Start::InUse => {
+                // Before one has been opened outside a pool that was never probed before, nothing is known of its server.
+                let is_slow = own.is_none_or(|own| own + NOISE >= LIMIT);
+                let allowed = own.unwrap_or_default() + 2 * LIMIT;
+                let in_time = polled.first(Status::is_degraded).is_some_and(|first| first <= allowed);
+                (polled.all(Status::is_degraded) || is_slow && in_time && polled.stays(Status::is_degraded))
+                    && *outside <= time.as_secs() / 2 + 1
+            }
             Start::Warm => polled.all(Status::is_up) && *outside == 0,
         }
     }
@@ -217,7 +230,6 @@ impl Measured {
         let mut parts = vec![format!("{}{after}", self.polled)];
         match self.own {
             Some(own) => parts.push(format!("query {} ms", own.as_millis())),
-            None if start == Start::InUse => {}
             None => parts.push("query fails".to_owned()),
         }
         parts.push(format!("+{}", self.outside));
@@ -240,7 +252,7 @@ async fn table_of(rows: Vec<Row>, delays: &[u64], polled: Duration) -> Table {
         // To start a cluster blocks this thread, on which drivers run: so all roads are there before anything is measured.
         let roads = cells.iter().map(|((row, start), delay)| {
             let road = || Road::new(row.server, &servers, Duration::from_millis(*delay));
-            let twin = if *start == Start::Cold { road() } else { Road { proxies: Vec::new(), _cluster: None } };
+            let twin = if *start == Start::Warm { Road { proxies: Vec::new(), _cluster: None } } else { road() };
             (road(), twin)
         });
         let roads: Vec<_> = roads.collect();
