@@ -1,10 +1,11 @@
 //! The query on a pooled connection to Redis, whatever the pool.
 
-use redis::{ErrorKind, RedisError, aio::MultiplexedConnection};
+use redis::{RedisError, aio::MultiplexedConnection};
 
 use super::{
+    key,
     pooled::Driver,
-    redis::{Answer, ask, classify},
+    redis::{classify, write_and_read_back},
 };
 use crate::error::ProbeErrorKind;
 
@@ -19,10 +20,7 @@ impl Driver for WriteAndRead {
     const ROUND_TRIPS: u32 = 2;
 
     async fn query(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
-        match ask(connection).await? {
-            Answer::AsWritten => Ok(()),
-            Answer::Other => Err((ErrorKind::UnexpectedReturnType, "the value read is not the value written").into()),
-        }
+        write_and_read_back(connection, &key::fresh()).await
     }
 
     fn classify(error: &RedisError) -> ProbeErrorKind {

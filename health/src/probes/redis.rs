@@ -270,11 +270,6 @@ pub(super) enum Answer {
     Other,
 }
 
-/// Writes and reads back.
-pub(super) async fn ask(connection: &mut impl ConnectionLike) -> RedisResult<Answer> {
-    ask_for(connection, &key::fresh()).await
-}
-
 /// Writes and reads back under that key.
 pub(super) async fn ask_for(connection: &mut impl ConnectionLike, key: &str) -> RedisResult<Answer> {
     let nonce = key::nonce();

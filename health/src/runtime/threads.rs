@@ -73,9 +73,8 @@ impl CheckThreads {
         let (io, activity) = (self.io.clone(), Arc::clone(&self.activity));
         self.pool.execute(Box::new(move || {
             blocking_calls.counted(|| {
-                if activity.running.fetch_add(1, Ordering::AcqRel) == 0 {
-                    activity.begun.notify_one();
-                }
+                activity.running.fetch_add(1, Ordering::AcqRel);
+                activity.begun.notify_one();
                 io.block_on(run);
                 activity.running.fetch_sub(1, Ordering::AcqRel);
             });
