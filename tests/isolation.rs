@@ -412,7 +412,7 @@ async fn without_descriptors_for_its_threads_a_scope_says_so_and_recovers() {
         .unwrap()
         .map(|descriptor| descriptor.unwrap().file_name().to_str().unwrap().parse().unwrap())
         .collect();
-    let lowest_free = (0..).find(|number| !open.contains(number)).unwrap();
+    let lowest_free = (0..=u64::from(u32::MAX)).find(|number| !open.contains(number)).unwrap();
     let (soft, hard) = rlimit::Resource::NOFILE.get().unwrap();
     rlimit::Resource::NOFILE.set(lowest_free, hard).unwrap();
     let responses = [request(&mut stream, "/health").await, request(&mut stream, "/health").await];
