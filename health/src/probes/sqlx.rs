@@ -44,6 +44,7 @@
 //! [`ProbeErrorKind::Saturated`]: crate::ProbeErrorKind::Saturated
 //! [`ProbeErrorKind::ReadOnly`]: crate::ProbeErrorKind::ReadOnly
 //! [`ProbeErrorKind::Failed`]: crate::ProbeErrorKind::Failed
+//! [`ProbeErrorKind::TimedOut`]: crate::ProbeErrorKind::TimedOut
 
 pub(super) mod pool;
 mod questions;
