@@ -254,9 +254,10 @@ async fn three_hundred_polls_with_a_deadlocked_and_a_blocking_check_leave_no_thr
     for _ in 0..300 {
         assert!(not_up(&rig).await.contains(&"deadlocked".to_owned()));
     }
-    // Descriptors of the last clients are closed a moment later.
-    eventually("there are no more threads and descriptors than before", || async {
-        count("/proc/self/task") <= before.0 && count("/proc/self/fd") <= before.1
+    // A run that comes while the thread before it is about to be idle has another one, and descriptors of the last clients are
+    // closed a moment later. What leaked would be hundreds.
+    eventually("there are hardly more threads and descriptors than before", || async {
+        count("/proc/self/task") <= before.0 + 3 && count("/proc/self/fd") <= before.1 + 3
     })
     .await;
 }
