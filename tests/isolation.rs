@@ -364,30 +364,84 @@ async fn a_blocked_log_subscriber_delays_no_response() {
 }
 
 #[actix_web::test]
-async fn a_task_that_a_check_spawns_and_that_blocks_hurts_no_other_check() {
-    let spawned = Arc::new(AtomicBool::new(false));
-    let spawns = Check::new("service", "spawns", {
-        let spawned = Arc::clone(&spawned);
-        move || {
-            let first = !spawned.swap(true, Ordering::SeqCst);
-            async move {
-                if first {
-                    // Woken by the driver, on the worker that drives it.
-                    tokio::spawn(async {
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                        loop {
-                            thread::park();
-                        }
-                    });
+async fn tasks_that_a_check_spawns_and_that_block_hurt_no_other_check() {
+    let spawns = Check::new("service", "spawns", || async {
+        for delay in [0, 0, 30, 30, 60] {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(delay)).await;
+                loop {
+                    thread::park();
                 }
+            });
+        }
+        Ok::<_, String>(())
+    });
+    let rig = serve_as(vec![sleeping("a", 100), spawns, sleeping("b", 150)], |scope| scope.max_age(Duration::ZERO));
+    for _ in 0..10 {
+        let down = not_up(&rig).await;
+        assert!(down.iter().all(|name| name == "spawns"), "{down:?}: {}", logs::text());
+    }
+    assert_eq!(not_up(&rig).await, ["spawns"]);
+    eventually("the log has the reason", || async {
+        logs::text().contains("a task that it spawned blocks its runtime")
+    })
+    .await;
+    assert!(threads("health-") < 16, "{} threads", threads("health-"));
+}
+
+#[actix_web::test]
+async fn a_check_runs_again_when_a_task_that_it_spawned_no_longer_blocks() {
+    let gate = Arc::new(Gate::default());
+    let spawns = Check::new("service", "spawns", {
+        let gate = Arc::clone(&gate);
+        move || {
+            let gate = Arc::clone(&gate);
+            async move {
+                tokio::spawn(async move { gate.pass() });
                 Ok::<_, String>(())
             }
         }
     });
-    let rig = serve_as(vec![spawns, sleeping("a", 100), sleeping("b", 150)], |scope| scope.max_age(Duration::ZERO));
-    for _ in 0..5 {
-        assert!(not_up(&rig).await.is_empty(), "{}", logs::text());
+    let rig = serve_as(vec![spawns], |scope| scope.max_age(Duration::ZERO).deadline(Duration::from_millis(100)));
+    eventually("it is down", || async { not_up(&rig).await == ["spawns"] }).await;
+    for _ in 0..20 {
+        not_up(&rig).await;
     }
+    assert_eq!(gate.waiting.load(Ordering::SeqCst), 1, "tasks");
+    gate.open();
+    eventually("it is up again", || async { not_up(&rig).await.is_empty() }).await;
+}
+
+#[actix_web::test]
+async fn blocking_calls_of_other_checks_do_not_loosen_the_bound() {
+    let gate = Arc::new(Gate::default());
+    let hangs = Check::new("service", "hangs", {
+        let gate = Arc::clone(&gate);
+        move || {
+            let gate = Arc::clone(&gate);
+            async move {
+                let call = web::block(move || gate.pass());
+                let result = tokio::time::timeout(Duration::from_millis(5), call).await;
+                result.map_err(|_| "the call hangs")?.map_err(|_| "the call was cancelled")
+            }
+        }
+    });
+    let brief = (0..8).map(|n| {
+        Check::new("service", format!("brief-{n}"), || async {
+            for _ in 0..20 {
+                web::block(|| thread::sleep(Duration::from_micros(100))).await.map_err(|_| "cancelled")?;
+            }
+            Ok::<_, &str>(())
+        })
+    });
+    let rig = serve_as(std::iter::once(hangs).chain(brief).collect(), |scope| {
+        scope.max_age(Duration::ZERO).deadline(Duration::from_millis(200))
+    });
+    for _ in 0..50 {
+        not_up(&rig).await;
+    }
+    assert_eq!(gate.waiting.load(Ordering::SeqCst), 4, "blocking calls");
+    gate.open();
 }
 
 /// A request on a connection that stays open.

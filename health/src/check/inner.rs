@@ -20,7 +20,7 @@ use crate::{
     events::Watchers,
     probe::DynProbe,
     report::{Details, Outcome, Sample, milliseconds},
-    runtime::BlockingCalls,
+    runtime::CheckIo,
 };
 
 pub(crate) struct CheckInner {
@@ -33,8 +33,8 @@ pub(crate) struct CheckInner {
     pub(super) resource: OnceLock<Option<String>>,
     /// The longest deadline of the scopes that have shown the check, in milliseconds: the limit of a run without a timeout.
     longest_deadline_ms: AtomicU64,
-    /// Its blocking calls that have not returned.
-    pub(super) blocking_calls: Arc<BlockingCalls>,
+    /// Where the I/O of a user's check runs.
+    pub(super) io: CheckIo,
     pub(super) shared: Mutex<Shared>,
     /// Notified whenever a run settles.
     pub(super) settled: Notify,
@@ -68,7 +68,7 @@ impl CheckInner {
             watchers: Watchers::default(),
             resource: OnceLock::new(),
             longest_deadline_ms: AtomicU64::new(0),
-            blocking_calls: Arc::default(),
+            io: CheckIo::default(),
             shared: Mutex::default(),
             settled: Notify::new(),
         }

@@ -49,11 +49,14 @@ pub(super) fn failure_of(check: &Arc<CheckInner>, failure: &Failure, runtime: &R
     if !recorded.should_log {
         return;
     }
-    let blocked = || runtime.blocked_by().filter(|_| check.probe.never_blocks());
+    let stall = || match check.probe.never_blocks() {
+        true => runtime.blocked_by(),
+        false => check.io.stall().map(str::to_owned),
+    };
     let text = match error.log_text() {
         text if !text.is_empty() => text,
-        _ if *was_queued => check.blocking_calls.exhausted().unwrap_or_else(|| runtime.congestion()),
-        _ => blocked().unwrap_or_default(),
+        _ if *was_queued => check.io.congestion().unwrap_or_else(|| runtime.congestion()),
+        _ => stall().unwrap_or_default(),
     };
     let resource = check.resource.get().cloned().flatten();
     write(check, error, *recorded, *latency, resource, text, runtime);

@@ -78,11 +78,11 @@ impl CheckInner {
         }
     }
 
-    fn work(&self) -> Work {
+    fn work(&self) -> Work<'_> {
         if self.probe.never_blocks() {
             Work::Library { group: Arc::clone(&self.group), name: Arc::clone(&self.name) }
         } else {
-            Work::User { blocking_calls: Arc::clone(&self.blocking_calls) }
+            Work::User { io: &self.io }
         }
     }
 

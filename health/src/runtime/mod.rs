@@ -5,12 +5,13 @@
 //! | `health` | the [`supervisor`], which records what passed its limit, and background tasks of the library. Never user code |
 //! | `health-probes` | the library's own probes. Hooks of the application's pools may run in them: see [`polling`] |
 //! | `health-check` (up to 128) | users' checks, each run polled on one thread to its end: see [`threads`] |
-//! | `health-io` | I/O, timers and spawned tasks of users' checks, which outlive the run that started them |
+//! | `health-io` (up to 32) | I/O, timers and spawned tasks of users' checks: see [`check_io`] |
+//! | `health-blocking` | blocking calls of users' checks |
 //! | `health-log` | log subscribers, and drops of what users own |
 //!
 //! Each thread is started by its first use. None ends before the process does, but for idle `health-check` threads.
 
-mod blocking;
+mod check_io;
 mod polling;
 mod supervisor;
 mod threads;
@@ -33,8 +34,8 @@ use tokio::{
     time::Instant,
 };
 
-pub(crate) use self::{blocking::BlockingCalls, supervisor::Supervised};
-use self::{polling::Polling, supervisor::Supervisor, threads::CheckThreads};
+pub(crate) use self::{check_io::CheckIo, supervisor::Supervised};
+use self::{check_io::IoRuntimes, polling::Polling, supervisor::Supervisor, threads::CheckThreads};
 
 /// Log lines that may wait for a subscriber that is slow. Further ones are lost.
 const MAX_DEFERRED: usize = 1024;
@@ -70,7 +71,8 @@ pub(crate) struct Runtime {
     supervisor: Supervisor,
     polling: Arc<Polling>,
     probes: OnceCell<Handle>,
-    checks: OnceCell<CheckThreads>,
+    check_threads: Arc<CheckThreads>,
+    io_runtimes: IoRuntimes,
     deferred: OnceCell<SyncSender<Deferred>>,
     #[cfg(test)]
     test: Option<test::Faults>,
@@ -79,11 +81,11 @@ pub(crate) struct Runtime {
 type Deferred = Box<dyn FnOnce() + Send>;
 
 /// What a run is, as far as it matters where it runs.
-pub(crate) enum Work {
+pub(crate) enum Work<'a> {
     /// A probe of the library, which never blocks by itself. The names are for the log.
     Library { group: Arc<str>, name: Arc<str> },
-    /// Anything else, with the blocking calls of this run and of earlier ones.
-    User { blocking_calls: Arc<BlockingCalls> },
+    /// Anything else.
+    User { io: &'a CheckIo },
 }
 
 impl Runtime {
@@ -122,7 +124,8 @@ impl Runtime {
             supervisor: Supervisor::default(),
             polling: Arc::default(),
             probes: OnceCell::new(),
-            checks: OnceCell::new(),
+            check_threads: Arc::default(),
+            io_runtimes: IoRuntimes::default(),
             deferred: OnceCell::new(),
             #[cfg(test)]
             test: None,
@@ -145,7 +148,7 @@ impl Runtime {
     /// # Errors
     ///
     /// The operating system has no thread left for it.
-    pub(crate) fn spawn(&self, work: Work, run: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+    pub(crate) fn spawn(&self, work: Work<'_>, run: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         #[cfg(test)]
         if let Some(test) = &self.test {
             return test.spawn(&self.handle, run);
@@ -158,8 +161,9 @@ impl Runtime {
                 drop(probes.spawn(polling::watched(Arc::clone(&self.polling), (group, name), run)));
                 Ok(())
             }
-            Work::User { blocking_calls } => {
-                self.checks.get_or_try_init(|| CheckThreads::start(&self.handle))?.spawn(blocking_calls, run)
+            Work::User { io } => {
+                let runtime = io.runtime(self.process, &self.io_runtimes)?;
+                self.check_threads.execute(move || runtime.poll(run))
             }
         }
     }
@@ -171,7 +175,7 @@ impl Runtime {
 
     /// Why runs of the library's probes or of users' checks may wait for a thread now.
     pub(crate) fn congestion(&self) -> String {
-        match (self.polling.blocked(), self.checks.get().and_then(CheckThreads::exhausted)) {
+        match (self.polling.blocked(), self.check_threads.exhausted()) {
             (Some(blocked), _) => blocked,
             (None, Some(exhausted)) => exhausted,
             (None, None) => "the machine is overloaded".to_owned(),

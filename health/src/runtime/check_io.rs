@@ -1,0 +1,244 @@
+//! The runtimes behind users' checks. They drive I/O and timers, and run what a check spawns: tasks, and blocking calls such as
+//! `actix_web::web::block`.
+//!
+//! A check keeps the runtime of its first run. The first [`MAX_RUNTIMES`] checks have one each, further ones share, so a spawned
+//! task that blocks its thread stalls the I/O of its own check only. A runtime lives as long as the process: connections
+//! opened in a check outlive it.
+//!
+//! What a check spawns is not dropped with its run. So a run does not start while a task blocks the runtime, or while too many
+//! blocking calls have not returned; else each run would leave one more task or thread behind.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::runtime::{Builder, Handle};
+
+use super::drive;
+
+/// Each runtime costs a thread, three file descriptors, and about 3 KiB.
+const MAX_RUNTIMES: usize = 32;
+
+/// A check with this many blocking calls that have not returned is not run before one of them returns.
+const MAX_BLOCKING_CALLS: usize = 4;
+
+/// tokio allocates room for 1,024 events by default: 16 KiB, where a check has a few connections.
+const EVENTS_PER_TICK: usize = 64;
+
+/// The runtimes of this process.
+#[derive(Default)]
+pub(super) struct IoRuntimes(Mutex<Vec<Arc<IoRuntime>>>);
+
+/// The runtime of one check, once it has run.
+#[derive(Default)]
+pub(crate) struct CheckIo(Mutex<Option<Assigned>>);
+
+struct Assigned {
+    /// After a `fork`, the runtime's thread is not in the child.
+    process: u32,
+    runtime: Arc<IoRuntime>,
+}
+
+pub(super) struct IoRuntime {
+    handle: Handle,
+    /// The checks that have this runtime.
+    checks: AtomicUsize,
+    load: Arc<Load>,
+}
+
+/// What the runs of a check have left on its runtime.
+#[derive(Default)]
+struct Load {
+    state: Mutex<LoadState>,
+    reduced: Condvar,
+}
+
+#[derive(Default)]
+struct LoadState {
+    /// Blocking calls that have not returned.
+    blocking_calls: usize,
+    /// When an empty task was spawned that was not polled yet.
+    pinged: Option<Instant>,
+}
+
+impl CheckIo {
+    /// The check's runtime, assigned at the first call.
+    pub(super) fn runtime(&self, process: u32, runtimes: &IoRuntimes) -> io::Result<Arc<IoRuntime>> {
+        let mut assigned = self.0.lock();
+        if let Some(assigned) = assigned.as_ref().filter(|assigned| assigned.process == process) {
+            return Ok(Arc::clone(&assigned.runtime));
+        }
+        let runtime = runtimes.assign()?;
+        *assigned = Some(Assigned { process, runtime: Arc::clone(&runtime) });
+        Ok(runtime)
+    }
+
+    /// Why the next run waits, if it does.
+    pub(crate) fn congestion(&self) -> Option<String> {
+        let assigned = self.0.lock();
+        let runtime = &assigned.as_ref()?.runtime;
+        let LoadState { blocking_calls, pinged } = *runtime.load.state.lock();
+        if blocking_calls >= runtime.max_blocking_calls() {
+            return Some(format!("{blocking_calls} blocking calls of its earlier runs have not returned"));
+        }
+        pinged.map(|since| format!("a task that it spawned blocks its runtime, for {} ms", since.elapsed().as_millis()))
+    }
+
+    /// What may keep a run from its end that has its thread.
+    pub(crate) fn stall(&self) -> Option<&'static str> {
+        let assigned = self.0.lock();
+        let is_busy = !assigned.as_ref()?.runtime.is_idle();
+        is_busy.then_some("its runtime is busy: a task that it spawned may block the thread")
+    }
+}
+
+impl Drop for Assigned {
+    fn drop(&mut self) {
+        self.runtime.checks.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl IoRuntimes {
+    /// An unused runtime, else a new one, else that of the fewest checks.
+    fn assign(&self) -> io::Result<Arc<IoRuntime>> {
+        let mut runtimes = self.0.lock();
+        let least_used = runtimes.iter().min_by_key(|runtime| runtime.rank()).cloned();
+        let runtime = match least_used {
+            Some(unused) if unused.rank() == (false, 0) => unused,
+            least_used if runtimes.len() < MAX_RUNTIMES => match (IoRuntime::start(), least_used) {
+                (Ok(new), _) => {
+                    runtimes.push(Arc::clone(&new));
+                    new
+                }
+                (Err(_), Some(shared)) => shared,
+                (Err(error), None) => return Err(error),
+            },
+            Some(shared) => shared,
+            None => unreachable!("there are {MAX_RUNTIMES} runtimes"),
+        };
+        runtime.checks.fetch_add(1, Ordering::Relaxed);
+        Ok(runtime)
+    }
+}
+
+impl IoRuntime {
+    fn start() -> io::Result<Arc<Self>> {
+        let load = Arc::<Load>::default();
+        let (starting, stopping) = (Arc::clone(&load), Arc::clone(&load));
+        let mut builder = Builder::new_current_thread();
+        builder
+            .enable_all()
+            .max_io_events_per_tick(EVENTS_PER_TICK)
+            // The hooks are called on threads of blocking calls only. An idle one ends at once, so the threads are the calls.
+            .thread_name("health-blocking")
+            .thread_keep_alive(Duration::ZERO)
+            .on_thread_start(move || starting.state.lock().blocking_calls += 1)
+            .on_thread_stop(move || {
+                stopping.state.lock().blocking_calls -= 1;
+                stopping.reduced.notify_all();
+            });
+        Ok(Arc::new(Self { handle: drive("health-io", &mut builder)?, checks: AtomicUsize::new(0), load }))
+    }
+
+    /// The order in which runtimes are assigned.
+    fn rank(&self) -> (bool, usize) {
+        (self.load.state.lock().pinged.is_some(), self.checks.load(Ordering::Relaxed))
+    }
+
+    fn max_blocking_calls(&self) -> usize {
+        MAX_BLOCKING_CALLS * self.checks.load(Ordering::Relaxed).max(1)
+    }
+
+    /// Polls a run on this thread to its end, as soon as the runtime can take it.
+    pub(super) fn poll(&self, run: impl Future<Output = ()>) {
+        self.wait_until_usable();
+        self.handle.block_on(run);
+    }
+
+    fn wait_until_usable(&self) {
+        let mut state = self.load.state.lock();
+        if state.pinged.is_none() && !self.is_idle() {
+            state.pinged = Some(Instant::now());
+            let load = Arc::clone(&self.load);
+            self.handle.spawn(async move {
+                load.state.lock().pinged = None;
+                load.reduced.notify_all();
+            });
+        }
+        let max = self.max_blocking_calls();
+        self.load.reduced.wait_while(&mut state, |state| state.pinged.is_some() || state.blocking_calls >= max);
+    }
+
+    /// Whether its thread waits for events, so that no task blocks it. May be `false` wrongly.
+    fn is_idle(&self) -> bool {
+        #[cfg(target_has_atomic = "64")]
+        return !self.handle.metrics().worker_park_unpark_count(0).is_multiple_of(2);
+        #[cfg(not(target_has_atomic = "64"))]
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::*;
+
+    fn assign(checks: &[CheckIo], runtimes: &IoRuntimes) -> Vec<Arc<IoRuntime>> {
+        checks.iter().map(|check| check.runtime(1, runtimes).unwrap()).collect()
+    }
+
+    fn new_checks<const N: usize>() -> [CheckIo; N] {
+        std::array::from_fn(|_| CheckIo::default())
+    }
+
+    #[test]
+    fn checks_have_runtimes_of_their_own_and_share_evenly_above_the_cap() {
+        let runtimes = IoRuntimes::default();
+        let checks = new_checks::<{ 2 * MAX_RUNTIMES }>();
+        let mut assigned = assign(&checks, &runtimes);
+        assert!(Arc::ptr_eq(&assigned[0], &checks[0].runtime(1, &runtimes).unwrap()), "it is kept");
+        assigned.sort_by_key(Arc::as_ptr);
+        assigned.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        assert_eq!(assigned.len(), MAX_RUNTIMES);
+        assert!(assigned.iter().all(|runtime| runtime.checks.load(Ordering::Relaxed) == 2));
+        drop(checks);
+        assert!(assigned.iter().all(|runtime| runtime.checks.load(Ordering::Relaxed) == 0));
+    }
+
+    #[test]
+    fn the_runtime_of_a_dropped_check_is_used_again_unless_a_task_blocks_it() {
+        let runtimes = IoRuntimes::default();
+        let first = CheckIo::default().runtime(1, &runtimes).unwrap();
+        let second = CheckIo::default().runtime(1, &runtimes).unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+
+        let (unblock, blocked) = mpsc::channel::<()>();
+        first.handle.spawn(async move { blocked.recv() });
+        let waiting = thread::spawn({
+            let first = Arc::clone(&first);
+            move || first.poll(async {})
+        });
+        while first.load.state.lock().pinged.is_none() {
+            thread::yield_now();
+        }
+        let third = CheckIo::default().runtime(1, &runtimes).unwrap();
+        assert!(!Arc::ptr_eq(&first, &third));
+        unblock.send(()).unwrap();
+        waiting.join().unwrap();
+    }
+
+    #[test]
+    fn a_forked_process_assigns_its_own() {
+        let (parent, child) = (IoRuntimes::default(), IoRuntimes::default());
+        let check = CheckIo::default();
+        let before = check.runtime(1, &parent).unwrap();
+        assert!(!Arc::ptr_eq(&before, &check.runtime(2, &child).unwrap()));
+    }
+}
