@@ -3,13 +3,21 @@
 //! The split that keeps answers clean is made here: `Display` is the public message, made of the kind and of
 //! what may be shown; `source()` is the driver's own error, for the log alone.
 
-use std::{borrow::Cow, error::Error, fmt, io};
+use std::{
+    borrow::Cow,
+    error::Error,
+    fmt::{self, Write as _},
+    io,
+};
 
 use crate::{
     probes,
-    redact::{is_unprintable, one_line, redact},
+    redact::{MAX_INPUT_LEN, is_unprintable, one_line, redact},
     report::Status,
 };
+
+/// The number of errors in a chain of sources that are read. An error may be its own source.
+const MAX_CAUSES: usize = 64;
 
 /// Any error, as the ecosystem boxes it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -198,12 +206,14 @@ impl ProbeError {
         &self.0.message
     }
 
-    /// The driver's text and that of its causes, for the log, with credentials struck out and in one line.
+    /// The driver's text and that of its causes, for the log: one line, with credentials redacted.
     pub(crate) fn log_text(&self) -> String {
+        let secret = self.0.secret.as_deref();
+        let max_len = MAX_INPUT_LEN + secret.map_or(0, str::len);
         let mut text = String::new();
-        let mut link = self.0.source.as_ref().map(|source| &**source as &(dyn Error + 'static));
-        while let Some(error) = link {
-            let own = error.to_string();
+        let first = self.0.source.as_ref().map(|source| &**source as &(dyn Error + 'static));
+        for error in std::iter::successors(first, |&error| error.source()).take(MAX_CAUSES) {
+            let own = printed(error, max_len);
             // Many errors print their cause themselves.
             if !text.contains(&own) {
                 if !text.is_empty() {
@@ -211,10 +221,36 @@ impl ProbeError {
                 }
                 text.push_str(&own);
             }
-            link = error.source();
+            if text.len() > max_len {
+                break;
+            }
         }
-        redact(&text, self.0.secret.as_deref())
+        redact(&text, secret)
     }
+}
+
+/// The text of an error, of which no more than `max_len` bytes and one character are formatted: `Display` may be endless.
+fn printed(error: &dyn Error, max_len: usize) -> String {
+    struct Capped {
+        text: String,
+        max_len: usize,
+    }
+
+    impl fmt::Write for Capped {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            if self.text.len() > self.max_len {
+                return Err(fmt::Error);
+            }
+            let room = self.max_len - self.text.len();
+            self.text.push_str(&part[..part.ceil_char_boundary(room + 1)]);
+            Ok(())
+        }
+    }
+
+    let mut capped = Capped { text: String::new(), max_len };
+    // An error is the cap, or the error's own; what was written before counts.
+    let _ = write!(capped, "{error}");
+    capped.text
 }
 
 impl fmt::Display for ProbeError {
@@ -275,6 +311,7 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
         Some(inner) => Some(inner),
         None => link.source(),
     })
+    .take(MAX_CAUSES)
 }
 
 fn classify(error: &(dyn Error + 'static)) -> Option<ProbeErrorKind> {
@@ -332,6 +369,8 @@ pub(crate) fn classify_io(error: &io::Error) -> ProbeErrorKind {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     #[test]
@@ -429,6 +468,50 @@ mod tests {
         let ours = ProbeError::new(ProbeErrorKind::Saturated, "busy");
         let found = ProbeError::from_error(io::Error::other(ours));
         assert_eq!((found.kind(), &*found.to_string()), (ProbeErrorKind::Saturated, "busy"));
+    }
+
+    #[test]
+    fn an_endless_text_is_cut_while_it_is_written() {
+        #[derive(Debug)]
+        struct Endless;
+
+        impl fmt::Display for Endless {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                loop {
+                    f.write_str("ünlimited ")?;
+                }
+            }
+        }
+
+        impl Error for Endless {}
+
+        for secret in [None, Some("x".repeat(10_000))] {
+            let text = ProbeError::from_error(Endless).with_secret(secret).log_text();
+            assert!(text.len() < 4_200 && text.ends_with('…'), "{}", text.len());
+        }
+    }
+
+    #[test]
+    fn an_error_that_is_its_own_source_is_read_to_a_bound() {
+        #[derive(Debug)]
+        struct Loop(AtomicU32);
+
+        impl fmt::Display for Loop {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "turn {}", self.0.fetch_add(1, Ordering::Relaxed))
+            }
+        }
+
+        impl Error for Loop {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(self)
+            }
+        }
+
+        let error = ProbeError::from_error(Loop(1.into()));
+        assert_eq!(error.kind(), ProbeErrorKind::Failed);
+        let text = error.log_text();
+        assert!(text.ends_with(": turn 64"), "{text}");
     }
 
     #[test]

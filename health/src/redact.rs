@@ -14,6 +14,9 @@ const MAX_LEN: usize = 4096;
 /// The longest name, in bytes. A longer one is cut, and ends in `…`.
 pub(crate) const MAX_LABEL_LEN: usize = 1024;
 
+/// The most of a text that is read, besides the length of a known secret.
+pub(crate) const MAX_INPUT_LEN: usize = MAX_LEN + LOOKAHEAD;
+
 /// How far behind the cut the end of a credential is searched for that begins before the cut.
 const LOOKAHEAD: usize = 4096;
 
@@ -104,10 +107,11 @@ fn find_in_urls(text: &str, is_cut: bool, found: &mut Vec<Range<usize>>) {
         let at = match url.rfind('@') {
             Some(at) => Some(start + at),
             None if is_cut && end == text.len() => Some(end),
-            None if has_password(url) => at_on_the_line(text, end).map(|at| {
-                let end = ends(at).unwrap_or(text.len());
-                at + text[at..end].rfind('@').unwrap_or_default()
-            }),
+            None if has_password(url) => match at_on_the_line(text, end) {
+                Some(at) => Some(at + text[at..ends(at).unwrap_or(text.len())].rfind('@').unwrap_or_default()),
+                // No host: the text ends before it, or the password is not separated from it.
+                None => Some(start + authority(url).len()),
+            },
             None => None,
         };
         if let Some(at) = at {
@@ -117,13 +121,19 @@ fn find_in_urls(text: &str, is_cut: bool, found: &mut Vec<Range<usize>>) {
     }
 }
 
-/// Whether a URL without an `@` has something other than a port behind its first colon: a password that contains a space.
-fn has_password(url: &str) -> bool {
+/// What stands before the path of a URL, whose scheme is cut off.
+fn authority(url: &str) -> &str {
     let authority = url.split(['/', '?', '#']).next().unwrap_or_default();
-    let authority = authority.trim_end_matches(|c: char| c.is_ascii_punctuation());
-    let after = authority.split_once(':').map_or("", |(_, after)| after);
-    let is_port = after.len() <= 5 && after.bytes().all(|byte| byte.is_ascii_digit());
-    !authority.starts_with('[') && !is_port
+    authority.trim_end_matches(|c: char| c.is_ascii_punctuation() && c != '*')
+}
+
+/// Whether a URL without an `@` has something other than a port behind a colon: a password that contains a space, or one
+/// without a host.
+fn has_password(url: &str) -> bool {
+    let is_port = |text: &str| text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_host = |host: &str| host.starts_with('[') || host.split_once(':').is_none_or(|(_, port)| is_port(port));
+    // MongoDB's URLs, and libpq's, list hosts.
+    !authority(url).split(',').all(is_host)
 }
 
 /// The next `@` in a line, before any quote and any other URL.
@@ -165,16 +175,16 @@ fn find_before_hosts(text: &str, found: &mut Vec<Range<usize>>) {
     }
 }
 
-/// The values behind words such as `password`: in connection strings, headers, JSON at any depth of escaping, SQL, and in what
-/// `Debug` prints.
+/// The values behind words such as `password`: in connection strings, headers, JSON at any depth of escaping, SQL, XML,
+/// arguments of a command line, URL-encoded forms, and in what `Debug` prints.
 fn find_values(text: &str, found: &mut Vec<Range<usize>>) {
     let mut at = 0;
-    while let Some(separator) = text[at..].find(['=', ':', '(', '"', '\'', ' ']) {
+    while let Some(separator) = text[at..].find(['=', ':', '(', '"', '\'', ' ', '>', '%']) {
         at += separator;
         let head = &text[..at];
         // No more than that, or runs of blanks and quotes would be read once for each of them.
         let head = match text.as_bytes()[at] {
-            b'=' | b':' => head.trim_end_matches([' ', '\t', '"', '\'', '`', '\\', ']']),
+            b'=' | b':' => head.trim_end_matches([' ', '\t', '\n', '\r', '"', '\'', '`', '\\', ']']),
             b'"' | b'\'' => head.trim_end_matches(' '),
             _ => head,
         };
@@ -191,6 +201,21 @@ fn find_values(text: &str, found: &mut Vec<Range<usize>>) {
             b'"' | b'\'' if text[..at].ends_with(' ') && names_a_password(word, before) => {
                 quoted(&text[at..]).map(|length| at..at + length)
             }
+            // `--password x`
+            b' ' if word.starts_with("--") && is_sensitive(word) => {
+                let value = text[at..].trim_start_matches(' ');
+                let start = text.len() - value.len();
+                let is_value = !value.starts_with('-') && !value.starts_with(REDACTED);
+                is_value.then(|| start..start + quoted(value).unwrap_or_else(|| bare(value)))
+            }
+            // `<password>x</password>`
+            b'>' if before.ends_with('<') && is_sensitive(word) => {
+                let value = &text[at + 1..];
+                let length = value.find('<').unwrap_or(value.len());
+                (length > 0 && !value.starts_with(REDACTED)).then(|| at + 1..at + 1 + length)
+            }
+            // `password%3Dx%26a%3Db`
+            b'%' if is_sensitive(word) => encoded(&text[at..]).map(|value| at + value.start..at + value.end),
             b' ' if word.eq_ignore_ascii_case("bearer") => {
                 let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
                 let length = text[at + 1..].bytes().take_while(is_token).count();
@@ -261,14 +286,18 @@ fn assigned(text: &str, separator: usize, word: &str, before: &str) -> Option<Ra
     if !is_sensitive(word) {
         return None;
     }
-    // Also `=>`, `:=` and `==`.
-    let value = text[separator..].trim_start_matches(['=', ':', '>']).trim_start_matches([' ', '\t']);
+    // Also `=>`, `:=` and `==`. The value may stand on the next line.
+    let value = text[separator..].trim_start_matches(['=', ':', '>']);
+    let value = without_indent(value);
     let start = text.len() - value.len();
+    if let Some(length) = yaml_block(value) {
+        return Some(start..start + length);
+    }
     let rest = |prefix| value.strip_prefix(prefix).map(|rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric()));
     // Nothing is set, or MySQL says whether a password was given, or it is redacted already.
     let is_harmless = ["None", "null", REDACTED].into_iter().any(|harmless| rest(harmless) == Some(true))
         || (before.ends_with("using ") && ["YES)", "NO)"].iter().any(|harmless| value.starts_with(harmless)));
-    if is_harmless || value.starts_with(['\n', '\r']) || value.is_empty() {
+    if is_harmless || value.is_empty() {
         return None;
     }
     let length =
@@ -306,6 +335,52 @@ fn quoted(value: &str) -> Option<usize> {
         at += 1;
     }
     Some(value.len())
+}
+
+/// The value behind a percent-encoded `=` or `:`, as a URL or a form holds another: to the next `&`, encoded or not.
+fn encoded(text: &str) -> Option<Range<usize>> {
+    let is = |at: usize, codes: &[&str]| {
+        let code = text.get(at..at + 3);
+        code.is_some_and(|code| codes.iter().any(|known| code.eq_ignore_ascii_case(known)))
+    };
+    if !is(0, &["%3d", "%3a"]) || text[3..].starts_with(REDACTED) {
+        return None;
+    }
+    let ends =
+        |&(at, c): &(usize, char)| c.is_whitespace() || is_quote(c) || c == '&' || (c == '%' && is(at, &["%26"]));
+    let end = text.char_indices().skip(3).find(ends).map_or(text.len(), |(at, _)| at);
+    (end > 3).then_some(3..end)
+}
+
+/// Line breaks, as they are and as they are escaped: by `Debug`, and by this module.
+const LINE_BREAKS: [&str; 6] = ["\r", "\n", "\\r", "\\n", "\\u{d}", "\\u{a}"];
+
+/// The text behind blanks and line breaks.
+fn without_indent(mut text: &str) -> &str {
+    loop {
+        text = text.trim_start();
+        match LINE_BREAKS.iter().find_map(|line_break| text.strip_prefix(line_break)) {
+            Some(rest) => text = rest,
+            None => return text,
+        }
+    }
+}
+
+/// The length of a block of YAML: `|` or `>`, and the lines below it that are indented.
+fn yaml_block(value: &str) -> Option<usize> {
+    let mut rest = value.strip_prefix(['|', '>'])?.trim_start_matches(['-', '+', ' ', '2', '4']);
+    let mut length = None;
+    loop {
+        let line = LINE_BREAKS.iter().fold(rest, |rest, line_break| rest.strip_prefix(line_break).unwrap_or(rest));
+        if line.len() == rest.len() || !line.starts_with([' ', '\t']) {
+            return length;
+        }
+        let begins_break = |at: usize| LINE_BREAKS.iter().any(|line_break| line[at..].starts_with(line_break));
+        let mut candidates = line.match_indices(['\n', '\r', '\\']).map(|(at, _)| at);
+        let end = candidates.find(|&at| begins_break(at)).unwrap_or(line.len());
+        rest = &line[end..];
+        length = Some(value.len() - rest.len());
+    }
 }
 
 /// The length of the value of a header that has a syntax of its own.
@@ -412,6 +487,10 @@ mod tests {
             // Without its scheme, as some drivers print it and others are configured with it.
             ("cannot reach bob:s3cret@db:5432/x", "cannot reach ***@db:5432/x"),
             ("dsn=bob:s3cret@tcp(db:3306)/x", "dsn=***@tcp(db:3306)/x"),
+            // Without a host, or with several.
+            ("mysql://root:s3cret", "mysql://***"),
+            ("in \"mysql://root:s3cret/app\".", "in \"mysql://***/app\"."),
+            ("mongodb://a:27017,b:27018/x", "mongodb://a:27017,b:27018/x"),
             // Ports, addresses and people are not passwords.
             ("http://proxy:8080 failed for bob@example.com", "http://proxy:8080 failed for bob@example.com"),
             ("http://[::1]:8080 failed for bob@example.com", "http://[::1]:8080 failed for bob@example.com"),
@@ -474,6 +553,18 @@ mod tests {
             // SQL.
             ("ALTER USER bob PASSWORD 'x' LOGIN", "ALTER USER bob PASSWORD *** LOGIN"),
             ("CREATE USER bob IDENTIFIED BY 'x' a", "CREATE USER bob IDENTIFIED BY *** a"),
+            // Arguments, XML, forms.
+            ("psql --password hunter2 --host db", "psql --password *** --host db"),
+            ("app --api-key='a b' --password --host db", "app --api-key=*** --password --host db"),
+            ("<user>bob</user><password>x y</password>", "<user>bob</user><password>***</password>"),
+            ("/auth?next=%2Flogin%3Fpassword%3Dx%26a%3Db", "/auth?next=%2Flogin%3Fpassword%3D***%26a%3Db"),
+            ("token%3ax&a=b", "token%3a***&a=b"),
+            // Values on another line.
+            ("password\n=\nx y", "password\\n=\\n*** y"),
+            ("secret:\r\n  x\nhost: db", "secret:\\r\\n  ***\\nhost: db"),
+            ("secret: |-\n  x\r\n  y\r\nhost: db", "secret: ***\\r\\nhost: db"),
+            (r#"Config("secret: |\n  x\nhost: db")"#, r#"Config("secret: ***\nhost: db")"#),
+            ("secret: | x", "secret: *** x"),
             ("password=", "password="),
             ("password='", "password=***"),
             ("password=Some(", "password=***"),
@@ -534,8 +625,25 @@ mod tests {
 
     #[test]
     fn the_work_does_not_grow_with_the_square_of_the_length() {
-        for piece in ["password=", "password", "://", "a:b@", "\\\"", "Some(", "(", "password:(", "=,", "'", "@", ": "]
-        {
+        for piece in [
+            "password:\n",
+            "password: |\n ",
+            "--password ",
+            "<password>",
+            "password%3D",
+            "password=",
+            "password",
+            "://",
+            "a:b@",
+            "\\\"",
+            "Some(",
+            "(",
+            "password:(",
+            "=,",
+            "'",
+            "@",
+            ": ",
+        ] {
             let time = |length: usize| {
                 let text = piece.repeat(length / piece.len());
                 let times = (0..5).map(|_| {

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::{
     change,
-    check::{Check, InvalidCheck},
+    check::{Check, InvalidCheck, redaction_hint},
     events::{Channel, Transitions},
     redact::label,
 };
@@ -281,7 +281,9 @@ impl RegisterError {
 impl fmt::Display for RegisterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
-            Reason::Duplicate(check) => write!(f, "a health check named {check} is registered already"),
+            Reason::Duplicate(check) => {
+                write!(f, "a health check named {check} is registered already{}", redaction_hint(check.name()))
+            }
             Reason::Invalid(check, invalid) => {
                 write!(f, "the health check {check} was not registered: {invalid}")
             }
@@ -309,6 +311,10 @@ mod tests {
         assert_eq!(error.to_string(), "a health check named queue.orders is registered already");
         assert!(registry.unregister("queue", "orders"));
         assert!(!registry.unregister("queue", "orders"));
+        registry.register(check("queue", "postgres:bob:x@db")).unwrap();
+        let error = registry.register(check("queue", "postgres:bob:y@db")).unwrap_err();
+        assert!(error.to_string().ends_with("use names without credentials"), "{error}");
+        assert!(registry.unregister("queue", "postgres:bob:z@db"));
         registry.register(check("queue", "orders")).unwrap();
         let names: Vec<_> = registry.checks().iter().map(Check::to_string).collect();
         assert_eq!(names, ["cache.orders", "queue.orders"]);

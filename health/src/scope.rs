@@ -18,7 +18,7 @@ use ipnet::IpNet;
 
 use crate::{
     access::{Allow, AllowList, Header, ListError, Networks, Policy, Proxies},
-    check::{Check, InvalidCheck},
+    check::{Check, InvalidCheck, redaction_hint},
     discover::{HealthCheck, state::FoundState},
     door::{Deny, Door, Predicate},
     engine::Settings,
@@ -436,7 +436,7 @@ impl fmt::Display for StartError {
         match self {
             Self::List(error) => error.fmt(f),
             Self::Check(error) => error.fmt(f),
-            Self::Duplicate(check) => write!(f, "two checks of the scope are named {check}"),
+            Self::Duplicate(check) => write!(f, "two checks of the scope are named {check}{}", redaction_hint(check)),
             Self::TwoHeaders => f.write_str(
                 ".trust_proxies believes X-Forwarded-For and .trust_forwarded believes Forwarded: leave out the one that your \
                  proxies don't write, for then it is their clients who may",

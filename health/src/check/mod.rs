@@ -16,7 +16,7 @@ use crate::{
     error::{BoxError, ProbeError},
     probe::{self, DynProbe, Probe},
     redact::{MAX_LABEL_LEN, REDACTED, label},
-    report::{MAX_DURATION, Sample},
+    report::Sample,
 };
 
 pub(crate) use self::{
@@ -26,6 +26,8 @@ pub(crate) use self::{
 
 /// Words that are paths of the scope, or what it says of itself, and so can't be groups.
 pub(crate) const RESERVED: [&str; 4] = ["health", "live", "ready", "startup"];
+
+const MAX_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// A named probe with its options.
 ///
@@ -121,9 +123,10 @@ impl Check {
 
     /// Sets the limit of a run. A run that takes longer is recorded as timed out. Defaults to the longest deadline of the scopes
     /// that show the check. With a timeout longer than a scope's deadline, responses of that scope that have to leave before
-    /// the run has ended show the check as `DOWN`; [`Scope::refresh`](crate::Scope::refresh) avoids that.
+    /// the run has ended show the check as `DOWN`; [`Scope::refresh`](crate::Scope::refresh) avoids that. A timeout of more than
+    /// 10 minutes is taken as 10 minutes, so that a check that hangs is recorded and logged.
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.modify(|inner| inner.options.timeout = Some(timeout.min(MAX_DURATION)))
+        self.modify(|inner| inner.options.timeout = Some(timeout.min(MAX_TIMEOUT)))
     }
 
     /// Counts for liveness too: only for what a restart of the process mends, and never for a dependency, or an outage of
@@ -267,6 +270,15 @@ impl fmt::Display for InvalidCheck {
 
 impl Error for InvalidCheck {}
 
+/// What a message that names a duplicate adds where the names may have differed.
+pub(crate) fn redaction_hint(name: &str) -> &'static str {
+    if name.contains(REDACTED) {
+        "; names that differ only in credentials are equal once these are redacted: use names without credentials"
+    } else {
+        ""
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,6 +295,13 @@ mod tests {
         let other = clone.optional();
         assert_ne!(one.identity(), other.identity());
         assert!(one.inner().options.critical);
+    }
+
+    #[test]
+    fn a_timeout_is_ten_minutes_at_most() {
+        let timeout = |timeout| check("a", "b").timeout(timeout).inner().options.timeout;
+        assert_eq!(timeout(Duration::MAX), Some(MAX_TIMEOUT));
+        assert_eq!(timeout(Duration::from_millis(1)), Some(Duration::from_millis(1)));
     }
 
     #[test]

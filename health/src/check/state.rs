@@ -428,9 +428,33 @@ impl State {
 }
 
 fn timed_out_after(limit: Duration) -> ProbeError {
-    ProbeError::new(ProbeErrorKind::TimedOut, format!("timed out after {} ms", limit.as_millis()))
+    ProbeError::new(ProbeErrorKind::TimedOut, format!("timed out after {} ms", exact_milliseconds(limit)))
 }
 
 fn not_started_within(limit: Duration) -> ProbeError {
-    ProbeError::new(ProbeErrorKind::Failed, format!("the check could not start within {} ms", limit.as_millis()))
+    let message = format!("the check could not start within {} ms", exact_milliseconds(limit));
+    ProbeError::new(ProbeErrorKind::Failed, message)
+}
+
+/// A whole number, unless the duration is a fraction of a millisecond.
+#[allow(clippy::cast_precision_loss, reason = "durations of this crate are below 2^53 ns, which is 104 days")]
+fn exact_milliseconds(duration: Duration) -> f64 {
+    duration.as_nanos() as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_names_the_limit_as_it_was_set() {
+        for (limit, message) in [
+            (Duration::from_millis(800), "timed out after 800 ms"),
+            (Duration::from_micros(1_500), "timed out after 1.5 ms"),
+            (Duration::from_nanos(1), "timed out after 0.000001 ms"),
+            (Duration::from_mins(10), "timed out after 600000 ms"),
+        ] {
+            assert_eq!(timed_out_after(limit).to_string(), message);
+        }
+    }
 }

@@ -24,7 +24,7 @@ use tokio::{
 pub(crate) use self::shared::{Key, shared};
 use crate::{
     change,
-    check::{Check, Pending},
+    check::{Check, Pending, redaction_hint},
     registry::{CheckCache, Registry},
     report::{Entry, MAX_DURATION, Outcome, Report},
     runtime::{Executor, Runtime},
@@ -403,8 +403,10 @@ fn unique(slots: impl Iterator<Item = Slot>) -> Vec<Slot> {
                     _ => false,
                 };
                 if !same {
+                    let (group, name) = (&key.0, &key.1);
+                    let hint = redaction_hint(name);
                     let message =
-                        format!("two checks are named {}.{}: give one of them another name or group", key.0, key.1);
+                        format!("two checks are named {group}.{name}: give one of them another name or group{hint}");
                     unique[place] = Slot::Fault { group: key.0, name: key.1, message: message.into() };
                 }
             }
