@@ -3,11 +3,13 @@
 //! To initialize a database takes seconds, so that is done once a machine, and each test gets a copy.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::Write as _,
     net::{SocketAddr, TcpListener, TcpStream},
+    ops::Range,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
@@ -309,6 +311,24 @@ pub(crate) fn postgres_program(name: &str) -> String {
     program.display().to_string()
 }
 
+/// A port for a server that has to know it before it starts, and keeps it when it is started again.
+///
+/// No other test gets it before this process ends, because a file lock claims it; nor does an outgoing connection, because the
+/// system takes their ports from 32768 upwards.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    static CLAIMS: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    const PORTS: Range<u16> = 12_000..32_000;
+
+    let claims = std::env::temp_dir().join("health-ports");
+    fs::create_dir_all(&claims).unwrap();
+    // Each process begins elsewhere, so that few claims are tried.
+    let skipped = std::process::id() as usize * 31 % PORTS.len();
+    for port in PORTS.cycle().skip(skipped).take(PORTS.len()) {
+        let claim = File::create(claims.join(port.to_string())).unwrap();
+        if claim.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            CLAIMS.lock().unwrap().push(claim);
+            return port;
+        }
+    }
+    panic!("no port is free");
 }
