@@ -18,7 +18,7 @@ impl Project {
         let health = workspace.join("health").display().to_string();
         let manifest = format!(
             "[package]\nname = \"project\"\nedition = \"2024\"\n[workspace]\n[dependencies]\n\
-             health = {{ path = {health:?}, default-features = false, features = [{features}] }}\n{dependencies}\n"
+             health = {{ package = \"actix-health\", path = {health:?}, default-features = false, features = [{features}] }}\n{dependencies}\n"
         );
         fs::create_dir(folder.path().join("src")).unwrap();
         fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
@@ -171,7 +171,17 @@ fn without_features_custom_checks_are_served() {
 #[test]
 fn the_default_features_bring_no_driver_no_tls_and_no_macro_along() {
     let tree = Command::new(env!("CARGO"))
-        .args(["tree", "--package", "health", "--edges", "normal,build", "--prefix", "none", "--format", "{p} {f}"])
+        .args([
+            "tree",
+            "--package",
+            "actix-health",
+            "--edges",
+            "normal,build",
+            "--prefix",
+            "none",
+            "--format",
+            "{p} {f}",
+        ])
         .current_dir(workspace())
         .output()
         .unwrap();
@@ -209,7 +219,16 @@ fn the_default_features_bring_no_driver_no_tls_and_no_macro_along() {
 fn no_feature_brings_a_crypto_provider_of_rustls() {
     let tree = |features: &[&str]| {
         let tree = Command::new(env!("CARGO"))
-            .args(["tree", "--package", "health", "--edges", "normal,build,features", "--prefix", "none", "--locked"])
+            .args([
+                "tree",
+                "--package",
+                "actix-health",
+                "--edges",
+                "normal,build,features",
+                "--prefix",
+                "none",
+                "--locked",
+            ])
             .args(features)
             .current_dir(workspace())
             .output()

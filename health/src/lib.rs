@@ -1,4 +1,12 @@
-#![doc = include_str!("../../README.md")]
+// README links to files. On docs.rs the same links lead to modules, because the first definition of a link counts.
+#![doc = "[state]: guide::state"]
+#![doc = "[custom-checks]: guide::custom_checks"]
+#![doc = "[backends]: guide::backends"]
+#![doc = "[kubernetes]: guide::kubernetes"]
+#![doc = "[proxies]: guide::proxies"]
+#![doc = "[operations]: guide::operations"]
+#![doc = ""]
+#![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // A request goes through these in turn.
@@ -20,6 +28,9 @@ pub mod probes;
 mod redact;
 mod registry;
 mod runtime;
+
+#[cfg(doc)]
+pub mod guide;
 
 // What only an application of actix-web has: states, workers, an end.
 mod discover;

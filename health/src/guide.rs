@@ -1,0 +1,19 @@
+//! The guide: how to use this crate, one page for each subject.
+
+macro_rules! page {
+    ($name:ident, $file:literal) => {
+        // The pages link to files. These definitions of the same links come first, so they count.
+        #[doc = "[custom-checks]: super::custom_checks"]
+        #[doc = "[kubernetes]: super::kubernetes"]
+        #[doc = ""]
+        #[doc = include_str!(concat!("../guide/", $file))]
+        pub mod $name {}
+    };
+}
+
+page!(state, "state.md");
+page!(custom_checks, "custom-checks.md");
+page!(backends, "backends.md");
+page!(kubernetes, "kubernetes.md");
+page!(proxies, "proxies.md");
+page!(operations, "operations.md");
