@@ -1,9 +1,9 @@
 //! Every example is started as a user starts it, and asked over HTTP.
 
 use std::{
-    env,
     io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Output, Stdio},
 };
 
@@ -50,11 +50,12 @@ impl Drop for Example {
     }
 }
 
-/// An example. `.config/nextest.toml` has it built before the tests, into the folder above that of this program.
+/// `cargo run` becomes the program that it runs, so to kill the one is to kill the other.
 fn command(name: &str, variables: &[(&str, &str)]) -> Command {
-    let tests = env::current_exe().unwrap();
-    let mut command = Command::new(tests.ancestors().nth(2).unwrap().join(name));
+    let mut command = Command::new(env!("CARGO"));
     command
+        .args(["run", "--quiet", "--package", "examples", "--bin", name])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap())
         .env_remove("HEALTHCHECK_IPS")
         .env_remove("DATABASE_URL")
         .env_remove("REDIS_URL")

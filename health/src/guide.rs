@@ -3,8 +3,8 @@
 macro_rules! page {
     ($name:ident, $file:literal) => {
         // The pages link to files. These definitions of the same links come first, so they count.
-        #[doc = "[custom-checks]: super::custom_checks"]
-        #[doc = "[kubernetes]: super::kubernetes"]
+        #[doc = "[custom-checks]: crate::guide::custom_checks"]
+        #[doc = "[kubernetes]: crate::guide::kubernetes"]
         #[doc = ""]
         #[doc = include_str!(concat!("../guide/", $file))]
         pub mod $name {}

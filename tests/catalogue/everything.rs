@@ -1,9 +1,9 @@
 //! The example whose state holds ten kinds of resources, against ten servers, one of which is stopped in turn.
 
 use std::{
-    env,
     io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -33,9 +33,9 @@ impl Drop for Example {
 }
 
 fn start(variables: &[(&str, String)]) -> (Example, SocketAddr) {
-    // Built before the tests, see `.config/nextest.toml`, into the folder above that of this program.
-    let tests = env::current_exe().unwrap();
-    let mut example = Command::new(tests.ancestors().nth(2).unwrap().join("everything"))
+    let mut example = Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "--package", "examples", "--features", "everything", "--bin", "everything"])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
         .env_remove("HEALTHCHECK_IPS")
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
