@@ -116,13 +116,13 @@ impl fmt::Display for ProbeErrorKind {
 /// assert_eq!(error.kind(), ProbeErrorKind::Unreachable);
 /// assert_eq!(error.to_string(), "unable to connect");
 /// ```
-pub struct ProbeError(Box<Failure>);
+pub struct ProbeError(Box<Inner>);
 
 /// The inside of a [`ProbeError`], and the first link of its `source()` chain.
 ///
 /// It is a link of its own because wrappers such as `anyhow::Error` hide the type they wrap when they become a
 /// `Box<dyn Error>`, but pass its `source()` on: so the kind and the message are found again (see [`ProbeError::from_error`]).
-struct Failure {
+struct Inner {
     kind: ProbeErrorKind,
     status: Status,
     message: Cow<'static, str>,
@@ -136,7 +136,7 @@ impl ProbeError {
     ///
     /// Control characters in it are escaped: what is shown is one line in every format. The status is [`Status::Down`], or [`Status::Degraded`] for [`ProbeErrorKind::Saturated`].
     pub fn new(kind: ProbeErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Failure {
+        Self(Box::new(Inner {
             kind,
             status: if kind == ProbeErrorKind::Saturated { Status::Degraded } else { Status::Down },
             message: printable(message.into()),
@@ -153,7 +153,7 @@ impl ProbeError {
             Ok(ours) => return *ours,
             Err(other) => other,
         };
-        let known = chain(&*error).find_map(|link| link.downcast_ref::<Failure>());
+        let known = chain(&*error).find_map(|link| link.downcast_ref::<Inner>());
         let mut found = match known {
             Some(failure) => {
                 let mut found = Self::new(failure.kind, failure.message.clone());
@@ -276,19 +276,19 @@ impl Error for ProbeError {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.kind.fmt(f)
     }
 }
 
-impl fmt::Debug for Failure {
+impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.kind.fmt(f)
     }
 }
 
-impl Error for Failure {
+impl Error for Inner {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_ref().map(|source| &**source as &(dyn Error + 'static))
     }

@@ -7,7 +7,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use crate::{error::ProbeErrorKind, report::Status};
 
 /// How many transitions are kept for a subscriber that is slow to read them.
-const BACKLOG: usize = 256;
+const CHANNEL_CAPACITY: usize = 256;
 
 /// Of all checks of the process.
 static ALL: LazyLock<Channel> = LazyLock::new(Channel::default);
@@ -48,7 +48,7 @@ impl Transitions {
         }
     }
 
-    pub(crate) fn of_all() -> Self {
+    pub(crate) fn global() -> Self {
         ALL.subscribe()
     }
 }
@@ -59,7 +59,7 @@ pub(crate) struct Channel(broadcast::Sender<Transition>);
 
 impl Default for Channel {
     fn default() -> Self {
-        Self(broadcast::Sender::new(BACKLOG))
+        Self(broadcast::Sender::new(CHANNEL_CAPACITY))
     }
 }
 
@@ -76,9 +76,9 @@ impl Channel {
 
 /// The channels of the registries that a check is in, as far as somebody has subscribed to those.
 #[derive(Debug, Default)]
-pub(crate) struct Watchers(Mutex<Vec<Channel>>);
+pub(crate) struct Subscribers(Mutex<Vec<Channel>>);
 
-impl Watchers {
+impl Subscribers {
     pub(crate) fn add(&self, channel: &Channel) {
         self.channels().push(channel.clone());
     }

@@ -20,6 +20,7 @@ pub mod probes;
 mod redact;
 mod registry;
 mod runtime;
+mod weak_map;
 
 // What only an application of actix-web has: states, workers, an end.
 mod discover;
@@ -35,7 +36,7 @@ pub use health_derive::HealthCheck;
 pub use ipnet::IpNet;
 pub use lifecycle::{Drain, drain};
 pub use probe::Probe;
-pub use registry::{RegisterError, RegisterErrorKind, Registered, Registry, register, registry, unregister};
+pub use registry::{RegisterError, RegisterErrorKind, RegistrationGuard, Registry, register, registry, unregister};
 pub use report::{Sample, Status};
 pub use scope::{Scope, scope};
 

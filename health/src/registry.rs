@@ -68,7 +68,7 @@ impl Registry {
     /// A check of that group and name is there already, or the check can't be run:
     /// one of the two can't be part of a path, or its timeout is zero.
     pub fn register(&self, check: Check) -> Result<(), RegisterError> {
-        if let Err(invalid) = check.valid() {
+        if let Err(invalid) = check.validate() {
             return Err(RegisterError(Box::new(Reason::Invalid(check, invalid))));
         }
         let mut checks = self.shared.checks.write();
@@ -76,7 +76,7 @@ impl Registry {
             return Err(RegisterError(Box::new(Reason::Duplicate(check))));
         }
         if let Some(channel) = self.shared.channel.get() {
-            check.inner().watchers.add(channel);
+            check.inner().subscribers.add(channel);
         }
         checks.push(check);
         self.changed();
@@ -94,7 +94,7 @@ impl Registry {
         let removed: Vec<_> = self.shared.checks.write().extract_if(.., |check| which(check)).collect();
         for check in &removed {
             if let Some(channel) = self.shared.channel.get() {
-                check.inner().watchers.remove(channel);
+                check.inner().subscribers.remove(channel);
             }
         }
         if !removed.is_empty() {
@@ -132,7 +132,7 @@ impl Registry {
     /// use health::{Check, Registry};
     ///
     /// struct Plugin {
-    ///     _search: health::Registered,
+    ///     _search: health::RegistrationGuard,
     /// }
     ///
     /// let plugin = Plugin {
@@ -142,9 +142,9 @@ impl Registry {
     /// assert!(!health::unregister("plugin", "search"));
     /// # Ok::<_, health::RegisterError>(())
     /// ```
-    pub fn register_guarded(&self, check: Check) -> Result<Registered, RegisterError> {
+    pub fn register_guarded(&self, check: Check) -> Result<RegistrationGuard, RegisterError> {
         self.register(check.clone())?;
-        Ok(Registered { registry: self.clone(), check })
+        Ok(RegistrationGuard { registry: self.clone(), check })
     }
 
     /// The transitions of this registry's checks from now on; of the registry of the process, those of all checks.
@@ -163,13 +163,13 @@ impl Registry {
     /// ```
     pub fn subscribe(&self) -> Transitions {
         if self.identity() == registry().identity() {
-            return Transitions::of_all();
+            return Transitions::global();
         }
         let checks = self.shared.checks.write();
         let channel = self.shared.channel.get_or_init(|| {
             let channel = Channel::default();
             for check in &*checks {
-                check.inner().watchers.add(&channel);
+                check.inner().subscribers.add(&channel);
             }
             channel
         });
@@ -202,12 +202,12 @@ impl fmt::Debug for Registry {
 /// meanwhile stays.
 #[derive(Debug)]
 #[must_use = "the check is removed when this is dropped"]
-pub struct Registered {
+pub struct RegistrationGuard {
     registry: Registry,
     check: Check,
 }
 
-impl Drop for Registered {
+impl Drop for RegistrationGuard {
     fn drop(&mut self) {
         self.registry.remove(|check| check.identity() == self.check.identity());
     }
