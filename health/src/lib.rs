@@ -1,7 +1,7 @@
 #![doc = include_str!("../../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// A request goes through these in turn.
+// The path of a request, from access control to the response.
 mod access;
 mod door;
 mod engine;
@@ -10,7 +10,7 @@ mod report;
 mod scope;
 mod service;
 
-// What is asked, where, and what is known of it.
+// Checks: what they probe, where they run, and their results.
 mod change;
 mod check;
 mod error;
@@ -22,7 +22,7 @@ mod registry;
 mod runtime;
 mod weak_map;
 
-// What only an application of actix-web has: states, workers, an end.
+// Parts of an actix-web application: its state, its workers, its shutdown.
 mod discover;
 mod lifecycle;
 

@@ -407,13 +407,13 @@ async fn a_run_that_cannot_start_is_down_whatever_the_last_result_was() {
     let sources = Sources { fixed: vec![CheckEntry::Check(sleeping("up", 0))], registries: Vec::new() };
     let engine = Engine::new(sources, CONFIG, Executor::Test(Arc::clone(&runtime)));
     assert_eq!(statuses(&engine).await[0].1, Status::Up);
-    runtime.refuse(true);
+    runtime.fail_to_spawn(true);
     for _ in 0..3 {
         sleep(Duration::from_millis(1_001)).await;
         let failed = ("service.up".into(), Status::Down, Some("the check could not start".into()));
         assert_eq!(statuses(&engine).await, [failed]);
     }
-    runtime.refuse(false);
+    runtime.fail_to_spawn(false);
     sleep(Duration::from_millis(1_001)).await;
     assert_eq!(statuses(&engine).await[0].1, Status::Up);
 }
@@ -423,10 +423,10 @@ async fn a_report_without_threads_has_an_error_and_a_later_one_is_complete() {
     let runtime = Runtime::on(Handle::current());
     let sources = Sources { fixed: vec![CheckEntry::Check(sleeping("up", 0))], registries: Vec::new() };
     let engine = Engine::new(sources, CONFIG, Executor::Test(Arc::clone(&runtime)));
-    runtime.refuse_all(true);
+    runtime.fail_to_start(true);
     let message = "the threads of the health check cannot be started";
     assert_eq!(statuses(&engine).await, [("health.runtime".into(), Status::Down, Some(message.into()))]);
-    runtime.refuse_all(false);
+    runtime.fail_to_start(false);
     assert_eq!(statuses(&engine).await[0].1, Status::Up);
 }
 
