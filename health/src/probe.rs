@@ -116,7 +116,7 @@ pointers_to_probes!(Arc: kept_shared, Box: kept);
 /// A [`Probe`] of any type, as checks hold it.
 #[doc(hidden)]
 pub trait DynProbe: Send + Sync {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>>;
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>>;
 
     fn resource(&self) -> Option<String> {
         None
@@ -132,7 +132,7 @@ pub(crate) fn erase<P: Probe>(probe: P) -> Arc<dyn DynProbe> {
     struct Erased<P>(P);
 
     impl<P: Probe> DynProbe for Erased<P> {
-        fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+        fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
             Box::pin(self.0.probe())
         }
 
@@ -150,7 +150,7 @@ pub(crate) fn erase<P: Probe>(probe: P) -> Arc<dyn DynProbe> {
 
 /// Runs a probe. A panic of the call or of its future is an error; with `panic = "abort"` it ends the process.
 pub(crate) async fn probe_catching_panics(probe: &dyn DynProbe) -> Result<(), ProbeError> {
-    let run = AssertUnwindSafe(async { probe.ask().await });
+    let run = AssertUnwindSafe(async { probe.probe().await });
     run.catch_unwind().await.unwrap_or_else(|payload| {
         let text = match payload.downcast::<String>() {
             Ok(text) => *text,
@@ -189,6 +189,6 @@ mod tests {
         }
 
         assert!(Arc::new(Works).kept().is_none());
-        erase(Arc::new(Box::new(Works))).ask().await.unwrap();
+        erase(Arc::new(Box::new(Works))).probe().await.unwrap();
     }
 }

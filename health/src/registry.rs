@@ -153,7 +153,7 @@ impl Registry {
     }
 
     /// Subscribes to the transitions of this registry's checks. On the registry of the process, it subscribes to those of all checks,
-    /// also of scopes and states.
+    /// including the checks of scopes and states.
     ///
     /// # Examples
     ///

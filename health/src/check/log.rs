@@ -50,10 +50,8 @@ pub(super) fn run_failure(check: &Arc<CheckInner>, failure: &RunFailure, runtime
     if !recorded.should_log {
         return;
     }
-    let stall = || match check.probe.never_blocks() {
-        true => runtime.blocked_by(),
-        false => check.io.stall().map(str::to_owned),
-    };
+    let is_library = check.probe.never_blocks();
+    let stall = || if is_library { runtime.blocked_by() } else { check.io.stall().map(str::to_owned) };
     let text = match error.log_text() {
         text if !text.is_empty() => text,
         _ if *was_queued => check.io.congestion().unwrap_or_else(|| runtime.congestion()),

@@ -64,8 +64,8 @@ impl Check {
     ///
     /// `group` is the kind of resource: `database`, `cache`, `queue`, `service`, `system`, or a word of your own. `name` is unique
     /// within the group. Both are segments of the path `/health/{group}/{name}`, and are validated by
-    /// [`register`](crate::register) or at the start of the scope. Credentials in them are redacted in every response, log line and
-    /// path: a check that is named by a URL such as `postgres://bob:secret@db` is shown as `postgres://***@db`.
+    /// [`register`](crate::register) or at the start of the scope. Credentials in them are redacted in responses, log lines and paths: a
+    /// check with the name `bob:secret@db` is shown as `***@db`, and its path ends in `/***@db`.
     ///
     /// # Errors of the function
     ///
@@ -80,7 +80,7 @@ impl Check {
     ///
     /// I/O, timers and spawned tasks run on a runtime that belongs to the check and lives as long as the process, so connections
     /// that a run opens stay usable. The first 32 checks have a runtime each; further checks share these. The clock of the runtime is
-    /// not paused by `tokio::time::pause`. After a spawned task that blocks, the check does not run again before that task returns.
+    /// not paused by `tokio::time::pause`. While a spawned task blocks its thread, the check does not run again.
     ///
     /// Use `actix_web::web::block` or `tokio::task::spawn_blocking` for blocking work, because a pending future can be dropped and
     /// a blocked thread cannot. While four blocking calls of a check have not returned, it does not run again.
@@ -102,7 +102,7 @@ impl Check {
             Fut: Future<Output = Result<(), E>> + Send + 'static,
             E: Into<BoxError>,
         {
-            fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+            fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
                 let result = (self.0)();
                 Box::pin(async { result.await.map_err(ProbeError::from_error) })
             }
@@ -152,9 +152,9 @@ impl Check {
 
     /// Sets the limit of a run. Defaults to the longest deadline of the scopes that show the check.
     ///
-    /// A run that takes longer is recorded as timed out. While a run with a timeout beyond the deadline of a scope is in flight,
-    /// responses of that scope show the check as `DOWN`; [`Scope::refresh`](crate::Scope::refresh) avoids that. A timeout of more
-    /// than 10 minutes is reduced to 10 minutes, so that a check that hangs is recorded and logged.
+    /// A run that takes longer is recorded as timed out. If the timeout is longer than the deadline of a scope, responses that the
+    /// scope sends before the run has ended show the check as `DOWN`; [`Scope::refresh`](crate::Scope::refresh) avoids that. A
+    /// timeout of more than 10 minutes is reduced to 10 minutes, so that a check that hangs is recorded and logged.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.modify(|inner| inner.options.timeout = Some(timeout.min(MAX_TIMEOUT)))
     }
