@@ -1,4 +1,4 @@
-//! Who may ask, by the length of the list: ten thousand networks against one.
+//! Access control with an allow-list of ten thousand networks, compared with a list of one.
 
 use std::{
     hint::black_box,
@@ -8,7 +8,7 @@ use std::{
 
 use health::{AllowList, Check, IpNet};
 
-use crate::{Measured, answer::load, median, serve};
+use crate::{Measured, median, response::load, serve};
 
 const NETWORKS: u32 = 10_000;
 const ROUNDS: usize = 51;
@@ -16,7 +16,7 @@ const REQUEST_ROUNDS: usize = 5;
 
 pub(crate) async fn measure() -> Vec<Measured> {
     let loopback: IpNet = "127.0.0.1/32".parse().unwrap();
-    // Of all lengths from /12 to /32, spread over all addresses but loopback's.
+    // All prefix lengths from /12 to /32, spread over all addresses except loopback.
     let network = |n: u32| {
         let address = Ipv4Addr::from(n.wrapping_mul(0x9e37_79b9));
         IpNet::new(address.into(), u8::try_from(12 + n % 21).unwrap()).unwrap().trunc()
@@ -25,7 +25,7 @@ pub(crate) async fn measure() -> Vec<Measured> {
     let short = AllowList::new([loopback]).unwrap();
     let long = AllowList::new(networks.iter().copied().chain([loopback])).unwrap();
 
-    // Half of those who ask are in a network of the long list, half are anybody.
+    // Half of the addresses are in a network of the long list, the others are arbitrary.
     let address = |n: u32| match networks[n as usize % networks.len()].addr() {
         known if n.is_multiple_of(2) => known,
         _ => IpAddr::from(Ipv4Addr::from(n.wrapping_mul(0x85eb_ca6b))),
@@ -48,9 +48,9 @@ pub(crate) async fn measure() -> Vec<Measured> {
     let ratio = median(ratios);
 
     let check = Check::new("service", "fine", || async { Ok::<_, String>(()) });
-    let mut of_requests = Vec::new();
+    let mut request_ratio = Vec::new();
     for round in 0..REQUEST_ROUNDS {
-        // Each first in turn, so that neither has the warmer machine.
+        // Alternating, so that neither is always measured second, on a warmer machine.
         let order = if round % 2 == 0 { [&short, &long] } else { [&long, &short] };
         let mut rates = Vec::new();
         for list in order {
@@ -61,21 +61,21 @@ pub(crate) async fn measure() -> Vec<Measured> {
             rates.push(load(address, "/health").await);
             handle.stop(false).await;
         }
-        of_requests.push(if round % 2 == 0 { rates[1] / rates[0] } else { rates[0] / rates[1] });
+        request_ratio.push(if round % 2 == 0 { rates[1] / rates[0] } else { rates[0] / rates[1] });
     }
-    let of_requests = median(of_requests);
+    let request_ratio = median(request_ratio);
     vec![
         Measured {
-            what: "whether an address is in a list of 10,000 networks, by the time for a list of one".into(),
+            what: "looking up an address in a list of 10,000 networks ÷ in a list of one".into(),
             value: format!("{ratio:.2} ({:.0} ns)", median(times)),
             bound: "at most 2".into(),
             holds: Some(ratio <= 2.0),
         },
         Measured {
-            what: "`GET /health` with that list, requests per second, by those with a list of one".into(),
-            value: format!("{of_requests:.3}"),
+            what: "requests per second of `GET /health` with that list ÷ with a list of one".into(),
+            value: format!("{request_ratio:.3}"),
             bound: "at least 0.9".into(),
-            holds: Some(of_requests >= 0.9),
+            holds: Some(request_ratio >= 0.9),
         },
     ]
 }

@@ -1,4 +1,4 @@
-//! An application that nobody asks: no probe, and no wake-up but the heartbeats.
+//! An application without requests: no runs, and no wake-ups of the library's threads.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
 
 use health::Check;
 
-use crate::{Measured, answer::Connection, serve};
+use crate::{Measured, response::Connection, serve};
 
 const SECONDS: u32 = 10;
 
@@ -25,26 +25,26 @@ pub(crate) async fn measure() -> Vec<Measured> {
     let (address, handle) = serve(move |app| {
         app.service(health::scope().check(check.clone()));
     });
-    Connection::open(address).await.ask("/health").await;
+    Connection::open(address).await.request("/health").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
 
-    let (before, asked) = (wake_ups("health"), runs.load(Ordering::SeqCst));
+    let (before, runs_before) = (wake_ups("health"), runs.load(Ordering::SeqCst));
     tokio::time::sleep(Duration::from_secs(SECONDS.into())).await;
-    let (woken, asked) = (wake_ups("health").saturating_sub(before), runs.load(Ordering::SeqCst) - asked);
+    let (wake_ups, new_runs) = (wake_ups("health").saturating_sub(before), runs.load(Ordering::SeqCst) - runs_before);
     handle.stop(false).await;
     vec![Measured {
-        what: format!("runs, and wake-ups of the probing threads, in {SECONDS} s without a request"),
-        value: format!("{asked}, {woken}"),
+        what: format!("runs, and wake-ups of the library's threads, in {SECONDS} s without a request"),
+        value: format!("{new_runs}, {wake_ups}"),
         bound: "0, 0".into(),
-        holds: Some(asked == 0 && woken == 0),
+        holds: Some(new_runs == 0 && wake_ups == 0),
     }]
 }
 
-/// How often the threads of names that begin so have gone to sleep so far.
-fn wake_ups(name: &str) -> u64 {
+/// How often threads whose names have this prefix have woken up so far.
+fn wake_ups(prefix: &str) -> u64 {
     let threads = fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path());
     let named = threads
-        .filter(|thread| fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.trim().starts_with(name)));
+        .filter(|thread| fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.trim().starts_with(prefix)));
     let switches = |status: String| {
         let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap().trim();
         line.parse::<u64>().unwrap()

@@ -1,7 +1,7 @@
-//! 10 to 10,000 checks that return at once: what a round costs for each check, and what each costs in memory.
+//! The time and the memory per check of 10 to 10,000 checks that return at once.
 //!
-//! Judged by ratios within the run: a probe of the library by spawning and joining an empty task, a user's check by a probe of
-//! the library. Each ratio is the median of alternating pairs, because the machine may be busy with something else.
+//! The bounds are ratios within the run: a probe of the library ÷ spawning and joining an empty task, and a user's check ÷ a probe
+//! of the library. Each is the median of alternating measurements, because the machine may be busy with something else.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,17 @@ use health::{Check, Probe, ProbeError, Registry};
 use stats_alloc::Region;
 
 use crate::{
-    ALLOCATOR, Measured,
-    answer::{Connection, settle},
-    median, serve,
+    ALLOCATOR, Measured, median,
+    response::{Connection, settle},
+    serve,
 };
 
 const CHECKS: u32 = 1_000;
 const PAIRS: usize = 9;
-/// As many as a check's history is long.
+/// Enough to fill the history of a check.
 const ROUNDS: usize = 61;
 
-/// A probe of the library, as far as it matters where it runs.
+/// A probe that runs on the same thread as the library's probes.
 #[derive(Clone)]
 struct Library;
 
@@ -46,13 +46,13 @@ pub(crate) async fn measure() -> Vec<Measured> {
         let (round, memory) = one(checks).await;
         let is_bound = checks == CHECKS;
         lines.push(Measured {
-            what: format!("a round of {checks} users' checks, for each"),
+            what: format!("time of {checks} users' checks, per check"),
             value: format!("{round:.2} µs"),
             bound: String::new(),
             holds: None,
         });
         lines.push(Measured {
-            what: format!("memory of {checks} checks after {ROUNDS} rounds, for each"),
+            what: format!("memory of {checks} checks after {ROUNDS} runs, per check"),
             value: format!("{memory:.0} B"),
             bound: if is_bound { "at most 2048 B".into() } else { String::new() },
             holds: is_bound.then_some(memory <= 2048.0),
@@ -80,13 +80,13 @@ async fn ratios() -> Vec<Measured> {
     user_rounds.stop().await;
     vec![
         Measured {
-            what: format!("in a round of {CHECKS}, a probe of the library, by spawning and joining an empty task"),
+            what: format!("with {CHECKS} checks, a probe of the library ÷ spawning and joining an empty task"),
             value: format!("{by_task:.1} ({library:.2} µs, {task:.2} µs)"),
             bound: "at most 15".into(),
             holds: Some(by_task <= 15.0),
         },
         Measured {
-            what: format!("in a round of {CHECKS}, a user's check, by a probe of the library"),
+            what: format!("with {CHECKS} checks, a user's check ÷ a probe of the library"),
             value: format!("{by_library:.1} ({user:.2} µs, {library:.2} µs)"),
             bound: "at most 3".into(),
             holds: Some(by_library <= 3.0),
@@ -108,12 +108,12 @@ async fn task() -> f64 {
     median(taken) / f64::from(CHECKS)
 }
 
-/// An application whose every request is a round, and a client of it.
+/// An application that runs all checks at each request, and a client of it.
 struct Served {
     registry: Registry,
     connection: Connection,
     server: actix_web::dev::ServerHandle,
-    /// Microseconds of a round without a check.
+    /// Microseconds of a request without checks.
     empty: f64,
     checks: u32,
 }
@@ -137,7 +137,7 @@ impl Served {
         self.checks = checks;
     }
 
-    /// Microseconds of a round, for each check.
+    /// Microseconds of a request per check.
     async fn round(&mut self) -> f64 {
         (rounds(&mut self.connection).await - self.empty) / f64::from(self.checks)
     }
@@ -147,7 +147,7 @@ impl Served {
     }
 }
 
-/// Microseconds of a round and bytes of memory, for each check.
+/// Microseconds of a request and bytes of memory, per check.
 async fn one(checks: u32) -> (f64, f64) {
     let mut served = Served::start().await;
     settle().await;
@@ -161,12 +161,12 @@ async fn one(checks: u32) -> (f64, f64) {
     (round, live / f64::from(checks))
 }
 
-/// The median of some rounds, in microseconds.
+/// The median time of some requests, in microseconds.
 async fn rounds(connection: &mut Connection) -> f64 {
     let mut taken = Vec::new();
     for _ in 0..ROUNDS {
         let started = Instant::now();
-        connection.ask("/health").await;
+        connection.request("/health").await;
         taken.push(started.elapsed().as_secs_f64() * 1e6);
     }
     median(taken)

@@ -1,4 +1,4 @@
-//! A round against real PostgreSQL and Redis, against the same two questions asked by hand on warm connections.
+//! A request that probes PostgreSQL and Redis, compared with a handler that runs the same two queries on warm connections.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,9 @@ use redis::aio::MultiplexedConnection;
 use sqlx::{Executor as _, PgPool, postgres::PgPoolOptions};
 
 use crate::{
-    Measured,
-    answer::Connection,
-    median, serve,
+    Measured, median,
+    response::Connection,
+    serve,
     servers::{Kind, Server},
 };
 
@@ -20,7 +20,7 @@ struct State {
     cache: MultiplexedConnection,
 }
 
-/// The handler as it is written by hand, without limits and without anything to contain what fails.
+/// A handler without limits, error messages and panic handling.
 async fn by_hand(state: web::Data<State>) -> HttpResponse {
     let database = async {
         let mut connection = state.db.acquire().await?;
@@ -49,7 +49,7 @@ async fn by_hand(state: web::Data<State>) -> HttpResponse {
 pub(crate) async fn measure() -> Vec<Measured> {
     let (postgres, redis) = (Server::start(Kind::Postgres), Server::start(Kind::Redis));
     let client = redis::Client::open(redis.url()).unwrap();
-    // By hand, a connection is made sure of by a round trip of its own before it is given out; not here, to be fair.
+    // By default, the pool tests a connection with a further round trip before the handler gets it. Not here, to be fair.
     let db = PgPoolOptions::new().test_before_acquire(false).connect(&postgres.url()).await.unwrap();
     let state = web::Data::new(State { db, cache: client.get_multiplexed_async_connection().await.unwrap() });
     let (address, handle) = serve(move |app| {
@@ -74,21 +74,21 @@ pub(crate) async fn measure() -> Vec<Measured> {
     let ratio = median(ratios);
     handle.stop(false).await;
     vec![Measured {
-        what: "a round against PostgreSQL and Redis, by `join!` of the same two questions, both over HTTP".into(),
+        what: "a request that probes PostgreSQL and Redis ÷ one that runs the same queries with `join!`".into(),
         value: format!("{ratio:.2} ({:.0} µs, {:.0} µs)", median(latencies.0), median(latencies.1)),
         bound: "at most 1.10".into(),
         holds: Some(ratio <= 1.10),
     }]
 }
 
-/// The median of some answers' times, in microseconds, one asked after the other.
+/// The median time of some sequential requests, in microseconds.
 async fn latency(connection: &mut Connection, path: &str, times: usize) -> f64 {
     let mut taken = Vec::with_capacity(times);
     for _ in 0..times {
         let started = Instant::now();
-        connection.ask(path).await;
+        connection.request(path).await;
         taken.push(started.elapsed().as_secs_f64() * 1e6);
-        // A probe's connection goes back to its pool behind the answer.
+        // The connection of the probe is returned to its pool after the response.
         tokio::time::sleep(Duration::from_micros(500)).await;
     }
     median(taken)

@@ -1,4 +1,4 @@
-//! 300 polls with a check that is deadlocked and one that blocks: threads, descriptors and memory stay where they were.
+//! 300 polls with a deadlocked check and one that blocks leave threads, descriptors and memory unchanged.
 
 use std::{fs, thread, time::Duration};
 
@@ -7,7 +7,7 @@ use stats_alloc::Region;
 
 use crate::{
     ALLOCATOR, Measured,
-    answer::{Connection, settle},
+    response::{Connection, settle},
     serve,
 };
 
@@ -31,23 +31,25 @@ pub(crate) async fn measure() -> Vec<Measured> {
     });
     let mut connection = Connection::open(address).await;
     for _ in 0..POLLS {
-        connection.ask("/health").await;
+        connection.request("/health").await;
     }
     settle().await;
     let before = (count("task"), count("fd"));
     let region = Region::new(ALLOCATOR);
     for _ in 0..POLLS {
-        connection.ask("/health").await;
+        connection.request("/health").await;
     }
     settle().await;
     let change = region.change();
     let after = (count("task"), count("fd"));
     let bytes = change.bytes_allocated.saturating_sub(change.bytes_deallocated);
     server.stop(false).await;
-    // A few buffers of the client and the server may grow at any time.
+    // Buffers of the client and the server may grow at any time.
     let holds = after.0 <= before.0 && after.1 <= before.1 && bytes <= 16 * 1024;
     vec![Measured {
-        what: format!("{POLLS} polls with a deadlocked and a blocking check: further threads, descriptors, bytes"),
+        what: format!(
+            "additional threads, descriptors and bytes after {POLLS} polls with a deadlocked and a blocking check"
+        ),
         value: format!("{}, {}, {bytes}", after.0.saturating_sub(before.0), after.1.saturating_sub(before.1)),
         bound: "0, 0, at most 16 KiB".into(),
         holds: Some(holds),

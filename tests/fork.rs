@@ -1,4 +1,4 @@
-//! An application that forks after the health check was used, as a pre-forking or daemonizing one does: the child has none of
+//! An application that forks after the first health check, as pre-forking and daemonizing applications do. The child has none of
 //! the threads of its parent, and starts its own.
 
 use std::{
@@ -16,7 +16,7 @@ use health::{Check, Registry};
 
 use crate::common::{eventually, rig::Rig};
 
-/// Serves the registry, and waits until all of it is up.
+/// Serves the registry, and waits until all of its checks are up.
 async fn becomes_up(registry: &Registry) {
     let registry = registry.clone();
     let rig = Rig::start(1, move |app| {
@@ -35,7 +35,7 @@ fn a_forked_child_runs_its_checks_on_threads_of_its_own() {
             Ok::<_, String>(())
         }))
         .unwrap();
-    // In flight when the process forks: the child must not wait for it.
+    // Its run is in flight when the process forks. The child must not wait for it.
     let (parent, hangs) = (process::id(), Arc::new(AtomicBool::new(false)));
     let hung = Arc::clone(&hangs);
     registry

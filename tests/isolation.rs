@@ -1,4 +1,4 @@
-//! One check must not hurt another: what blocks, deadlocks or leaks threads, over real HTTP and on real threads.
+//! A check that blocks, deadlocks or leaks threads affects no other check: over real HTTP, on real threads.
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ fn sleeping(name: impl Into<String>, ms: u64) -> Check {
     })
 }
 
-/// Blocks its thread each time, for so long.
+/// Blocks its thread for that time in each run.
 fn blocking(name: impl Into<String>, time: Duration) -> Check {
     Check::new("service", name, move || async move {
         thread::sleep(time);
@@ -34,7 +34,7 @@ fn blocking(name: impl Into<String>, time: Duration) -> Check {
     })
 }
 
-/// Sleeps for 20 ms, then parks its thread for good.
+/// Sleeps for 20 ms, then parks its thread forever.
 fn deadlocked(name: impl Into<String>) -> Check {
     Check::new("service", name, || async {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -81,7 +81,7 @@ async fn of_nine_checks_only_the_deadlocked_one_is_down_in_every_response() {
 }
 
 #[actix_web::test]
-async fn seven_checks_that_block_do_not_take_a_healthy_one_down() {
+async fn a_healthy_check_is_up_next_to_seven_that_block() {
     let mut checks: Vec<_> = (0..7).map(|n| blocking(n.to_string(), Duration::from_millis(2_500))).collect();
     checks.push(sleeping("healthy", 50));
     let rig = serve(checks);
@@ -93,7 +93,7 @@ async fn seven_checks_that_block_do_not_take_a_healthy_one_down() {
 }
 
 #[actix_web::test]
-async fn four_checks_that_block_for_good_leave_four_healthy_ones_alone_and_unaccused() {
+async fn four_healthy_checks_are_up_next_to_four_deadlocked_ones_and_the_log_names_none_of_them() {
     let blocked = (0..4).map(|n| deadlocked(format!("blocked-{n}")));
     let healthy = (0..4).map(|n| sleeping(format!("healthy-{n}"), 30));
     let rig = serve_as(blocked.chain(healthy).collect(), |scope| scope.max_age(Duration::ZERO));
@@ -105,12 +105,12 @@ async fn four_checks_that_block_for_good_leave_four_healthy_ones_alone_and_unacc
         (0..4).all(|n| logs::text().contains(&format!("service.blocked-{n}")))
     })
     .await;
-    let accused = logs::lines().into_iter().find(|line| line.contains("ERROR") && line.contains("healthy"));
-    assert_eq!(accused, None);
+    let logged = logs::lines().into_iter().find(|line| line.contains("ERROR") && line.contains("healthy"));
+    assert_eq!(logged, None);
 }
 
 #[actix_web::test]
-async fn a_check_that_blocks_once_has_no_lasting_consequence() {
+async fn a_check_that_blocks_once_stays_on_the_shared_threads() {
     let blocks = Arc::new(AtomicBool::new(true));
     let once = Check::new("service", "once", {
         let blocks = Arc::clone(&blocks);
@@ -166,7 +166,7 @@ async fn a_connection_opened_in_a_check_works_after_that_check_has_blocked() {
             let (connection, run) = (Arc::clone(&connection), runs.fetch_add(1, Ordering::SeqCst));
             async move {
                 match run {
-                    // Twice, for that is what gave it a thread of its own once.
+                    // It blocks twice before it connects.
                     0 | 1 => thread::sleep(Duration::from_millis(1_200)),
                     2 => *connection.lock().await = Some(TcpStream::connect(address).await?),
                     _ => {}
@@ -189,7 +189,7 @@ async fn a_connection_opened_in_a_check_works_after_that_check_has_blocked() {
     assert_eq!(&byte, b"x");
 }
 
-/// A gate that blocks threads until it is opened.
+/// Blocks threads until it is opened.
 #[derive(Default)]
 struct Gate {
     is_open: Mutex<bool>,
@@ -211,13 +211,13 @@ impl Gate {
 }
 
 #[actix_web::test]
-async fn blocking_calls_that_hang_are_bounded_and_the_check_recovers_when_they_return() {
+async fn hung_blocking_calls_are_bounded_and_the_check_recovers_when_they_return() {
     let gate = Arc::new(Gate::default());
     let check = Check::new("service", "hangs", {
         let gate = Arc::clone(&gate);
         move || {
             let gate = Arc::clone(&gate);
-            // Gives up the call at once, as the hard limit does: its thread goes on.
+            // Cancels the wait for the call, as the hard limit does; the thread of the call continues.
             async move {
                 let call = web::block(move || gate.pass());
                 let result = tokio::time::timeout(Duration::from_millis(20), call).await;
@@ -254,19 +254,19 @@ async fn three_hundred_polls_with_a_deadlocked_and_a_blocking_check_leave_no_thr
     for _ in 0..300 {
         assert!(not_up(&rig).await.contains(&"deadlocked".to_owned()));
     }
-    // A run that comes while the thread before it is about to be idle has another one, and descriptors of the last clients are
-    // closed a moment later. What leaked would be hundreds.
-    eventually("there are hardly more threads and descriptors than before", || async {
+    // A run may start another thread while that of the last run is about to become idle, and the descriptors of the last clients
+    // are closed a little later. Leaks would be hundreds.
+    eventually("threads and descriptors are back at their number", || async {
         count("/proc/self/task") <= before.0 + 3 && count("/proc/self/fd") <= before.1 + 3
     })
     .await;
 }
 
-/// A resource whose every call of user code outside the probe blocks for good.
+/// A resource of which `Display` and `Debug` of the error, or the method `resource`, block forever.
 #[derive(Clone)]
-struct Treacherous(&'static str);
+struct BlocksOutsideProbe(&'static str);
 
-impl std::fmt::Display for Treacherous {
+impl std::fmt::Display for BlocksOutsideProbe {
     fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         loop {
             thread::park();
@@ -274,7 +274,7 @@ impl std::fmt::Display for Treacherous {
     }
 }
 
-impl std::fmt::Debug for Treacherous {
+impl std::fmt::Debug for BlocksOutsideProbe {
     fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         loop {
             thread::park();
@@ -282,9 +282,9 @@ impl std::fmt::Debug for Treacherous {
     }
 }
 
-impl std::error::Error for Treacherous {}
+impl std::error::Error for BlocksOutsideProbe {}
 
-impl Probe for Treacherous {
+impl Probe for BlocksOutsideProbe {
     const GROUP: &'static str = "service";
 
     async fn probe(&self) -> Result<(), ProbeError> {
@@ -302,10 +302,10 @@ impl Probe for Treacherous {
 }
 
 #[actix_web::test]
-async fn an_error_or_a_resource_whose_text_blocks_hurts_only_its_check() {
+async fn an_error_or_a_resource_whose_text_blocks_affects_only_its_check() {
     let checks = vec![
-        Check::probe("error", Treacherous("error")),
-        Check::probe("resource", Treacherous("resource")),
+        Check::probe("error", BlocksOutsideProbe("error")),
+        Check::probe("resource", BlocksOutsideProbe("resource")),
         sleeping("healthy", 30),
     ];
     let rig = serve_as(checks, |scope| scope.max_age(Duration::ZERO));
@@ -315,7 +315,7 @@ async fn an_error_or_a_resource_whose_text_blocks_hurts_only_its_check() {
 }
 
 #[actix_web::test]
-async fn more_blocked_checks_than_threads_are_recorded_as_not_started() {
+async fn checks_beyond_the_number_of_threads_are_recorded_as_not_started() {
     let gate = Arc::new(Gate::default());
     let checks: Vec<_> = (0..140)
         .map(|n| {
@@ -352,7 +352,7 @@ async fn a_blocked_log_subscriber_delays_no_response() {
         }
     });
     let rig = serve(vec![failing, sleeping("healthy", 10)]);
-    // The first request logs on its worker what is probed.
+    // The first request logs on its worker which checks are probed.
     assert!(not_up(&rig).await.is_empty());
     fails.store(true, Ordering::SeqCst);
     let held = logs::hold();
@@ -364,7 +364,7 @@ async fn a_blocked_log_subscriber_delays_no_response() {
 }
 
 #[actix_web::test]
-async fn tasks_that_a_check_spawns_and_that_block_hurt_no_other_check() {
+async fn spawned_tasks_that_block_affect_no_other_check() {
     let spawns = Check::new("service", "spawns", || async {
         for delay in [0, 0, 30, 30, 60] {
             tokio::spawn(async move {
@@ -390,7 +390,7 @@ async fn tasks_that_a_check_spawns_and_that_block_hurt_no_other_check() {
 }
 
 #[actix_web::test]
-async fn a_check_runs_again_when_a_task_that_it_spawned_no_longer_blocks() {
+async fn a_check_runs_again_after_its_spawned_task_no_longer_blocks() {
     let gate = Arc::new(Gate::default());
     let spawns = Check::new("service", "spawns", {
         let gate = Arc::clone(&gate);
@@ -413,7 +413,7 @@ async fn a_check_runs_again_when_a_task_that_it_spawned_no_longer_blocks() {
 }
 
 #[actix_web::test]
-async fn blocking_calls_of_other_checks_do_not_loosen_the_bound() {
+async fn blocking_calls_of_other_checks_do_not_raise_the_bound() {
     let gate = Arc::new(Gate::default());
     let hangs = Check::new("service", "hangs", {
         let gate = Arc::clone(&gate);
@@ -444,7 +444,7 @@ async fn blocking_calls_of_other_checks_do_not_loosen_the_bound() {
     gate.open();
 }
 
-/// A request on a connection that stays open.
+/// Sends a request on an open connection.
 async fn request(stream: &mut TcpStream, path: &str) -> String {
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
     let mut response = String::new();
@@ -460,10 +460,10 @@ async fn request(stream: &mut TcpStream, path: &str) -> String {
 }
 
 #[actix_web::test]
-async fn without_descriptors_for_its_threads_a_scope_says_so_and_recovers() {
+async fn without_descriptors_for_threads_a_scope_responds_503_with_the_reason_and_recovers() {
     let rig = serve(vec![sleeping("healthy", 1)]);
     let mut stream = TcpStream::connect(rig.address).await.unwrap();
-    // Now the worker has accepted the connection.
+    // After a response, the worker has accepted the connection.
     assert!(request(&mut stream, "/elsewhere").await.starts_with("HTTP/1.1 404"));
 
     let open: Vec<u64> = fs::read_dir("/proc/self/fd")

@@ -1,4 +1,4 @@
-//! The tests of `health` against real servers and over real HTTP; one module a subject.
+//! The tests of `health` against real servers and over real HTTP, one module per subject.
 //!
 //! Run them with `tests/run`, which installs what they need.
 

@@ -1,7 +1,10 @@
-//! [`ProbeError`], what a probe answers when its resource doesn't, and the [`ProbeErrorKind`] of the failure.
+//! [`ProbeError`], the error of a probe, and its [`ProbeErrorKind`].
 //!
-//! The split that keeps answers clean is made here: `Display` is the public message, made of the kind and of
-//! what may be shown; `source()` is the driver's own error, for the log alone.
+//! An error has two texts. `Display` is the public message, which responses show: it is made of the kind and of `host:port`.
+//! `source()` is the driver's own error, whose text is only logged.
+//!
+//! This module knows the errors of the standard library. Those of drivers are classified by a function of `probes`, which passes
+//! it to [`ProbeError::classified`].
 
 use std::{
     borrow::Cow,
@@ -10,40 +13,41 @@ use std::{
     io,
 };
 
+use derive_more::Display;
+
 use crate::{
-    probes,
     redact::{MAX_INPUT_LEN, is_unprintable, one_line, redact},
     report::Status,
 };
 
-/// The number of errors in a chain of sources that are read. An error may be its own source.
+/// The number of errors that are read of a chain of sources, because an error may be its own source.
 const MAX_CAUSES: usize = 64;
 
-/// Any error, as the ecosystem boxes it.
+/// A boxed error of any type.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What kind of failure it was. Told from typed errors, never from an error's text.
+/// The kind of a failure. It is determined by the types and codes of errors, never by their text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProbeErrorKind {
-    /// No connection: refused, reset, no route, no such name.
+    /// There is no connection: refused, reset, no route, or the host name does not resolve.
     Unreachable,
-    /// The resource is there and does not let us in: credentials, permissions, TLS.
+    /// The resource denies access: credentials, permissions, TLS.
     Rejected,
-    /// No answer in time.
+    /// There was no response in time.
     TimedOut,
-    /// All connections are in use: busy, not dead. A check that fails so is [`Status::Degraded`].
+    /// All connections are in use. The check is [`Status::Degraded`], because the resource works.
     Saturated,
-    /// It answers, but takes no writes: a replica, a full disk, memory used up.
+    /// The resource responds, but rejects writes: a replica, a full disk, or no memory left.
     ReadOnly,
-    /// It answered something else than what was asked.
+    /// The response is an error or unexpected, or the kind of the failure is not known.
     Failed,
-    /// The probe panicked. With `panic = "abort"` there is no such failure: the process ends.
+    /// The probe panicked. With `panic = "abort"` the process ends instead.
     Panicked,
 }
 
 impl ProbeErrorKind {
-    /// The kind as one lower-case word, e.g. for a log's field: `timed out`.
+    /// The kind in lower case, for example `timed out`. It is a field of log lines.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
@@ -56,7 +60,7 @@ impl ProbeErrorKind {
         }
     }
 
-    /// The public message of this kind for a resource, by a name that everybody may see: what it is, and at most its
+    /// The public message of this kind. `resource` is shown in responses, so it should be the kind of resource and at most its
     /// `host:port`.
     ///
     /// # Examples
@@ -77,7 +81,7 @@ impl ProbeErrorKind {
         }
     }
 
-    /// The public message where nothing is known of the resource.
+    /// The public message without a resource.
     const fn default_message(self) -> &'static str {
         match self {
             Self::Unreachable => "unable to connect",
@@ -97,46 +101,51 @@ impl fmt::Display for ProbeErrorKind {
     }
 }
 
-/// Why a probe failed: a [`ProbeErrorKind`], a message for everybody who may see the health check, and the driver's error for the log.
+/// The error of a probe: a [`ProbeErrorKind`], a public message, and the driver's error for the log.
 ///
-/// `Display` is the public message; nothing else of it ever reaches an answer. [`Error::source`] leads to the driver's error.
+/// `Display` is the public message. It is the only part that responses show. [`Error::source`] leads to the driver's error, which
+/// is logged with credentials redacted.
 ///
 /// # Examples
 ///
 /// ```
 /// use health::{ProbeErrorKind, ProbeError};
 ///
-/// // The message is yours, and public: no names, no URLs.
+/// // The message is public: it should contain no user names and no URLs.
 /// let error = ProbeError::new(ProbeErrorKind::Failed, "the queue holds more than 10000 jobs");
 /// assert_eq!(error.to_string(), "the queue holds more than 10000 jobs");
 ///
-/// // Any other error: the kind is told from its type, and its text stays out of the answer.
+/// // The kind of any other error is determined by its type, and its text is only logged.
 /// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
 /// let error = ProbeError::from_error(refused);
 /// assert_eq!(error.kind(), ProbeErrorKind::Unreachable);
 /// assert_eq!(error.to_string(), "unable to connect");
 /// ```
-pub struct ProbeError(Box<Failure>);
+#[derive(Display)]
+#[display("{}", _0.message)]
+pub struct ProbeError(Box<Inner>);
 
-/// The inside of a [`ProbeError`], and the first link of its `source()` chain.
+/// The content of a [`ProbeError`], and the first link of its chain of sources.
 ///
-/// It is a link of its own because wrappers such as `anyhow::Error` hide the type they wrap when they become a
-/// `Box<dyn Error>`, but pass its `source()` on: so the kind and the message are found again (see [`ProbeError::from_error`]).
-struct Failure {
+/// Wrappers such as `anyhow::Error` hide the type that they wrap when they become a `Box<dyn Error>`, but return its `source()`.
+/// As a link of the chain, the kind and the message of a wrapped `ProbeError` are found again.
+#[derive(Display)]
+#[display("{kind}")]
+struct Inner {
     kind: ProbeErrorKind,
     status: Status,
     message: Cow<'static, str>,
     source: Option<BoxError>,
-    /// Struck out of the driver's text before it is logged.
+    /// A password to redact from the driver's text.
     secret: Option<String>,
 }
 
 impl ProbeError {
-    /// A failure of the given kind, with the message that answers show.
+    /// Creates an error with a public message, in which control characters are escaped.
     ///
-    /// Control characters in it are escaped: what is shown is one line in every format. The status is [`Status::Down`], or [`Status::Degraded`] for [`ProbeErrorKind::Saturated`].
+    /// The status of the check is [`Status::Degraded`] for [`ProbeErrorKind::Saturated`], else [`Status::Down`].
     pub fn new(kind: ProbeErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Failure {
+        Self(Box::new(Inner {
             kind,
             status: if kind == ProbeErrorKind::Saturated { Status::Degraded } else { Status::Down },
             message: printable(message.into()),
@@ -145,59 +154,64 @@ impl ProbeError {
         }))
     }
 
-    /// Any error as a failure: a `ProbeError` anywhere in its chain of sources keeps its kind and its message;
-    /// otherwise the kind is told from the types in the chain (of the standard library and of the backends that
-    /// are switched on), else it is [`ProbeErrorKind::Failed`]. The error's own text goes to the log alone.
-    pub fn from_error(error: impl Into<BoxError>) -> Self {
-        let error = match error.into().downcast::<Self>() {
+    /// Converts any error, as [`ProbeError::from_error`] does. `classify` determines the kind of a driver's error by its type.
+    pub(crate) fn classified(
+        error: BoxError,
+        classify: impl Fn(&(dyn Error + 'static)) -> Option<ProbeErrorKind>,
+    ) -> Self {
+        let error = match error.downcast::<Self>() {
             Ok(ours) => return *ours,
             Err(other) => other,
         };
-        let known = chain(&*error).find_map(|link| link.downcast_ref::<Failure>());
-        let mut found = match known {
-            Some(failure) => {
-                let mut found = Self::new(failure.kind, failure.message.clone());
-                found.0.status = failure.status;
-                found.0.secret.clone_from(&failure.secret);
-                found
+        let wrapped = chain(&*error).find_map(|link| link.downcast_ref::<Inner>());
+        let mut converted = match wrapped {
+            Some(inner) => {
+                let mut converted = Self::new(inner.kind, inner.message.clone());
+                converted.0.status = inner.status;
+                converted.0.secret.clone_from(&inner.secret);
+                converted
             }
             None => {
-                let kind = chain(&*error).find_map(classify).unwrap_or(ProbeErrorKind::Failed);
+                let kind = chain(&*error).find_map(|link| match link.downcast_ref::<io::Error>() {
+                    Some(io) => classify_unknown_io(io),
+                    None => classify(link),
+                });
+                let kind = kind.unwrap_or(ProbeErrorKind::Failed);
                 Self::new(kind, kind.default_message())
             }
         };
-        found.0.source = Some(error);
-        found
+        converted.0.source = Some(error);
+        converted
     }
 
-    /// Makes the check [`Status::Degraded`] instead of [`Status::Down`]: it works, but not as it should.
+    /// Makes the check [`Status::Degraded`] instead of [`Status::Down`]: the resource works, but not as it should.
     #[must_use]
     pub fn degraded(mut self) -> Self {
         self.0.status = Status::Degraded;
         self
     }
 
-    /// Adds the driver's error, for the log alone.
+    /// Sets the driver's error, which is only logged. None by default.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// A password that the driver's text might repeat: it is struck out of the log line. Passwords in URLs and after
-    /// `password=` are struck out without that.
+    /// Sets a password to redact from the driver's text in the log. None by default; passwords in URLs and behind words such as
+    /// `password=` are always redacted.
     #[must_use]
     pub fn with_secret(mut self, secret: Option<String>) -> Self {
         self.0.secret = secret.filter(|secret| !secret.is_empty());
         self
     }
 
-    /// What kind of failure it was.
+    /// The kind of the failure.
     pub fn kind(&self) -> ProbeErrorKind {
         self.0.kind
     }
 
-    /// [`Status::Down`] or [`Status::Degraded`].
+    /// The status of the check: [`Status::Down`] or [`Status::Degraded`].
     pub fn status(&self) -> Status {
         self.0.status
     }
@@ -206,7 +220,7 @@ impl ProbeError {
         &self.0.message
     }
 
-    /// The driver's text and that of its causes, for the log: one line, with credentials redacted.
+    /// The text of the driver's error and its sources for the log: one line, with credentials redacted.
     pub(crate) fn log_text(&self) -> String {
         let secret = self.0.secret.as_deref();
         let max_len = MAX_INPUT_LEN + secret.map_or(0, str::len);
@@ -214,7 +228,7 @@ impl ProbeError {
         let first = self.0.source.as_ref().map(|source| &**source as &(dyn Error + 'static));
         for error in std::iter::successors(first, |&error| error.source()).take(MAX_CAUSES) {
             let own = printed(error, max_len);
-            // Many errors print their cause themselves.
+            // Many errors print their source themselves.
             if !text.contains(&own) {
                 if !text.is_empty() {
                     text.push_str(": ");
@@ -229,7 +243,8 @@ impl ProbeError {
     }
 }
 
-/// The text of an error, of which no more than `max_len` bytes and one character are formatted: `Display` may be endless.
+/// The text of an error, cut at the first character beyond `max_len` bytes. The rest is not formatted, because `Display` may not
+/// end.
 fn printed(error: &dyn Error, max_len: usize) -> String {
     struct Capped {
         text: String,
@@ -248,15 +263,9 @@ fn printed(error: &dyn Error, max_len: usize) -> String {
     }
 
     let mut capped = Capped { text: String::new(), max_len };
-    // An error is the cap, or the error's own; what was written before counts.
+    // `write!` fails at the cap, or if the error's `Display` does. The text before that counts.
     let _ = write!(capped, "{error}");
     capped.text
-}
-
-impl fmt::Display for ProbeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)
-    }
 }
 
 impl fmt::Debug for ProbeError {
@@ -276,53 +285,34 @@ impl Error for ProbeError {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.kind.fmt(f)
     }
 }
 
-impl fmt::Debug for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.kind.fmt(f)
-    }
-}
-
-impl Error for Failure {
+impl Error for Inner {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_ref().map(|source| &**source as &(dyn Error + 'static))
     }
 }
 
-impl From<io::Error> for ProbeError {
-    fn from(error: io::Error) -> Self {
-        Self::from_error(error)
-    }
-}
-
-/// The message as one line.
+/// The message in one line.
 fn printable(message: Cow<'static, str>) -> Cow<'static, str> {
     if message.contains(is_unprintable) { one_line(&message).into() } else { message }
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&link| match link.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        // What it wraps, which `source` passes over.
+        // `source` skips the error that an `io::Error` wraps.
         Some(inner) => Some(inner),
         None => link.source(),
     })
     .take(MAX_CAUSES)
 }
 
-fn classify(error: &(dyn Error + 'static)) -> Option<ProbeErrorKind> {
-    if let Some(io) = error.downcast_ref::<io::Error>() {
-        return classify_unknown_io(io);
-    }
-    probes::classify(error)
-}
-
-/// The kind of an error of the operating system's that may be of anything: a connection, a file, a child process. Only what
-/// can't be but of a peer is `Unreachable`. `None` if its kind says nothing, and then what it wraps may.
+/// The kind of an I/O error of any origin: a connection, a file, a child process. Only kinds that concern connections are
+/// `Unreachable`. `None` if the kind is ambiguous; then the errors that it wraps decide.
 fn classify_unknown_io(error: &io::Error) -> Option<ProbeErrorKind> {
     use io::ErrorKind as Kind;
 
@@ -332,37 +322,37 @@ fn classify_unknown_io(error: &io::Error) -> Option<ProbeErrorKind> {
         | Kind::ConnectionAborted
         | Kind::NotConnected
         | Kind::BrokenPipe
-        // The peer has closed the connection before the end of its response.
+        // The peer closed the connection before the end of its response.
         | Kind::UnexpectedEof
         | Kind::HostUnreachable
         | Kind::NetworkUnreachable
         | Kind::NetworkDown
-        // The system has no local address, or no port any more, to connect from.
+        // There is no local address or port to connect from.
         | Kind::AddrNotAvailable => Some(ProbeErrorKind::Unreachable),
         Kind::TimedOut | Kind::WouldBlock => Some(ProbeErrorKind::TimedOut),
         Kind::PermissionDenied => Some(ProbeErrorKind::Rejected),
         Kind::ReadOnlyFilesystem | Kind::StorageFull | Kind::QuotaExceeded => Some(ProbeErrorKind::ReadOnly),
-        // Not `NotFound`: of a Unix socket it would mean an unreachable peer, but most files are not sockets.
+        // `NotFound` is ambiguous, because most files that are not found are not Unix sockets.
         _ if does_not_resolve(error) => Some(ProbeErrorKind::Unreachable),
         _ => None,
     }
 }
 
-/// Whether it is the error with which the standard library says that a host name has no address. It has a kind that can't be
-/// named outside of that, and no number, as every other error of that kind has.
+/// Whether the standard library could not resolve a host name. It returns an error of a kind that is not public and, unlike other
+/// errors of that kind, without a code of the operating system.
 fn does_not_resolve(error: &io::Error) -> bool {
     error.raw_os_error().is_none() && format!("{:?}", error.kind()) == "Uncategorized"
 }
 
-/// The kind of an error of the operating system's that is known to be of a connection.
-#[allow(dead_code, reason = "what opens connections is behind features")]
+/// The kind of an I/O error that concerns a connection.
+#[allow(dead_code, reason = "probes that open connections are behind features")]
 pub(crate) fn classify_io(error: &io::Error) -> ProbeErrorKind {
     match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ProbeErrorKind::TimedOut,
         io::ErrorKind::PermissionDenied => ProbeErrorKind::Rejected,
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull => ProbeErrorKind::ReadOnly,
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => ProbeErrorKind::Failed,
-        // Refused, reset, aborted, unreachable, broken pipe, end of file, a name that doesn't resolve.
+        // Refused, reset, aborted, unreachable, broken pipe, end of file, or a host name that does not resolve.
         _ => ProbeErrorKind::Unreachable,
     }
 }
@@ -374,17 +364,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_probe_error_behind_anyhow_keeps_its_class_and_sentence() {
-        let error = ProbeError::new(ProbeErrorKind::ReadOnly, "takes no orders").with_source("driver text");
-        let wrapped = anyhow::Error::from(error).context("while asking");
+    fn a_probe_error_behind_anyhow_keeps_its_kind_and_message() {
+        let error = ProbeError::new(ProbeErrorKind::ReadOnly, "rejects orders").with_source("driver text");
+        let wrapped = anyhow::Error::from(error).context("in the probe");
         let found = ProbeError::from_error(wrapped);
         assert_eq!(found.kind(), ProbeErrorKind::ReadOnly);
-        assert_eq!(found.to_string(), "takes no orders");
+        assert_eq!(found.to_string(), "rejects orders");
         assert!(found.log_text().contains("driver text"), "{}", found.log_text());
     }
 
     #[test]
-    fn text_of_a_foreign_error_is_for_the_log_alone() {
+    fn the_text_of_any_other_error_is_only_logged() {
         let error = ProbeError::from_error("relation \"users\" does not exist");
         assert_eq!(error.kind(), ProbeErrorKind::Failed);
         assert_eq!(error.to_string(), "the check failed");
@@ -392,13 +382,13 @@ mod tests {
     }
 
     #[test]
-    fn the_class_is_told_from_a_type_deep_in_the_chain() {
+    fn the_kind_is_found_deep_in_the_chain_of_sources() {
         let error = anyhow::Error::from(io::Error::from(io::ErrorKind::ConnectionRefused)).context("queue");
         assert_eq!(ProbeError::from_error(error).kind(), ProbeErrorKind::Unreachable);
     }
 
     #[test]
-    fn an_error_of_io_is_unreachable_only_if_its_kind_says_so_of_a_connection() {
+    fn an_io_error_is_unreachable_only_if_its_kind_concerns_a_connection() {
         use io::ErrorKind as Kind;
 
         let kind = |error: io::Error| ProbeError::from_error(error).kind();
@@ -441,13 +431,13 @@ mod tests {
             ),
         ];
         for (expected, kinds) in table {
-            for &of_io in kinds {
-                assert_eq!(kind(of_io.into()), expected, "{of_io}");
-                assert_eq!(kind(io::Error::new(of_io, "text")), expected, "{of_io}");
+            for &io in kinds {
+                assert_eq!(kind(io.into()), expected, "{io}");
+                assert_eq!(kind(io::Error::new(io, "text")), expected, "{io}");
             }
         }
         assert_eq!(ProbeError::from_error(io::Error::other("text")).to_string(), "the check failed");
-        // EMFILE has no kind of its own: no file descriptor is left, and the peer is not to blame.
+        // EMFILE, which has no kind of its own: no file descriptor is left, and the peer may be reachable.
         assert_eq!(kind(io::Error::from_raw_os_error(24)), ProbeErrorKind::Failed);
     }
 
@@ -460,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_error_of_io_wraps_is_seen() {
+    fn an_error_that_an_io_error_wraps_is_classified() {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         for error in [io::Error::other(refused()), io::Error::new(io::ErrorKind::InvalidData, refused())] {
             assert_eq!(ProbeError::from_error(error).kind(), ProbeErrorKind::Unreachable);
@@ -471,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_text_is_cut_while_it_is_written() {
+    fn an_endless_text_is_cut_while_it_is_formatted() {
         #[derive(Debug)]
         struct Endless;
 
@@ -492,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_is_its_own_source_is_read_to_a_bound() {
+    fn an_error_that_is_its_own_source_is_read_64_times() {
         #[derive(Debug)]
         struct Loop(AtomicU32);
 
@@ -515,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn a_saturated_resource_is_degraded_and_any_probe_can_say_so() {
+    fn a_saturated_resource_is_degraded_and_any_error_can_be() {
         assert_eq!(ProbeError::new(ProbeErrorKind::Saturated, "").status(), Status::Degraded);
         assert_eq!(ProbeError::new(ProbeErrorKind::Failed, "").status(), Status::Down);
         assert_eq!(ProbeError::new(ProbeErrorKind::Failed, "").degraded().status(), Status::Degraded);

@@ -1,65 +1,69 @@
-//! [`Transition`]s: each change of a check's status, as a stream that users can alert on.
+//! [`Transition`]s: each change of a check's status, as a stream for alerts.
 
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 
+use parking_lot::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::{error::ProbeErrorKind, report::Status};
 
-/// How many transitions are kept for a subscriber that is slow to read them.
-const BACKLOG: usize = 256;
+/// The number of transitions that are kept for a slow subscriber.
+const CHANNEL_CAPACITY: usize = 256;
 
-/// Of all checks of the process.
+/// The transitions of all checks of the process.
 static ALL: LazyLock<Channel> = LazyLock::new(Channel::default);
 
-/// A check has another status than before.
+/// A change of a check's status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Transition {
-    /// The first part of the check's name.
+    /// The group of the check.
     pub group: Arc<str>,
-    /// The second part of the check's name.
+    /// The name of the check within its group.
     pub name: Arc<str>,
-    /// The status before; `None` for a check's first result.
+    /// The previous status; `None` for the first result of a check.
     pub from: Option<Status>,
-    /// The status now.
+    /// The new status.
     pub to: Status,
-    /// What kind of failure it is; `None` when up.
+    /// The kind of the failure; `None` if the check is up.
     pub kind: Option<ProbeErrorKind>,
-    /// The public message; `None` when up.
+    /// The public message of the failure; `None` if the check is up.
     pub error: Option<Arc<str>>,
 }
 
-/// The transitions of a registry's checks, from the moment of [`Registry::subscribe`](crate::Registry::subscribe) on.
+/// A stream of the transitions of a registry's checks, from the call of
+/// [`Registry::subscribe`](crate::Registry::subscribe) on.
 #[derive(Debug)]
 pub struct Transitions(broadcast::Receiver<Transition>);
 
 impl Transitions {
-    /// Waits for the next transition. It can be cancelled, as in `select!`, without losing one. Of a subscriber that lags
-    /// behind by more than 256 transitions, the oldest are lost.
+    /// Waits for the next transition.
+    ///
+    /// It is cancel-safe: no transition is lost if it is a branch of `select!`. A subscriber that is more than 256 transitions
+    /// behind loses the oldest ones.
     pub async fn next(&mut self) -> Transition {
         loop {
             match self.0.recv().await {
                 Ok(transition) => return transition,
                 Err(RecvError::Lagged(_)) => {}
-                // The registry is gone, and its checks with it.
+                // The registry and its checks were dropped.
                 Err(RecvError::Closed) => std::future::pending().await,
             }
         }
     }
 
-    pub(crate) fn of_all() -> Self {
+    pub(crate) fn global() -> Self {
         ALL.subscribe()
     }
 }
 
-/// Where the transitions of some checks go.
+/// The sending side of the transitions of some checks.
 #[derive(Clone, Debug)]
 pub(crate) struct Channel(broadcast::Sender<Transition>);
 
 impl Default for Channel {
     fn default() -> Self {
-        Self(broadcast::Sender::new(BACKLOG))
+        Self(broadcast::Sender::new(CHANNEL_CAPACITY))
     }
 }
 
@@ -69,27 +73,26 @@ impl Channel {
     }
 
     fn send(&self, transition: Transition) {
-        // Nobody may listen any more.
+        // It fails if there is no subscriber, which is no error.
         let _ = self.0.send(transition);
     }
 }
 
-/// The channels of the registries that a check is in, as far as somebody has subscribed to those.
+/// The channels of the registries that a check is in, for those that have been subscribed to.
 #[derive(Debug, Default)]
-pub(crate) struct Watchers(Mutex<Vec<Channel>>);
+pub(crate) struct Subscribers(Mutex<Vec<Channel>>);
 
-impl Watchers {
+impl Subscribers {
     pub(crate) fn add(&self, channel: &Channel) {
-        self.channels().push(channel.clone());
+        self.0.lock().push(channel.clone());
     }
 
     pub(crate) fn remove(&self, channel: &Channel) {
-        self.channels().retain(|known| !known.0.same_channel(&channel.0));
+        self.0.lock().retain(|known| !known.0.same_channel(&channel.0));
     }
 
     pub(crate) fn publish(&self, transition: impl FnOnce() -> Transition) {
-        let channels = self.channels();
-        // Nobody listens to most of them.
+        let channels = self.0.lock();
         if channels.is_empty() && ALL.0.receiver_count() == 0 {
             return;
         }
@@ -98,9 +101,5 @@ impl Watchers {
             channel.send(transition.clone());
         }
         ALL.send(transition);
-    }
-
-    fn channels(&self) -> MutexGuard<'_, Vec<Channel>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,7 +9,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// A request goes through these in turn.
+// The path of a request, from access control to the response.
 mod access;
 mod door;
 mod engine;
@@ -18,7 +18,7 @@ mod report;
 mod scope;
 mod service;
 
-// What is asked, where, and what is known of it.
+// Checks: what they probe, where they run, and their results.
 mod change;
 mod check;
 mod error;
@@ -28,11 +28,12 @@ pub mod probes;
 mod redact;
 mod registry;
 mod runtime;
+mod weak_map;
 
 #[cfg(doc)]
 pub mod guide;
 
-// What only an application of actix-web has: states, workers, an end.
+// Parts of an actix-web application: its state, its workers, its shutdown.
 mod discover;
 mod lifecycle;
 
@@ -46,7 +47,7 @@ pub use health_derive::HealthCheck;
 pub use ipnet::IpNet;
 pub use lifecycle::{Drain, drain};
 pub use probe::Probe;
-pub use registry::{RegisterError, RegisterErrorKind, Registered, Registry, register, registry, unregister};
+pub use registry::{RegisterError, RegisterErrorKind, RegistrationGuard, Registry, register, registry, unregister};
 pub use report::{Sample, Status};
 pub use scope::{Scope, scope};
 

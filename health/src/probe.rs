@@ -1,4 +1,4 @@
-//! [`Probe`], what a resource type implements, its pointers, and the one erased form that checks hold.
+//! [`Probe`], the trait of resource types, its implementations for pointers, and [`DynProbe`], the erased type that checks hold.
 
 use std::{
     future::Future,
@@ -11,14 +11,14 @@ use futures_util::FutureExt as _;
 
 use crate::error::{ProbeError, ProbeErrorKind};
 
-/// One question to one resource: do you answer?
+/// Checks that one resource works.
 ///
-/// Implement it for the types of your own that a service depends on; the derive then finds every field of that type.
-/// A probe should make the resource do real work, in one round trip, on the connections that the application itself uses.
-/// It needs no timeout of its own: each check has one. It must not block its thread: what blocks belongs into
-/// `tokio::task::spawn_blocking` or `actix_web::web::block`.
+/// Implement it for your own types that the service depends on; the derive then probes every field of that type. A probe should
+/// make the resource do real work in one round trip, on the connections that the application uses. It needs no timeout, because
+/// each check has one. It must not block its thread: use `actix_web::web::block` or `tokio::task::spawn_blocking` for blocking
+/// work.
 ///
-/// The derive keeps a clone of the field, so the type is [`Clone`] too, or the field is an [`Arc`] of it.
+/// The derive keeps a clone of the field, so the type must be [`Clone`], or the field an [`Arc`] of it.
 ///
 /// # Examples
 ///
@@ -38,7 +38,7 @@ use crate::error::{ProbeError, ProbeErrorKind};
 ///     async fn probe(&self) -> Result<(), ProbeError> {
 ///         match self.noop().await? {
 ///             250 => Ok(()),
-///             code => Err(ProbeError::new(ProbeErrorKind::Failed, format!("the mail server answered {code}"))),
+///             code => Err(ProbeError::new(ProbeErrorKind::Failed, format!("unexpected reply {code} from the mail server"))),
 ///         }
 ///     }
 /// }
@@ -49,47 +49,46 @@ use crate::error::{ProbeError, ProbeErrorKind};
     note = "implement `health::Probe` for `{Self}`; for pools and connections, see the features of `health`"
 )]
 pub trait Probe: Send + Sync + 'static {
-    /// What kind of resource it is, and the first part of the check's name: `database`, `cache`, `queue`, `service`,
-    /// `system` or a word of your own. Not one of `health`, `live`, `ready` and `startup`, and without a `/`.
+    /// The kind of resource, and the group of its checks: `database`, `cache`, `queue`, `service`, `system`, or a word of your own.
+    /// It must be a segment of a path and not one of the scope's own paths, such as `ready`.
     const GROUP: &'static str;
 
-    /// Asks the resource once.
+    /// Probes the resource once.
     ///
     /// # Errors
     ///
-    /// The resource does not answer, or not as it should. `?` turns any [`std::io::Error`] and the errors of the
-    /// backends that are switched on into a [`ProbeError`]; [`ProbeError::from_error`] takes any other.
+    /// The resource does not respond, or its response is not as expected. `?` converts an [`std::io::Error`] into a [`ProbeError`],
+    /// and [`ProbeError::from_error`] any other error.
     fn probe(&self) -> impl Future<Output = Result<(), ProbeError>> + Send;
 
-    /// What the log calls the resource when it fails, e.g. `postgres at 127.0.0.1:5432`. Default is nothing: then the check's
-    /// name must do.
+    /// The name of the resource in log lines, for example `postgres at 127.0.0.1:5432`. Credentials in it are redacted. Defaults to
+    /// `None`; then log lines have only the name of the check.
     fn resource(&self) -> Option<String> {
         None
     }
 
-    /// It never blocks its thread, and so may share one with others of the kind.
+    /// Whether it never blocks its thread, and so runs on the thread of the library's probes.
     #[doc(hidden)]
     const NEVER_BLOCKS: bool = false;
 
-    /// The form in which a check keeps the resource, where that is not the resource itself: a probe that has
-    /// something to remember from one run to the next (a connection of its own) makes it here.
+    /// The probe that a check holds instead of the resource, if the probe has state between runs, such as a connection of its own.
     #[doc(hidden)]
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
         None
     }
 
-    /// As `kept`, for a resource that is no clone of itself: what is kept holds the pointer.
+    /// The same for a resource that is not `Clone`: the returned probe holds the pointer.
     #[doc(hidden)]
     fn kept_shared(this: &Arc<Self>) -> Option<Arc<dyn DynProbe>>
     where
         Self: Sized,
     {
-        // Not `this.kept()`, which is that of the pointer and asks here again.
+        // `this.kept()` is that of the pointer, which calls this function.
         Self::kept(this)
     }
 }
 
-/// A pointer to a probe is a probe, and keeps what that keeps.
+/// Implements `Probe` for pointers to probes.
 macro_rules! pointers_to_probes {
     ($($pointer:ident: $kept:ident),*) => {$(
         impl<P: $crate::Probe> $crate::Probe for $pointer<P> {
@@ -114,10 +113,10 @@ macro_rules! pointers_to_probes {
 pub(crate) use pointers_to_probes;
 pointers_to_probes!(Arc: kept_shared, Box: kept);
 
-/// A probe with its type erased: what a check asks.
+/// A [`Probe`] of any type, as checks hold it.
 #[doc(hidden)]
 pub trait DynProbe: Send + Sync {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>>;
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>>;
 
     fn resource(&self) -> Option<String> {
         None
@@ -133,7 +132,7 @@ pub(crate) fn erase<P: Probe>(probe: P) -> Arc<dyn DynProbe> {
     struct Erased<P>(P);
 
     impl<P: Probe> DynProbe for Erased<P> {
-        fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+        fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
             Box::pin(self.0.probe())
         }
 
@@ -149,10 +148,10 @@ pub(crate) fn erase<P: Probe>(probe: P) -> Arc<dyn DynProbe> {
     probe.kept().unwrap_or_else(|| Arc::new(Erased(probe)))
 }
 
-/// Runs a probe. A panic, of the call or of its future, is a failure; with `panic = "abort"` it ends the process.
+/// Runs a probe. A panic of the call or of its future is an error; with `panic = "abort"` it ends the process.
 pub(crate) async fn probe_catching_panics(probe: &dyn DynProbe) -> Result<(), ProbeError> {
-    let probing = AssertUnwindSafe(async { probe.ask().await });
-    probing.catch_unwind().await.unwrap_or_else(|payload| {
+    let run = AssertUnwindSafe(async { probe.probe().await });
+    run.catch_unwind().await.unwrap_or_else(|payload| {
         let text = match payload.downcast::<String>() {
             Ok(text) => *text,
             Err(payload) => {
@@ -165,10 +164,10 @@ pub(crate) async fn probe_catching_panics(probe: &dyn DynProbe) -> Result<(), Pr
     })
 }
 
-/// Drops what a user's destructor may be part of. Its panic must not end the run before that is recorded.
+/// Drops a value that may have a user's destructor, whose panic must not end a run before its result is recorded.
 pub(crate) fn drop_catching_panics<T>(value: T) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        // It may panic when it is dropped, too.
+        // The destructor of the payload may panic, too.
         std::mem::forget(payload);
     }
 }
@@ -178,10 +177,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_pointer_to_a_probe_that_keeps_nothing_is_asked_itself() {
-        struct Answers;
+    async fn a_pointer_to_a_probe_without_state_is_probed_itself() {
+        struct Works;
 
-        impl Probe for Answers {
+        impl Probe for Works {
             const GROUP: &'static str = "service";
 
             async fn probe(&self) -> Result<(), ProbeError> {
@@ -189,7 +188,7 @@ mod tests {
             }
         }
 
-        assert!(Arc::new(Answers).kept().is_none());
-        erase(Arc::new(Box::new(Answers))).ask().await.unwrap();
+        assert!(Arc::new(Works).kept().is_none());
+        erase(Arc::new(Box::new(Works))).probe().await.unwrap();
     }
 }

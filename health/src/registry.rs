@@ -1,7 +1,6 @@
-//! [`Registry`]: the ordered set of checks, unique by group and name, that any code can add to or remove from at any time.
+//! [`Registry`]: an ordered set of checks, to which any code can add checks at any time.
 
 use std::{
-    error::Error,
     fmt,
     sync::{
         Arc, LazyLock, OnceLock, Weak,
@@ -9,6 +8,7 @@ use std::{
     },
 };
 
+use derive_more::{Display, Error};
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
@@ -18,9 +18,11 @@ use crate::{
     redact::label,
 };
 
-/// An ordered set of checks, unique by group and name, shared by its clones.
+/// An ordered set of checks, unique by group and name.
 ///
-/// Checks can be added and removed at any time and from any thread, also while a scope serves it.
+/// A `Registry` is a handle to shared state, and cloning it is cheap. Checks can be added and removed at any time and from any
+/// thread, also while a scope serves them. A registry of your own is served by the scopes that it is added to with
+/// [`Scope::registry`](crate::Scope::registry); that of the process, [`registry`], by every scope.
 ///
 /// # Examples
 ///
@@ -41,66 +43,69 @@ pub struct Registry {
 #[derive(Default)]
 struct Shared {
     checks: RwLock<Vec<Check>>,
-    /// Made when somebody subscribes first, under the lock of the checks.
+    /// Created by the first subscription, under the lock of the checks.
     channel: OnceLock<Channel>,
-    /// Grows with every change.
+    /// Incremented by every change.
     version: AtomicU64,
-    /// Copies of the set that have to go when it changes.
+    /// Copies of the set, which are invalidated by every change.
     caches: Mutex<Vec<Weak<dyn CheckCache>>>,
 }
 
 /// A copy of a registry's checks.
 pub(crate) trait CheckCache: Send + Sync {
-    /// Drops the copy. What a removed check owns is dropped with it, and may use the registry.
+    /// Drops the copy, and with it what a removed check owns, whose destructors may use the registry.
     fn forget(&self);
 }
 
 impl Registry {
-    /// An empty registry.
+    /// Creates an empty registry.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a check behind those that are there.
+    /// Adds a check at the end.
     ///
     /// # Errors
     ///
-    /// A check of that group and name is there already, or the check can't be run:
-    /// one of the two can't be part of a path, or its timeout is zero.
+    /// A check of that group and name is registered already, the group or the name can't be a segment of a path, or the timeout is
+    /// zero.
     pub fn register(&self, check: Check) -> Result<(), RegisterError> {
-        if let Err(invalid) = check.valid() {
+        if let Err(invalid) = check.validate() {
             return Err(RegisterError(Box::new(Reason::Invalid(check, invalid))));
         }
         let mut checks = self.shared.checks.write();
-        if checks.iter().any(|known| is(known, check.group(), check.name())) {
+        if checks.iter().any(|registered| is_named(registered, check.group(), check.name())) {
             return Err(RegisterError(Box::new(Reason::Duplicate(check))));
         }
         if let Some(channel) = self.shared.channel.get() {
-            check.inner().watchers.add(channel);
+            check.inner().subscribers.add(channel);
         }
         checks.push(check);
         self.changed();
         Ok(())
     }
 
-    /// Removes the check of that group and name; says whether there was one.
+    /// Removes the check of that group and name. Returns whether there was one.
+    ///
+    /// What the check owns, such as a pool, is dropped before this returns, on the thread of the caller, if this was the last
+    /// handle to the check. During a run of the check, it is dropped at the end of that run.
     pub fn unregister(&self, group: &str, name: &str) -> bool {
-        // As the check was named.
+        // Credentials in the name of the check are redacted.
         let (group, name) = (label(group), label(name));
-        self.remove(|check| is(check, &group, &name))
+        self.remove(|check| is_named(check, &group, &name))
     }
 
-    fn remove(&self, which: impl Fn(&Check) -> bool) -> bool {
-        let removed: Vec<_> = self.shared.checks.write().extract_if(.., |check| which(check)).collect();
+    fn remove(&self, is_removed: impl Fn(&Check) -> bool) -> bool {
+        let removed: Vec<_> = self.shared.checks.write().extract_if(.., |check| is_removed(check)).collect();
         for check in &removed {
             if let Some(channel) = self.shared.channel.get() {
-                check.inner().watchers.remove(channel);
+                check.inner().subscribers.remove(channel);
             }
         }
         if !removed.is_empty() {
             self.changed();
         }
-        // Dropped after the lock is released, because what a check owns may use the registry.
+        // The checks are dropped after the lock is released, because their destructors may use the registry.
         !removed.is_empty()
     }
 
@@ -113,18 +118,18 @@ impl Registry {
         }
     }
 
-    /// Has a copy of the set dropped at every change, for as long as it lives.
+    /// Registers a copy of the set that every change invalidates.
     pub(crate) fn add_cache(&self, cache: Weak<dyn CheckCache>) {
         let mut caches = self.shared.caches.lock();
         caches.retain(|cache| cache.strong_count() > 0);
         caches.push(cache);
     }
 
-    /// Adds a check for as long as the returned guard lives: for a plugin that may be unloaded.
+    /// Adds a check until the returned guard is dropped, for example that of a plugin that may be unloaded.
     ///
     /// # Errors
     ///
-    /// As for [`Registry::register`].
+    /// The same as of [`Registry::register`].
     ///
     /// # Examples
     ///
@@ -132,7 +137,7 @@ impl Registry {
     /// use health::{Check, Registry};
     ///
     /// struct Plugin {
-    ///     _search: health::Registered,
+    ///     _search: health::RegistrationGuard,
     /// }
     ///
     /// let plugin = Plugin {
@@ -142,12 +147,13 @@ impl Registry {
     /// assert!(!health::unregister("plugin", "search"));
     /// # Ok::<_, health::RegisterError>(())
     /// ```
-    pub fn register_guarded(&self, check: Check) -> Result<Registered, RegisterError> {
+    pub fn register_guarded(&self, check: Check) -> Result<RegistrationGuard, RegisterError> {
         self.register(check.clone())?;
-        Ok(Registered { registry: self.clone(), check })
+        Ok(RegistrationGuard { registry: self.clone(), check })
     }
 
-    /// The transitions of this registry's checks from now on; of the registry of the process, those of all checks.
+    /// Subscribes to the transitions of this registry's checks. On the registry of the process, it subscribes to those of all checks,
+    /// including the checks of scopes and states.
     ///
     /// # Examples
     ///
@@ -163,30 +169,30 @@ impl Registry {
     /// ```
     pub fn subscribe(&self) -> Transitions {
         if self.identity() == registry().identity() {
-            return Transitions::of_all();
+            return Transitions::global();
         }
         let checks = self.shared.checks.write();
         let channel = self.shared.channel.get_or_init(|| {
             let channel = Channel::default();
             for check in &*checks {
-                check.inner().watchers.add(&channel);
+                check.inner().subscribers.add(&channel);
             }
             channel
         });
         channel.subscribe()
     }
 
-    /// The checks, in the order of registration.
+    /// The checks in the order of registration.
     pub fn checks(&self) -> Vec<Check> {
         self.shared.checks.read().clone()
     }
 
-    /// Changes whenever the set does.
+    /// Different after every change of the set.
     pub(crate) fn version(&self) -> u64 {
         self.shared.version.load(Ordering::Acquire)
     }
 
-    /// Equal for clones of one registry, and for nothing else as long as one of them lives.
+    /// Equal only for clones of one registry, while one of them is alive.
     pub(crate) fn identity(&self) -> usize {
         Arc::as_ptr(&self.shared).addr()
     }
@@ -198,39 +204,47 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// A check's place in a registry: when this is dropped, the check is removed. Another check that has taken its name
-/// meanwhile stays.
+/// Keeps a check registered: see [`Registry::register_guarded`].
+///
+/// Dropping it removes the check, and no other check that was registered under the same name meanwhile. As in
+/// [`Registry::unregister`], what the check owns may be dropped on the thread that drops the guard.
 #[derive(Debug)]
 #[must_use = "the check is removed when this is dropped"]
-pub struct Registered {
+pub struct RegistrationGuard {
     registry: Registry,
     check: Check,
 }
 
-impl Drop for Registered {
+impl Drop for RegistrationGuard {
     fn drop(&mut self) {
         self.registry.remove(|check| check.identity() == self.check.identity());
     }
 }
 
-/// The registry of the process, which every scope shows.
+/// The registry of the process. Every scope serves its checks.
+///
+/// # Examples
+///
+/// ```
+/// let names: Vec<_> = health::registry().checks().iter().map(health::Check::to_string).collect();
+/// assert!(names.is_empty());
+/// ```
 pub fn registry() -> &'static Registry {
     static PROCESS: LazyLock<Registry> = LazyLock::new(Registry::new);
     &PROCESS
 }
 
-/// Adds a check to the registry of the process: from any crate, at any time; every scope shows it.
+/// Adds a check to the registry of the process. Every scope serves it, also those that have started already.
 ///
 /// # Errors
 ///
-/// A check of that group and name is there already, or the check can't be run:
-/// one of the two can't be part of a path, or its timeout is zero.
+/// The same as of [`Registry::register`].
 ///
 /// # Examples
 ///
 /// ```
 /// health::register(health::Check::new("queue", "orders", || async {
-///     Err("the text of this error is for the log; the answer says `the check failed`")
+///     Err("this text is only logged; responses say `the check failed`")
 /// }))?;
 /// # assert!(health::unregister("queue", "orders"));
 /// # Ok::<_, health::RegisterError>(())
@@ -239,22 +253,24 @@ pub fn register(check: Check) -> Result<(), RegisterError> {
     registry().register(check)
 }
 
-/// Removes a check from the registry of the process; says whether there was one.
+/// Removes a check from the registry of the process. Returns whether there was one. See [`Registry::unregister`].
 pub fn unregister(group: &str, name: &str) -> bool {
     registry().unregister(group, name)
 }
 
-fn is(check: &Check, group: &str, name: &str) -> bool {
+fn is_named(check: &Check, group: &str, name: &str) -> bool {
     check.group() == group && check.name() == name
 }
 
-/// Why a check was not registered.
-#[derive(Debug)]
-pub struct RegisterError(Box<Reason>);
+/// The error of [`Registry::register`].
+#[derive(Debug, Display, Error)]
+pub struct RegisterError(#[error(not(source))] Box<Reason>);
 
-#[derive(Debug)]
+#[derive(Debug, Display)]
 enum Reason {
+    #[display("a health check named {_0} is registered already{}", redaction_hint(_0.name()))]
     Duplicate(Check),
+    #[display("the health check {_0} was not registered: {_1}")]
     Invalid(Check, InvalidCheck),
 }
 
@@ -262,14 +278,14 @@ enum Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegisterErrorKind {
-    /// There is a check of that group and name already.
+    /// A check of that group and name is registered already.
     Duplicate,
-    /// The group or the name can't be part of a path, or the timeout is zero.
+    /// The group or the name can't be a segment of a path, or the timeout is zero.
     Invalid,
 }
 
 impl RegisterError {
-    /// What kind of error it is.
+    /// The kind of the error.
     pub fn kind(&self) -> RegisterErrorKind {
         match &*self.0 {
             Reason::Duplicate(_) => RegisterErrorKind::Duplicate,
@@ -277,21 +293,6 @@ impl RegisterError {
         }
     }
 }
-
-impl fmt::Display for RegisterError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.0 {
-            Reason::Duplicate(check) => {
-                write!(f, "a health check named {check} is registered already{}", redaction_hint(check.name()))
-            }
-            Reason::Invalid(check, invalid) => {
-                write!(f, "the health check {check} was not registered: {invalid}")
-            }
-        }
-    }
-}
-
-impl Error for RegisterError {}
 
 #[cfg(test)]
 mod tests {
@@ -302,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_taken_once_and_free_again_when_removed() {
+    fn a_name_is_unique_and_can_be_reused_after_unregistering() {
         let registry = Registry::new();
         registry.register(check("queue", "orders")).unwrap();
         registry.register(check("cache", "orders")).unwrap();
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_no_path_can_hold_is_refused() {
+    fn a_name_that_is_no_path_segment_is_an_error() {
         let registry = Registry::new();
         for (group, name) in [("ready", "a"), ("a", "b/c"), ("", "a")] {
             let error = registry.register(check(group, name)).unwrap_err();
@@ -331,11 +332,11 @@ mod tests {
     }
 
     #[test]
-    fn what_a_removed_check_holds_may_come_back_to_the_registry() {
+    fn the_destructor_of_a_removed_check_may_use_the_registry() {
         let registry = Registry::new();
         let inner = registry.register_guarded(check("queue", "inner")).unwrap();
         let outer = Check::new("queue", "outer", move || {
-            let _held = &inner;
+            let _owned = &inner;
             async { Ok::<_, String>(()) }
         });
         registry.register(outer).unwrap();

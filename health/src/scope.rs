@@ -21,7 +21,7 @@ use crate::{
     check::{Check, InvalidCheck, redaction_hint},
     discover::{HealthCheck, state::FoundState},
     door::{Deny, Door, Predicate},
-    engine::Settings,
+    engine::EngineConfig,
     registry::Registry,
     report::MAX_DURATION,
     service,
@@ -84,7 +84,7 @@ pub struct Scope {
     trust: Trust,
     authorize: Option<Predicate>,
     deny: Deny,
-    pub(crate) settings: Settings,
+    pub(crate) settings: EngineConfig,
     /// The deadline that was given, if it was too long.
     shortened: Option<Duration>,
     pub(crate) stall: Duration,
@@ -139,7 +139,7 @@ pub fn scope() -> Scope {
         trust: Trust::default(),
         authorize: None,
         deny: Deny::default(),
-        settings: Settings { deadline: Duration::from_millis(800), max_age: Duration::from_secs(1), refresh: None },
+        settings: EngineConfig { deadline: Duration::from_millis(800), max_age: Duration::from_secs(1), refresh: None },
         shortened: None,
         stall: Duration::from_secs(10),
         states: Vec::new(),
@@ -344,7 +344,7 @@ impl Scope {
     }
 
     fn start(mut self) -> Result<Settled, StartError> {
-        let Settings { deadline, refresh, .. } = self.settings;
+        let EngineConfig { deadline, refresh, .. } = self.settings;
         for (name, time) in [("deadline", Some(deadline)), ("refresh", refresh), ("stall", Some(self.stall))] {
             if time.is_some_and(|time| time.is_zero()) {
                 return Err(StartError::NoTime(name));
@@ -352,7 +352,7 @@ impl Scope {
         }
         let mut names = HashSet::new();
         for check in &self.checks {
-            check.valid()?;
+            check.validate()?;
             if !names.insert((check.group(), check.name())) {
                 return Err(StartError::Duplicate(check.to_string()));
             }

@@ -34,7 +34,7 @@ use crate::{
         state::{self, Met},
     },
     door::{Deny, PassBy},
-    engine::{self, Engine, Key, Selection, Slot, Sources},
+    engine::{self, CheckEntry, Engine, EngineKey, Selection, Sources},
     lifecycle::{self, Heartbeat},
     redact::label,
     registry::{Registry, registry},
@@ -284,7 +284,7 @@ impl Service {
             None => {
                 let (at, changes) = (Instant::now(), change::count());
                 let resolved = self.resolved.get_or_init(|| self.resolve(request));
-                let mut report = resolved.engine.known(view.selection());
+                let mut report = resolved.engine.cached_report(view.selection());
                 self.adjust(&mut report, &view, &resolved.engine);
                 if let Some(told) = told {
                     told.set(Some(Told { at, changes, status: report.status }));
@@ -323,13 +323,13 @@ impl Service {
             View::Live => of_the_process = self.heartbeat.of_all_workers(self.settled.scope.stall),
             View::Startup => {
                 // Once started it stays so, whatever its checks are now.
-                report.status = if engine.not_started().is_empty() { Status::Up } else { Status::Down };
+                report.status = if engine.pending_startup().is_empty() { Status::Up } else { Status::Down };
                 return;
             }
             View::Group(_) | View::Check(..) => {}
         }
         if let View::Ready = view
-            && let waited_for @ [_, ..] = &*engine.not_started()
+            && let waited_for @ [_, ..] = &*engine.pending_startup()
         {
             let message = format!("not started: {} has not been up yet", waited_for.join(", "));
             of_the_process.push(Entry::plain("health", "startup", Some(message.into())));
@@ -344,19 +344,19 @@ impl Service {
         let Scope { checks, registries, settings, states, .. } = &self.settled.scope;
         let states = state::find(states, request);
         let registries: Vec<_> = registries.iter().chain([registry()]).cloned().collect();
-        let key = Key {
+        let key = EngineKey {
             states: states.iter().map(Met::address).collect(),
             checks: checks.iter().map(Check::identity).collect(),
             names: checks.iter().map(Check::to_string).collect(),
             registries: registries.iter().map(Registry::identity).collect(),
-            settings: *settings,
+            config: *settings,
         };
-        let engine = engine::shared(key, || Sources { fixed: self.fixed(&states), registries });
+        let engine = engine::get_or_create(key, || Sources { fixed: self.fixed(&states), registries });
         Resolved { engine, _states: states }
     }
 
     /// The checks of the states and of the scope itself, and the line that tells what they are.
-    fn fixed(&self, states: &[Met]) -> Vec<Slot> {
+    fn fixed(&self, states: &[Met]) -> Vec<CheckEntry> {
         let list = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         let found = || states.iter().map(Met::checks);
         let ignored = list(found().flat_map(|found| found.ignored().to_vec()).collect());
@@ -369,9 +369,9 @@ impl Service {
             "health scope at {path} probes: {probed}; fields that are ignored: {ignored}; types that derive HealthCheck and \
              are not in this application: {elsewhere}"
         );
-        let mut fixed: Vec<_> = checks.into_iter().map(Slot::Check).collect();
+        let mut fixed: Vec<_> = checks.into_iter().map(CheckEntry::Check).collect();
         if found().any(Checks::is_broken) {
-            fixed.push(Slot::fault("health", "state", "a state's own `health_checks` panicked"));
+            fixed.push(CheckEntry::misconfigured("health", "state", "a state's own `health_checks` panicked"));
         }
         fixed.extend(self.missing_state(states));
         fixed
@@ -379,7 +379,7 @@ impl Service {
 
     /// A scope that was given nothing is to find a state. Where it finds none though there are types that derive, somebody
     /// forgot a step, and resources are not probed that should be.
-    fn missing_state(&self, states: &[Met]) -> Option<Slot> {
+    fn missing_state(&self, states: &[Met]) -> Option<CheckEntry> {
         let types = state::type_names();
         if !states.is_empty() || types.is_empty() {
             return None;
@@ -393,7 +393,7 @@ impl Service {
         let message = "no state was found: add `.app_data(web::Data::new(state))` to the App, or `.state(&data)` to \
                         health::scope(); if it is to show registered checks alone, say `.registry(health::registry())`";
         tracing::error!(types, "health scope: {message}; these types derive HealthCheck: {types}");
-        Some(Slot::fault("health", "state", message))
+        Some(CheckEntry::misconfigured("health", "state", message))
     }
 }
 

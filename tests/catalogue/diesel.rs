@@ -149,16 +149,16 @@ async fn a_frozen_server_costs_one_thread_however_often_it_is_asked() {
     server.restart();
     let pool = pool(&server.url(), Duration::from_secs(30));
     let kept = pool.kept().unwrap();
-    kept.ask().await.unwrap();
+    kept.probe().await.unwrap();
     server.freeze();
     for _ in 0..10 {
-        timeout(Duration::from_millis(50), kept.ask()).await.unwrap_err();
+        timeout(Duration::from_millis(50), kept.probe()).await.unwrap_err();
     }
     // The thread of the first question may not have been free again for the second one.
     assert!(blocked_threads() <= 2, "{}", blocked_threads());
     server.thaw();
     // What was asked while it was frozen is answered, and no round takes it for an answer to its own question.
-    kept.ask().await.unwrap();
+    kept.probe().await.unwrap();
 }
 
 #[actix_web::test]

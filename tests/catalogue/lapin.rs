@@ -425,20 +425,20 @@ async fn a_long_freeze_leaves_no_channels_behind() {
     let channel = second.create_channel().await.unwrap();
     // One that has no channel yet, and one that has; one that opens a channel each time; and the application's own.
     let (new, kept) = (first.kept().unwrap(), second.kept().unwrap());
-    kept.ask().await.unwrap();
+    kept.probe().await.unwrap();
     rabbit.freeze();
     for _ in 0..5 {
         // As the engine does at its hard limit.
         let soon = Duration::from_millis(50);
-        assert!(tokio::time::timeout(soon, new.ask()).await.is_err(), "it is frozen");
-        assert!(tokio::time::timeout(soon, kept.ask()).await.is_err(), "it is frozen");
+        assert!(tokio::time::timeout(soon, new.probe()).await.is_err(), "it is frozen");
+        assert!(tokio::time::timeout(soon, kept.probe()).await.is_err(), "it is frozen");
         assert!(tokio::time::timeout(soon, channel.probe()).await.is_err(), "it is frozen");
         let asked = tokio::time::timeout(soon, queue(&second, "jobs", Limits::new())).await;
         assert!(asked.is_err(), "it is frozen");
     }
     rabbit.thaw();
-    new.ask().await.unwrap();
-    kept.ask().await.unwrap();
+    new.probe().await.unwrap();
+    kept.probe().await.unwrap();
     channel.probe().await.unwrap();
     eventually("but for one each, its channels are closed", || async { channels(&rabbit) == 3 }).await;
 }
@@ -451,7 +451,7 @@ async fn a_broker_that_accepts_and_says_nothing_costs_one_thread_however_often_a
     let kept = pool.kept().unwrap();
     for _ in 0..5 {
         // As the engine does at its hard limit.
-        assert!(tokio::time::timeout(Duration::from_millis(50), kept.ask()).await.is_err(), "it hangs");
+        assert!(tokio::time::timeout(Duration::from_millis(50), kept.probe()).await.is_err(), "it hangs");
     }
     let threads = std::fs::read_dir("/proc/self/task").unwrap();
     let name =

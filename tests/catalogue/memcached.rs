@@ -215,16 +215,16 @@ async fn a_killed_idle_connection_is_no_outage() {
 async fn a_frozen_server_blocks_one_thread_however_often_a_blocking_client_is_asked() {
     let server = Memcached::start(&[]);
     let check = blocking_client(&server).kept().expect("it has something to keep");
-    check.ask().await.unwrap();
+    check.probe().await.unwrap();
     let before = threads();
     server.freeze();
     for _ in 0..20 {
-        let asked = tokio::time::timeout(Duration::from_millis(50), check.ask()).await;
+        let asked = tokio::time::timeout(Duration::from_millis(50), check.probe()).await;
         assert!(asked.is_err(), "it is frozen");
     }
     assert!(threads() <= before + 1, "{} threads, and {before} before", threads());
     server.thaw();
-    check.ask().await.unwrap();
+    check.probe().await.unwrap();
 }
 
 #[actix_web::test]

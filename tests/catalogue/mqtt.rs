@@ -111,7 +111,7 @@ fn started() -> Mosquitto {
 /// Asks, and gives up soon, as the engine does at its hard limit.
 macro_rules! no_answer {
     ($kept:expr) => {
-        let asked = tokio::time::timeout(Duration::from_millis(100), $kept.ask()).await;
+        let asked = tokio::time::timeout(Duration::from_millis(100), $kept.probe()).await;
         assert!(asked.is_err(), "{asked:?}");
     };
 }
@@ -121,14 +121,14 @@ async fn an_outage_leaves_one_message_behind_however_often_it_was_asked() {
     let mut mosquitto = started();
     let client = connect(&mosquitto, PASSWORD);
     let kept = client.kept().unwrap();
-    kept.ask().await.unwrap();
+    kept.probe().await.unwrap();
     mosquitto.stop();
     // More often than the client's queue has places.
     for _ in 0..12 {
         no_answer!(kept);
     }
     mosquitto.restart();
-    kept.ask().await.unwrap();
+    kept.probe().await.unwrap();
     assert_eq!(mosquitto.received(), 2, "the one that was left, and the one of now");
 }
 
@@ -137,7 +137,7 @@ async fn an_answer_of_yesterday_says_nothing_of_today() {
     let mosquitto = started();
     let client = connect(&mosquitto, PASSWORD);
     let kept = client.kept().unwrap();
-    kept.ask().await.unwrap();
+    kept.probe().await.unwrap();
     mosquitto.freeze();
     no_answer!(kept);
     mosquitto.thaw();
@@ -147,7 +147,7 @@ async fn an_answer_of_yesterday_says_nothing_of_today() {
     mosquitto.freeze();
     no_answer!(kept);
     mosquitto.thaw();
-    kept.ask().await.unwrap();
+    kept.probe().await.unwrap();
 }
 
 #[actix_web::test]
@@ -155,14 +155,14 @@ async fn a_message_that_was_lost_with_its_connection_is_sent_again() {
     let mut mosquitto = started();
     let client = connect(&mosquitto, PASSWORD);
     let kept = client.kept().unwrap();
-    kept.ask().await.unwrap();
+    kept.probe().await.unwrap();
     mosquitto.freeze();
     let restarted = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         mosquitto.kill();
         mosquitto.restart();
     };
-    let (asked, ()) = tokio::join!(kept.ask(), restarted);
+    let (asked, ()) = tokio::join!(kept.probe(), restarted);
     asked.unwrap();
 }
 

@@ -1,4 +1,4 @@
-//! A proxy in front of a server that is far away: each reply comes later, and connections are counted.
+//! A proxy that delays each reply, as if the server were far away, and counts connections.
 
 #![allow(dead_code, reason = "each of the two test binaries uses a part of it")]
 
@@ -29,16 +29,16 @@ pub(crate) struct Far {
 
 #[derive(Clone, Copy)]
 struct Settings {
-    /// How much later each reply comes.
+    /// The delay of each reply.
     delay: Duration,
     /// New connections are reset.
     refuses: bool,
-    /// That many connections, the first ones, are silent for ever, and stay open.
+    /// The number of connections, counted from the first one, that stay open and never transfer data again.
     silent: usize,
 }
 
 impl Far {
-    /// In front of a server on this machine.
+    /// Starts a proxy in front of a server on this machine.
     pub(crate) async fn start(server: u16, delay: Duration) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -59,22 +59,22 @@ impl Far {
         Self { port, opened, settings, task: task.abort_handle() }
     }
 
-    /// How many connections were opened until now.
+    /// The number of connections that were opened so far.
     pub(crate) fn opened(&self) -> usize {
         self.opened.load(Ordering::SeqCst)
     }
 
-    /// From now on the connections that were opened until now are silent for ever; new ones work.
+    /// Silences all connections that were opened so far. New connections work.
     pub(crate) fn silence(&self) {
         self.silence_first(self.opened());
     }
 
-    /// Only the first ones are.
+    /// Silences only the first connections.
     pub(crate) fn silence_first(&self, connections: usize) {
         self.settings.send_modify(|settings| settings.silent = connections);
     }
 
-    /// Whether new connections are reset.
+    /// Sets whether new connections are reset.
     pub(crate) fn refuse(&self, refuses: bool) {
         self.settings.send_modify(|settings| settings.refuses = refuses);
     }

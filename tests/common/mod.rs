@@ -1,4 +1,4 @@
-//! The harness: real servers, a real HTTP client, and what was logged.
+//! The harness: real servers, proxies, an HTTP client, and the log.
 
 pub(crate) mod answers;
 pub(crate) mod docs;
@@ -16,19 +16,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What must never be in an answer, and the password not in a log either. The servers are set up with them.
+/// Canary values that the servers are set up with. None may be in a response, and the password not in the log either.
 pub(crate) const USER: &str = "canaryuser";
 pub(crate) const PASSWORD: &str = "canary-5ecret";
 pub(crate) const DATABASE: &str = "canarybase";
 
-/// The longest that a condition is waited for. Loose: the machines are small and noisy.
+/// The timeout of [`eventually`]. It is long because the machines are small and noisy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until a condition holds.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let started = Instant::now();
     while !holds().await {
-        assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        assert!(started.elapsed() < PATIENCE, "timed out after {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! A TCP proxy between the application and a server, to break what is between them.
+//! A TCP proxy between the application and a server, which injects faults.
 
 use std::{
     sync::{
@@ -20,28 +20,28 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-/// A test that starts or stops a server blocks its own thread, and must not block the connections of other tests' rows.
+/// The runtime of all proxies. Tests block their own threads while they start or stop a server, which must not block connections.
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).thread_name("proxy").enable_all().build().unwrap());
 
-/// What happens to what goes through.
+/// The fault of connections through the proxy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fault {
     None,
-    /// Every piece comes so much later.
+    /// Every chunk is delayed, and the next one is read after it was sent.
     Delay(Duration),
-    /// A distance: each reply of the server arrives so much later, however many are on the way. Requests are not delayed, so
-    /// this is the time of a round trip.
+    /// Each reply of the server is delayed, independent of others in transit. Requests are not delayed, so this is the additional
+    /// time of a round trip.
     Distance(Duration),
-    /// Connections are accepted, and nothing ever comes through: not on those that lost something, even when all is mended.
+    /// Connections are accepted, and data is lost. A connection that has lost data stays dead when the fault is over.
     Swallow,
-    /// Connections that were open before are dead without knowing it; new ones work.
+    /// Connections that were open before are silently dead. New connections work.
     Forget,
-    /// Connections, old and new, are reset.
+    /// Open and new connections are reset.
     Cut,
-    /// Half of each answer comes, then the connection is reset.
+    /// The connection is reset after half of a reply.
     CutMidAnswer,
-    /// Answers are other bytes than the server sent.
+    /// The bytes of replies are corrupted.
     Garble,
 }
 
@@ -53,19 +53,19 @@ pub(crate) struct Proxy {
     task: AbortHandle,
 }
 
-/// Where new connections go, and how many there were.
+/// The server of new connections, and their number.
 struct Route {
     server: AtomicU16,
     opened: AtomicU64,
 }
 
 impl Proxy {
-    /// In front of a server on this machine.
+    /// Starts a proxy in front of a server on this machine.
     pub(crate) async fn start(server: u16) -> Self {
         Self::start_with(server, Fault::None)
     }
 
-    /// With a fault from the first connection on.
+    /// Starts a proxy with a fault from the first connection on.
     pub(crate) fn start_with(server: u16, fault: Fault) -> Self {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -90,12 +90,12 @@ impl Proxy {
         self.fault.send_replace(fault);
     }
 
-    /// New connections go to that server; the open ones stay where they are.
+    /// Sets the server of new connections. Open connections are unchanged.
     pub(crate) fn lead_to(&self, server: u16) {
         self.route.server.store(server, Ordering::SeqCst);
     }
 
-    /// How many connections were opened until now, whatever became of them.
+    /// The number of connections that were opened so far, whether they failed or not.
     pub(crate) fn opened(&self) -> u64 {
         self.route.opened.load(Ordering::SeqCst)
     }
@@ -110,7 +110,7 @@ impl Drop for Proxy {
 /// How a connection ends.
 #[derive(PartialEq)]
 enum End {
-    /// As the server or the client ended it, behind all that was sent.
+    /// The server or the client closed it, and all data was transferred.
     Closed,
     Reset,
 }
@@ -126,7 +126,7 @@ async fn serve(client: TcpStream, server: u16, mut faults: watch::Receiver<Fault
         return;
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    // Opened while connections are forgotten: this one is not.
+    // Opened during the fault, which concerns only earlier connections.
     let is_new = fault == Fault::Forget;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
@@ -146,11 +146,11 @@ async fn pump(
     faults: watch::Receiver<Fault>,
     is_new: bool,
     is_dead: &AtomicBool,
-    answers: bool,
+    is_reply: bool,
 ) -> End {
-    let (under_way, mut arriving) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let (in_transit, mut arrivals) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     let arrive = async {
-        while let Some((time, piece)) = arriving.recv().await {
+        while let Some((time, piece)) = arrivals.recv().await {
             sleep_until(time).await;
             if to.write_all(&piece).await.is_err() {
                 return;
@@ -159,28 +159,28 @@ async fn pump(
     };
     tokio::pin!(arrive);
     let end = tokio::select! {
-        end = read(from, under_way, faults, is_new, is_dead, answers) => end,
+        end = read(from, in_transit, faults, is_new, is_dead, is_reply) => end,
         () = &mut arrive => return End::Closed,
     };
-    if end == End::Closed || answers {
+    if end == End::Closed || is_reply {
         arrive.await;
     }
     end
 }
 
-/// Reads until the end, and sends on its way whatever arrives.
+/// Reads until the connection ends, and forwards what the fault does not drop.
 async fn read(
     from: &mut OwnedReadHalf,
-    under_way: mpsc::UnboundedSender<(Instant, Vec<u8>)>,
+    in_transit: mpsc::UnboundedSender<(Instant, Vec<u8>)>,
     mut faults: watch::Receiver<Fault>,
     is_new: bool,
     is_dead: &AtomicBool,
-    answers: bool,
+    is_reply: bool,
 ) -> End {
     let mut piece = vec![0; 64 * 1024];
     let arrive = |time: Instant, piece: &[u8]| {
-        // Nothing arrives at a connection that has ended.
-        let _ = under_way.send((time, piece.to_vec()));
+        // It fails if the other side has ended.
+        let _ = in_transit.send((time, piece.to_vec()));
     };
     loop {
         let fault = *faults.borrow_and_update();
@@ -199,7 +199,7 @@ async fn read(
         let piece = &mut piece[..length];
         let now = Instant::now();
         match fault {
-            // What TCP lost it sends again, or the connection is dead: it never goes on behind a gap.
+            // TCP has no gaps: after lost data, a connection transfers nothing.
             _ if is_dead.load(Ordering::Relaxed) => {}
             Fault::Swallow => is_dead.store(true, Ordering::Relaxed),
             Fault::Forget if !is_new => is_dead.store(true, Ordering::Relaxed),
@@ -207,12 +207,12 @@ async fn read(
                 sleep(time).await;
                 arrive(Instant::now(), piece);
             }
-            Fault::Distance(time) if answers => arrive(now + time, piece),
-            Fault::CutMidAnswer if answers => {
+            Fault::Distance(time) if is_reply => arrive(now + time, piece),
+            Fault::CutMidAnswer if is_reply => {
                 arrive(now, &piece[..length / 2]);
                 return End::Reset;
             }
-            Fault::Garble if answers => {
+            Fault::Garble if is_reply => {
                 for byte in piece.iter_mut() {
                     *byte ^= 0x55;
                 }

@@ -1,4 +1,4 @@
-//! An application under test: a real `HttpServer` on a free port, or on a Unix socket besides.
+//! An application under test: a real `HttpServer` on a free port, and optionally on a Unix socket.
 
 use std::{net::SocketAddr, os::unix::net::UnixListener, path::Path};
 
@@ -13,12 +13,12 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// Serves what `configure` sets up, on the given number of workers.
+    /// Starts an application with the given number of workers.
     pub(crate) fn start(workers: usize, configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static) -> Self {
         Self::start_at(None, workers, configure)
     }
 
-    /// On a Unix socket too.
+    /// Starts an application that listens on a Unix socket, too.
     pub(crate) fn start_at(
         socket: Option<&Path>,
         workers: usize,
@@ -42,7 +42,7 @@ impl Rig {
         Self { address, handle }
     }
 
-    /// Stops the application; its state is dropped when this is over.
+    /// Stops the application, and returns when its state has been dropped.
     #[allow(dead_code, reason = "only one of the two test binaries stops one before its end")]
     pub(crate) async fn stop(self) {
         self.handle.stop(false).await;

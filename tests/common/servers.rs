@@ -1,6 +1,6 @@
-//! PostgreSQL, MariaDB and Redis, each on a free loopback port and in a temporary folder of its own.
+//! PostgreSQL, MariaDB and Redis, each on a free loopback port and in a temporary folder.
 //!
-//! To initialize a database takes seconds, so that is done once a machine, and each test gets a copy.
+//! Initializing a database takes seconds, so it is done once per machine, and each test starts with a copy.
 
 use std::{
     fs::{self, File},
@@ -28,22 +28,22 @@ pub(crate) enum Kind {
     Redis,
 }
 
-/// What can be broken, and mended.
+/// A server that can fail and recover.
 pub(crate) trait Faulty {
-    /// Starts the server, again or for the first time, on its port and its data, and waits until it serves.
+    /// Starts the server on its port with its data, and waits until it is ready.
     fn restart(&mut self);
 
-    /// Stops the server; its port is free.
+    /// Stops the server, which frees its port.
     fn stop(&mut self);
 
-    /// Stops the server from running, with all its connections open.
+    /// Freezes the server. All its connections stay open.
     fn freeze(&self);
 
-    /// Lets it run again.
+    /// Resumes the server.
     fn thaw(&self);
 }
 
-/// A server of the test's own, to break.
+/// A server of one test.
 pub(crate) struct Server {
     kind: Kind,
     port: u16,
@@ -57,14 +57,14 @@ impl Server {
         Self::start_with(kind, &[])
     }
 
-    /// A server with further arguments on its command line.
+    /// Starts a server with further arguments on its command line.
     pub(crate) fn start_with(kind: Kind, args: &[&str]) -> Self {
         let mut server = Self::prepared(kind, args);
         server.restart();
         server
     }
 
-    /// A server that was never started: nothing listens on its port.
+    /// A server that has not been started. Nothing listens on its port.
     pub(crate) fn prepared(kind: Kind, args: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("health-").tempdir().unwrap();
         if let Some(template) = kind.template() {
@@ -75,7 +75,7 @@ impl Server {
         Self { kind, port: free_port(), folder, args, process: None }
     }
 
-    /// Ends the server at once, as a power cut does.
+    /// Kills the server, without a shutdown.
     pub(crate) fn kill(&mut self) {
         self.process.take().expect("it runs").kill();
     }
@@ -85,7 +85,7 @@ impl Server {
         self.process.as_ref().expect("it runs").signal(signal);
     }
 
-    /// Stops the server by that signal.
+    /// Stops the server with that signal.
     pub(crate) fn stop_by(&mut self, signal: &str) {
         self.process.take().expect("it runs").stop(signal);
     }
@@ -106,7 +106,7 @@ impl Server {
         self.url_of(password, self.port)
     }
 
-    /// By way of a proxy on that port.
+    /// The URL of the server behind a proxy on that port.
     pub(crate) fn url_at(&self, port: u16) -> String {
         self.url_of(PASSWORD, port)
     }
@@ -122,7 +122,7 @@ impl Server {
     fn serves(&self) -> bool {
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
         match self.kind {
-            // Listens before it is ready.
+            // It listens before it is ready.
             Kind::Postgres => Command::new("pg_isready")
                 .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
                 .status()
@@ -155,7 +155,7 @@ impl Faulty for Server {
 
     fn stop(&mut self) {
         let signal = match self.kind {
-            // A fast shutdown, which does not wait for who is connected.
+            // A fast shutdown, which does not wait for clients to disconnect.
             Kind::Postgres => "INT",
             Kind::MariaDb | Kind::Redis => "TERM",
         };
@@ -227,7 +227,7 @@ impl Kind {
         }
     }
 
-    /// The folder that data is copied from; made if it is not there.
+    /// The folder with the initialized database, which is created if it does not exist.
     fn template(self) -> Option<PathBuf> {
         if self == Self::Redis {
             return None;
@@ -235,7 +235,7 @@ impl Kind {
         let templates = std::env::temp_dir().join("health-test-templates");
         fs::create_dir_all(&templates).unwrap();
         let template = templates.join(self.user());
-        // Tests run in processes of their own, and the first one makes it for all.
+        // Tests run in separate processes. The first one creates the folder for all.
         let lock = fs::File::create(templates.join(format!("{}.lock", self.user()))).unwrap();
         lock.lock().unwrap();
         if !template.exists() {
@@ -289,7 +289,7 @@ fn make_mariadb(data: &Path) {
     );
 }
 
-/// Runs a command that reads its input from us.
+/// Runs a command with that input.
 fn feed(command: &mut Command, input: &str) {
     let mut child = command
         .stdin(Stdio::piped())
@@ -302,7 +302,7 @@ fn feed(command: &mut Command, input: &str) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Debian keeps the server's programs in a folder by their version, off the path.
+/// The path of a server program. Debian has these in one folder per version, which are not on `PATH`.
 pub(crate) fn postgres_program(name: &str) -> String {
     let versions = fs::read_dir("/usr/lib/postgresql").expect("postgresql is not installed: tests/run does it");
     let programs = versions.map(|version| version.unwrap().path().join("bin").join(name));

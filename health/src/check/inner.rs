@@ -1,4 +1,4 @@
-//! What all clones of a check share: its name, its options, its probe, and its state behind a lock.
+//! What all clones of a check share: its name, options and probe, and its state behind a lock.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use tokio::{
 
 use super::state::{Rules, State};
 use crate::{
-    events::Watchers,
+    events::Subscribers,
     probe::DynProbe,
     report::{Details, Outcome, Sample, milliseconds},
     runtime::CheckIo,
@@ -28,15 +28,15 @@ pub(crate) struct CheckInner {
     pub(crate) name: Arc<str>,
     pub(crate) options: Options,
     pub(crate) probe: Arc<dyn DynProbe>,
-    pub(crate) watchers: Watchers,
-    /// What the log calls the resource, as of the first run.
+    pub(crate) subscribers: Subscribers,
+    /// The name of the resource in the log, as the probe returned it before the first run.
     pub(super) resource: OnceLock<Option<String>>,
-    /// The longest deadline of the scopes that have shown the check, in milliseconds: the limit of a run without a timeout.
+    /// The longest deadline of the scopes that have shown the check, in milliseconds. It limits runs without a timeout.
     longest_deadline_ms: AtomicU64,
-    /// Where the I/O of a user's check runs.
+    /// The runtime for I/O of a user's check.
     pub(super) io: CheckIo,
     pub(super) shared: Mutex<Shared>,
-    /// Notified whenever a run settles.
+    /// Notified when a run has a result or a recorded timeout.
     pub(super) settled: Notify,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Shared {
     pub(super) state: State,
     /// Drops the future of the run in flight.
     pub(super) abort: Option<AbortHandle>,
-    /// The process and the time of the supervisor's entry for this check.
+    /// The current entry of the supervisor for this check: its process and its time.
     pub(super) supervised: Option<(u32, Instant)>,
 }
 
@@ -65,7 +65,7 @@ impl CheckInner {
             name,
             options,
             probe,
-            watchers: Watchers::default(),
+            subscribers: Subscribers::default(),
             resource: OnceLock::new(),
             longest_deadline_ms: AtomicU64::new(0),
             io: CheckIo::default(),
@@ -74,7 +74,7 @@ impl CheckInner {
         }
     }
 
-    /// Notes that a scope with this deadline shows the check: without a timeout of its own, a run may take so long.
+    /// Registers that a scope with this deadline shows the check. A run without a timeout may take that long.
     pub(crate) fn shown_within(&self, deadline: Duration) {
         self.longest_deadline_ms.fetch_max(milliseconds(deadline), Ordering::Relaxed);
     }
@@ -85,19 +85,19 @@ impl CheckInner {
         Rules { limit: timeout.unwrap_or_else(longest_deadline), rise, fall }
     }
 
-    /// Waits for the result of a run, at most until the response has to leave, `deadline` after it was requested.
+    /// Waits for the result of a run until the response has to leave, which is `deadline` after its request.
     pub(crate) async fn outcome_of(&self, run: u64, until: Instant, deadline: Duration) -> Outcome {
         let outcome = self.wait_for(until, |state| state.outcome_of(run)).await;
         outcome.unwrap_or_else(|| self.outcome_at_deadline(deadline))
     }
 
-    /// The latest result of runs in the background, if it is younger than `max_age`. Waits only for the first result.
+    /// The latest result of background runs, if it is younger than `max_age`. Waits only for the first result.
     pub(crate) async fn background_outcome(&self, until: Instant, deadline: Duration, max_age: Duration) -> Outcome {
         let outcome = self.wait_for(until, |state| state.latest_outcome(Instant::now(), max_age)).await;
         outcome.unwrap_or_else(|| self.outcome_at_deadline(deadline))
     }
 
-    /// The latest result, without a run or a wait.
+    /// The latest result, if it is younger than `max_age`. Neither runs the check nor waits.
     pub(crate) fn cached_outcome(&self, max_age: Duration) -> Outcome {
         let outcome = self.shared.lock().state.latest_outcome(Instant::now(), max_age);
         outcome.unwrap_or_else(|| Outcome::down("no result yet"))
@@ -107,16 +107,16 @@ impl CheckInner {
         self.shared.lock().state.outcome_at_deadline(deadline, self.rules())
     }
 
-    async fn wait_for<T>(&self, until: Instant, found: impl Fn(&State) -> Option<T>) -> Option<T> {
+    async fn wait_for<T>(&self, until: Instant, read: impl Fn(&State) -> Option<T>) -> Option<T> {
         loop {
-            // Created before the look, so that no notification is lost in between.
+            // Created before the state is read, so that a notification in between is not lost.
             let settled = self.settled.notified();
-            let value = found(&self.shared.lock().state);
+            let value = read(&self.shared.lock().state);
             if value.is_some() {
                 return value;
             }
             if timeout_at(until, settled).await.is_err() {
-                return found(&self.shared.lock().state);
+                return read(&self.shared.lock().state);
             }
         }
     }

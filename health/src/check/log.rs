@@ -1,6 +1,7 @@
-//! The log lines of a check: one a transition, and one for each further kind of failure until it is up again.
+//! The log lines of a check: one per transition, and one per further kind of failure until the check is up again.
 //!
-//! Users' errors print themselves on the thread that ran the probe; subscribers run on the thread for that. Both may block.
+//! The `Display` of users' errors and log subscribers may block. The former runs on the thread that ran the probe, the latter on
+//! the thread `health-log`.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -10,7 +11,7 @@ use std::{
 
 use super::{
     inner::CheckInner,
-    state::{Failure, Recorded},
+    state::{Recorded, RunFailure},
 };
 use crate::{
     error::ProbeError,
@@ -20,13 +21,13 @@ use crate::{
     runtime::Runtime,
 };
 
-/// What the log calls a probe's resource. That is user code, which may panic.
+/// The name of a probe's resource in the log. `Probe::resource` is user code, which may panic.
 pub(super) fn resource_of(probe: &dyn DynProbe) -> Option<String> {
     catch_unwind(AssertUnwindSafe(|| probe.resource())).ok().flatten().map(|resource| redact::label(&resource))
 }
 
-/// Logs a failure that a probe returned. Called by the thread that ran it.
-pub(super) fn failure(
+/// Logs a failure that a probe returned. Called on the thread that ran the probe.
+pub(super) fn probe_failure(
     check: &CheckInner,
     error: &ProbeError,
     recorded: Recorded,
@@ -38,21 +39,19 @@ pub(super) fn failure(
     }
     let text =
         catch_unwind(AssertUnwindSafe(|| error.log_text())).unwrap_or_else(|_| "an error that panics".to_owned());
-    // It may have learned its address meanwhile.
+    // The probe may have learned the address of its server during the run.
     let resource = resource_of(&*check.probe);
     write(check, error, recorded, latency, resource, text, runtime);
 }
 
-/// Logs a failure that the library found: a timeout, or a run without a thread.
-pub(super) fn failure_of(check: &Arc<CheckInner>, failure: &Failure, runtime: &Runtime) {
-    let Failure { error, latency, recorded, was_queued } = failure;
+/// Logs a failure that the library detected: a timeout, or a run that got no thread.
+pub(super) fn run_failure(check: &Arc<CheckInner>, failure: &RunFailure, runtime: &Runtime) {
+    let RunFailure { error, latency, recorded, was_queued } = failure;
     if !recorded.should_log {
         return;
     }
-    let stall = || match check.probe.never_blocks() {
-        true => runtime.blocked_by(),
-        false => check.io.stall().map(str::to_owned),
-    };
+    let is_library = check.probe.never_blocks();
+    let stall = || if is_library { runtime.blocked_by() } else { check.io.stall().map(str::to_owned) };
     let text = match error.log_text() {
         text if !text.is_empty() => text,
         _ if *was_queued => check.io.congestion().unwrap_or_else(|| runtime.congestion()),

@@ -1,6 +1,6 @@
-//! [`Check`]: a named probe with its options, and the identity that makes it one check however often it is cloned.
+//! [`Check`]: a named probe with its options. Clones share one identity, and so one run and one state.
 //!
-//! `inner` is what the clones share, `state` what is known of the check, `run` one run of it, `log` its log lines.
+//! `inner` is what the clones share, `state` the state machine of results, `run` a single run, `log` the log lines.
 
 mod inner;
 mod log;
@@ -10,7 +10,9 @@ mod state;
 #[cfg(test)]
 mod model;
 
-use std::{error::Error, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use derive_more::{Display, Error};
 
 use crate::{
     error::{BoxError, ProbeError},
@@ -31,12 +33,11 @@ const MAX_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// A named probe with its options.
 ///
-/// A check is a cheap clone with an identity: made once and cloned into the factory of the workers, it is one check,
-/// which is run once for all of them. Made inside the factory it would be one check a worker.
-/// A setter that is called on one of several clones makes a check of its own.
+/// Cloning a `Check` is cheap, and all clones are the same check: it has one state, and runs once for all workers. So create it
+/// once, outside the factory of the `HttpServer`, and clone it into the factory; a check that is created inside runs once per
+/// worker. A setter that is called on one of several clones returns a new check.
 ///
-/// A check is critical, has no limit but the deadline of the scope, and goes up and down with every single result,
-/// unless a setter says otherwise.
+/// By default a check is critical, is limited by the deadline of the scope, and changes its status with every result.
 ///
 /// # Examples
 ///
@@ -45,7 +46,7 @@ const MAX_TIMEOUT: Duration = Duration::from_mins(10);
 /// use health::Check;
 ///
 /// let orders = Check::new("queue", "orders", || async {
-///     // Any error of the standard library, of anyhow, or a text.
+///     // The error may be an `std::error::Error`, an `anyhow::Error`, or a string.
 ///     tokio::net::TcpStream::connect("127.0.0.1:5672").await.map(drop)
 /// })
 /// .optional()
@@ -53,30 +54,40 @@ const MAX_TIMEOUT: Duration = Duration::from_mins(10);
 /// assert_eq!(orders.to_string(), "queue.orders");
 /// ```
 #[derive(Clone)]
-#[must_use = "a check does nothing until it is registered or given to a scope"]
+#[must_use = "a check does nothing until it is registered or added to a scope"]
 pub struct Check {
     inner: Arc<CheckInner>,
 }
 
 impl Check {
-    /// A check that runs a function of your own.
+    /// Creates a check that runs an async function.
     ///
-    /// `group` is the kind of resource (`database`, `cache`, `queue`, `service`, `system`, or a word of your own), `name`
-    /// tells it from the others of its group. Both are validated when the check is registered, or when the scope starts.
+    /// `group` is the kind of resource: `database`, `cache`, `queue`, `service`, `system`, or a word of your own. `name` is unique
+    /// within the group. Both are segments of the path `/health/{group}/{name}`, and are validated by
+    /// [`register`](crate::register) or at the start of the scope. Credentials in them are redacted in responses, log lines and paths: a
+    /// check with the name `bob:secret@db` is shown as `***@db`, and its path ends in `/***@db`.
     ///
-    /// The error may be any of the standard library, of anyhow, a `String` or a `&str`; a [`ProbeError`] inside keeps its
-    /// kind and its message. The text of any other goes to the log alone, and the answer says `the check failed`.
+    /// # Errors of the function
     ///
-    /// Each run is polled on one thread of a pool of the library, so a run that blocks or deadlocks hurts no other check: it is
-    /// `DOWN` when its limit has passed, and is not run again before its thread returns. Use `actix_web::web::block` or
-    /// `tokio::task::spawn_blocking` for blocking work all the same: a future that waits can be dropped, a blocked thread
-    /// cannot. A check whose blocking calls do not return is not run again while there are four of them. At most 128 runs are
-    /// polled at a time; a run that gets no thread within its limit is recorded as a failure.
+    /// The error may be an [`std::error::Error`], an `anyhow::Error`, a `String` or a `&str`. A [`ProbeError`] in its chain of sources
+    /// keeps its kind and message. The text of any other error is only logged, and the response says `the check failed`.
     ///
-    /// A panic is a failure of the check, `the check panicked`. With `panic = "abort"` it ends the process, as any panic does.
+    /// # Where it runs
     ///
-    /// Connections and tasks that the function opens belong to a runtime that lives as long as the process. A clock that a test
-    /// has paused does not reach it.
+    /// Each run is polled on a thread of a pool, so a run that blocks or deadlocks affects no other check. It is `DOWN` once its
+    /// limit has passed, and does not run again before its thread returns. Up to 128 runs are polled at a time; one that gets no
+    /// thread within its limit is recorded as a failure.
+    ///
+    /// I/O, timers and spawned tasks run on a runtime that belongs to the check and lives as long as the process, so connections
+    /// that a run opens stay usable. The first 32 checks have a runtime each; further checks share these. The clock of the runtime is
+    /// not paused by `tokio::time::pause`. While a spawned task blocks its thread, the check does not run again.
+    ///
+    /// Use `actix_web::web::block` or `tokio::task::spawn_blocking` for blocking work, because a pending future can be dropped and
+    /// a blocked thread cannot. While four blocking calls of a check have not returned, it does not run again.
+    ///
+    /// # Panics of the function
+    ///
+    /// A panic is recorded as the failure `the check panicked`. With `panic = "abort"` it ends the process, as any panic does.
     pub fn new<F, Fut, E>(group: impl Into<String>, name: impl Into<String>, f: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -91,21 +102,39 @@ impl Check {
             Fut: Future<Output = Result<(), E>> + Send + 'static,
             E: Into<BoxError>,
         {
-            fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
-                let asked = (self.0)();
-                Box::pin(async { asked.await.map_err(ProbeError::from_error) })
+            fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+                let result = (self.0)();
+                Box::pin(async { result.await.map_err(ProbeError::from_error) })
             }
         }
 
-        Self::erased(group, name, Arc::new(Function(f)))
+        Self::from_dyn(group, name, Arc::new(Function(f)))
     }
 
-    /// A check that probes a resource; its group is the probe's.
+    /// Creates a check of a resource. Its group is [`Probe::GROUP`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use health::{Check, Probe, ProbeError};
+    ///
+    /// struct License;
+    ///
+    /// impl Probe for License {
+    ///     const GROUP: &'static str = "system";
+    ///
+    ///     async fn probe(&self) -> Result<(), ProbeError> {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// assert_eq!(Check::probe("license", License).to_string(), "system.license");
+    /// ```
     pub fn probe<P: Probe>(name: impl Into<String>, resource: P) -> Self {
-        Self::erased(P::GROUP, name, probe::erase(resource))
+        Self::from_dyn(P::GROUP, name, probe::erase(resource))
     }
 
-    fn erased(group: impl Into<String>, name: impl Into<String>, probe: Arc<dyn DynProbe>) -> Self {
+    fn from_dyn(group: impl Into<String>, name: impl Into<String>, probe: Arc<dyn DynProbe>) -> Self {
         Self {
             inner: Arc::new(CheckInner::new(
                 label(&group.into()).into(),
@@ -116,47 +145,48 @@ impl Check {
         }
     }
 
-    /// Optional instead of critical: when it is down, the service is `DEGRADED` (200) and not `DOWN` (503).
+    /// Makes the check optional: while it is down, the service is `DEGRADED` (200) instead of `DOWN` (503). Off by default.
     pub fn optional(self) -> Self {
         self.modify(|inner| inner.options.critical = false)
     }
 
-    /// Sets the limit of a run. A run that takes longer is recorded as timed out. Defaults to the longest deadline of the scopes
-    /// that show the check. With a timeout longer than a scope's deadline, responses of that scope that have to leave before
-    /// the run has ended show the check as `DOWN`; [`Scope::refresh`](crate::Scope::refresh) avoids that. A timeout of more than
-    /// 10 minutes is taken as 10 minutes, so that a check that hangs is recorded and logged.
+    /// Sets the limit of a run. Defaults to the longest deadline of the scopes that show the check.
+    ///
+    /// A run that takes longer is recorded as timed out. If the timeout is longer than the deadline of a scope, responses that the
+    /// scope sends before the run has ended show the check as `DOWN`; [`Scope::refresh`](crate::Scope::refresh) avoids that. A
+    /// timeout of more than 10 minutes is reduced to 10 minutes, so that a check that hangs is recorded and logged.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.modify(|inner| inner.options.timeout = Some(timeout.min(MAX_TIMEOUT)))
     }
 
-    /// Counts for liveness too: only for what a restart of the process mends, and never for a dependency, or an outage of
-    /// that one restarts every replica. Default is not.
+    /// Includes this check in liveness. Use it only for faults that a restart of the process fixes, never for dependencies: an
+    /// outage of one would restart every replica. Off by default.
     pub fn live(self) -> Self {
         self.modify(|inner| inner.options.live = true)
     }
 
-    /// How many successes in a row bring a check that is down up again. Default is 1; 0 counts as 1.
+    /// Sets how many successes in a row bring a check that is down up again. Defaults to 1; 0 counts as 1.
     pub fn rise(self, successes: u32) -> Self {
         self.modify(|inner| inner.options.rise = successes.max(1))
     }
 
-    /// How many failures in a row take a check that is up down. Default is 1; 0 counts as 1. The first result of all
-    /// counts at once, whatever it is.
+    /// Sets how many failures in a row take a check that is up down. Defaults to 1; 0 counts as 1. The first result always
+    /// counts at once.
     pub fn fall(self, failures: u32) -> Self {
         self.modify(|inner| inner.options.fall = failures.max(1))
     }
 
-    /// The first part of the check's name, the kind of resource.
+    /// The kind of resource, and the first part of the full name `group.name`. Credentials are redacted.
     pub fn group(&self) -> &str {
         &self.inner.group
     }
 
-    /// The second part of the check's name.
+    /// The second part of the full name `group.name`. Credentials are redacted.
     pub fn name(&self) -> &str {
         &self.inner.name
     }
 
-    /// The check's latest results, 60 at most, the oldest first: for a page that draws them.
+    /// The latest results, up to 60, the oldest first.
     pub fn history(&self) -> Vec<Sample> {
         self.inner.history()
     }
@@ -173,15 +203,15 @@ impl Check {
         &self.inner
     }
 
-    /// Equal for clones of one check, and for nothing else as long as one of them lives.
+    /// Equal only for clones of one check, while one of them is alive.
     pub(crate) fn identity(&self) -> usize {
         Arc::as_ptr(&self.inner).addr()
     }
 
     /// # Errors
     ///
-    /// The group or the name can't be part of a path.
-    pub(crate) fn valid(&self) -> Result<(), InvalidCheck> {
+    /// The check can't be run: its group or name can't be a segment of a path, or its timeout is zero.
+    pub(crate) fn validate(&self) -> Result<(), InvalidCheck> {
         let (group, name) = (self.group(), self.name());
         if RESERVED.contains(&group) {
             return Err(InvalidCheck::Reserved(group.to_owned()));
@@ -193,16 +223,16 @@ impl Check {
             if part.len() > MAX_LABEL_LEN {
                 return Err(InvalidCheck::TooLong);
             }
-            // As `label` has escaped it.
+            // `label` has escaped a control character.
             if part.contains("\\u{") {
                 return Err(InvalidCheck::Unprintable(part.to_owned()));
             }
             if part == "." || part == ".." || part.contains('/') {
-                return Err(InvalidCheck::NoPathSegment(part.to_owned()));
+                return Err(InvalidCheck::InvalidSegment(part.to_owned()));
             }
         }
         if self.inner.options.timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(InvalidCheck::NoTime);
+            return Err(InvalidCheck::ZeroTimeout);
         }
         Ok(())
     }
@@ -240,37 +270,28 @@ impl fmt::Debug for Check {
 }
 
 /// Why a check can't be run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Display, Error)]
 pub(crate) enum InvalidCheck {
+    #[display("a group and a name can't be empty")]
     Empty,
+    #[display("a group or a name can't be longer than {MAX_LABEL_LEN} bytes")]
     TooLong,
-    Unprintable(String),
-    NoPathSegment(String),
-    Reserved(String),
-    NoTime,
+    #[display("`{_0}` can't be a group or a name: it contains a control character, which is escaped here")]
+    Unprintable(#[error(not(source))] String),
+    #[display("`{_0}` can't be a group or a name: it must be one segment of a path{}", segment_hint(_0))]
+    InvalidSegment(#[error(not(source))] String),
+    #[display("`{_0}` can't be a group: it is a path of the scope")]
+    Reserved(#[error(not(source))] String),
+    #[display("timeout must be greater than zero")]
+    ZeroTimeout,
 }
 
-impl fmt::Display for InvalidCheck {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("a group and a name can't be empty"),
-            Self::TooLong => write!(f, "a group or a name can't be longer than {MAX_LABEL_LEN} bytes"),
-            Self::Unprintable(part) => {
-                write!(f, "`{part}` can't be a group or a name: it contains a control character, which is escaped here")
-            }
-            Self::NoPathSegment(part) => {
-                write!(f, "`{part}` can't be a group or a name: it must be one segment of a path")?;
-                if part.contains(REDACTED) { f.write_str("; credentials in it are redacted here") } else { Ok(()) }
-            }
-            Self::NoTime => f.write_str("timeout must be greater than zero"),
-            Self::Reserved(word) => write!(f, "`{word}` can't be a group: the scope itself answers by it"),
-        }
-    }
+/// What a message about a name that is not a segment of a path adds if that name differs from the user's.
+fn segment_hint(name: &str) -> &'static str {
+    if name.contains(REDACTED) { "; credentials in it are redacted here" } else { "" }
 }
 
-impl Error for InvalidCheck {}
-
-/// What a message that names a duplicate adds where the names may have differed.
+/// What a message about a duplicate adds if the names may have differed before credentials were redacted.
 pub(crate) fn redaction_hint(name: &str) -> &'static str {
     if name.contains(REDACTED) {
         "; names that differ only in credentials are equal once these are redacted: use names without credentials"
@@ -288,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clone_is_the_same_check_until_a_setter_makes_it_another() {
+    fn a_clone_is_the_same_check_until_a_setter_is_called() {
         let one = check("queue", "orders");
         let clone = one.clone();
         assert_eq!(one.identity(), clone.identity());
@@ -306,14 +327,14 @@ mod tests {
 
     #[test]
     fn names_are_segments_of_a_path() {
-        assert_eq!(check("queue", "orders.eu-1 ü").valid(), Ok(()));
+        assert_eq!(check("queue", "orders.eu-1 ü").validate(), Ok(()));
         let long = &*"x".repeat(MAX_LABEL_LEN + 1);
         for (group, name) in [("", "a"), ("a", ""), ("a/b", "c"), ("a", "/"), ("a", "b\n"), ("a", ".."), ("a", long)] {
-            assert!(check(group, name).valid().is_err(), "{group:?} {name:?}");
+            assert!(check(group, name).validate().is_err(), "{group:?} {name:?}");
         }
         for word in RESERVED {
-            assert_eq!(check(word, "a").valid(), Err(InvalidCheck::Reserved(word.to_owned())));
-            assert_eq!(check("a", word).valid(), Ok(()));
+            assert_eq!(check(word, "a").validate(), Err(InvalidCheck::Reserved(word.to_owned())));
+            assert_eq!(check("a", word).validate(), Ok(()));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The state of a check against a model: random sequences of results, polls and clock steps, without a runtime.
+//! A property test of [`State`] against a model: random sequences of results, polls and clock steps, without a runtime.
 //!
-//! [`World`] drives [`State`] as `run` does, one event after the other. The [`Model`] knows neither numbers of runs nor
-//! phases: only when a run began, and what comes of it.
+//! [`Simulation`] calls [`State`] as `run` does, one event at a time. The [`Model`] is simpler: it has neither run numbers nor
+//! phases, only the start of a run and its planned end.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const MAX_AGE: u64 = 1_000;
 const HARD_LIMIT: u64 = 30_000;
 const PROCESS: u32 = 1;
 
-/// What comes of a run.
+/// How a run ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Plan {
     /// A result after that time.
@@ -31,15 +31,15 @@ enum Plan {
 }
 
 impl Plan {
-    /// When the run is over, after its beginning.
-    fn ends(self) -> u64 {
+    /// The time from the start of the run to its end.
+    fn duration(self) -> u64 {
         match self {
             Self::Ends(after, _) | Self::Blocks(after, _) => after,
             Self::Hangs => HARD_LIMIT,
         }
     }
 
-    /// The result; none if the future was dropped before there was one.
+    /// The result; `None` if the future is dropped before it has one.
     fn status(self) -> Option<Status> {
         match self {
             Self::Ends(after, status) | Self::Blocks(after, status) if after < HARD_LIMIT => Some(status),
@@ -50,9 +50,9 @@ impl Plan {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// From now on, runs go so.
+    /// Sets how further runs end.
     Plan(Plan),
-    /// From now on, a run waits so long for a thread.
+    /// Sets how long further runs wait for a thread.
     Queue(u64),
     Poll,
     Wait(u64),
@@ -85,7 +85,7 @@ fn result(status: Status) -> Result<(), ProbeError> {
     }
 }
 
-/// What a check shows, by the rules that users know.
+/// The status that a check shows, by the documented rules.
 #[derive(Default)]
 struct Model {
     rise: u32,
@@ -103,25 +103,25 @@ struct ModelRun {
     began: u64,
     plan: Plan,
     timed_out: bool,
-    /// A timeout was recorded while it waited for its thread.
+    /// A timeout was recorded while the run waited for its thread.
     late_to_begin: bool,
 }
 
 impl Model {
     fn record(&mut self, status: Status, at: u64) {
-        let needed = if status == Down { self.fall } else { self.rise };
+        let required = if status == Down { self.fall } else { self.rise };
         match self.shown {
-            Some(shown) if (shown == Down) != (status == Down) && self.streak + 1 < needed => self.streak += 1,
+            Some(shown) if (shown == Down) != (status == Down) && self.streak + 1 < required => self.streak += 1,
             _ => (self.shown, self.streak) = (Some(status), 0),
         }
         (self.finished, self.due) = (at, false);
         self.results += 1;
     }
 
-    /// The next time at which something happens by itself.
+    /// The time of the next event.
     fn next(&self) -> Option<u64> {
         let run = self.run.as_ref()?;
-        let ends = run.began + run.plan.ends();
+        let ends = run.began + run.plan.duration();
         let mut next = ends;
         if !run.late_to_begin && run.queued + LIMIT < run.began {
             next = next.min(run.queued + LIMIT);
@@ -134,11 +134,11 @@ impl Model {
 
     fn advance(&mut self, now: u64) {
         while let Some(at) = self.next().filter(|&at| at <= now) {
-            let run = self.run.as_mut().expect("something happens to it");
+            let run = self.run.as_mut().expect("it has an event");
             if at < run.began {
                 run.late_to_begin = true;
                 self.record(Down, at);
-            } else if !run.timed_out && at < run.began + run.plan.ends() {
+            } else if !run.timed_out && at < run.began + run.plan.duration() {
                 run.timed_out = true;
                 self.record(Down, at);
             } else {
@@ -167,7 +167,7 @@ impl Model {
         }
     }
 
-    /// Nothing happens within a millisecond of `now`, where the order would matter.
+    /// Whether no event is within a millisecond of `now`, where the order of events would matter.
     fn is_clear(&self, now: u64) -> bool {
         let is_clear = |at: u64| at.abs_diff(now) > 1;
         let began = self.run.as_ref().is_none_or(|run| is_clear(run.began));
@@ -175,8 +175,8 @@ impl Model {
     }
 }
 
-/// The state machine and its surroundings: a clock, a thread for the run, and a supervisor.
-struct World {
+/// The state machine with a clock, a thread for the run, and a supervisor.
+struct Simulation {
     epoch: Instant,
     now: u64,
     state: State,
@@ -192,7 +192,7 @@ struct Thread {
     plan: Plan,
 }
 
-impl World {
+impl Simulation {
     fn at(&self, ms: u64) -> Instant {
         self.epoch + Duration::from_millis(ms)
     }
@@ -201,7 +201,7 @@ impl World {
         u64::try_from(at.duration_since(self.epoch).as_millis()).unwrap()
     }
 
-    /// Lets everything happen that is due by then, in its order.
+    /// Processes the events until that time, in order.
     fn advance(&mut self, to: u64) {
         loop {
             let thread = self.run.as_ref().map(|run| if run.has_begun { run.ends } else { run.began });
@@ -220,7 +220,7 @@ impl World {
                     assert!(self.state.begin(run.number, now));
                 }
             } else if let Expired::Abandoned = self.state.expire(now, self.rules) {
-                // A future that is pending is dropped at once; one that blocks its thread when that returns.
+                // A pending future is dropped at once, one that blocks its thread when that returns.
                 let run = self.run.as_mut().expect("a run was abandoned");
                 if !matches!(run.plan, Plan::Blocks(..)) {
                     run.ends = self.now;
@@ -235,7 +235,7 @@ impl World {
         if let Start::New(number) = self.state.start(now, Duration::from_millis(MAX_AGE), self.rules, PROCESS) {
             assert!(self.run.is_none(), "two runs at a time");
             let began = self.now + queue;
-            self.run = Some(Thread { number, began, has_begun: false, ends: began + plan.ends(), plan });
+            self.run = Some(Thread { number, began, has_begun: false, ends: began + plan.duration(), plan });
         }
     }
 
@@ -251,7 +251,7 @@ proptest! {
     #[test]
     fn a_check_shows_what_the_model_shows(steps in steps(), rise in 1_u32..3, fall in 1_u32..4) {
         let rules = Rules { limit: Duration::from_millis(LIMIT), rise, fall };
-        let mut world = World { epoch: Instant::now(), now: 0, state: State::default(), rules, run: None };
+        let mut simulation = Simulation { epoch: Instant::now(), now: 0, state: State::default(), rules, run: None };
         let mut model = Model { rise, fall, ..Model::default() };
         let (mut plan, mut queue) = (Plan::Ends(0, Up), 0);
         for step in steps {
@@ -259,22 +259,22 @@ proptest! {
                 Step::Plan(new) => plan = new,
                 Step::Queue(new) => queue = new,
                 Step::Wait(ms) => {
-                    world.advance(world.now + ms);
-                    model.advance(world.now);
+                    simulation.advance(simulation.now + ms);
+                    model.advance(simulation.now);
                 }
                 Step::Poll => {
-                    while !model.is_clear(world.now) {
-                        world.advance(world.now + 1);
-                        model.advance(world.now);
+                    while !model.is_clear(simulation.now) {
+                        simulation.advance(simulation.now + 1);
+                        model.advance(simulation.now);
                     }
-                    world.poll(plan, queue);
-                    model.poll(world.now, plan, queue);
-                    // Past what happens at the same time.
-                    world.advance(world.now + 2);
-                    model.advance(world.now);
+                    simulation.poll(plan, queue);
+                    model.poll(simulation.now, plan, queue);
+                    // Beyond events at the same time.
+                    simulation.advance(simulation.now + 2);
+                    model.advance(simulation.now);
                 }
             }
-            prop_assert_eq!(world.shown(), model.shown);
+            prop_assert_eq!(simulation.shown(), model.shown);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! One run of a check: launched once for any number of requests, supervised, recorded, and published.
+//! A run of a check: launched once for any number of requests, supervised, recorded, and published.
 //!
-//! A run belongs to the check and not to a request: a client that leaves cancels nothing. Its result is recorded by the thread
-//! that ran it; that a limit passed is recorded by the supervisor, whatever that thread does.
+//! A run belongs to the check and not to a request, so a client that disconnects cancels nothing. The thread that runs it records
+//! its result. The supervisor records that a limit has passed, whatever that thread does.
 
 use std::{
     sync::{Arc, Weak},
@@ -25,11 +25,10 @@ use crate::{
     runtime::{Runtime, Supervised, Work},
 };
 
-/// What a response goes by.
+/// The outcome of a check for one request, which may have to wait for it.
 pub(crate) enum Pending {
-    /// The outcome is known.
     Known(Outcome),
-    /// The run of that number decides.
+    /// That of the run of this number.
     Run(u64),
 }
 
@@ -41,7 +40,7 @@ impl CheckInner {
         match shared.state.start(now, max_age, rules, runtime.process()) {
             Start::Fresh(outcome) => Pending::Known(outcome),
             Start::Joined(number) => {
-                // The limit may be another one by now.
+                // The limit may have changed since the run was launched.
                 self.supervise(&mut shared, runtime);
                 Pending::Run(number)
             }
@@ -52,7 +51,7 @@ impl CheckInner {
                 drop(shared);
                 if let Some(failure) = failure {
                     self.settled.notify_waiters();
-                    log::failure_of(self, &failure, runtime);
+                    log::run_failure(self, &failure, runtime);
                 }
                 Pending::Known(outcome)
             }
@@ -70,7 +69,7 @@ impl CheckInner {
         }
     }
 
-    /// Launches the first run of a check that has had none.
+    /// Launches the first run of a check.
     pub(crate) fn run_if_new(self: &Arc<Self>, runtime: &Arc<Runtime>) {
         let is_new = self.shared.lock().state.is_new();
         if is_new {
@@ -97,7 +96,7 @@ impl CheckInner {
         self.resource.get_or_init(|| log::resource_of(&*self.probe));
         let mut probing = Box::pin(Abortable::new(probe_catching_panics(&*self.probe), registration));
         let result = (&mut probing).await.ok();
-        // The future of an abandoned run is dropped here, by the user's own code.
+        // Drops the future of an abandoned run, whose destructors are user code.
         drop_catching_panics(probing);
         self.finish(number, result.as_ref(), &runtime);
         runtime.release(self);
@@ -106,7 +105,7 @@ impl CheckInner {
     fn finish(self: &Arc<Self>, number: u64, result: Option<&Result<(), ProbeError>>, runtime: &Arc<Runtime>) {
         let (now, rules) = (Instant::now(), self.rules());
         let mut shared = self.shared.lock();
-        // A thread that was blocked may be back before the supervisor is.
+        // The supervisor may not have recorded yet that the limit has passed.
         let expired = shared.state.expire(now, rules);
         if let Expired::TimedOut(failure) = &expired {
             self.publish(&shared, failure.recorded, Some(&failure.error));
@@ -123,11 +122,11 @@ impl CheckInner {
         change::happened();
         self.settled.notify_waiters();
         if let Expired::TimedOut(failure) = expired {
-            log::failure_of(self, &failure, runtime);
+            log::run_failure(self, &failure, runtime);
         }
         match (finished, error) {
             (Finished::Recorded(recorded, latency) | Finished::Late(Some(recorded), latency), Some(error)) => {
-                log::failure(self, error, recorded, latency, runtime);
+                log::probe_failure(self, error, recorded, latency, runtime);
             }
             (Finished::Recorded(recorded, latency), None) => log::recovery(self, recorded, latency, runtime),
             _ => {}
@@ -142,10 +141,10 @@ impl CheckInner {
         shared.abort = None;
         drop(shared);
         self.settled.notify_waiters();
-        log::failure_of(self, &failure, runtime);
+        log::run_failure(self, &failure, runtime);
     }
 
-    /// Has the supervisor look at the check when its run may expire.
+    /// Schedules a call of [`Supervised::expire`] for when the run may expire.
     fn supervise(self: &Arc<Self>, shared: &mut Shared, runtime: &Arc<Runtime>) {
         let Some(at) = shared.state.next_expiry(self.rules()) else { return };
         let process = runtime.process();
@@ -156,14 +155,14 @@ impl CheckInner {
         }
     }
 
-    /// Publishes a transition. Under the lock, so that transitions come in order.
+    /// Sends a transition to subscribers. The caller holds the lock of the state, so that transitions are in order.
     fn publish(&self, _: &Shared, recorded: Recorded, error: Option<&ProbeError>) {
         let Recorded { before, after, .. } = recorded;
         change::happened();
         if before == Some(after) {
             return;
         }
-        self.watchers.publish(|| Transition {
+        self.subscribers.publish(|| Transition {
             group: Arc::clone(&self.group),
             name: Arc::clone(&self.name),
             from: before,
@@ -178,7 +177,7 @@ impl Supervised for CheckInner {
     fn expire(self: Arc<Self>, at: Instant, runtime: &Arc<Runtime>) -> Option<Instant> {
         let (now, rules) = (Instant::now(), self.rules());
         let mut shared = self.shared.lock();
-        // Else an earlier entry has taken the place of this one.
+        // An entry is obsolete if an earlier one was added after it.
         let is_current = shared.supervised == Some((runtime.process(), at));
         let next = if is_current {
             let expired = shared.state.expire(now, rules);
@@ -192,9 +191,9 @@ impl Supervised for CheckInner {
             match (expired, abort) {
                 (Expired::TimedOut(failure), _) => {
                     self.settled.notify_waiters();
-                    log::failure_of(&self, &failure, runtime);
+                    log::run_failure(&self, &failure, runtime);
                 }
-                // Its thread drops the future, as soon as it is back from a poll.
+                // The thread of the run drops the future when its current poll returns.
                 (Expired::Abandoned, Some(abort)) => abort.abort(),
                 _ => {}
             }

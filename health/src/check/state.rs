@@ -1,8 +1,8 @@
-//! What is known of one check: its run in flight, its latest result, its history.
+//! The state of one check: its run in flight, its latest result, its history.
 //!
-//! A pure state machine. Every function takes the time as an argument; none waits, locks, logs or runs anything. `run` drives
-//! it: [`State::start`] when a result is wanted, [`State::begin`] when the run gets its thread, [`State::expire`] when a limit
-//! may have passed, and [`State::finish`] when the run ends.
+//! This is a pure state machine: every function takes the current time as an argument, and none waits, locks, logs or runs
+//! anything. `run` calls [`State::start`] when a result is requested, [`State::begin`] when the run gets its thread,
+//! [`State::expire`] when a limit may have passed, and [`State::finish`] when the run ends.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -13,14 +13,14 @@ use crate::{
     report::{Details, Outcome, Sample, Status, milliseconds},
 };
 
-/// A run that has not ended by then is abandoned, unless ten of its limits are longer.
+/// A run that takes longer is abandoned, unless ten of its limits are longer.
 const HARD_LIMIT: Duration = Duration::from_secs(30);
 const HARD_LIMIT_IN_LIMITS: u32 = 10;
 
-/// The number of results kept as history.
+/// The number of results in the history.
 const HISTORY_LEN: usize = 60;
 
-/// How long a run may take, and how many results in a row change the status that is shown.
+/// How long a run may take, and how many results in a row change the shown status.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     pub(crate) limit: Duration,
@@ -37,49 +37,49 @@ impl Rules {
 #[derive(Default)]
 pub(crate) struct State {
     in_flight: Option<InFlight>,
-    /// The number of the run that was started last.
+    /// The number of the latest run that was started.
     started: u64,
     /// The number of the latest run with a result of its own or a recorded timeout.
     settled: u64,
     latest: Option<Latest>,
     last_success: Option<Instant>,
     ever_up: bool,
-    /// The time of the first result, from which the history counts.
+    /// The time of the first result, to which the times of the history are relative.
     epoch: Option<Instant>,
     history: VecDeque<HistoryEntry>,
-    /// The kinds of failures that were logged since the check was last up, and whether the run had a thread.
+    /// The kinds of failures that were logged since the check was last up, and whether the run was still queued.
     logged: Vec<(ProbeErrorKind, bool)>,
 }
 
 struct InFlight {
-    /// The process that started it: after a `fork`, the child's copy of a run never ends.
+    /// The process that started the run. In a forked child, a run of the parent never ends.
     process: u32,
-    /// When it was started; once it has its thread, when it got that.
+    /// When the run was started, or got its thread.
     since: Instant,
     phase: Phase,
-    /// A timeout was recorded for it.
+    /// A timeout of the run was recorded.
     timed_out: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
-    /// Waits for a thread.
+    /// Waiting for a thread.
     Queued,
     Running,
-    /// Past the hard limit: its future is dropped as soon as its thread returns.
+    /// Past the hard limit: its future is dropped when its thread returns.
     Abandoned,
 }
 
 struct Latest {
     finished: Instant,
     latency: Duration,
-    /// A new run is due whatever the age of this result.
+    /// A new run is due, whatever the age of this result.
     due: bool,
     raw: Status,
     shown: Outcome,
-    /// Since when the shown status has been shown.
+    /// The time of the last transition.
     since: Instant,
-    /// The length of the current streak of results that contradict the shown status.
+    /// The number of latest results in a row that contradict the shown status.
     streak: u32,
     /// Failures in a row.
     failures: u32,
@@ -91,7 +91,7 @@ impl Latest {
     }
 }
 
-/// A result in the history, in few bytes: there are sixty of each check.
+/// A result in the history, which is compact because each check has up to sixty of them.
 struct HistoryEntry {
     /// Since the first result.
     finished_ms: u64,
@@ -99,67 +99,68 @@ struct HistoryEntry {
     status: Status,
 }
 
-/// What [`State::start`] found.
+/// The decision of [`State::start`].
 #[derive(Debug)]
 pub(crate) enum Start {
     /// The latest result is fresh.
     Fresh(Outcome),
-    /// The run of that number is in flight and within its limit.
+    /// The run of this number is in flight and within its limit.
     Joined(u64),
-    /// A run is due: the caller launches it under that number.
+    /// A run is due: the caller launches it under this number.
     New(u64),
-    /// The run in flight has passed its limit. If that was recorded just now, the failure is for the log.
-    Overdue(Outcome, Option<Failure>),
+    /// The run in flight has passed its limit. The failure is there if it was recorded by this call, and is to be logged.
+    Overdue(Outcome, Option<RunFailure>),
 }
 
-/// A failure that the state machine found itself, and what became of it.
+/// A failure that no probe returned: a timeout, or a run that got no thread.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct RunFailure {
     pub(crate) error: ProbeError,
     pub(crate) latency: Duration,
     pub(crate) recorded: Recorded,
-    /// The run had no thread yet.
+    /// The run was still waiting for a thread.
     pub(crate) was_queued: bool,
 }
 
-/// What became of a result.
+/// The effect of a result.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Recorded {
-    /// The status shown before; `None` before the first result.
+    /// The status that was shown before; `None` if this is the first result.
     pub(crate) before: Option<Status>,
     pub(crate) after: Status,
-    /// It belongs into the log: a transition, or a kind of failure that was not logged since the check was last up.
+    /// The result is a transition, or a kind of failure that was not logged since the check was last up.
     pub(crate) should_log: bool,
 }
 
-/// What [`State::expire`] did.
+/// The effect of [`State::expire`].
 #[derive(Debug)]
 pub(crate) enum Expired {
     Nothing,
-    /// The limit has passed, and the failure is recorded.
-    TimedOut(Failure),
-    /// The hard limit has passed: the caller drops the run's future.
+    /// The limit has passed, and a timeout is recorded.
+    TimedOut(RunFailure),
+    /// The hard limit has passed: the caller drops the future of the run.
     Abandoned,
 }
 
-/// What [`State::finish`] did.
+/// The effect of [`State::finish`].
 #[derive(Debug)]
 pub(crate) enum Finished {
-    /// The run was given up before: its result is not recorded.
+    /// The run is no longer in flight, and its result is not recorded.
     Unknown,
     Recorded(Recorded, Duration),
-    /// It ended after its limit. A failure explains the timeout, and may be new to the log.
+    /// The run ended after its limit. If it failed, its error explains the recorded timeout.
     Late(Option<Recorded>, Duration),
 }
 
 impl State {
-    /// Decides what a request for a result younger than `max_age` goes by.
+    /// Decides whether a request for a result younger than `max_age` is served by the latest result, by the run in flight, or by
+    /// a new run.
     pub(crate) fn start(&mut self, now: Instant, max_age: Duration, rules: Rules, process: u32) -> Start {
         if self.in_flight.as_ref().is_some_and(|run| run.process != process) {
             self.in_flight = None;
         }
         if let Some(run) = self.in_flight.as_mut().filter(|run| run.timed_out && now < run.since + rules.limit) {
-            // The limit has grown since: a scope with a longer deadline shows the check, too.
+            // A scope with a longer deadline has shown the check since, which extended the limit.
             run.timed_out = false;
             self.settled = self.started - 1;
             return Start::Joined(self.started);
@@ -185,11 +186,11 @@ impl State {
             return Start::Overdue(latest.shown.clone(), None);
         }
         let failure = self.record_timeout(now, rules);
-        let shown = self.latest.as_ref().map(|latest| latest.shown.clone()).expect("it was just recorded");
+        let shown = self.latest.as_ref().map(|latest| latest.shown.clone()).expect("a timeout was just recorded");
         Start::Overdue(shown, Some(failure))
     }
 
-    /// Marks that a run has got its thread, from when its limit counts. `false` if it is no longer in flight.
+    /// Records that a run has got its thread, and restarts its limit. `false` if the run is no longer in flight.
     pub(crate) fn begin(&mut self, number: u64, now: Instant) -> bool {
         let Some(run) = self.in_flight.as_mut().filter(|_| self.started == number) else { return false };
         run.since = now;
@@ -201,7 +202,7 @@ impl State {
         true
     }
 
-    /// Records that a limit of the run in flight has passed, if one has.
+    /// Records a limit of the run in flight that has passed.
     pub(crate) fn expire(&mut self, now: Instant, rules: Rules) -> Expired {
         let Some(run) = &mut self.in_flight else { return Expired::Nothing };
         if !run.timed_out && now >= run.since + rules.limit {
@@ -214,7 +215,7 @@ impl State {
         Expired::Nothing
     }
 
-    /// When [`State::expire`] has something to do next, if nothing else happens before.
+    /// When [`State::expire`] has to be called next.
     pub(crate) fn next_expiry(&self, rules: Rules) -> Option<Instant> {
         let run = self.in_flight.as_ref()?;
         match run.phase {
@@ -224,7 +225,7 @@ impl State {
         }
     }
 
-    /// Records the end of a run. `None` is that of an abandoned one, whose future was dropped.
+    /// Records the end of a run. The result is `None` if the run was abandoned and its future dropped.
     pub(crate) fn finish(
         &mut self,
         number: u64,
@@ -236,13 +237,13 @@ impl State {
         self.settled = number;
         let latency = now.duration_since(run.since);
         match result {
-            // The limit may have grown since a timeout was recorded.
+            // The limit may have been extended since the timeout was recorded.
             Some(result) if !run.timed_out || latency <= rules.limit => {
                 Finished::Recorded(self.record(now, result, latency, false, rules), latency)
             }
             Some(Err(error)) => Finished::Late(self.record_late(now, error), latency),
             Some(Ok(())) | None => {
-                // Too late to count; what is shown stays until the next run.
+                // The timeout counts, and is shown until the next run.
                 if let Some(latest) = &mut self.latest {
                     latest.due = true;
                 }
@@ -258,16 +259,16 @@ impl State {
         now: Instant,
         error: ProbeError,
         rules: Rules,
-    ) -> Option<Failure> {
+    ) -> Option<RunFailure> {
         self.in_flight.take_if(|_| self.started == number)?;
         self.settled = number;
         let latency = Duration::ZERO;
         let result = Err(error);
         let recorded = self.record(now, &result, latency, true, rules);
-        result.err().map(|error| Failure { error, latency, recorded, was_queued: true })
+        result.err().map(|error| RunFailure { error, latency, recorded, was_queued: true })
     }
 
-    fn record_timeout(&mut self, now: Instant, rules: Rules) -> Failure {
+    fn record_timeout(&mut self, now: Instant, rules: Rules) -> RunFailure {
         let run = self.in_flight.as_mut().expect("a run is in flight");
         run.timed_out = true;
         let was_queued = run.phase == Phase::Queued;
@@ -275,8 +276,8 @@ impl State {
         let error = if was_queued { not_started_within(rules.limit) } else { timed_out_after(rules.limit) };
         let result = Err(error);
         let recorded = self.record(now, &result, rules.limit, was_queued, rules);
-        let Err(error) = result else { unreachable!("it was made an error above") };
-        Failure { error, latency: rules.limit, recorded, was_queued }
+        let Err(error) = result else { unreachable!("the result is an error") };
+        RunFailure { error, latency: rules.limit, recorded, was_queued }
     }
 
     fn record(
@@ -315,7 +316,7 @@ impl State {
         Recorded { before, after, should_log }
     }
 
-    /// Records a failure that came after the limit, which has counted already: it explains what is shown.
+    /// Records an error that was returned after the limit. The timeout has counted already; the error replaces its message.
     fn record_late(&mut self, now: Instant, error: &ProbeError) -> Option<Recorded> {
         let latest = self.latest.as_mut()?;
         latest.finished = now;
@@ -327,16 +328,17 @@ impl State {
         Some(Recorded { before: Some(shown), after: shown, should_log })
     }
 
-    /// What is shown after a result: the result, once enough in a row have contradicted what was shown before.
+    /// The outcome to show after a result, and the streak of results that contradict it. A contradiction is shown once it has
+    /// lasted for as many results as `rise` or `fall` require.
     fn apply_rise_fall(&self, result: Outcome, rules: Rules) -> (Outcome, u32) {
         let Some(latest) = &self.latest else { return (result, 0) };
         let is_down = result.status == Status::Down;
         if is_down == (latest.shown.status == Status::Down) {
             return (result, 0);
         }
-        let needed = if is_down { rules.fall } else { rules.rise };
+        let required = if is_down { rules.fall } else { rules.rise };
         let streak = latest.streak + 1;
-        if streak >= needed { (result, 0) } else { (latest.shown.clone(), streak) }
+        if streak >= required { (result, 0) } else { (latest.shown.clone(), streak) }
     }
 
     fn is_unlogged(&mut self, kind: ProbeErrorKind, was_queued: bool) -> bool {
@@ -356,19 +358,19 @@ impl State {
         self.history.push_back(HistoryEntry { finished_ms: milliseconds(since_first), latency_us, status });
     }
 
-    /// The outcome of the run of that number, or of a later one, once it is known.
+    /// The outcome of the run of that number, or of a later one, once it has a result.
     pub(crate) fn outcome_of(&self, number: u64) -> Option<Outcome> {
         self.latest.as_ref().filter(|_| self.settled >= number).map(|latest| latest.shown.clone())
     }
 
-    /// What a response shows that has to leave before the run has a result.
+    /// The outcome for a response that has to leave before the run has a result.
     pub(crate) fn outcome_at_deadline(&self, deadline: Duration, rules: Rules) -> Outcome {
         let is_queued = self.in_flight.as_ref().is_some_and(|run| run.phase == Phase::Queued);
         let error = if is_queued { not_started_within(deadline) } else { timed_out_after(deadline) };
         self.apply_rise_fall(Outcome::from(&Err(error)), rules).0
     }
 
-    /// The latest result, unless it is older than `max_age`; `None` before the first one.
+    /// The latest result, or `DOWN` if that is older than `max_age`. `None` before the first result.
     pub(crate) fn latest_outcome(&self, now: Instant, max_age: Duration) -> Option<Outcome> {
         let latest = self.latest.as_ref()?;
         let age = now.duration_since(latest.finished);
@@ -379,29 +381,29 @@ impl State {
         })
     }
 
-    /// Until when a response with the latest result may be served again; `None` if a new result is on its way.
+    /// Until when a response with the latest result may be served again. `None` if a new result is due or pending.
     pub(crate) fn fresh_until(&self, max_age: Duration) -> Option<Instant> {
         let latest = self.latest.as_ref().filter(|latest| !latest.due)?;
         let is_settled = self.in_flight.as_ref().is_none_or(|run| run.timed_out);
         is_settled.then(|| latest.finished + max_age)
     }
 
-    /// Until when the latest result of a background run may be shown.
+    /// Until when the latest result of a background run is valid.
     pub(crate) fn valid_until(&self, max_age: Duration) -> Option<Instant> {
         self.latest.as_ref().map(|latest| latest.finished + max_age)
     }
 
-    /// Neither a result nor a run in flight.
+    /// Whether the check has no result and no run in flight.
     pub(crate) fn is_new(&self) -> bool {
         self.latest.is_none() && self.in_flight.is_none()
     }
 
-    /// Whether the check has been up, or degraded, once.
+    /// Whether the check has ever been up or degraded.
     pub(crate) fn ever_up(&self) -> bool {
         self.ever_up
     }
 
-    /// What is known of the check besides its status; `None` before its first result.
+    /// Latency, age and counters. `None` before the first result.
     pub(crate) fn details(&self, now: Instant) -> Option<Details> {
         let latest = self.latest.as_ref()?;
         Some(Details {
@@ -436,7 +438,7 @@ fn not_started_within(limit: Duration) -> ProbeError {
     ProbeError::new(ProbeErrorKind::Failed, message)
 }
 
-/// A whole number, unless the duration is a fraction of a millisecond.
+/// Formats as a whole number unless the duration has a fraction of a millisecond.
 #[allow(clippy::cast_precision_loss, reason = "durations of this crate are below 2^53 ns, which is 104 days")]
 fn exact_milliseconds(duration: Duration) -> f64 {
     duration.as_nanos() as f64 / 1e6
@@ -447,7 +449,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_names_the_limit_as_it_was_set() {
+    fn the_message_of_a_timeout_has_the_limit_as_it_was_set() {
         for (limit, message) in [
             (Duration::from_millis(800), "timed out after 800 ms"),
             (Duration::from_micros(1_500), "timed out after 1.5 ms"),

@@ -1,60 +1,50 @@
-//! Engines by key: the scopes of all workers that see the same states and have the same settings share one.
+//! The engines of the process: scopes of all workers that have the same states, checks and settings share one.
 
-use std::{
-    any::TypeId,
-    collections::{HashMap, HashSet},
-    sync::{Arc, LazyLock, Weak},
-};
+use std::{any::TypeId, collections::BTreeSet, sync::Arc};
 
-use parking_lot::Mutex;
+use super::{Engine, EngineConfig, Sources};
+use crate::{runtime::Executor, weak_map::WeakMap};
 
-use super::{Engine, Settings, Sources};
-use crate::runtime::Executor;
-
-/// What makes two scopes share an engine.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
+/// The identity of an engine.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct EngineKey {
     /// The addresses of the states.
     pub(crate) states: Vec<(TypeId, usize)>,
-    /// The identities of the scope's own checks, and what they are called.
+    /// The identities of the scope's own checks.
     pub(crate) checks: Vec<usize>,
+    /// The names of the scope's own checks.
     pub(crate) names: Vec<String>,
+    /// The identities of the registries.
     pub(crate) registries: Vec<usize>,
-    pub(crate) settings: Settings,
+    pub(crate) config: EngineConfig,
 }
 
-/// The engine of that key: the one there is, or a new one.
-///
-/// A key holds addresses, which say nothing once their owners are gone. So an engine is found only while it is alive,
-/// and it is alive only while a scope holds it, together with everything whose address is in its key.
-pub(crate) fn shared(key: Key, make: impl FnOnce() -> Sources) -> Arc<Engine> {
-    static ENGINES: LazyLock<Mutex<HashMap<Key, Weak<Engine>>>> = LazyLock::new(Mutex::default);
+/// Returns the engine of that key, or creates it. An engine lives as long as a scope holds it, and that scope also holds
+/// everything whose address is in the key.
+pub(crate) fn get_or_create(key: EngineKey, sources: impl FnOnce() -> Sources) -> Arc<Engine> {
+    static ENGINES: WeakMap<EngineKey, Engine> = WeakMap::new();
 
-    let mut engines = ENGINES.lock();
-    if let Some(engine) = engines.get(&key).and_then(Weak::upgrade) {
-        return engine;
-    }
-    engines.retain(|_, engine| engine.strong_count() > 0);
-    if engines.keys().any(|known| known.differs_by_identity_alone(&key)) {
-        let names: HashSet<_> = key.names.iter().map(String::as_str).collect();
-        tracing::warn!(
-            checks = ?names,
-            "health scope: these checks are made anew for each worker, so each worker runs its own; \
-             make them once, outside the factory of HttpServer, and clone them into it"
-        );
-    }
-    let engine = Arc::new(Engine::new(make(), key.settings, Executor::Global));
-    engines.insert(key, Arc::downgrade(&engine));
-    engine
+    ENGINES.get_or_insert_with(key, |key, mut others| {
+        if others.any(|other| other.differs_only_by_identity(key)) {
+            let checks: BTreeSet<_> = key.names.iter().map(String::as_str).collect();
+            tracing::warn!(
+                ?checks,
+                "health scope: each worker creates these checks and runs its own copies; create them once, outside the \
+                 factory of HttpServer, and clone them into it"
+            );
+        }
+        Arc::new(Engine::new(sources(), key.config, Executor::Global))
+    })
 }
 
-impl Key {
-    fn differs_by_identity_alone(&self, other: &Self) -> bool {
+impl EngineKey {
+    /// Whether the keys are the same but for the identities of checks that have the same names: checks were created per worker.
+    fn differs_only_by_identity(&self, other: &Self) -> bool {
         self.checks != other.checks
             && !self.checks.is_empty()
             && self.names == other.names
             && self.states == other.states
             && self.registries == other.registries
-            && self.settings == other.settings
+            && self.config == other.config
     }
 }

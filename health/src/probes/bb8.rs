@@ -56,7 +56,7 @@ where
     D: Driver,
     M: ManageConnection<Connection = D::Connection, Error = D::Error>,
 {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(self.run())
     }
 

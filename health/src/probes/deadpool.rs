@@ -65,7 +65,7 @@ where
     D: Driver,
     M: Manager<Type = D::Connection, Error = D::Error> + 'static,
 {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(self.run())
     }
 

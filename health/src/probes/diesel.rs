@@ -61,7 +61,7 @@ impl<T: R2D2Connection + Send + 'static> Probe for Pool<ConnectionManager<T>> {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        Kept::new(self.clone()).ask().await
+        Kept::new(self.clone()).probe().await
     }
 
     fn resource(&self) -> Option<String> {
@@ -179,7 +179,7 @@ impl Asking {
 }
 
 impl<T: R2D2Connection + Send + 'static> DynProbe for Kept<T> {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(self.asked())
     }
 

@@ -65,7 +65,7 @@ where
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        fresh(self).ask().await
+        fresh(self).probe().await
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
@@ -90,7 +90,7 @@ where
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        fresh(self).ask().await
+        fresh(self).probe().await
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
@@ -119,10 +119,10 @@ impl SqliteProbe {
 }
 
 impl DynProbe for SqliteProbe {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let pool = Arc::clone(&self.pool);
-            let result = timeout(BUSY_TIMEOUT, self.under_way.answer(async move { pool.ask().await })).await;
+            let result = timeout(BUSY_TIMEOUT, self.under_way.answer(async move { pool.probe().await })).await;
             result.unwrap_or_else(|_| Err(ProbeError::new(ProbeErrorKind::Saturated, "sqlite is locked by a writer")))
         })
     }

@@ -65,7 +65,7 @@ impl Probe for Client {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        ClientsProbe::new([self]).ask().await
+        ClientsProbe::new([self]).probe().await
     }
 
     fn resource(&self) -> Option<String> {
@@ -82,7 +82,7 @@ impl Probe for Pool {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        ClientsProbe::new(self.clients()).ask().await
+        ClientsProbe::new(self.clients()).probe().await
     }
 
     fn resource(&self) -> Option<String> {
@@ -155,7 +155,7 @@ impl ClientsProbe {
 }
 
 impl DynProbe for ClientsProbe {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let answer = self.reachability.or_refusal(self.asked(), || self.refusal()).await;
             let name = name(&self.servers());

@@ -88,7 +88,7 @@ impl Probe for Pool {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        PoolProbe::new(self).ask().await
+        PoolProbe::new(self).probe().await
     }
 
     fn resource(&self) -> Option<String> {
@@ -116,7 +116,7 @@ impl PoolProbe {
 }
 
 impl DynProbe for PoolProbe {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             // An alarm is all the broker's, but only connections that have published since know of it.
             let mut blocked = false;
@@ -371,7 +371,7 @@ impl Kept {
 }
 
 impl DynProbe for Kept {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async { self.asked().await.map_err(|failure| failure.public(WORD)) })
     }
 

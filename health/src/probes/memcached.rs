@@ -72,7 +72,7 @@ macro_rules! asynchronous {
             const NEVER_BLOCKS: bool = true;
 
             async fn probe(&self) -> Result<(), ProbeError> {
-                Keys::new($meta(self)).ask().await
+                Keys::new($meta(self)).probe().await
             }
 
             fn resource(&self) -> Option<String> {
@@ -119,7 +119,7 @@ impl Keys {
 }
 
 impl DynProbe for Keys {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async { public(self.asked().await, classify, &[]) })
     }
 
@@ -137,7 +137,7 @@ impl Probe for Client {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        Blocking::new(self.clone()).ask().await
+        Blocking::new(self.clone()).probe().await
     }
 
     fn resource(&self) -> Option<String> {
@@ -220,7 +220,7 @@ impl Blocking {
 }
 
 impl DynProbe for Blocking {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let answer = self.reachability.or_refusal(self.asked(), || self.refusal()).await;
             public(answer, classify_blocking, self.client.addresses())

@@ -58,6 +58,8 @@ pub mod tls;
 #[cfg(feature = "tokio-postgres")]
 pub mod tokio_postgres;
 
+mod classify;
+
 #[cfg(any(feature = "bb8-redis", feature = "diesel-async"))]
 mod bb8;
 #[cfg(any(feature = "deadpool-postgres", feature = "deadpool-redis", feature = "diesel-async", feature = "lapin"))]
@@ -118,79 +120,3 @@ mod support;
 pub use amount::Amount;
 #[cfg(any(feature = "dns", feature = "http", feature = "tcp", feature = "tls"))]
 pub use destination::InvalidProbe;
-
-use crate::error::ProbeErrorKind;
-
-/// The kind of a driver's error, by its type.
-pub(crate) fn classify(error: &(dyn std::error::Error + 'static)) -> Option<ProbeErrorKind> {
-    #[cfg(feature = "sqlx")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(sqlx::classify(error));
-    }
-    #[cfg(feature = "sqlx-0_8")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(sqlx_0_8::classify(error));
-    }
-    #[cfg(feature = "redis")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(redis::classify(error));
-    }
-    #[cfg(feature = "sea-orm")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(sea_orm::classify(error));
-    }
-    #[cfg(feature = "tokio-postgres")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(tokio_postgres::classify(error));
-    }
-    #[cfg(feature = "deadpool-postgres")]
-    if let Some(kind) = error.downcast_ref().and_then(deadpool::classify::<::tokio_postgres::Error>) {
-        return Some(kind);
-    }
-    #[cfg(feature = "deadpool-redis")]
-    if let Some(kind) = error.downcast_ref().and_then(deadpool::classify::<::redis::RedisError>) {
-        return Some(kind);
-    }
-    #[cfg(feature = "bb8-redis")]
-    if let Some(kind) = error.downcast_ref().and_then(bb8::classify::<::redis::RedisError>) {
-        return Some(kind);
-    }
-    #[cfg(feature = "diesel")]
-    if let Some(kind) = diesel::classify(error) {
-        return Some(kind);
-    }
-    #[cfg(feature = "diesel-async")]
-    if let Some(kind) = diesel_async::classify(error) {
-        return Some(kind);
-    }
-    #[cfg(feature = "http")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(http::classify(error));
-    }
-    #[cfg(feature = "async-nats")]
-    if let Some(kind) = nats::classify(error) {
-        return Some(kind);
-    }
-    #[cfg(feature = "lapin")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(lapin::classify(error));
-    }
-    #[cfg(feature = "mqtt")]
-    if let Some(kind) = mqtt::classify(error) {
-        return Some(kind);
-    }
-    #[cfg(feature = "fred")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(fred::classify(error));
-    }
-    #[cfg(feature = "memcached")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(memcached::classify(error));
-    }
-    #[cfg(feature = "memcached")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(memcached::classify_blocking(error));
-    }
-    let _ = error;
-    None
-}

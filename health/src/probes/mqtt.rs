@@ -54,7 +54,7 @@ impl Probe for AsyncClient {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        Kept::new(self.clone()).ask().await
+        Kept::new(self.clone()).probe().await
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
@@ -96,7 +96,7 @@ impl Kept {
 }
 
 impl DynProbe for Kept {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let mut outstanding = self.outstanding.lock().await;
             // An answer to a message of an earlier round may be as old as that, and says nothing.

@@ -68,7 +68,7 @@ impl Probe for Client {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        Kept::new(self.clone()).ask().await
+        Kept::new(self.clone()).probe().await
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
@@ -81,7 +81,7 @@ impl Probe for Context {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        Kept::new(self.clone()).ask().await
+        Kept::new(self.clone()).probe().await
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
@@ -228,7 +228,7 @@ impl<H: Handle> Kept<H> {
 }
 
 impl<H: Handle> DynProbe for Kept<H> {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             self.asked().await.map_err(|Failure { kind, source }| {
                 ProbeError::new(kind, kind.message(&self.name())).with_source(source)

@@ -60,7 +60,7 @@ impl Probe for ConnectionManager {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        ManagerProbe::new(self).ask().await
+        ManagerProbe::new(self).probe().await
     }
 
     fn resource(&self) -> Option<String> {
@@ -86,7 +86,7 @@ impl ManagerProbe {
 }
 
 impl DynProbe for ManagerProbe {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let address = self.address.as_ref();
             // While it connects again, with growing pauses between its attempts, every command waits for it.
@@ -124,7 +124,7 @@ impl Probe for Client {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        KeptConnection::new(ClientConnector(self.clone())).ask().await
+        KeptConnection::new(ClientConnector(self.clone())).probe().await
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
@@ -155,7 +155,7 @@ impl Connector for ClientConnector {
 }
 
 impl DynProbe for KeptConnection<ClientConnector> {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let client = &self.connector().0;
             into_probe_result(self.query().await, address_of_client(client).as_ref(), password_of(client))
@@ -425,16 +425,16 @@ mod tests {
         let server = Server::start();
         let mut admin = server.admin().await;
         let kept = KeptConnection::with_max_age(ClientConnector(server.client("")), AGE);
-        kept.ask().await.unwrap();
+        kept.probe().await.unwrap();
         config(&mut admin, "maxclients", "1").await;
         sleep(AGE).await;
         kept.connector().connect().await.map(drop).unwrap_err();
         for _ in 0..3 {
             // It sends an error and resets the connection: the driver may see one or the other.
-            kept.ask().await.unwrap_err();
+            kept.probe().await.unwrap_err();
         }
         config(&mut admin, "maxclients", "100").await;
-        kept.ask().await.unwrap();
+        kept.probe().await.unwrap();
     }
 
     #[tokio::test]
@@ -443,11 +443,11 @@ mod tests {
         let mut admin = server.admin().await;
         config(&mut admin, "requirepass", "first").await;
         let kept = KeptConnection::with_max_age(ClientConnector(server.client("?pass=first")), AGE);
-        kept.ask().await.unwrap();
+        kept.probe().await.unwrap();
         config(&mut admin, "requirepass", "second").await;
         sleep(AGE).await;
         for _ in 0..3 {
-            let error = kept.ask().await.unwrap_err();
+            let error = kept.probe().await.unwrap_err();
             assert_eq!(error.kind(), ProbeErrorKind::Rejected, "{error}");
         }
     }

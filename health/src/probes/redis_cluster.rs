@@ -66,7 +66,7 @@ impl Probe for ClusterConnection {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        ClusterProbe::of_connection(self).ask().await
+        ClusterProbe::of_connection(self).probe().await
     }
 
     fn resource(&self) -> Option<String> {
@@ -83,7 +83,7 @@ impl Probe for ClusterClient {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        ClusterProbe::of_client(self).ask().await
+        ClusterProbe::of_client(self).probe().await
     }
 
     fn resource(&self) -> Option<String> {
@@ -262,7 +262,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl DynProbe for ClusterProbe {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let result = match self.reachability.or_refusal(self.query(), || self.refusal()).await {
                 // The driver does not say which node it is.

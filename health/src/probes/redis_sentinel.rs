@@ -42,7 +42,7 @@ impl Probe for Arc<Mutex<SentinelClient>> {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        KeptConnection::new(MasterConnector(Arc::clone(self))).ask().await
+        KeptConnection::new(MasterConnector(Arc::clone(self))).probe().await
     }
 
     fn resource(&self) -> Option<String> {
@@ -103,7 +103,7 @@ impl Connector for MasterConnector {
 }
 
 impl DynProbe for KeptConnection<MasterConnector> {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async { Ok(self.query().await?) })
     }
 

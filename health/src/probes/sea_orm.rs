@@ -27,7 +27,7 @@ impl Probe for DatabaseConnection {
 
     async fn probe(&self) -> Result<(), ProbeError> {
         match pool_of(self) {
-            Some(pool) => pool.ask().await,
+            Some(pool) => pool.probe().await,
             None => ask(self).await,
         }
     }

@@ -1,12 +1,12 @@
-//! The runtimes behind users' checks. They drive I/O and timers, and run what a check spawns: tasks, and blocking calls such as
-//! `actix_web::web::block`.
+//! The tokio runtimes of users' checks. They drive I/O and timers, and run what a check spawns: tasks, and blocking calls such as
+//! those of `actix_web::web::block`.
 //!
-//! A check keeps the runtime of its first run. The first [`MAX_RUNTIMES`] checks have one each, further ones share, so a spawned
-//! task that blocks its thread stalls the I/O of its own check only. A runtime lives as long as the process: connections
-//! opened in a check outlive it.
+//! A check keeps the runtime of its first run. The first [`MAX_RUNTIMES`] checks have one each, and further checks share these, so
+//! a spawned task that blocks its thread usually stalls only the I/O of its own check. A runtime lives as long as the process, so
+//! connections that a run opens outlive the run and the check.
 //!
-//! What a check spawns is not dropped with its run. So a run does not start while a task blocks the runtime, or while too many
-//! blocking calls have not returned; else each run would leave one more task or thread behind.
+//! Dropping a run does not stop what it has spawned. So a run does not start while a task blocks the runtime, or while too many
+//! blocking calls have not returned: otherwise each run could leave another task or thread behind.
 
 use std::{
     io,
@@ -22,13 +22,13 @@ use tokio::runtime::{Builder, Handle};
 
 use super::drive;
 
-/// Each runtime costs a thread, three file descriptors, and about 3 KiB.
+/// The maximum number of runtimes. Each costs a thread, three file descriptors, and about 3 KiB.
 const MAX_RUNTIMES: usize = 32;
 
-/// A check with this many blocking calls that have not returned is not run before one of them returns.
+/// A check with this number of blocking calls that have not returned does not run until one of them returns.
 const MAX_BLOCKING_CALLS: usize = 4;
 
-/// tokio allocates room for 1,024 events by default: 16 KiB, where a check has a few connections.
+/// tokio's default of 1,024 events costs 16 KiB, and a check has few connections.
 const EVENTS_PER_TICK: usize = 64;
 
 /// The runtimes of this process.
@@ -40,19 +40,19 @@ pub(super) struct IoRuntimes(Mutex<Vec<Arc<IoRuntime>>>);
 pub(crate) struct CheckIo(Mutex<Option<Assigned>>);
 
 struct Assigned {
-    /// After a `fork`, the runtime's thread is not in the child.
+    /// A forked child does not have the thread of the runtime.
     process: u32,
     runtime: Arc<IoRuntime>,
 }
 
 pub(super) struct IoRuntime {
     handle: Handle,
-    /// The checks that have this runtime.
+    /// The number of checks that use this runtime.
     checks: AtomicUsize,
     load: Arc<Load>,
 }
 
-/// What the runs of a check have left on its runtime.
+/// What earlier runs have left on a runtime.
 #[derive(Default)]
 struct Load {
     state: Mutex<LoadState>,
@@ -63,12 +63,12 @@ struct Load {
 struct LoadState {
     /// Blocking calls that have not returned.
     blocking_calls: usize,
-    /// When an empty task was spawned that was not polled yet.
-    pinged: Option<Instant>,
+    /// When an empty task was spawned that has not been polled yet.
+    ping_sent: Option<Instant>,
 }
 
 impl CheckIo {
-    /// The check's runtime, assigned at the first call.
+    /// The runtime of the check, which the first call assigns.
     pub(super) fn runtime(&self, process: u32, runtimes: &IoRuntimes) -> io::Result<Arc<IoRuntime>> {
         let mut assigned = self.0.lock();
         if let Some(assigned) = assigned.as_ref().filter(|assigned| assigned.process == process) {
@@ -79,18 +79,19 @@ impl CheckIo {
         Ok(runtime)
     }
 
-    /// Why the next run waits, if it does.
+    /// Why the next run has to wait, if it does, for the log.
     pub(crate) fn congestion(&self) -> Option<String> {
         let assigned = self.0.lock();
         let runtime = &assigned.as_ref()?.runtime;
-        let LoadState { blocking_calls, pinged } = *runtime.load.state.lock();
+        let LoadState { blocking_calls, ping_sent } = *runtime.load.state.lock();
         if blocking_calls >= runtime.max_blocking_calls() {
             return Some(format!("{blocking_calls} blocking calls of its earlier runs have not returned"));
         }
-        pinged.map(|since| format!("a task that it spawned blocks its runtime, for {} ms", since.elapsed().as_millis()))
+        ping_sent
+            .map(|since| format!("a task that it spawned blocks its runtime, for {} ms", since.elapsed().as_millis()))
     }
 
-    /// What may keep a run from its end that has its thread.
+    /// What may stall a run that has a thread, for the log.
     pub(crate) fn stall(&self) -> Option<&'static str> {
         let assigned = self.0.lock();
         let is_busy = !assigned.as_ref()?.runtime.is_idle();
@@ -105,7 +106,7 @@ impl Drop for Assigned {
 }
 
 impl IoRuntimes {
-    /// An unused runtime, else a new one, else that of the fewest checks.
+    /// An unused runtime, else a new one, else the one that the fewest checks use.
     fn assign(&self) -> io::Result<Arc<IoRuntime>> {
         let mut runtimes = self.0.lock();
         let least_used = runtimes.iter().min_by_key(|runtime| runtime.rank()).cloned();
@@ -135,7 +136,7 @@ impl IoRuntime {
         builder
             .enable_all()
             .max_io_events_per_tick(EVENTS_PER_TICK)
-            // The hooks are called on threads of blocking calls only. An idle one ends at once, so the threads are the calls.
+            // tokio calls the hooks only on threads of blocking calls. Idle ones end at once, so each thread is one call.
             .thread_name("health-blocking")
             .thread_keep_alive(Duration::ZERO)
             .on_thread_start(move || starting.state.lock().blocking_calls += 1)
@@ -146,16 +147,16 @@ impl IoRuntime {
         Ok(Arc::new(Self { handle: drive("health-io", &mut builder)?, checks: AtomicUsize::new(0), load }))
     }
 
-    /// The order in which runtimes are assigned.
+    /// Runtimes with a lower rank are assigned first.
     fn rank(&self) -> (bool, usize) {
-        (self.load.state.lock().pinged.is_some(), self.checks.load(Ordering::Relaxed))
+        (self.load.state.lock().ping_sent.is_some(), self.checks.load(Ordering::Relaxed))
     }
 
     fn max_blocking_calls(&self) -> usize {
         MAX_BLOCKING_CALLS * self.checks.load(Ordering::Relaxed).max(1)
     }
 
-    /// Polls a run on this thread to its end, as soon as the runtime can take it.
+    /// Waits until the runtime is usable, and polls a run on this thread to its end.
     pub(super) fn poll(&self, run: impl Future<Output = ()>) {
         self.wait_until_usable();
         self.handle.block_on(run);
@@ -163,19 +164,19 @@ impl IoRuntime {
 
     fn wait_until_usable(&self) {
         let mut state = self.load.state.lock();
-        if state.pinged.is_none() && !self.is_idle() {
-            state.pinged = Some(Instant::now());
+        if state.ping_sent.is_none() && !self.is_idle() {
+            state.ping_sent = Some(Instant::now());
             let load = Arc::clone(&self.load);
             self.handle.spawn(async move {
-                load.state.lock().pinged = None;
+                load.state.lock().ping_sent = None;
                 load.reduced.notify_all();
             });
         }
         let max = self.max_blocking_calls();
-        self.load.reduced.wait_while(&mut state, |state| state.pinged.is_some() || state.blocking_calls >= max);
+        self.load.reduced.wait_while(&mut state, |state| state.ping_sent.is_some() || state.blocking_calls >= max);
     }
 
-    /// Whether its thread waits for events, so that no task blocks it. May be `false` wrongly.
+    /// Whether the thread of the runtime waits for events, so that no task blocks it. `false` does not imply the opposite.
     fn is_idle(&self) -> bool {
         #[cfg(target_has_atomic = "64")]
         return !self.handle.metrics().worker_park_unpark_count(0).is_multiple_of(2);
@@ -199,11 +200,11 @@ mod tests {
     }
 
     #[test]
-    fn checks_have_runtimes_of_their_own_and_share_evenly_above_the_cap() {
+    fn checks_have_a_runtime_each_and_share_evenly_above_the_maximum() {
         let runtimes = IoRuntimes::default();
         let checks = new_checks::<{ 2 * MAX_RUNTIMES }>();
         let mut assigned = assign(&checks, &runtimes);
-        assert!(Arc::ptr_eq(&assigned[0], &checks[0].runtime(1, &runtimes).unwrap()), "it is kept");
+        assert!(Arc::ptr_eq(&assigned[0], &checks[0].runtime(1, &runtimes).unwrap()), "a check keeps its runtime");
         assigned.sort_by_key(Arc::as_ptr);
         assigned.dedup_by(|a, b| Arc::ptr_eq(a, b));
         assert_eq!(assigned.len(), MAX_RUNTIMES);
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_runtime_of_a_dropped_check_is_used_again_unless_a_task_blocks_it() {
+    fn the_runtime_of_a_dropped_check_is_reused_unless_a_task_blocks_it() {
         let runtimes = IoRuntimes::default();
         let first = CheckIo::default().runtime(1, &runtimes).unwrap();
         let second = CheckIo::default().runtime(1, &runtimes).unwrap();
@@ -225,7 +226,7 @@ mod tests {
             let first = Arc::clone(&first);
             move || first.poll(async {})
         });
-        while first.load.state.lock().pinged.is_none() {
+        while first.load.state.lock().ping_sent.is_none() {
             thread::yield_now();
         }
         let third = CheckIo::default().runtime(1, &runtimes).unwrap();
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forked_process_assigns_its_own() {
+    fn a_forked_process_assigns_its_own_runtimes() {
         let (parent, child) = (IoRuntimes::default(), IoRuntimes::default());
         let check = CheckIo::default();
         let before = check.runtime(1, &parent).unwrap();

@@ -1,15 +1,16 @@
-//! Where things run. Supervision and execution are apart, so that a check can hurt only itself:
+//! The threads of the library. Supervision and execution are separate, so that a check that blocks affects only itself:
 //!
 //! | thread | runs |
 //! | --- | --- |
-//! | `health` | the [`supervisor`], which records what passed its limit, and background tasks of the library. Never user code |
-//! | `health-probes` | the library's own probes. Hooks of the application's pools may run in them: see [`polling`] |
-//! | `health-check` (up to 128) | users' checks, each run polled on one thread to its end: see [`threads`] |
+//! | `health` | the [`supervisor`], which records limits that have passed, and background tasks of the library. Never user code |
+//! | `health-probes` | the library's own probes, in which hooks of the application's pools may run: see [`polling`] |
+//! | `health-check` (up to 128) | users' checks; each run is polled on one thread to its end: see [`threads`] |
 //! | `health-io` (up to 32) | I/O, timers and spawned tasks of users' checks: see [`check_io`] |
 //! | `health-blocking` | blocking calls of users' checks |
-//! | `health-log` | log subscribers, and drops of what users own |
+//! | `health-log` | log subscribers, and destructors of users' values |
 //!
-//! Each thread is started by its first use. None ends before the process does, but for idle `health-check` threads.
+//! A thread is started when it is first needed. Except for idle `health-check` and `health-blocking` threads, none ends before the
+//! process. After a `fork` the child starts its own threads.
 
 mod check_io;
 mod polling;
@@ -37,15 +38,15 @@ use tokio::{
 pub(crate) use self::{check_io::CheckIo, supervisor::Supervised};
 use self::{check_io::IoRuntimes, polling::Polling, supervisor::Supervisor, threads::CheckThreads};
 
-/// Log lines that may wait for a subscriber that is slow. Further ones are lost.
+/// The number of log lines that wait for a slow subscriber. Further ones are dropped.
 const MAX_DEFERRED: usize = 1024;
 
-/// Where an engine runs its checks.
+/// The runtime of an engine.
 #[derive(Clone)]
 pub(crate) enum Executor {
-    /// On the threads of the process.
+    /// That of the process.
     Global,
-    /// On the runtime of a test, whose clock may be paused.
+    /// One that runs everything on the tokio runtime of a test, whose clock may be paused.
     #[cfg(test)]
     Test(Arc<Runtime>),
 }
@@ -58,7 +59,7 @@ impl Executor {
         match self {
             Self::Global => Runtime::of_this_process(),
             #[cfg(test)]
-            Self::Test(runtime) => runtime.test.as_ref().expect("it is one of a test").started(runtime),
+            Self::Test(runtime) => runtime.test.as_ref().expect("it is a test runtime").start(runtime),
         }
     }
 }
@@ -66,7 +67,7 @@ impl Executor {
 /// The threads of one process.
 pub(crate) struct Runtime {
     process: u32,
-    /// The thread `health`.
+    /// The tokio runtime of the thread `health`.
     handle: Handle,
     supervisor: Supervisor,
     polling: Arc<Polling>,
@@ -80,18 +81,18 @@ pub(crate) struct Runtime {
 
 type Deferred = Box<dyn FnOnce() + Send>;
 
-/// What a run is, as far as it matters where it runs.
+/// Whose code a run is, which determines the thread that polls it.
 pub(crate) enum Work<'a> {
-    /// A probe of the library, which never blocks by itself. The names are for the log.
+    /// A probe of the library, which does not block. Group and name are those of the check, for the log.
     Library { group: Arc<str>, name: Arc<str> },
-    /// Anything else.
+    /// A user's check.
     User { io: &'a CheckIo },
 }
 
 impl Runtime {
     fn of_this_process() -> io::Result<Arc<Self>> {
         static FIRST: OnceLock<Arc<Runtime>> = OnceLock::new();
-        /// That of a process that was forked: none of the threads above is in it.
+        /// The runtime of a forked child, which does not have the threads of its parent.
         static FORKED: Mutex<Option<Arc<Runtime>>> = Mutex::new(None);
         static STARTING: Mutex<()> = Mutex::new(());
 
@@ -147,7 +148,7 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// The operating system has no thread left for it.
+    /// The operating system cannot start a thread for it.
     pub(crate) fn spawn(&self, work: Work<'_>, run: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         #[cfg(test)]
         if let Some(test) = &self.test {
@@ -168,12 +169,12 @@ impl Runtime {
         }
     }
 
-    /// Has the supervisor call [`Supervised::expire`] at that time.
+    /// Schedules a call of [`Supervised::expire`] by the supervisor.
     pub(crate) fn supervise(&self, supervised: Weak<dyn Supervised>, at: Instant) {
         self.supervisor.add(supervised, at);
     }
 
-    /// Why runs of the library's probes or of users' checks may wait for a thread now.
+    /// Why runs may be waiting for a thread, for the log.
     pub(crate) fn congestion(&self) -> String {
         match (self.polling.blocked(), self.check_threads.exhausted()) {
             (Some(blocked), _) => blocked,
@@ -182,22 +183,22 @@ impl Runtime {
         }
     }
 
-    /// The probe that blocks the thread of the library's probes, and for how long, for the log.
+    /// The probe that blocks the thread of the library's probes and for how long, for the log.
     pub(crate) fn blocked_by(&self) -> Option<String> {
         self.polling.blocked()
     }
 
-    /// Runs a task of the library beside the supervisor. It must not run user code.
+    /// Runs a task of the library on the thread of the supervisor. It must not run user code.
     pub(crate) fn spawn_background(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         self.handle.spawn(task).abort_handle()
     }
 
-    /// The runtime of background tasks, to register with its I/O.
+    /// The tokio runtime of background tasks, for example to register a signal with.
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// Calls user code that is neither a probe nor a check on a thread where it delays nothing else.
+    /// Calls user code that is neither a probe nor a check, such as a log subscriber, on the thread `health-log`.
     pub(crate) fn defer(&self, call: impl FnOnce() + Send + 'static) {
         #[cfg(test)]
         if self.test.is_some() {
@@ -206,12 +207,12 @@ impl Runtime {
         let Ok(deferred) = self.deferred.get_or_try_init(start_deferred) else { return call() };
         match deferred.try_send(Box::new(call)) {
             Ok(()) => {}
-            // It must not be dropped here, either: that may be user code, too.
+            // It is leaked, because its destructor may be user code, too.
             Err(TrySendError::Full(call) | TrySendError::Disconnected(call)) => std::mem::forget(call),
         }
     }
 
-    /// Drops a handle, and what it owns on another thread if it is the last one.
+    /// Drops a handle. If it is the last one, the value is dropped on the thread `health-log`.
     pub(crate) fn release<T: Send + Sync + 'static>(&self, handle: Arc<T>) {
         if let Some(owned) = Arc::into_inner(handle) {
             self.defer(move || drop(owned));
@@ -223,14 +224,14 @@ fn start_deferred() -> io::Result<SyncSender<Deferred>> {
     let (sender, calls) = mpsc::sync_channel::<Deferred>(MAX_DEFERRED);
     thread::Builder::new().name("health-log".to_owned()).spawn(move || {
         for call in calls {
-            // A subscriber or a destructor that panics ends only itself; the panic hook has seen it.
+            // A panic of a subscriber or a destructor ends only this call. The panic hook has reported it.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
         }
     })?;
     Ok(sender)
 }
 
-/// Builds a runtime and drives it on a thread of its own, to the end of the process: connections opened on it live as long.
+/// Builds a tokio runtime and drives it on a new thread until the process ends, so that connections opened on it stay usable.
 fn drive(thread: &str, builder: &mut Builder) -> io::Result<Handle> {
     let runtime = builder.build()?;
     let handle = runtime.handle().clone();
@@ -238,7 +239,7 @@ fn drive(thread: &str, builder: &mut Builder) -> io::Result<Handle> {
     Ok(handle)
 }
 
-/// A runtime on which everything runs at one place, and that can fail.
+/// A runtime that runs everything on the tokio runtime of a test, and on which starting threads can fail.
 #[cfg(test)]
 mod test {
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -247,15 +248,15 @@ mod test {
 
     #[derive(Default)]
     pub(super) struct Faults {
-        /// No thread for a run.
-        refuses: AtomicBool,
-        /// No thread at all.
-        refuses_all: AtomicBool,
+        /// No thread can be started for a run.
+        fails_to_spawn: AtomicBool,
+        /// Not even the supervisor's thread can be started.
+        fails_to_start: AtomicBool,
     }
 
     impl Faults {
-        pub(super) fn started(&self, runtime: &Arc<Runtime>) -> io::Result<Arc<Runtime>> {
-            if self.refuses_all.load(Ordering::SeqCst) {
+        pub(super) fn start(&self, runtime: &Arc<Runtime>) -> io::Result<Arc<Runtime>> {
+            if self.fails_to_start.load(Ordering::SeqCst) {
                 Err(io::Error::other("no thread"))
             } else {
                 Ok(Arc::clone(runtime))
@@ -263,7 +264,7 @@ mod test {
         }
 
         pub(super) fn spawn(&self, handle: &Handle, run: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-            if self.refuses.load(Ordering::SeqCst) {
+            if self.fails_to_spawn.load(Ordering::SeqCst) {
                 return Err(io::Error::other("no thread"));
             }
             drop(handle.spawn(run));
@@ -276,12 +277,12 @@ mod test {
             Self { test: Some(Faults::default()), ..Self::new(std::process::id(), handle) }.supervised()
         }
 
-        pub(crate) fn refuse(&self, refuses: bool) {
-            self.test.as_ref().expect("it is one of a test").refuses.store(refuses, Ordering::SeqCst);
+        pub(crate) fn fail_to_spawn(&self, fails: bool) {
+            self.test.as_ref().expect("it is a test runtime").fails_to_spawn.store(fails, Ordering::SeqCst);
         }
 
-        pub(crate) fn refuse_all(&self, refuses: bool) {
-            self.test.as_ref().expect("it is one of a test").refuses_all.store(refuses, Ordering::SeqCst);
+        pub(crate) fn fail_to_start(&self, fails: bool) {
+            self.test.as_ref().expect("it is a test runtime").fails_to_start.store(fails, Ordering::SeqCst);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Calls at requested times, in one task: whatever blocks elsewhere, a limit is recorded when it has passed.
+//! Calls at scheduled times, in one task that runs no user code. So a limit is recorded when it has passed, whatever blocks
+//! elsewhere.
 
 use std::{
     cmp::Ordering,
@@ -18,11 +19,11 @@ use super::Runtime;
 
 /// Something with limits.
 pub(crate) trait Supervised: Send + Sync {
-    /// Records what has expired; `at` is the time that was requested. Returns when to call next.
+    /// Records the limits that have passed. `at` is the scheduled time of the call. Returns when to call next, if at all.
     fn expire(self: Arc<Self>, at: Instant, runtime: &Arc<Runtime>) -> Option<Instant>;
 }
 
-/// The requested times, the earliest first.
+/// The scheduled calls, the earliest first.
 #[derive(Default)]
 pub(super) struct Supervisor {
     entries: Mutex<BinaryHeap<Entry>>,
@@ -57,7 +58,7 @@ impl Supervisor {
     }
 }
 
-/// Serves the requested times, without end. Sleeps while there are none.
+/// Makes the scheduled calls, without end. It does not wake up while there are none.
 pub(super) async fn run(runtime: Arc<Runtime>) {
     let supervisor = &runtime.supervisor;
     loop {
@@ -79,7 +80,7 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
 }
 
 impl Ord for Entry {
-    /// A `BinaryHeap` pops the greatest: the earliest.
+    /// The earliest entry is the greatest, because a `BinaryHeap` pops that.
     fn cmp(&self, other: &Self) -> Ordering {
         other.at.cmp(&self.at)
     }

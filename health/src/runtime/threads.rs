@@ -1,5 +1,5 @@
-//! The threads of users' checks. A run is polled on one thread until it ends, so one that blocks or deadlocks hurts only
-//! itself.
+//! The threads of users' checks. Each run is polled on one thread until it ends, so a run that blocks or deadlocks affects no
+//! other.
 
 use std::{
     collections::VecDeque,
@@ -12,18 +12,18 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-/// The number of users' checks that are polled at a time. Further runs wait for a thread, within their limits.
+/// The maximum number of users' checks that are polled at a time. Further runs wait for a thread, within their limits.
 const MAX_THREADS: usize = 128;
 
-/// An idle thread ends after this time.
+/// How long an idle thread waits for a job before it ends.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A pool of `health-check` threads that grows by demand.
+/// A pool of `health-check` threads that grows on demand.
 ///
-/// tokio's own pool of blocking threads would do, but for one thing: it panics when the operating system has no thread left,
-/// and a health check has to report that.
+/// It is not tokio's pool of blocking threads because that panics when no thread can be started, which a health check has to
+/// report.
 #[derive(Default)]
 pub(super) struct CheckThreads {
     state: Mutex<State>,
@@ -37,23 +37,23 @@ struct State {
     idle: usize,
     /// Notified threads that have not woken yet.
     waking: usize,
-    /// Why the last attempt to start a thread failed, if it did.
+    /// The error of the last attempt to start a thread, if it failed.
     spawn_error: Option<io::Error>,
 }
 
 impl CheckThreads {
-    /// Queues a job. A thread that takes one sees to it that another thread is awake for the next, so a queue of many short
-    /// jobs wakes few threads, and a job that blocks holds up no other.
+    /// Queues a job. A thread that takes a job wakes or starts another thread if more jobs are queued. So many short jobs wake few
+    /// threads, and a job that blocks delays no other.
     ///
     /// # Errors
     ///
-    /// There is no thread, and none can be started.
+    /// The pool has no thread, and none can be started.
     pub(super) fn execute(self: &Arc<Self>, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut state = self.state.lock();
         state.queue.push_back(Box::new(job));
-        self.provide(&mut state);
+        self.wake_or_start(&mut state);
         match (state.threads, state.spawn_error.take()) {
-            // No thread would ever run it.
+            // No thread will take the job.
             (0, Some(error)) => {
                 drop(state.queue.pop_back());
                 Err(error)
@@ -65,7 +65,7 @@ impl CheckThreads {
         }
     }
 
-    /// Why runs have to wait, if they do.
+    /// Why queued runs have to wait, if there are any.
     pub(super) fn exhausted(&self) -> Option<String> {
         let state = self.state.lock();
         if state.queue.is_empty() {
@@ -78,8 +78,8 @@ impl CheckThreads {
         })
     }
 
-    /// Makes sure that a thread is about to take from the queue, if any can be had.
-    fn provide(self: &Arc<Self>, state: &mut State) {
+    /// Ensures that a thread is about to take the next job, if one is idle or can be started.
+    fn wake_or_start(self: &Arc<Self>, state: &mut State) {
         if state.queue.is_empty() || state.waking > 0 {
             return;
         }
@@ -105,16 +105,16 @@ impl CheckThreads {
         state.waking -= 1;
         loop {
             while let Some(job) = state.queue.pop_front() {
-                self.provide(&mut state);
+                self.wake_or_start(&mut state);
                 drop(state);
-                // A run contains its panics; this is for those of what it drops at its end.
+                // Panics of probes are caught in the run. This catches those of destructors at its end.
                 let _ = catch_unwind(AssertUnwindSafe(job));
                 state = self.state.lock();
             }
             state.idle += 1;
             let idle = self.queued.wait_for(&mut state, KEEP_ALIVE);
             if state.waking > 0 {
-                // `provide` has counted this thread, or one that wakes in its place.
+                // `wake_or_start` has counted this thread, or another one that it notified.
                 state.waking -= 1;
             } else if idle.timed_out() {
                 state.idle -= 1;

@@ -31,7 +31,7 @@ where
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        PoolProbe::new(self.clone()).ask().await
+        PoolProbe::new(self.clone()).probe().await
     }
 
     fn resource(&self) -> Option<String> {
@@ -78,7 +78,7 @@ where
     DB: Database,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(self.run(Statement(Kind::of(&self.pool.0).sql())))
     }
 

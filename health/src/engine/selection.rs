@@ -1,0 +1,140 @@
+//! The checks of an engine, each name once, and which of them a request selects.
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use crate::{
+    check::{Check, redaction_hint},
+    report::{Entry, Outcome},
+};
+
+/// An entry of a report that has no result yet.
+#[derive(Clone)]
+pub(crate) enum CheckEntry {
+    Check(Check),
+    /// There is nothing that could run: `DOWN` with this message.
+    Misconfigured {
+        group: Arc<str>,
+        name: Arc<str>,
+        message: Arc<str>,
+    },
+}
+
+/// The checks that a request is about.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Selection<'a> {
+    All,
+    /// The checks that count for liveness.
+    Live,
+    /// The checks that are not optional.
+    Critical,
+    Group(&'a str),
+    Check(&'a str, &'a str),
+}
+
+impl CheckEntry {
+    pub(crate) fn misconfigured(group: &str, name: &str, message: &str) -> Self {
+        Self::Misconfigured { group: group.into(), name: name.into(), message: message.into() }
+    }
+
+    pub(super) fn check(&self) -> Option<&Check> {
+        match self {
+            Self::Check(check) => Some(check),
+            Self::Misconfigured { .. } => None,
+        }
+    }
+
+    /// The latest result, if it is younger than `max_age`.
+    pub(super) fn cached_outcome(&self, max_age: Duration) -> Outcome {
+        match self {
+            Self::Misconfigured { message, .. } => Outcome::down(Arc::clone(message)),
+            Self::Check(check) => check.inner().cached_outcome(max_age),
+        }
+    }
+
+    /// The entry of the report.
+    pub(super) fn with_outcome(&self, outcome: Outcome, details: bool) -> Entry {
+        let inner = self.check().map(Check::inner);
+        Entry {
+            group: Arc::clone(self.group()),
+            name: Arc::clone(self.name()),
+            critical: inner.is_none_or(|inner| inner.options.critical),
+            outcome,
+            details: inner.filter(|_| details).and_then(|inner| inner.details()),
+        }
+    }
+
+    fn group(&self) -> &Arc<str> {
+        match self {
+            Self::Check(check) => &check.inner().group,
+            Self::Misconfigured { group, .. } => group,
+        }
+    }
+
+    fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Check(check) => &check.inner().name,
+            Self::Misconfigured { name, .. } => name,
+        }
+    }
+
+    /// Whether both are the same check.
+    fn is_same_check(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Check(one), Self::Check(other)) => one.identity() == other.identity(),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for CheckEntry {
+    /// `group.name`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.group(), self.name())
+    }
+}
+
+impl Selection<'_> {
+    pub(super) fn matches(&self, entry: &CheckEntry) -> bool {
+        match self {
+            Self::All => true,
+            Self::Live => entry.check().is_some_and(|check| check.inner().options.live),
+            Self::Critical => entry.check().is_none_or(|check| check.inner().options.critical),
+            Self::Group(group) => **entry.group() == **group,
+            Self::Check(group, name) => **entry.group() == **group && **entry.name() == **name,
+        }
+    }
+}
+
+/// Each name once, and only checks that can run.
+///
+/// A check that comes from two sources is one check. Two checks of one name are neither merged nor shadowed: a misconfigured
+/// entry replaces both.
+pub(super) fn unique(entries: impl Iterator<Item = CheckEntry>) -> Vec<CheckEntry> {
+    let mut unique: Vec<CheckEntry> = Vec::new();
+    let mut indices: HashMap<(Arc<str>, Arc<str>), usize> = HashMap::new();
+    for entry in entries.map(validated) {
+        let key = (Arc::clone(entry.group()), Arc::clone(entry.name()));
+        match indices.get(&key) {
+            None => {
+                indices.insert(key, unique.len());
+                unique.push(entry);
+            }
+            Some(&index) if unique[index].is_same_check(&entry) => {}
+            Some(&index) => {
+                let (group, name) = key;
+                let hint = redaction_hint(&name);
+                let message =
+                    format!("two checks are named {group}.{name}: give one of them another name or group{hint}");
+                unique[index] = CheckEntry::Misconfigured { group, name, message: message.into() };
+            }
+        }
+    }
+    unique
+}
+
+fn validated(entry: CheckEntry) -> CheckEntry {
+    match entry.check().map(|check| (check, check.validate())) {
+        Some((check, Err(invalid))) => CheckEntry::misconfigured(check.group(), check.name(), &invalid.to_string()),
+        _ => entry,
+    }
+}
