@@ -8,7 +8,7 @@ use std::{borrow::Cow, error::Error, fmt, io};
 use crate::{
     probes,
     redact::{is_unprintable, one_line, redact},
-    report::Status,
+    status::Status,
 };
 
 /// Any error, as the ecosystem boxes it.

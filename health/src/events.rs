@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::{error::ProbeErrorKind, report::Status};
+use crate::{error::ProbeErrorKind, status::Status};
 
 /// How many transitions are kept for a subscriber that is slow to read them.
 const BACKLOG: usize = 256;

@@ -1,34 +1,31 @@
 #![doc = include_str!("../../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// A request goes through these in turn.
+// From HTTP down to a run, and the leaves; docs/architecture.md has the order.
+mod scope;
+
 mod access;
-mod door;
+mod discover;
 mod engine;
+mod lifecycle;
 mod render;
 mod report;
-mod scope;
-mod service;
 
-// What is asked, where, and what is known of it.
-mod change;
 mod check;
 mod error;
 mod events;
 mod probe;
 pub mod probes;
-mod redact;
 mod registry;
 mod runtime;
 
-// What only an application of actix-web has: states, workers, an end.
-mod discover;
-mod lifecycle;
+mod process;
+mod redact;
+mod status;
 
-pub use access::{AllowList, ListError, on_connect};
+pub use access::{AllowList, ForwardingHeader, ListError};
 pub use check::Check;
 pub use discover::{Checks, HealthCheck};
-pub use door::Deny;
 pub use error::{BoxError, ProbeError, ProbeErrorKind};
 pub use events::{Transition, Transitions};
 pub use health_derive::HealthCheck;
@@ -36,8 +33,9 @@ pub use ipnet::IpNet;
 pub use lifecycle::{Drain, drain};
 pub use probe::Probe;
 pub use registry::{RegisterError, RegisterErrorKind, Registered, Registry, register, registry, unregister};
-pub use report::{Sample, Status};
-pub use scope::{Scope, scope};
+pub use report::Sample;
+pub use scope::{Deny, Scope, on_connect, scope};
+pub use status::Status;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -12,13 +12,7 @@ use super::{
     inner::CheckInner,
     state::{Failure, Recorded},
 };
-use crate::{
-    error::ProbeError,
-    probe::DynProbe,
-    redact,
-    report::{Status, milliseconds},
-    runtime::Runtime,
-};
+use crate::{error::ProbeError, probe::DynProbe, redact, report::milliseconds, runtime::Runtime, status::Status};
 
 /// What the log calls a probe's resource. That is user code, which may panic.
 pub(super) fn resource_of(probe: &dyn DynProbe) -> Option<String> {

@@ -23,8 +23,8 @@ use tokio::{
 
 pub(crate) use self::shared::{Key, shared};
 use crate::{
-    change,
     check::{Check, Pending},
+    process::generation,
     registry::{CheckCache, Registry},
     report::{Entry, MAX_DURATION, Outcome, Report},
     runtime::{Executor, Runtime},
@@ -142,7 +142,7 @@ impl Engine {
         let EngineInner { settings, executor, .. } = &*self.inner;
         let until = Instant::now() + settings.deadline;
         // Read before anything else is: a change on the way is seen at the next look.
-        let changes = change::count();
+        let changes = generation::current();
         let slots = self.inner.slots();
         let selected: Vec<_> = slots.iter().filter(|slot| selection.takes(slot)).collect();
         if selected.is_empty() && matches!(selection, Selection::Group(_) | Selection::Check(..)) {
@@ -423,7 +423,7 @@ mod tests {
     use tokio::{runtime::Handle, time::sleep};
 
     use super::*;
-    use crate::{ProbeError, ProbeErrorKind, report::Status};
+    use crate::{ProbeError, ProbeErrorKind, status::Status};
 
     const SETTINGS: Settings =
         Settings { deadline: Duration::from_millis(800), max_age: Duration::from_secs(1), refresh: None };
