@@ -1,4 +1,4 @@
-//! Who is let in, over real connections from listed and other addresses, and what keeps a server from starting.
+//! Access control over real connections from listed and other addresses, and the configurations that keep a server from starting.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,7 +11,7 @@ use std::{
 };
 
 use actix_web::{App, HttpServer, http::header::HeaderValue, test, web};
-use health::{Check, Deny, HealthCheck, Scope};
+use health::{Check, Deny, ForwardingHeader, HealthCheck, Scope};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -36,30 +36,30 @@ async fn status_from(from: &str, rig: &Rig) -> u16 {
 }
 
 #[actix_web::test]
-async fn only_listed_addresses_are_let_in() {
+async fn only_listed_addresses_are_allowed() {
     let rig = serve(|scope| scope.allow(["127.0.0.1/32".parse().unwrap(), "127.1.0.0/16".parse().unwrap()]));
     assert_eq!(status_from("127.0.0.1", &rig).await, 200);
     assert_eq!(status_from("127.1.2.3", &rig).await, 200);
     assert_eq!(status_from("127.0.0.2", &rig).await, 403);
     let loopback = serve(|scope| scope);
     assert_eq!(status_from("127.0.0.2", &loopback).await, 200);
-    let nobody = serve(|scope| scope.allow([]));
-    assert_eq!(status_from("127.0.0.1", &nobody).await, 403);
-    let anybody = serve(Scope::allow_any);
-    assert_eq!(status_from("127.0.0.2", &anybody).await, 200);
+    let empty = serve(|scope| scope.allow([]));
+    assert_eq!(status_from("127.0.0.1", &empty).await, 403);
+    let any = serve(Scope::allow_any);
+    assert_eq!(status_from("127.0.0.2", &any).await, 200);
 }
 
 #[actix_web::test]
-async fn a_refusal_is_empty_comes_before_everything_and_is_logged_once() {
-    static LOOKED_UP: AtomicUsize = AtomicUsize::new(0);
+async fn a_denied_request_gets_an_empty_response_runs_nothing_and_is_logged_once() {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
 
     struct State;
 
     impl HealthCheck for State {
         fn health_checks(&self, checks: &mut health::Checks) {
-            LOOKED_UP.fetch_add(1, Ordering::SeqCst);
+            CALLS.fetch_add(1, Ordering::SeqCst);
             checks.add(Check::new("service", "counted", || {
-                LOOKED_UP.fetch_add(1, Ordering::SeqCst);
+                CALLS.fetch_add(1, Ordering::SeqCst);
                 async { Ok::<_, String>(()) }
             }));
         }
@@ -70,19 +70,21 @@ async fn a_refusal_is_empty_comes_before_everything_and_is_logged_once() {
         app.service(health::scope().allow(["10.0.0.0/8".parse().unwrap()]).state(&state));
     });
     for (method, path) in [("GET", "/health"), ("HEAD", "/health/"), ("POST", "/health"), ("GET", "/health/nothing")] {
-        let answer = http::request(rig.address, method, path).await;
-        assert_eq!((answer.status, &*answer.body), (403, ""), "{method} {path}");
-        assert_eq!(answer.header("cache-control"), Some("no-store"));
-        assert_eq!(answer.header("content-length"), Some("0"));
+        let response = http::request(rig.address, method, path).await;
+        assert_eq!((response.status, &*response.body), (403, ""), "{method} {path}");
+        assert_eq!(response.header("cache-control"), Some("no-store"));
+        assert_eq!(response.header("content-length"), Some("0"));
     }
-    assert_eq!(LOOKED_UP.load(Ordering::SeqCst), 0);
-    let refusals: Vec<_> = logs::lines().into_iter().filter(|line| line.contains("refused")).collect();
-    assert_eq!(refusals.len(), 1, "{refusals:#?}");
-    assert!(refusals[0].contains("refused 127.0.0.1") && refusals[0].contains("HEALTHCHECK_IPS"), "{refusals:#?}");
+    assert_eq!(CALLS.load(Ordering::SeqCst), 0);
+    let denials: Vec<_> = logs::lines().into_iter().filter(|line| line.contains("denied")).collect();
+    assert_eq!(denials.len(), 1, "{denials:#?}");
+    for part in ["denied 127.0.0.1: the peer address is not on the allow-list", "HEALTHCHECK_IPS"] {
+        assert!(denials[0].contains(part), "{denials:#?}");
+    }
 }
 
 #[actix_web::test]
-async fn an_ipv4_peer_of_a_dual_stack_socket_is_its_ipv4_address() {
+async fn an_ipv4_peer_of_a_dual_stack_socket_is_matched_as_ipv4() {
     let check = check();
     let server = HttpServer::new(move || App::new().service(health::scope().check(check.clone())))
         .workers(1)
@@ -121,13 +123,13 @@ async fn a_unix_socket_is_denied_unless_it_is_allowed_and_marked() {
             handle.stop(false).await;
         }
     }
-    for part in ["refused a client on a Unix socket", "HttpServer::on_connect(health::on_connect)"] {
+    for part in ["denied a client on a Unix socket", "HttpServer::on_connect(health::on_connect)"] {
         assert!(logs::text().contains(part), "{}", logs::text());
     }
 }
 
 #[actix_web::test]
-async fn a_client_behind_a_proxy_on_a_unix_socket_who_is_denied_as_not_found_sees_the_applications_own_route() {
+async fn a_client_denied_as_not_found_behind_a_proxy_on_a_unix_socket_gets_the_route_of_the_application() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("socket");
     let check = check();
@@ -144,14 +146,14 @@ async fn a_client_behind_a_proxy_on_a_unix_socket_who_is_denied_as_not_found_see
 }
 
 #[actix_web::test]
-async fn a_request_without_a_peer_is_refused_in_tests_of_the_application_too() {
+async fn a_test_request_without_a_peer_address_is_denied() {
     let app = test::init_service(App::new().service(health::scope().check(check()))).await;
     assert_eq!(test::call_service(&app, test::TestRequest::get().uri("/health").to_request()).await.status(), 403);
 }
 
-/// The table of the crate's own tests, through an application of actix.
+/// The table of the unit tests of the crate, through an actix application.
 #[actix_web::test]
-async fn the_table_of_cases_holds_for_requests() {
+async fn each_row_of_the_table_of_cases_is_decided_as_written_for_requests() {
     let networks = |list: &str| -> Vec<health::IpNet> {
         let entries = list.split(',').map(str::trim).filter(|&entry| entry != "unix");
         let network = |entry: &str| entry.parse().unwrap_or_else(|_| entry.parse::<IpAddr>().unwrap().into());
@@ -167,14 +169,16 @@ async fn the_table_of_cases_holds_for_requests() {
                 let scope = health::scope().check(check()).allow(networks(second));
                 let scope = match third.split_once(' ') {
                     Some(("xff", trusted)) => scope.trust_proxies(networks(trusted)),
-                    Some((_, trusted)) => scope.trust_forwarded(networks(trusted)),
+                    Some((_, trusted)) => {
+                        scope.trust_proxies(networks(trusted)).forwarding_header(ForwardingHeader::Forwarded)
+                    }
                     None => scope,
                 };
                 if third.contains("unix") { scope.trust_unix() } else { scope }
             });
             continue;
         }
-        // A request of `actix_web::test` can't come by a Unix socket.
+        // A request of `actix_web::test` cannot come by a Unix socket.
         if first == "unix" {
             continue;
         }
@@ -189,7 +193,7 @@ async fn the_table_of_cases_holds_for_requests() {
             let value = value.trim().replace('→', "\t");
             request = request.append_header((header, HeaderValue::from_bytes(value.as_bytes()).unwrap()));
         }
-        let expected = if third == "in" { 200 } else { 403 };
+        let expected = if third == "allowed" { 200 } else { 403 };
         assert_eq!(test::call_service(&app, request.to_request()).await.status(), expected, "{row}");
         cases += 1;
     }
@@ -197,87 +201,79 @@ async fn the_table_of_cases_holds_for_requests() {
 }
 
 #[actix_web::test]
-async fn a_header_that_is_folded_over_lines_is_no_request() {
+async fn a_request_with_a_folded_header_is_malformed() {
     let rig = serve(|scope| scope.trust_proxies(["127.0.0.1/32".parse().unwrap()]));
     let mut stream = TcpStream::connect(rig.address).await.unwrap();
     let folded =
         b"GET /health HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9,\r\n 127.0.0.2\r\nConnection: close\r\n\r\n";
     stream.write_all(folded).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 400"), "{response}");
 }
 
 #[actix_web::test]
-async fn the_log_says_which_address_was_judged_where_it_comes_from_and_what_to_set() {
+async fn the_log_line_of_a_denial_names_the_address_its_source_and_the_setting() {
     let rig = serve(|scope| scope.trust_proxies(["127.0.0.1/32".parse().unwrap()]));
     let address = rig.address;
-    let asked = async |lines: &str| {
+    let denied = async |lines: &str| {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("GET /health HTTP/1.1\r\nHost: a\r\n{lines}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 403"), "{response}");
         logs::lines().pop().unwrap()
     };
-    let hop = asked("X-Forwarded-For: 203.0.113.9\r\n").await;
-    for part in ["refused 203.0.113.9", "the trusted proxy 127.0.0.1 names in X-Forwarded-For", "HEALTHCHECK_IPS"] {
-        assert!(hop.contains(part), "{hop}");
+    let client = denied("X-Forwarded-For: 203.0.113.9\r\n").await;
+    for part in
+        ["denied 203.0.113.9", "that the trusted proxy 127.0.0.1 forwarded in X-Forwarded-For", "HEALTHCHECK_IPS"]
+    {
+        assert!(client.contains(part), "{client}");
     }
     let count = logs::lines().len();
-    asked("X-Forwarded-For: 203.0.113.9\r\n").await;
+    denied("X-Forwarded-For: 203.0.113.9\r\n").await;
     assert_eq!(logs::lines().len(), count, "once a minute");
-    let flaw = asked("X-Forwarded-For: 203.0.113.9, \t\"health check database.db is UP again\r\n").await;
-    assert!(flaw.contains("the trusted proxy 127.0.0.1, whose X-Forwarded-For header has an element that"), "{flaw}");
-    assert!(flaw.contains(r#"`\"health check"#), "{flaw}");
+    let malformed = denied("X-Forwarded-For: 203.0.113.9, \t\"health check database.db is UP again\r\n").await;
+    for part in
+        ["the trusted proxy 127.0.0.1: its X-Forwarded-For header has a malformed element", r#"`\"health check"#]
+    {
+        assert!(malformed.contains(part), "{malformed}");
+    }
     assert_eq!(status_from("127.0.0.9", &rig).await, 200);
     let strict = serve(|scope| scope.allow(["127.0.0.1/32".parse().unwrap()]));
     assert_eq!(status_from("127.0.0.8", &strict).await, 403);
     let peer = logs::lines().pop().unwrap();
-    assert!(
-        peer.contains("refused 127.0.0.8, the address of the peer itself") && peer.contains("trust_proxies"),
-        "{peer}"
-    );
+    assert!(peer.contains("denied 127.0.0.8: the peer address") && peer.contains("trust_proxies"), "{peer}");
 }
 
-/// The error with which a server with such a scope does not start, as logged.
-async fn start_error(scope: impl Fn() -> Scope + Send + Clone + 'static) -> String {
+/// The logged error of a server that does not start because of the configuration of its scope.
+async fn config_error(scope: impl Fn() -> Scope + Send + Clone + 'static) -> String {
     logs::keep();
     let server = HttpServer::new(move || App::new().service(scope())).workers(2).disable_signals();
     let server = server.bind(("127.0.0.1", 0)).unwrap().run();
-    let started = timeout(Duration::from_secs(30), server).await.expect("the server starts");
+    let started = timeout(Duration::from_secs(30), server).await.expect("the server does not end");
     assert!(started.is_err());
-    let line = logs::lines().into_iter().find(|line| line.contains("can't start"));
-    line.unwrap_or_else(|| panic!("nothing is logged: {}", logs::text()))
+    let line = logs::lines().into_iter().find(|line| line.contains("invalid configuration"));
+    line.unwrap_or_else(|| panic!("no error is logged: {}", logs::text()))
 }
 
 #[actix_web::test]
 async fn a_network_with_host_bits_keeps_the_server_from_starting() {
-    let error = start_error(|| health::scope().allow(["10.0.0.5/8".parse().unwrap()])).await;
+    let error = config_error(|| health::scope().allow(["10.0.0.5/8".parse().unwrap()])).await;
     assert!(error.contains("`10.0.0.5/8`") && error.contains("`10.0.0.0/8`"), "{error}");
 }
 
 #[actix_web::test]
-async fn two_headers_of_proxies_keep_the_server_from_starting() {
-    let nobody = || health::scope().trust_proxies([]).trust_forwarded([]);
-    let error = start_error(nobody).await;
-    assert!(
-        error.contains(".trust_proxies believes X-Forwarded-For and .trust_forwarded believes Forwarded"),
-        "{error}"
-    );
-}
-
-#[actix_web::test]
-async fn to_trust_everybody_keeps_the_server_from_starting_and_a_worker_tells_it_once() {
-    let error = start_error(|| health::scope().trust_proxies(["0.0.0.0/0".parse().unwrap()])).await;
+async fn trusting_every_client_keeps_the_server_from_starting_and_is_logged_once_per_worker() {
+    let error = config_error(|| health::scope().trust_proxies(["0.0.0.0/0".parse().unwrap()])).await;
     assert!(error.contains(".trust_proxies: the networks contain `0.0.0.0/0`"), "{error}");
-    // The server may end before its second worker has said so.
-    assert!((1..=2).contains(&logs::text().matches("can't start").count()), "{}", logs::text());
+    // The server may end before its second worker has logged it.
+    assert!((1..=2).contains(&logs::text().matches("invalid configuration").count()), "{}", logs::text());
 }
 
 #[actix_web::test]
-async fn a_proxy_on_this_machine_that_nobody_named_is_warned_of_and_decides_nothing() {
+async fn a_forwarding_header_without_a_trusted_proxy_is_warned_of_once_and_does_not_deny() {
     let app = test::init_service(App::new().service(health::scope().check(check()))).await;
     logs::keep();
     let forwarded = || {
@@ -296,37 +292,37 @@ async fn a_proxy_on_this_machine_that_nobody_named_is_warned_of_and_decides_noth
 
 #[actix_web::test]
 async fn a_proxy_with_host_bits_keeps_the_server_from_starting() {
-    let error = start_error(|| health::scope().trust_proxies(["10.0.0.5/8".parse().unwrap()])).await;
+    let error = config_error(|| health::scope().trust_proxies(["10.0.0.5/8".parse().unwrap()])).await;
     assert!(error.contains(".trust_proxies: `10.0.0.5/8`"), "{error}");
 }
 
 #[actix_web::test]
-async fn a_name_that_no_path_can_hold_keeps_the_server_from_starting() {
+async fn a_name_that_cannot_be_part_of_a_path_keeps_the_server_from_starting() {
     let named = Check::new("ready", "a", || async { Ok::<_, String>(()) });
-    let error = start_error(move || health::scope().check(named.clone())).await;
+    let error = config_error(move || health::scope().check(named.clone())).await;
     assert!(error.contains("`ready` can't be a group"), "{error}");
 }
 
 #[actix_web::test]
 async fn two_checks_of_one_name_keep_the_server_from_starting() {
     let checks = Arc::new([check(), check()]);
-    let error = start_error(move || checks.iter().cloned().fold(health::scope(), Scope::check)).await;
+    let error = config_error(move || checks.iter().cloned().fold(health::scope(), Scope::check)).await;
     assert!(error.contains("two checks of the scope are named service.fine"), "{error}");
 }
 
 #[actix_web::test]
-async fn a_deadline_of_nothing_keeps_the_server_from_starting() {
-    let error = start_error(|| health::scope().deadline(std::time::Duration::ZERO)).await;
-    assert!(error.contains("`deadline` is zero"), "{error}");
+async fn a_deadline_of_zero_keeps_the_server_from_starting() {
+    let error = config_error(|| health::scope().deadline(Duration::ZERO)).await;
+    assert!(error.contains("deadline must be greater than zero"), "{error}");
 }
 
 #[actix_web::test]
 async fn a_network_that_maps_all_of_ipv4_trusts_every_client_and_keeps_the_server_from_starting() {
-    let error = start_error(|| health::scope().trust_proxies(["::ffff:0.0.0.0/96".parse().unwrap()])).await;
+    let error = config_error(|| health::scope().trust_proxies(["::ffff:0.0.0.0/96".parse().unwrap()])).await;
     assert!(error.contains(".trust_proxies") && error.contains("`0.0.0.0/0`"), "{error}");
 }
 
-/// Sends requests on connections that are reset at once, so that the server can't find out their addresses any more.
+/// Sends requests on connections that are reset at once, so that the server cannot look up their addresses.
 async fn send_and_reset(server: SocketAddr, path: &str, times: usize) {
     for _ in 0..times {
         let mut stream = TcpStream::connect(server).await.unwrap();
@@ -337,7 +333,7 @@ async fn send_and_reset(server: SocketAddr, path: &str, times: usize) {
 }
 
 #[actix_web::test]
-async fn a_tcp_client_that_resets_its_connection_is_not_a_peer_on_a_unix_socket() {
+async fn a_tcp_client_that_resets_its_connection_is_not_treated_as_a_unix_peer() {
     let runs = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&runs);
     let check = Check::new("service", "counted", move || {
@@ -360,6 +356,6 @@ async fn a_tcp_client_that_resets_its_connection_is_not_a_peer_on_a_unix_socket(
         assert_eq!(http::get(rig.address, "/health").await.status, 403);
         assert_eq!(runs.load(Ordering::SeqCst), 0, "{path}");
     }
-    let denied: Vec<_> = logs::lines().into_iter().filter(|line| line.contains("without an address")).collect();
+    let denied: Vec<_> = logs::lines().into_iter().filter(|line| line.contains("without a peer address")).collect();
     assert!(matches!(&*denied, [line] if line.contains("health::on_connect")), "{denied:#?}");
 }

@@ -1,7 +1,7 @@
-//! Every way in which the road to a server breaks, under load: the time until the answer is DOWN, the time until it is UP
-//! again, and the latest answer of all.
+//! Faults of servers and of connections to them, under load: the time until the check is DOWN, the time until it is UP again, and
+//! the slowest response.
 //!
-//! With `UPDATE_DOCS=1` the table goes to `docs/faults.md`.
+//! With `UPDATE_DOCS=1` the table is written to `docs/faults.md`.
 
 use std::{
     fmt::Write as _,
@@ -24,9 +24,9 @@ use crate::common::{
     servers::{Faulty as _, Kind, Server},
 };
 
-/// The application's way to a server, by which its rows are named.
+/// The client with which the application connects to a server.
 #[derive(Clone, Copy, Debug)]
-enum Way {
+enum Client {
     Postgres,
     MariaDb,
     RedisClient,
@@ -41,7 +41,7 @@ struct State {
     manager: Option<ConnectionManager>,
 }
 
-impl Way {
+impl Client {
     fn kind(self) -> Kind {
         match self {
             Self::Postgres => Kind::Postgres,
@@ -67,7 +67,7 @@ impl Way {
             Self::MariaDb => state.mariadb = Some(MySqlPool::connect_lazy(url).unwrap()),
             Self::RedisClient => state.client = Some(client()),
             Self::RedisManager => {
-                // Its pauses between attempts grow by themselves; what is measured here is the check.
+                // Its backoff between attempts grows, and would be measured instead of the check.
                 let config = ConnectionManagerConfig::new()
                     .set_max_delay(Duration::from_millis(100))
                     .set_number_of_retries(1000);
@@ -78,30 +78,30 @@ impl Way {
     }
 }
 
-/// What is broken, and how it is mended.
+/// A fault, which the test ends again.
 #[derive(Clone, Copy, Debug)]
 enum Breakage {
-    Road(Fault),
+    Connection(Fault),
     Frozen,
     Restarted,
 }
 
 const BREAKAGES: [(&str, Breakage, bool); 9] = [
-    ("answers 300 ms late", Breakage::Road(Fault::Delay(Duration::from_millis(150))), false),
-    ("answers 2 s late", Breakage::Road(Fault::Delay(Duration::from_secs(1))), true),
-    ("accepts, never answers", Breakage::Road(Fault::Swallow), true),
-    ("old connections are dead in silence", Breakage::Road(Fault::Forget), false),
-    ("resets connections", Breakage::Road(Fault::Cut), true),
-    ("resets in the middle of an answer", Breakage::Road(Fault::CutMidAnswer), true),
-    ("answers garbage", Breakage::Road(Fault::Garble), true),
+    ("responds 300 ms late", Breakage::Connection(Fault::Delay(Duration::from_millis(150))), false),
+    ("responds 2 s late", Breakage::Connection(Fault::Delay(Duration::from_secs(1))), true),
+    ("accepts, never responds", Breakage::Connection(Fault::Swallow), true),
+    ("old connections are silently dead", Breakage::Connection(Fault::Forget), false),
+    ("resets connections", Breakage::Connection(Fault::Cut), true),
+    ("resets in the middle of a response", Breakage::Connection(Fault::CutMidAnswer), true),
+    ("responds with garbage", Breakage::Connection(Fault::Garble), true),
     ("frozen (SIGSTOP)", Breakage::Frozen, true),
-    ("restarted during a round", Breakage::Restarted, false),
+    ("restarted during a run", Breakage::Restarted, false),
 ];
 
 impl State {
-    /// Whether the application itself gets an answer.
+    /// Whether the client of the application works.
     async fn works(&self) -> bool {
-        let asked = async {
+        let query = async {
             let mut redis = match (&self.postgres, &self.mariadb, &self.client, &self.manager) {
                 (Some(pool), ..) => return sqlx::raw_sql("SELECT 1").execute(pool).await.is_ok(),
                 (_, Some(pool), ..) => return sqlx::raw_sql("SELECT 1").execute(pool).await.is_ok(),
@@ -110,57 +110,57 @@ impl State {
             };
             redis::cmd("PING").query_async::<String>(&mut redis).await.is_ok()
         };
-        tokio::time::timeout(Duration::from_secs(5), asked).await.unwrap_or(false)
+        tokio::time::timeout(Duration::from_secs(5), query).await.unwrap_or(false)
     }
 }
 
 struct Row {
     to_down: Option<Duration>,
     to_up: Option<Duration>,
-    /// The application's own handle works when all is mended.
+    /// Whether the client of the application works after the fault.
     works: bool,
-    latest: Duration,
+    slowest: Duration,
 }
 
-/// Four callers that ask all the time, one connection each, and what the latest answer was.
+/// Four clients that poll continuously, each time on a new connection.
 struct Load {
     stop: Arc<AtomicBool>,
-    callers: Vec<actix_web::rt::task::JoinHandle<Duration>>,
+    clients: Vec<actix_web::rt::task::JoinHandle<Duration>>,
 }
 
 impl Load {
     fn start(rig: &Rig) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let caller = |_| {
+        let client = |_| {
             let (stop, address) = (Arc::clone(&stop), rig.address);
             actix_web::rt::spawn(async move {
-                let mut latest = Duration::ZERO;
+                let mut slowest = Duration::ZERO;
                 while !stop.load(Ordering::Relaxed) {
-                    latest = latest.max(http::get(address, "/health").await.took);
+                    slowest = slowest.max(http::get(address, "/health").await.took);
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
-                latest
+                slowest
             })
         };
-        let callers = (0..4).map(caller).collect();
-        Self { stop, callers }
+        let clients = (0..4).map(client).collect();
+        Self { stop, clients }
     }
 
-    async fn latest(self) -> Duration {
+    async fn slowest_response(self) -> Duration {
         self.stop.store(true, Ordering::Relaxed);
-        let mut latest = Duration::ZERO;
-        for caller in self.callers {
-            latest = latest.max(caller.await.unwrap());
+        let mut slowest = Duration::ZERO;
+        for client in self.clients {
+            slowest = slowest.max(client.await.unwrap());
         }
-        latest
+        slowest
     }
 }
 
-/// Asks until the status is that one, for at most so long; how long it took.
-async fn until(rig: &Rig, status: u16, patience: Duration) -> Option<Duration> {
+/// Polls until the status code is `status`. Returns the time it took; `None` if it took longer than `limit`.
+async fn until(rig: &Rig, status: u16, limit: Duration) -> Option<Duration> {
     let started = Instant::now();
     while rig.health().await.status != status {
-        if started.elapsed() > patience {
+        if started.elapsed() > limit {
             return None;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -168,25 +168,25 @@ async fn until(rig: &Rig, status: u16, patience: Duration) -> Option<Duration> {
     Some(started.elapsed())
 }
 
-async fn broken(way: Way, breakage: Breakage, is_down: bool) -> Row {
-    let mut server = Server::start(way.kind());
+async fn measure(client: Client, breakage: Breakage, is_down: bool) -> Row {
+    let mut server = Server::start(client.kind());
     let proxy = Proxy::start(server.port()).await;
-    let state = web::Data::new(way.state(&server.url_at(proxy.port)));
+    let state = web::Data::new(client.state(&server.url_at(proxy.port)));
     let own = state.clone();
     let rig = Rig::start(2, move |app| {
         app.app_data(state.clone()).service(health::scope());
     });
-    until(&rig, 200, Duration::from_secs(10)).await.expect("it is up before it is broken");
-    // The connection that was asked goes back to its pool behind the answer.
+    until(&rig, 200, Duration::from_secs(10)).await.expect("the check is up before the fault");
+    // The connection returns to its pool after the response.
     tokio::time::sleep(Duration::from_millis(300)).await;
 
     let load = Load::start(&rig);
     match breakage {
-        Breakage::Road(fault) => proxy.set(fault),
+        Breakage::Connection(fault) => proxy.set(fault),
         Breakage::Frozen => server.freeze(),
         Breakage::Restarted => {
             server.freeze();
-            // Longer than a result is kept: a round is under way.
+            // Longer than `max_age`, so that a run is in flight.
             tokio::time::sleep(Duration::from_millis(1_300)).await;
             server.kill();
             server.restart();
@@ -194,39 +194,40 @@ async fn broken(way: Way, breakage: Breakage, is_down: bool) -> Row {
     }
     let to_down = until(&rig, 503, Duration::from_secs(if is_down { 10 } else { 3 })).await;
     match breakage {
-        Breakage::Road(_) => proxy.set(Fault::None),
+        Breakage::Connection(_) => proxy.set(Fault::None),
         Breakage::Frozen => server.thaw(),
         Breakage::Restarted => {}
     }
     let to_up = until(&rig, 200, Duration::from_secs(10)).await;
-    Row { to_down, to_up, works: to_up.is_some() || own.works().await, latest: load.latest().await }
+    Row { to_down, to_up, works: to_up.is_some() || own.works().await, slowest: load.slowest_response().await }
 }
 
 #[actix_web::test]
-async fn every_fault_is_told_in_time_and_forgotten_in_time() {
+async fn every_fault_is_down_in_time_and_up_again_in_time() {
     logs::keep();
     let mut table = String::from(
-        "| way to the server | fault | DOWN after | UP again after | latest answer |\n| --- | --- | --- | --- | --- |\n",
+        "| client | fault | DOWN after | UP again after | slowest response |\n| --- | --- | --- | --- | --- |\n",
     );
-    let ways = [Way::Postgres, Way::MariaDb, Way::RedisClient, Way::RedisManager];
+    let clients = [Client::Postgres, Client::MariaDb, Client::RedisClient, Client::RedisManager];
     let mut wrong = Vec::new();
     for (fault, breakage, is_down) in BREAKAGES {
-        // All ways at once; each has a server and an application of its own.
-        let rows = ways.map(|way| actix_web::rt::spawn(broken(way, breakage, is_down)));
-        for (way, row) in ways.into_iter().zip(rows) {
-            let Row { to_down, to_up, works, latest } = row.await.unwrap();
+        // All clients concurrently, each with its own server and application.
+        let rows = clients.map(|client| actix_web::rt::spawn(measure(client, breakage, is_down)));
+        for (client, row) in clients.into_iter().zip(rows) {
+            let Row { to_down, to_up, works, slowest } = row.await.unwrap();
             let ms = |time: Duration| format!("{} ms", time.as_millis());
             let down = to_down.map_or_else(|| "stays UP".to_owned(), ms);
             let up = to_up.map_or_else(
                 || "not within 10 s".to_owned(),
                 |time| if to_down.is_some() { ms(time) } else { String::new() },
             );
-            let row = format!("| {} | {fault} | {down} | {up} | {} |", way.name(), ms(latest));
-            // A server that restarts may or may not be met while it is away.
-            let either = matches!(breakage, Breakage::Restarted) || matches!(breakage, Breakage::Road(Fault::Forget));
+            let row = format!("| {} | {fault} | {down} | {up} | {} |", client.name(), ms(slowest));
+            // A run may or may not fall into the time of the restart.
+            let either =
+                matches!(breakage, Breakage::Restarted) || matches!(breakage, Breakage::Connection(Fault::Forget));
             if (to_down.is_some() != is_down && !either)
                 || (to_up.is_none() && works)
-                || latest > Duration::from_secs(2)
+                || slowest > Duration::from_secs(2)
             {
                 wrong.push(row.clone());
             }
@@ -239,7 +240,7 @@ async fn every_fault_is_told_in_time_and_forgotten_in_time() {
 }
 
 #[actix_web::test]
-async fn a_name_that_does_not_resolve_is_down_in_time() {
+async fn a_host_name_that_does_not_resolve_is_down_in_time() {
     let url = "postgres://canaryuser:canary-5ecret@no-such-host.invalid:5432/canarybase";
     let state = web::Data::new(State {
         postgres: Some(PgPool::connect_lazy(url).unwrap()),
@@ -250,11 +251,11 @@ async fn a_name_that_does_not_resolve_is_down_in_time() {
     let rig = Rig::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope());
     });
-    let answer = rig.health().await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
+    let response = rig.health().await;
+    assert_eq!(response.status, 503);
+    assert!(response.took < Duration::from_secs(2), "{:?}", response.took);
     assert_eq!(
-        answer.json()["checks"],
+        response.json()["checks"],
         serde_json::json!({"database": {"postgres": "DOWN"}, "cache": {"client": "DOWN"}})
     );
 }

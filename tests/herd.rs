@@ -1,4 +1,4 @@
-//! Any number of callers, and callers that leave: one run, counted where it arrives; and nothing that grows.
+//! Many concurrent clients, and clients that leave, cause one run, counted at the server; and no resource grows.
 
 use std::{fs, net::SocketAddr, time::Duration};
 
@@ -20,11 +20,11 @@ struct State {
     cache: redis::Client,
 }
 
-/// PostgreSQL, which counts its statements, and Redis, behind roads that take 100 ms each way.
+/// PostgreSQL, which counts its statements, and Redis, behind proxies that delay by 100 ms in each direction.
 struct Slow {
     postgres: Server,
     redis: Server,
-    roads: [Proxy; 2],
+    proxies: [Proxy; 2],
     rig: Rig,
 }
 
@@ -36,26 +36,26 @@ impl Slow {
         let redis = Server::start(Kind::Redis);
         let admin = PgPool::connect(&postgres.url()).await.unwrap();
         sqlx::raw_sql("CREATE EXTENSION pg_stat_statements").execute(&admin).await.unwrap();
-        let roads = [Proxy::start(postgres.port()).await, Proxy::start(redis.port()).await];
+        let proxies = [Proxy::start(postgres.port()).await, Proxy::start(redis.port()).await];
         let state = web::Data::new(State {
-            db: PgPool::connect_lazy(&postgres.url_at(roads[0].port)).unwrap(),
-            cache: redis::Client::open(redis.url_at(roads[1].port)).unwrap(),
+            db: PgPool::connect_lazy(&postgres.url_at(proxies[0].port)).unwrap(),
+            cache: redis::Client::open(redis.url_at(proxies[1].port)).unwrap(),
         });
         let rig = Rig::start(workers, move |app| {
             app.app_data(state.clone()).service(health::scope().max_age(MAX_AGE));
         });
-        // Warm, so that a run is one question and no connection.
+        // Connections are open, so that a run is one query.
         assert_eq!(rig.health().await.status, 200);
-        for road in &roads {
-            road.set(Fault::Delay(Duration::from_millis(100)));
+        for proxy in &proxies {
+            proxy.set(Fault::Delay(Duration::from_millis(100)));
         }
-        let slow = Self { postgres, redis, roads, rig };
-        assert_eq!(slow.asked().await, (1, 1, 1));
+        let slow = Self { postgres, redis, proxies, rig };
+        assert_eq!(slow.queries().await, (1, 1, 1));
         slow
     }
 
-    /// How often each server was asked.
-    async fn asked(&self) -> (i64, u64, u64) {
+    /// How many queries each server received.
+    async fn queries(&self) -> (i64, u64, u64) {
         let admin = PgPool::connect(&self.postgres.url()).await.unwrap();
         let statements = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements WHERE query = 'SELECT $1'";
         let selects: i64 = sqlx::query(statements).fetch_one(&admin).await.unwrap().get(0);
@@ -71,24 +71,24 @@ impl Slow {
 }
 
 #[actix_web::test]
-async fn a_thousand_callers_at_once_are_one_run() {
+async fn a_thousand_concurrent_clients_cause_one_run() {
     rlimit::increase_nofile_limit(8192).unwrap();
     let slow = Slow::start(4).await;
     tokio::time::sleep(MAX_AGE).await;
     let address = slow.rig.address;
     let paths = ["/health", "/health/", "/health?details", "/health/ready", "/health/database/db"];
-    let callers: Vec<_> = (0..1000)
+    let clients: Vec<_> = (0..1000)
         .map(|n| actix_web::rt::spawn(async move { http::get(address, paths[n % paths.len()]).await }))
         .collect();
-    for caller in callers {
-        assert_eq!(caller.await.unwrap().status, 200);
+    for client in clients {
+        assert_eq!(client.await.unwrap().status, 200);
     }
-    assert_eq!(slow.asked().await, (2, 2, 2));
-    drop(slow.roads);
+    assert_eq!(slow.queries().await, (2, 2, 2));
+    drop(slow.proxies);
 }
 
 #[actix_web::test]
-async fn a_caller_that_leaves_neither_cancels_the_run_nor_spoils_it_for_the_next() {
+async fn a_client_that_leaves_does_not_cancel_the_run_for_the_next() {
     let slow = Slow::start(1).await;
     tokio::time::sleep(MAX_AGE).await;
     let mut impatient = TcpStream::connect(slow.rig.address).await.unwrap();
@@ -96,21 +96,21 @@ async fn a_caller_that_leaves_neither_cancels_the_run_nor_spoils_it_for_the_next
     tokio::time::sleep(Duration::from_millis(50)).await;
     drop(impatient);
     assert_eq!(slow.rig.health().await.status, 200);
-    assert_eq!(slow.asked().await, (2, 2, 2));
+    assert_eq!(slow.queries().await, (2, 2, 2));
 }
 
 fn open_files() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// What of this process is in memory, in KiB.
-fn memory() -> usize {
+/// The resident memory of this process, in KiB.
+fn resident_kib() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Polls one after another on connections of their own.
+/// Polls in sequence, each time on a new connection.
 async fn poll(address: SocketAddr, times: usize) {
     for _ in 0..times {
         assert_eq!(http::get(address, "/health").await.status, 503);
@@ -118,22 +118,22 @@ async fn poll(address: SocketAddr, times: usize) {
 }
 
 #[actix_web::test]
-async fn ten_thousand_polls_of_what_never_answers_leak_nothing() {
+async fn ten_thousand_polls_of_a_hung_check_leak_nothing() {
     let hung =
         Check::new("service", "hung", std::future::pending::<Result<(), String>>).timeout(Duration::from_millis(50));
     let rig = Rig::start(2, move |app| {
         app.service(health::scope().check(hung.clone()).max_age(Duration::ZERO));
     });
     poll(rig.address, 100).await;
-    let (files, kib) = (open_files(), memory());
+    let (files, kib) = (open_files(), resident_kib());
     poll(rig.address, 9_900).await;
-    eventually("no file is open that was not", || async { open_files() <= files }).await;
-    // An allocator keeps some of what it was given once; a task a poll would be 10 MB.
-    assert!(memory() < kib + 3_000, "{kib} KiB before, {} KiB after", memory());
+    eventually("no further descriptor is open", || async { open_files() <= files }).await;
+    // The allocator keeps some freed memory; a leaked task per poll would be 10 MB.
+    assert!(resident_kib() < kib + 3_000, "{kib} KiB before, {} KiB after", resident_kib());
 }
 
 #[actix_web::test]
-async fn a_minute_of_a_frozen_server_and_ten_thousand_polls_leave_nothing_behind() {
+async fn a_minute_of_a_frozen_server_and_ten_thousand_polls_leak_nothing() {
     let server = Server::start(Kind::Postgres);
     let pool = PgPool::connect_lazy(&server.url()).unwrap();
     let state = web::Data::new(State { db: pool.clone(), cache: redis::Client::open("redis://127.0.0.1:1").unwrap() });
@@ -144,15 +144,15 @@ async fn a_minute_of_a_frozen_server_and_ten_thousand_polls_leave_nothing_behind
     server.freeze();
     tokio::time::sleep(Duration::from_secs(1)).await;
     poll(rig.address, 100).await;
-    let (files, kib) = (open_files(), memory());
+    let (files, kib) = (open_files(), resident_kib());
     for _ in 0..58 {
         poll(rig.address, 170).await;
         tokio::time::sleep(Duration::from_millis(900)).await;
     }
-    assert!(memory() < kib + 3_000, "{kib} KiB before, {} KiB after", memory());
-    // Each run may hold two of the pool's connections, and there is one run at a time; what it leaves it closes.
+    assert!(resident_kib() < kib + 3_000, "{kib} KiB before, {} KiB after", resident_kib());
+    // A run may hold two connections of the pool, and there is one run at a time.
     assert!(open_files() <= files + 8, "{files} before, {} after", open_files());
     server.thaw();
-    eventually("it is up", || async { rig.get("/health/database").await.status == 200 }).await;
+    eventually("the check is up", || async { rig.get("/health/database").await.status == 200 }).await;
     assert!(pool.size() <= 4, "{}", pool.size());
 }

@@ -26,7 +26,7 @@ use crate::common::{
     servers::{Kind, Server},
 };
 
-/// A check that is up as long as the switch is on.
+/// A check that is up while the switch is on.
 fn switched(group: &str, name: &str) -> (Arc<AtomicBool>, Check) {
     let switch = Arc::new(AtomicBool::new(true));
     let on = Arc::clone(&switch);
@@ -37,13 +37,13 @@ fn switched(group: &str, name: &str) -> (Arc<AtomicBool>, Check) {
     (switch, check)
 }
 
-/// Results that are never old enough to be served again.
+/// A `max_age` of zero, so that each request runs the checks.
 fn scope() -> health::Scope {
     health::scope().max_age(Duration::ZERO)
 }
 
 #[actix_web::test]
-async fn liveness_is_of_workers_and_live_checks_and_not_of_dependencies() {
+async fn liveness_depends_on_workers_and_live_checks_and_not_on_dependencies() {
     let (database, dependency) = switched("database", "db");
     let (disk, live) = switched("system", "disk");
     let live = live.live();
@@ -53,16 +53,16 @@ async fn liveness_is_of_workers_and_live_checks_and_not_of_dependencies() {
     database.store(false, Ordering::SeqCst);
     assert_eq!(rig.health().await.status, 503);
     let up = r#"{"status":"UP","checks":{"health":{"worker.0":"UP","worker.1":"UP"},"system":{"disk":"UP"}}}"#;
-    let answer = rig.get("/health/live").await;
-    assert_eq!((answer.status, &*answer.body), (200, up));
+    let response = rig.get("/health/live").await;
+    assert_eq!((response.status, &*response.body), (200, up));
     disk.store(false, Ordering::SeqCst);
-    let answer = rig.get("/health/live/").await;
+    let response = rig.get("/health/live/").await;
     let down = r#"{"status":"DOWN","errors":{"system":{"disk":"the check failed"}},"checks":{"health":{"worker.0":"UP","worker.1":"UP"},"system":{"disk":"DOWN"}}}"#;
-    assert_eq!((answer.status, &*answer.body), (503, down));
+    assert_eq!((response.status, &*response.body), (503, down));
 }
 
 #[actix_web::test]
-async fn startup_waits_for_each_critical_check_once_and_for_good() {
+async fn startup_is_up_permanently_once_each_critical_check_has_been_up() {
     let (first, one) = switched("database", "one");
     let (second, two) = switched("database", "two");
     let (third, optional) = switched("cache", "three");
@@ -74,11 +74,11 @@ async fn startup_waits_for_each_critical_check_once_and_for_good() {
         switch.store(false, Ordering::SeqCst);
     }
     let waiting = r#"{"status":"DOWN","errors":{"database":{"two":"the check failed"}},"checks":{"database":{"one":"UP","two":"DOWN"}}}"#;
-    let answer = rig.get("/health/startup").await;
-    assert_eq!((answer.status, &*answer.body), (503, waiting));
+    let response = rig.get("/health/startup").await;
+    assert_eq!((response.status, &*response.body), (503, waiting));
     let ready = rig.get("/health/ready").await;
-    let told = ready.json()["errors"]["health"]["startup"].as_str().unwrap().to_owned();
-    assert_eq!((ready.status, &*told), (503, "not started: database.two has not been up yet"));
+    let message = ready.json()["errors"]["health"]["startup"].as_str().unwrap().to_owned();
+    assert_eq!((ready.status, &*message), (503, "not started: database.two has not been up yet"));
 
     // Each has been up once, though never both at once.
     first.store(false, Ordering::SeqCst);
@@ -104,17 +104,17 @@ async fn block(time: web::Path<u64>) -> HttpResponse {
     HttpResponse::Ok().finish()
 }
 
-/// Opens a connection of its pool on the runtime of the worker that answers.
+/// Opens a connection of the pool on the runtime of the worker that responds.
 async fn open(state: web::Data<State>) -> HttpResponse {
     let connection = state.db.acquire().await.unwrap();
-    // So long that the other worker needs another one.
+    // Long enough that the other worker needs a second connection.
     tokio::time::sleep(Duration::from_millis(500)).await;
     drop(connection);
     HttpResponse::Ok().finish()
 }
 
 #[actix_web::test]
-async fn a_blocked_worker_neither_holds_up_the_others_nor_falsifies_what_they_say() {
+async fn a_blocked_worker_neither_delays_nor_falsifies_the_responses_of_the_others() {
     let server = Server::start(Kind::Postgres);
     let state = web::Data::new(State { db: PgPool::connect_lazy(&server.url()).unwrap() });
     let rig = Rig::start(2, move |app| {
@@ -123,44 +123,44 @@ async fn a_blocked_worker_neither_holds_up_the_others_nor_falsifies_what_they_sa
             .route("/open", web::get().to(open))
             .service(scope().stall(Duration::from_secs(1)));
     });
-    // So that connections of the pool belong to the worker that will be blocked, whichever it is.
+    // Each worker owns a connection of the pool, so the blocked one does, too.
     let opened = [http::get(rig.address, "/open"), http::get(rig.address, "/open")].map(actix_web::rt::spawn);
-    for answer in opened {
-        assert_eq!(answer.await.unwrap().status, 200);
+    for response in opened {
+        assert_eq!(response.await.unwrap().status, 200);
     }
     assert_eq!(rig.get("/health/live").await.status, 200);
 
     let address = rig.address;
     let blocked = actix_web::rt::spawn(async move { http::get(address, "/block/20000").await });
-    eventually("a worker is seen to stand still", || async {
-        // A request that goes to the blocked worker waits with it.
-        let asked = tokio::time::timeout(Duration::from_secs(3), http::get(address, "/health/live")).await;
-        asked.is_ok_and(|answer| {
-            let told = answer.json()["errors"]["health"].clone();
-            let told = told.as_object().map(|told| told.values().next().unwrap().as_str().unwrap().to_owned());
-            answer.status == 503 && told.is_some_and(|told| told.contains("event loop blocked for"))
+    eventually("a worker is reported as blocked", || async {
+        // A request to the blocked worker gets no response in time.
+        let polled = tokio::time::timeout(Duration::from_secs(3), http::get(address, "/health/live")).await;
+        polled.is_ok_and(|response| {
+            let errors = response.json()["errors"]["health"].clone();
+            let error = errors.as_object().and_then(|errors| errors.values().next()).and_then(|error| error.as_str());
+            response.status == 503 && error.is_some_and(|error| error.contains("event loop blocked for"))
         })
     })
     .await;
-    // Of two connections one goes to the worker that turns: it answers in time, and says that the database is up. As the
-    // rounds take the pool's idle connections in turn, they come upon that of the blocked worker too.
+    // One of two connections goes to the other worker, which responds in time that the database is up. Runs use the idle
+    // connections of the pool in turn, so they also use the one of the blocked worker.
     for _ in 0..3 {
         let both = [http::get(address, "/health"), http::get(address, "/health")].map(actix_web::rt::spawn);
         let mut in_time = 0;
-        for answer in both {
-            if let Ok(answer) = tokio::time::timeout(Duration::from_secs(2), answer).await {
-                assert_eq!(answer.unwrap().status, 200, "{}", logs::text());
+        for response in both {
+            if let Ok(response) = tokio::time::timeout(Duration::from_secs(2), response).await {
+                assert_eq!(response.unwrap().status, 200, "{}", logs::text());
                 in_time += 1;
             }
         }
-        assert!(in_time >= 1, "no worker answered in time");
+        assert!(in_time >= 1, "no worker responded in time");
     }
-    assert!(!blocked.is_finished(), "the worker was not blocked any more");
+    assert!(!blocked.is_finished(), "the worker is no longer blocked");
     blocked.abort();
 }
 
 #[actix_web::test]
-async fn workers_that_stopped_in_good_order_do_not_count() {
+async fn workers_that_stopped_gracefully_are_not_reported() {
     let (_, check) = switched("service", "fine");
     let other = check.clone();
     let rig = Rig::start(1, move |app| {
@@ -172,12 +172,12 @@ async fn workers_that_stopped_in_good_order_do_not_count() {
     let workers = async || rig.get("/health/live").await.json()["checks"]["health"].as_object().unwrap().len();
     assert_eq!(workers().await, 3);
     drop(stopped);
-    eventually("the workers have left", || async { workers().await == 1 }).await;
+    eventually("the stopped workers are removed", || async { workers().await == 1 }).await;
     assert_eq!(rig.get("/health/live").await.status, 200);
 }
 
-/// What a drained server must do, however its drain begins.
-async fn drains(begin: impl FnOnce(&health::Drain), cause: &str) {
+/// The behaviour of a draining server, however its drain starts.
+async fn assert_drains(start: impl FnOnce(&health::Drain), cause: &str) {
     logs::keep();
     let (_, check) = switched("service", "fine");
     let worked = Arc::new(AtomicUsize::new(0));
@@ -192,7 +192,7 @@ async fn drains(begin: impl FnOnce(&health::Drain), cause: &str) {
             tokio::time::sleep(Duration::from_secs(1)).await;
             "done"
         };
-        // Kept answers must not outlive the beginning of the drain.
+        // Cached responses must not outlive the start of the drain.
         App::new()
             .route("/work", web::get().to(work))
             .route("/slow", web::get().to(slow))
@@ -207,15 +207,15 @@ async fn drains(begin: impl FnOnce(&health::Drain), cause: &str) {
     let drain = health::drain(server.handle(), Duration::from_secs(2));
     let stopped = actix_web::rt::spawn(server);
     for path in ["/health", "/health/ready", "/health/live"] {
-        // So often that both workers have rendered an answer and kept it.
+        // Often enough that both workers have cached a response.
         for _ in 0..8 {
             assert_eq!(http::get(address, path).await.status, 200, "{path}");
         }
     }
 
     let open = actix_web::rt::spawn(http::get(address, "/slow"));
-    begin(&drain);
-    eventually("the drain has begun", || async { http::get(address, "/health").await.status == 503 }).await;
+    start(&drain);
+    eventually("the drain has started", || async { http::get(address, "/health").await.status == 503 }).await;
     let ready = http::get(address, "/health/ready").await;
     assert_eq!(ready.status, 503);
     assert_eq!(ready.json()["errors"]["health"]["drain"], "server is draining");
@@ -238,20 +238,20 @@ fn sigterm() {
 }
 
 #[actix_web::test]
-async fn a_drain_that_is_called_for_takes_the_server_out_of_rotation_before_it_stops() {
-    drains(health::Drain::start, "Drain::start").await;
+async fn drain_start_takes_the_server_out_of_rotation_before_it_stops() {
+    assert_drains(health::Drain::start, "Drain::start").await;
 }
 
 #[actix_web::test]
-async fn sigterm_begins_a_drain_under_actix_main() {
-    drains(|_| sigterm(), "SIGTERM").await;
+async fn sigterm_starts_a_drain_under_actix_main() {
+    assert_drains(|_| sigterm(), "SIGTERM").await;
 }
 
 #[test]
-fn sigterm_begins_a_drain_under_tokio_main() {
-    // As `#[tokio::main]` makes it.
+fn sigterm_starts_a_drain_under_tokio_main() {
+    // As `#[tokio::main]` builds it.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(tokio::task::LocalSet::new().run_until(drains(|_| sigterm(), "SIGTERM")));
+    runtime.block_on(tokio::task::LocalSet::new().run_until(assert_drains(|_| sigterm(), "SIGTERM")));
 }
 
 #[actix_web::test]
@@ -261,14 +261,14 @@ async fn a_second_sigterm_stops_a_draining_server_at_once() {
     health::drain(server.handle(), Duration::from_hours(1));
     let stopped = actix_web::rt::spawn(server);
     sigterm();
-    eventually("the drain has begun", || async { logs::text().contains("draining") }).await;
+    eventually("the drain has started", || async { logs::text().contains("draining") }).await;
     sigterm();
     tokio::time::timeout(Duration::from_secs(30), stopped).await.expect("the server stops").unwrap().unwrap();
     assert!(logs::lines().iter().any(|line| line.contains("second SIGTERM")), "{}", logs::text());
 }
 
 #[actix_web::test]
-async fn details_are_added_and_change_nothing_else() {
+async fn details_are_added_without_another_change_of_the_body() {
     let (switch, check) = switched("service", "fine");
     let damped = check.fall(2);
     let own = damped.clone();
@@ -277,10 +277,10 @@ async fn details_are_added_and_change_nothing_else() {
     });
     let plain = rig.health().await.json();
     switch.store(false, Ordering::SeqCst);
-    let answer = rig.get("/health?details").await;
-    let mut detailed = answer.json();
+    let response = rig.get("/health?details").await;
+    let mut detailed = response.json();
     let details = detailed.as_object_mut().unwrap().remove("details").unwrap();
-    assert_eq!((answer.status, &detailed), (200, &plain));
+    assert_eq!((response.status, &detailed), (200, &plain));
     let fine = &details["service"]["fine"];
     assert_eq!((&fine["runs"], &fine["consecutive_failures"], &fine["raw"]), (&2.into(), &1.into(), &"DOWN".into()));
     assert!(fine["latency_ms"].as_f64().unwrap() >= 0.0 && fine["age_ms"].as_u64().is_some(), "{fine}");
@@ -293,7 +293,7 @@ async fn details_are_added_and_change_nothing_else() {
 }
 
 #[actix_web::test]
-async fn transitions_can_be_subscribed_to_of_all_checks_or_of_a_registry() {
+async fn transitions_of_all_checks_or_of_a_registry_can_be_subscribed_to() {
     let (switch, check) = switched("service", "fine");
     let plugins = health::Registry::new();
     let (_, plugin) = switched("plugin", "search");
@@ -315,7 +315,7 @@ async fn transitions_can_be_subscribed_to_of_all_checks_or_of_a_registry() {
         let next = all.next().await;
         seen.push((next.name.to_string(), next.from, next.to, next.kind, next.error.map(|error| error.to_string())));
     }
-    // Of the first round, either may be first.
+    // The first two may come in either order.
     seen[..2].sort_by(|a, b| a.0.cmp(&b.0));
     assert_eq!(
         seen,
@@ -327,7 +327,7 @@ async fn transitions_can_be_subscribed_to_of_all_checks_or_of_a_registry() {
         ]
     );
     assert_eq!(&*of_plugins.next().await.name, "search");
-    // Of another registry's check of that name, and of one that is not in the registry any more, it hears nothing.
+    // Transitions of a check of that name in another registry, and of an unregistered check, are not delivered.
     let others = health::Registry::new();
     let (other, same_name) = switched("plugin", "search");
     others.register(same_name.clone()).unwrap();
@@ -344,7 +344,7 @@ async fn transitions_can_be_subscribed_to_of_all_checks_or_of_a_registry() {
 }
 
 #[actix_web::test]
-async fn with_refresh_requests_only_read_and_the_refresher_ends_with_its_scopes() {
+async fn with_refresh_requests_run_no_check_and_background_runs_end_with_the_scopes() {
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&runs);
     let check = Check::new("service", "counted", move || {
@@ -355,20 +355,20 @@ async fn with_refresh_requests_only_read_and_the_refresher_ends_with_its_scopes(
         app.service(scope().check(check.clone()).refresh(Duration::from_millis(200)));
     });
     assert_eq!(rig.health().await.status, 200);
-    eventually("it is run in the background", || async { runs.load(Ordering::SeqCst) >= 5 }).await;
+    eventually("the check runs in the background", || async { runs.load(Ordering::SeqCst) >= 5 }).await;
     let before = runs.load(Ordering::SeqCst);
     for _ in 0..50 {
         assert_eq!(rig.health().await.status, 200);
     }
-    // However slow this machine is, fifty requests are not fifty runs.
+    // Fifty requests cause fewer than fifty runs, however slow the machine is.
     assert!(runs.load(Ordering::SeqCst) < before + 50);
     drop(rig);
     let mut last = usize::MAX;
-    eventually("it is not run any more", || {
+    eventually("the check is no longer run", || {
         let still = runs.load(Ordering::SeqCst);
         let stopped = std::mem::replace(&mut last, still) == still;
         async move {
-            // Twice as long as the longest time between two runs.
+            // More than twice the longest time between two runs.
             tokio::time::sleep(Duration::from_millis(500)).await;
             stopped
         }

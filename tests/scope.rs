@@ -1,4 +1,4 @@
-//! The scope over real HTTP: paths, methods, headers, states, registries, and that workers share what they should.
+//! The scope over real HTTP: paths, methods, headers, states, registries, and what workers share.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use actix_web::{App, http::StatusCode, test, web};
-use health::{Check, HealthCheck, Probe, ProbeError, ProbeErrorKind, Registry};
+use health::{Check, HealthCheck, Probe, ProbeError, ProbeErrorKind, RegisterErrorKind, Registry};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -18,10 +18,10 @@ use tokio::{
 
 use crate::common::{http, logs, rig::Rig};
 
-/// A resource that counts how often it is asked.
+/// A resource that counts its runs.
 #[derive(Clone, Default)]
 struct Counted {
-    asked: Arc<AtomicUsize>,
+    runs: Arc<AtomicUsize>,
     broken: bool,
 }
 
@@ -30,8 +30,8 @@ impl Counted {
         Self { broken: true, ..Self::default() }
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    fn runs(&self) -> usize {
+        self.runs.load(Ordering::SeqCst)
     }
 }
 
@@ -39,7 +39,7 @@ impl Probe for Counted {
     const GROUP: &'static str = "service";
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.runs.fetch_add(1, Ordering::SeqCst);
         if self.broken {
             return Err(ProbeError::new(ProbeErrorKind::Failed, "it is broken"));
         }
@@ -63,13 +63,13 @@ fn ok(group: &str, name: &str) -> Check {
     Check::new(group, name, || async { Ok::<_, String>(()) })
 }
 
-/// Ages of hours: whatever runs is counted once.
+/// A `max_age` of an hour, so that each check runs once.
 fn scope() -> health::Scope {
     health::scope().max_age(Duration::from_hours(1))
 }
 
 #[actix_web::test]
-async fn groups_and_single_checks_have_paths_of_their_own() {
+async fn groups_and_checks_have_their_own_paths() {
     let state = web::Data::new(State { mail: Counted::default(), search: Counted::broken() });
     let rig = Rig::start(1, move |app| {
         app.app_data(state.clone()).service(scope().check(ok("queue", "a b ü")));
@@ -89,13 +89,13 @@ async fn groups_and_single_checks_have_paths_of_their_own() {
         ("/health/service/mail/more", 404, ""),
         ("/healthy", 404, ""),
     ] {
-        let answer = rig.get(path).await;
-        assert_eq!((answer.status, &*answer.body), (status, body), "{path}");
+        let response = rig.get(path).await;
+        assert_eq!((response.status, &*response.body), (status, body), "{path}");
     }
 }
 
 #[actix_web::test]
-async fn head_is_get_without_the_body_and_other_methods_are_not_allowed() {
+async fn head_responds_as_get_without_the_body_and_other_methods_are_not_allowed() {
     for broken in [false, true] {
         let state = web::Data::new(OtherState { other: Counted { broken, ..Counted::default() } });
         let rig = Rig::start(1, move |app| {
@@ -112,19 +112,19 @@ async fn head_is_get_without_the_body_and_other_methods_are_not_allowed() {
         }
         assert_eq!(rig.health().await.header("content-type"), Some("application/json"));
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
-            let answer = http::request(rig.address, method, "/health").await;
+            let response = http::request(rig.address, method, "/health").await;
             assert_eq!(
-                (answer.status, answer.header("allow"), &*answer.body),
+                (response.status, response.header("allow"), &*response.body),
                 (405, Some("GET, HEAD"), ""),
                 "{method}"
             );
-            assert_eq!(answer.header("cache-control"), Some("no-store"));
+            assert_eq!(response.header("cache-control"), Some("no-store"));
         }
     }
 }
 
 #[actix_web::test]
-async fn three_workers_and_any_number_of_callers_share_one_run() {
+async fn clients_of_three_workers_share_one_run() {
     let state = web::Data::new(State { mail: Counted::default(), search: Counted::default() });
     let own = Counted::default();
     let check = Check::probe("own", own.clone());
@@ -132,17 +132,17 @@ async fn three_workers_and_any_number_of_callers_share_one_run() {
     let rig = Rig::start(3, move |app| {
         app.app_data(shared.clone()).service(scope().check(check.clone()));
     });
-    // Each connection goes to the next worker.
+    // The server distributes connections to its workers in turn.
     for _ in 0..12 {
         assert_eq!(rig.health().await.status, 200);
     }
-    assert_eq!((state.mail.asked(), state.search.asked(), own.asked()), (1, 1, 1));
+    assert_eq!((state.mail.runs(), state.search.runs(), own.runs()), (1, 1, 1));
     let found = logs::lines().iter().filter(|line| line.contains("health scope at /health probes:")).count();
     assert_eq!(found, 1, "{:#?}", logs::lines());
 }
 
 #[actix_web::test]
-async fn a_check_that_each_worker_makes_anew_is_warned_of() {
+async fn a_check_that_is_created_in_each_worker_is_warned_of() {
     let rig = Rig::start(2, |app| {
         app.service(scope().check(ok("queue", "made inside")));
     });
@@ -156,7 +156,7 @@ async fn a_check_that_each_worker_makes_anew_is_warned_of() {
 }
 
 #[actix_web::test]
-async fn two_applications_with_different_states_do_not_mix() {
+async fn two_applications_with_different_states_report_on_their_own() {
     let [up, down] = [Counted::default(), Counted::broken()].map(|other| {
         let state = web::Data::new(OtherState { other });
         Rig::start(2, move |app| {
@@ -170,7 +170,7 @@ async fn two_applications_with_different_states_do_not_mix() {
 }
 
 #[actix_web::test]
-async fn an_application_that_is_gone_does_not_answer_for_a_new_one() {
+async fn the_results_of_a_stopped_application_are_not_served_by_a_new_one() {
     for broken in [false, true, false, true] {
         let state = web::Data::new(OtherState { other: Counted { broken, ..Counted::default() } });
         let app = test::init_service(App::new().app_data(state).service(scope())).await;
@@ -185,23 +185,23 @@ async fn two_states_of_one_application_are_both_checked() {
     let first = web::Data::new(State { mail: Counted::default(), search: Counted::default() });
     let second = web::Data::new(OtherState { other: Counted::broken() });
     let rig = Rig::start(1, move |app| {
-        // Given and found: it is one state all the same.
+        // The second state is both configured and found, and is one state.
         app.app_data(first.clone()).app_data(second.clone()).service(scope().state(&second));
     });
-    let answer = rig.health().await;
+    let response = rig.health().await;
     let checks = serde_json::json!({"service": {"mail": "UP", "search": "UP", "other": "DOWN"}});
-    assert_eq!((answer.status, &answer.json()["checks"]), (503, &checks));
+    assert_eq!((response.status, &response.json()["checks"]), (503, &checks));
 }
 
 #[actix_web::test]
-async fn a_state_that_is_nowhere_is_down_and_says_which_step_is_missing() {
+async fn a_missing_state_is_down_and_the_message_names_the_missing_step() {
     let rig = Rig::start(1, |app| {
         app.service(scope());
     });
-    let answer = rig.health().await;
-    assert_eq!(answer.status, 503);
-    let told = answer.json()["errors"]["health"]["state"].as_str().unwrap().to_owned();
-    assert!(told.contains(".app_data(web::Data::new(state))") && told.contains(".state(&data)"), "{told}");
+    let response = rig.health().await;
+    assert_eq!(response.status, 503);
+    let message = response.json()["errors"]["health"]["state"].as_str().unwrap().to_owned();
+    assert!(message.contains(".app_data(web::Data::new(state))") && message.contains(".state(&data)"), "{message}");
     assert!(
         logs::lines().iter().any(|line| line.contains("ERROR") && line.contains("scope::OtherState")),
         "{:#?}",
@@ -210,7 +210,7 @@ async fn a_state_that_is_nowhere_is_down_and_says_which_step_is_missing() {
 }
 
 #[actix_web::test]
-async fn checks_of_the_process_and_of_registries_come_and_go_while_serving() {
+async fn checks_can_be_registered_and_unregistered_while_the_server_runs() {
     let plugins = Registry::new();
     let registry = plugins.clone();
     let rig = Rig::start(2, move |app| {
@@ -241,7 +241,7 @@ struct Clashing {
 }
 
 #[actix_web::test]
-async fn a_name_met_twice_at_run_time_is_down_and_says_which() {
+async fn a_duplicate_name_found_at_run_time_is_down_and_the_message_names_it() {
     let state = web::Data::new(Clashing {
         primary: BTreeMap::from([("eu".to_owned(), Counted::default()), ("us/1".to_owned(), Counted::default())]),
         replica: BTreeMap::from([("eu", Counted::default()), ("asia", Counted::default())]),
@@ -249,16 +249,16 @@ async fn a_name_met_twice_at_run_time_is_down_and_says_which() {
     let rig = Rig::start(1, move |app| {
         app.app_data(state.clone()).service(scope());
     });
-    let answer = rig.health().await;
-    assert_eq!(answer.status, 503);
-    assert_eq!(answer.json()["checks"]["service"], serde_json::json!({"eu": "DOWN", "us/1": "DOWN", "asia": "UP"}));
-    let told = &answer.json()["errors"]["service"];
-    assert!(told["eu"].as_str().unwrap().starts_with("two checks are named service.eu"), "{told}");
-    assert!(told["us/1"].as_str().unwrap().contains("one segment of a path"), "{told}");
+    let response = rig.health().await;
+    assert_eq!(response.status, 503);
+    assert_eq!(response.json()["checks"]["service"], serde_json::json!({"eu": "DOWN", "us/1": "DOWN", "asia": "UP"}));
+    let errors = &response.json()["errors"]["service"];
+    assert!(errors["eu"].as_str().unwrap().starts_with("two checks are named service.eu"), "{errors}");
+    assert!(errors["us/1"].as_str().unwrap().contains("one segment of a path"), "{errors}");
 }
 
 #[actix_web::test]
-async fn a_scope_can_stand_inside_another_and_at_any_path() {
+async fn a_scope_works_inside_another_scope_and_at_any_path() {
     let state = web::Data::new(OtherState { other: Counted::default() });
     let rig = Rig::start(1, move |app| {
         app.service(web::scope("/api").app_data(state.clone()).service(scope()))
@@ -271,35 +271,35 @@ async fn a_scope_can_stand_inside_another_and_at_any_path() {
 }
 
 #[actix_web::test]
-async fn four_things_that_hang_are_waited_for_at_once() {
+async fn four_hung_checks_run_concurrently() {
     let hung = ["a", "b", "c", "d"].map(|name| Check::new("service", name, std::future::pending::<Result<(), String>>));
     let rig = Rig::start(1, move |app| {
         app.service(hung.iter().cloned().fold(scope(), health::Scope::check));
     });
-    let answer = rig.health().await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
+    let response = rig.health().await;
+    assert_eq!(response.status, 503);
+    assert!(response.took < Duration::from_secs(2), "{:?}", response.took);
 }
 
 #[actix_web::test]
-async fn a_panic_is_down_and_its_text_is_for_the_log_alone() {
+async fn a_panic_is_down_and_its_message_is_only_in_the_log() {
     let panicking = Check::new("service", "a", || async {
         if true { panic!("canary-5ecret payload") } else { Ok::<_, String>(()) }
     });
     let rig = Rig::start(1, move |app| {
         app.service(scope().check(panicking.clone()).check(ok("service", "b")));
     });
-    let answer = rig.health().await;
+    let response = rig.health().await;
     let body = r#"{"status":"DOWN","errors":{"service":{"a":"the check panicked"}},"checks":{"service":{"a":"DOWN","b":"UP"}}}"#;
-    assert_eq!((answer.status, &*answer.body), (503, body));
-    crate::common::eventually("the payload is logged", || async {
+    assert_eq!((response.status, &*response.body), (503, body));
+    crate::common::eventually("the payload is in the log", || async {
         logs::lines().iter().any(|line| line.contains("canary-5ecret payload"))
     })
     .await;
 }
 
 #[actix_web::test]
-async fn a_state_that_cannot_be_shared_between_threads_is_probed_all_the_same() {
+async fn a_state_that_is_not_send_is_probed() {
     #[derive(HealthCheck)]
     struct PerWorker {
         mail: Counted,
@@ -310,12 +310,12 @@ async fn a_state_that_cannot_be_shared_between_threads_is_probed_all_the_same() 
         app.app_data(web::Data::new(PerWorker { mail: mail.clone(), requests: std::cell::Cell::new(0) }))
             .service(scope());
     });
-    let answer = rig.health().await;
-    assert_eq!((answer.status, &*answer.body), (200, r#"{"status":"UP","checks":{"service":{"mail":"UP"}}}"#));
+    let response = rig.health().await;
+    assert_eq!((response.status, &*response.body), (200, r#"{"status":"UP","checks":{"service":{"mail":"UP"}}}"#));
 }
 
 #[actix_web::test]
-async fn a_check_that_blocks_its_thread_is_down_alone() {
+async fn only_the_check_that_blocks_its_thread_is_down() {
     let blocking = Check::new("service", "blocking", || async {
         std::thread::sleep(Duration::from_secs(3));
         Ok::<_, String>(())
@@ -324,18 +324,18 @@ async fn a_check_that_blocks_its_thread_is_down_alone() {
         app.service(health::scope().check(blocking.clone().optional()).check(ok("service", "fine")));
     });
     for _ in 0..3 {
-        let answer = rig.health().await;
-        assert_eq!(answer.json()["checks"]["service"], serde_json::json!({"blocking": "DOWN", "fine": "UP"}));
-        assert_eq!(answer.status, 200);
+        let response = rig.health().await;
+        assert_eq!(response.json()["checks"]["service"], serde_json::json!({"blocking": "DOWN", "fine": "UP"}));
+        assert_eq!(response.status, 200);
     }
-    crate::common::eventually("it is logged", || async {
+    crate::common::eventually("the timeout is in the log", || async {
         logs::lines().iter().any(|line| line.contains("service.blocking") && line.contains("timed out after 800 ms"))
     })
     .await;
 }
 
 #[actix_web::test]
-async fn segments_of_scopes_around_are_not_taken_for_names_of_checks() {
+async fn path_segments_of_an_outer_scope_are_not_names_of_checks() {
     let state = web::Data::new(OtherState { other: Counted::default() });
     let rig = Rig::start(1, move |app| {
         app.app_data(state.clone()).service(web::scope("/{group}/{name}").service(scope()));
@@ -352,12 +352,12 @@ async fn segments_of_scopes_around_are_not_taken_for_names_of_checks() {
 }
 
 #[actix_web::test]
-async fn times_without_end_are_no_times_that_overflow() {
-    let fine = ok("service", "fine").timeout(Duration::MAX);
+async fn the_longest_durations_do_not_overflow() {
+    let check = ok("service", "fine").timeout(Duration::MAX);
     let rig = Rig::start(1, move |app| {
         let scope = health::scope().deadline(Duration::MAX).max_age(Duration::MAX).stall(Duration::MAX);
-        app.service(scope.check(fine.clone()))
-            .service(health::scope().path("/refreshed").refresh(Duration::MAX).check(fine.clone()));
+        app.service(scope.check(check.clone()))
+            .service(health::scope().path("/refreshed").refresh(Duration::MAX).check(check.clone()));
     });
     for path in ["/health", "/health", "/health/live", "/refreshed"] {
         assert_eq!(rig.get(path).await.status, 200, "{path}");
@@ -365,7 +365,7 @@ async fn times_without_end_are_no_times_that_overflow() {
 }
 
 #[actix_web::test]
-async fn a_state_in_an_arc_is_found_too_and_what_is_elsewhere_is_told() {
+async fn a_state_in_an_arc_is_found_and_types_without_a_state_are_logged() {
     let state = web::Data::new(Arc::new(OtherState { other: Counted::default() }));
     let rig = Rig::start(1, move |app| {
         app.app_data(state.clone()).service(scope());
@@ -377,18 +377,18 @@ async fn a_state_in_an_arc_is_found_too_and_what_is_elsewhere_is_told() {
 }
 
 #[actix_web::test]
-async fn a_scope_can_say_that_it_shows_registered_checks_alone() {
+async fn a_scope_with_the_registry_of_the_process_needs_no_state() {
     health::register(ok("process", "wide")).unwrap();
     let rig = Rig::start(1, |app| {
         app.service(scope()).service(scope().path("/registered").registry(health::registry()));
     });
     assert_eq!(rig.health().await.status, 503);
-    let answer = rig.get("/registered").await;
-    assert_eq!((answer.status, &*answer.body), (200, r#"{"status":"UP","checks":{"process":{"wide":"UP"}}}"#));
+    let response = rig.get("/registered").await;
+    assert_eq!((response.status, &*response.body), (200, r#"{"status":"UP","checks":{"process":{"wide":"UP"}}}"#));
 }
 
 #[actix_web::test]
-async fn a_state_whose_own_health_checks_panic_is_down_and_says_so() {
+async fn a_state_whose_health_checks_panic_is_down_with_a_message() {
     struct Panicking;
 
     impl HealthCheck for Panicking {
@@ -402,15 +402,15 @@ async fn a_state_whose_own_health_checks_panic_is_down_and_says_so() {
         app.service(scope().state(&state).check(ok("service", "fine")));
     });
     for _ in 0..2 {
-        let answer = rig.health().await;
-        assert_eq!(answer.status, 503);
-        assert_eq!(answer.json()["errors"]["health"]["state"], "a state's own `health_checks` panicked");
-        assert_eq!(answer.json()["checks"]["service"]["fine"], "UP");
+        let response = rig.health().await;
+        assert_eq!(response.status, 503);
+        assert_eq!(response.json()["errors"]["health"]["state"], "`health_checks` of a state panicked");
+        assert_eq!(response.json()["checks"]["service"]["fine"], "UP");
     }
 }
 
 #[actix_web::test]
-async fn a_check_that_blocks_after_it_has_waited_does_not_take_the_others_with_it() {
+async fn a_check_that_blocks_after_a_wait_does_not_affect_others() {
     let blocking = Check::new("service", "blocking", || async {
         tokio::time::sleep(Duration::from_millis(20)).await;
         std::thread::sleep(Duration::from_secs(3));
@@ -427,15 +427,15 @@ async fn a_check_that_blocks_after_it_has_waited_does_not_take_the_others_with_i
         app.service(checks.iter().cloned().fold(health::scope(), health::Scope::check));
     });
     for _ in 0..4 {
-        let answer = rig.health().await;
+        let response = rig.health().await;
         let expected = serde_json::json!({"blocking": "DOWN", "a": "UP", "b": "UP"});
-        assert_eq!(answer.json()["checks"]["service"], expected);
+        assert_eq!(response.json()["checks"]["service"], expected);
         tokio::time::sleep(Duration::from_millis(700)).await;
     }
 }
 
 #[actix_web::test]
-async fn scopes_of_other_settings_share_the_checks_of_a_state() {
+async fn scopes_with_different_settings_share_the_checks_of_a_state() {
     let state = web::Data::new(OtherState { other: Counted::default() });
     let shared = state.clone();
     let rig = Rig::start(2, move |app| {
@@ -444,11 +444,11 @@ async fn scopes_of_other_settings_share_the_checks_of_a_state() {
     for path in ["/health", "/admin", "/health", "/admin"] {
         assert_eq!(rig.get(path).await.status, 200);
     }
-    assert_eq!(state.other.asked(), 1);
+    assert_eq!(state.other.runs(), 1);
 }
 
 #[actix_web::test]
-async fn details_are_given_only_where_the_query_says_so() {
+async fn details_are_present_if_the_last_value_of_the_parameter_is_empty_1_or_true() {
     let rig = Rig::start(1, |app| {
         app.service(scope().registry(&{
             let registry = Registry::new();
@@ -456,19 +456,36 @@ async fn details_are_given_only_where_the_query_says_so() {
             registry
         }));
     });
-    for query in ["details", "details=", "details=true", "details=True", "details=1", "a=b&details", "%64etails=tru%65"]
-    {
+    for query in [
+        "details",
+        "details=",
+        "details=true",
+        "details=True",
+        "details=1",
+        "a=b&details",
+        "%64etails=tru%65",
+        "details=0&details",
+    ] {
         let detailed = rig.get(&format!("/health?{query}")).await.json();
         assert!(detailed.get("details").is_some(), "{query}: {detailed}");
     }
-    for query in ["", "details=false", "details=0", "details=no", "detailsx", "a=details", "details&details=false"] {
+    for query in [
+        "",
+        "details=false",
+        "details=0",
+        "details=no",
+        "detailsx",
+        "a=details",
+        "details&details=false",
+        "details=1&details=2",
+    ] {
         let plain = rig.get(&format!("/health?{query}")).await.json();
         assert!(plain.get("details").is_none(), "{query}: {plain}");
     }
 }
 
 #[actix_web::test]
-async fn a_method_that_is_not_allowed_is_logged_once_with_the_one_to_use() {
+async fn a_method_that_is_not_allowed_is_logged_once_with_the_method_to_use() {
     let check = ok("service", "fine");
     let rig = Rig::start(2, move |app| {
         app.service(scope().check(check.clone()));
@@ -489,7 +506,7 @@ async fn a_method_that_is_not_allowed_is_logged_once_with_the_one_to_use() {
     );
 }
 
-/// The sockets that this process has open.
+/// How many sockets this process has open.
 fn open_sockets() -> usize {
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
     let targets = descriptors.filter_map(|descriptor| std::fs::read_link(descriptor.unwrap().path()).ok());
@@ -497,7 +514,7 @@ fn open_sockets() -> usize {
 }
 
 #[actix_web::test]
-async fn clients_that_left_hold_no_descriptors_for_longer_than_ten_seconds() {
+async fn descriptors_of_clients_that_left_are_closed_within_ten_seconds() {
     let hung = Check::new("service", "hung", std::future::pending::<Result<(), String>>);
     let rig = Rig::start(1, move |app| {
         app.service(health::scope().deadline(Duration::MAX).check(hung.clone()));
@@ -515,4 +532,42 @@ async fn clients_that_left_hold_no_descriptors_for_longer_than_ten_seconds() {
     assert!(left.elapsed() < Duration::from_secs(14), "{:?}", left.elapsed());
     let warned: Vec<_> = logs::lines().into_iter().filter(|line| line.contains("deadline")).collect();
     assert!(matches!(&*warned, [line, ..] if line.contains("WARN") && line.contains("10 s")), "{warned:#?}");
+}
+
+#[actix_web::test]
+async fn the_path_of_a_check_whose_name_contains_credentials_is_redacted() {
+    let check = ok("database", "bob:hunter2@db");
+    let rig = Rig::start(1, move |app| {
+        app.service(scope().check(check.clone()));
+    });
+    let body = r#"{"status":"UP","checks":{"database":{"***@db":"UP"}}}"#;
+    for path in ["/health", "/health/database/***@db", "/health/database/%2A%2A%2A@db"] {
+        let response = rig.get(path).await;
+        assert_eq!((response.status, &*response.body), (200, body), "{path}");
+    }
+    assert_eq!(rig.get("/health/database/bob:hunter2@db").await.status, 404);
+    assert!(!logs::text().contains("hunter2"), "{}", logs::text());
+}
+
+#[actix_web::test]
+async fn the_path_words_of_a_scope_are_reserved_as_group_names() {
+    for word in [
+        "health",
+        "live",
+        "ready",
+        "startup",
+        "metrics",
+        "page",
+        "schema",
+        "history",
+        "events",
+        "status",
+        "openapi.json",
+    ] {
+        let registry = Registry::new();
+        let error = registry.register(ok(word, "a")).expect_err(word);
+        assert_eq!(error.kind(), RegisterErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains(&format!("`{word}`")), "{error}");
+        registry.register(ok("a", word)).unwrap();
+    }
 }

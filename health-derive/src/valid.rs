@@ -80,7 +80,20 @@ fn names_are_segments(field: &Field, errors: &mut Errors) {
         is_segment(group, errors);
         let word = group.value();
         // As in `health::Check`, which is validated again when it is run.
-        if ["health", "live", "ready", "startup"].contains(&&*word) {
+        let reserved = [
+            "health",
+            "live",
+            "ready",
+            "startup",
+            "metrics",
+            "page",
+            "schema",
+            "history",
+            "events",
+            "status",
+            "openapi.json",
+        ];
+        if reserved.contains(&&*word) {
             errors.at(group, format!("`{word}` can't be a group: the scope itself answers by it"));
         }
     }

@@ -17,7 +17,7 @@ use derive_more::Display;
 
 use crate::{
     redact::{MAX_INPUT_LEN, is_unprintable, one_line, redact},
-    report::Status,
+    status::Status,
 };
 
 /// The number of errors that are read of a chain of sources, because an error may be its own source.

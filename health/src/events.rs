@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use parking_lot::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::{error::ProbeErrorKind, report::Status};
+use crate::{error::ProbeErrorKind, status::Status};
 
 /// The number of transitions that are kept for a slow subscriber.
 const CHANNEL_CAPACITY: usize = 256;

@@ -9,38 +9,35 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// The path of a request, from access control to the response.
+// From HTTP down to a run, and the leaves; docs/architecture.md has the order.
+mod scope;
+
 mod access;
-mod door;
+mod discover;
 mod engine;
+mod lifecycle;
 mod render;
 mod report;
-mod scope;
-mod service;
 
-// Checks: what they probe, where they run, and their results.
-mod change;
 mod check;
 mod error;
 mod events;
 mod probe;
 pub mod probes;
-mod redact;
 mod registry;
 mod runtime;
+
+mod process;
+mod redact;
+mod status;
 mod weak_map;
 
 #[cfg(doc)]
 pub mod guide;
 
-// Parts of an actix-web application: its state, its workers, its shutdown.
-mod discover;
-mod lifecycle;
-
-pub use access::{AllowList, ListError, on_connect};
+pub use access::{AllowList, ForwardingHeader, ListError};
 pub use check::Check;
 pub use discover::{Checks, HealthCheck};
-pub use door::Deny;
 pub use error::{BoxError, ProbeError, ProbeErrorKind};
 pub use events::{Transition, Transitions};
 pub use health_derive::HealthCheck;
@@ -48,8 +45,9 @@ pub use ipnet::IpNet;
 pub use lifecycle::{Drain, drain};
 pub use probe::Probe;
 pub use registry::{RegisterError, RegisterErrorKind, RegistrationGuard, Registry, register, registry, unregister};
-pub use report::{Sample, Status};
-pub use scope::{Scope, scope};
+pub use report::Sample;
+pub use scope::{Deny, Scope, on_connect, scope};
+pub use status::Status;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]

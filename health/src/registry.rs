@@ -12,9 +12,9 @@ use derive_more::{Display, Error};
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
-    change,
     check::{Check, InvalidCheck, redaction_hint},
     events::{Channel, Transitions},
+    process::generation,
     redact::label,
 };
 
@@ -111,7 +111,7 @@ impl Registry {
 
     fn changed(&self) {
         self.shared.version.fetch_add(1, Ordering::Release);
-        change::happened();
+        generation::bump();
         let caches: Vec<_> = self.shared.caches.lock().iter().filter_map(Weak::upgrade).collect();
         for cache in caches {
             cache.forget();

@@ -1,57 +1,29 @@
-//! [`Status`] and the report of a round: plain data, without HTTP and without the engine.
+//! [`Report`]: the results of all selected checks. Plain data, without HTTP and without the engine.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use crate::error::ProbeError;
+use crate::{error::ProbeError, status::Status};
 
-/// Longer times are cut to this one: longer than any client waits, and short enough to be added to any time.
+/// The maximum of all durations that users set: longer than any client waits, and short enough to be added to any time.
 pub(crate) const MAX_DURATION: Duration = Duration::from_hours(24 * 365);
-
-/// Whether a check, or the service as a whole, can do its work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Status {
-    /// It works.
-    Up,
-    /// It works, but not as it should: an optional check is down, or a resource is saturated. Answered with 200.
-    Degraded,
-    /// It does not work. Answered with 503.
-    Down,
-}
-
-impl Status {
-    /// `UP`, `DEGRADED` or `DOWN`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "UP",
-            Self::Degraded => "DEGRADED",
-            Self::Down => "DOWN",
-        }
-    }
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// A result in the history of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sample {
-    /// How long ago it was.
+    /// The time since the result.
     pub age: Duration,
-    /// How long the probe took; of one without an answer in time, how long it was waited for.
+    /// The duration of the run; of a run that timed out, the time until it was recorded as such.
     pub latency: Duration,
-    /// The result itself, before `rise` and `fall`.
+    /// The status of the result, before `rise` and `fall` are applied.
     pub status: Status,
 }
 
-/// What a run came to, as far as answers show it.
+/// The result of a run as responses show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) status: Status,
-    /// The public message; `None` when up.
+    /// The public message; `None` if the check is up.
     pub(crate) error: Option<Arc<str>>,
 }
 
@@ -70,40 +42,40 @@ impl From<&Result<(), ProbeError>> for Outcome {
     }
 }
 
-/// What is known of a check beside its status. All times are lengths of time until now.
+/// What `?details` shows of a check. All times are durations until now.
 #[derive(Clone, Debug)]
 pub(crate) struct Details {
     pub(crate) latency: Duration,
-    /// Since the latest result.
+    /// The time since the latest result.
     pub(crate) age: Duration,
-    /// Since the status that is shown is shown.
+    /// The time since the status changed to the one that is shown.
     pub(crate) since: Duration,
     pub(crate) last_success: Option<Duration>,
     pub(crate) runs: u64,
-    /// Results in a row that were down.
+    /// Consecutive results that were down.
     pub(crate) failures: u32,
-    /// The latest result, before `rise` and `fall`.
+    /// The status of the latest result, before `rise` and `fall` are applied.
     pub(crate) raw: Status,
 }
 
-/// The outcome of a round, in the order of registration.
+/// The results of the selected checks, in the order of registration.
 pub(crate) struct Report {
     pub(crate) status: Status,
     pub(crate) entries: Vec<Entry>,
 }
 
-/// What a report says of one check.
+/// The part of a report about one check.
 pub(crate) struct Entry {
     pub(crate) group: Arc<str>,
     pub(crate) name: Arc<str>,
     pub(crate) critical: bool,
     pub(crate) outcome: Outcome,
-    /// There if they were asked for and there was a result.
+    /// `None` if they were not requested, or if the check has no result yet.
     pub(crate) details: Option<Details>,
 }
 
 impl Entry {
-    /// What is up, or down with that message, without being a check.
+    /// An entry that is not a check: down with the message, if there is one, else up.
     pub(crate) fn plain(group: impl Into<Arc<str>>, name: impl Into<Arc<str>>, error: Option<Arc<str>>) -> Self {
         Self {
             group: group.into(),
@@ -114,19 +86,19 @@ impl Entry {
         }
     }
 
-    /// The public message of what is wrong.
+    /// The public message, if the entry is not up.
     pub(crate) fn error(&self) -> Option<&str> {
         self.outcome.error.as_deref()
     }
 }
 
-/// Whole milliseconds of a time.
+/// The duration in whole milliseconds.
 pub(crate) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Report {
-    /// Down if a critical check is, degraded if anything else is not up.
+    /// A report of the entries: down if a critical one is down, degraded if any other is not up.
     pub(crate) fn of(entries: Vec<Entry>) -> Self {
         let status = if entries.iter().any(|entry| entry.critical && entry.outcome.status == Status::Down) {
             Status::Down
@@ -155,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_critical_check_takes_the_service_down() {
+    fn the_service_is_down_only_if_a_critical_check_is_down() {
         use Status::{Degraded, Down, Up};
         assert_eq!(status(&[(true, Up), (false, Up)]), Up);
         assert_eq!(status(&[(true, Up), (false, Down)]), Degraded);

@@ -1,24 +1,27 @@
-//! The address of who asks behind proxies, from what they say in `X-Forwarded-For` or `Forwarded` (RFC 7239).
+//! Finds the address of a client behind trusted proxies in `X-Forwarded-For` or `Forwarded` (RFC 7239).
 //!
-//! Each proxy appends the address that it was asked from. So the list is read from the right, and only as far as each next
-//! proxy is trusted: what stands further left may be anybody's invention, and is not even looked at. Whatever can't be
-//! understood on the way is a [`Flaw`], which refuses: to guess would be to believe.
+//! Each proxy appends the address of its own client. So the list is read from the right, up to the first address that is not a
+//! trusted proxy. Elements further left may be forged, and are not read. A malformed element on the way is a
+//! [`ForwardedError`], which denies the request.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::networks::Networks;
+use derive_more::Display;
 
-/// The header that the trusted proxies write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Header {
+use super::networks::NetworkSet;
+
+/// The header in which trusted proxies forward the address of the client. Defaults to [`ForwardingHeader::XForwardedFor`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ForwardingHeader {
+    /// `X-Forwarded-For`: a list of addresses.
+    #[default]
     XForwardedFor,
+    /// `Forwarded` ([RFC 7239](https://www.rfc-editor.org/rfc/rfc7239)): the `for` parameter of each element.
     Forwarded,
 }
 
-impl Header {
+impl ForwardingHeader {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::XForwardedFor => "X-Forwarded-For",
@@ -27,97 +30,92 @@ impl Header {
     }
 }
 
-/// So many proxies one behind the other, all of them trusted, are none.
-pub(super) const MOST_HOPS: usize = 64;
+/// The longest chain of trusted proxies.
+pub(super) const MAX_HOPS: usize = 64;
 
-/// No element is as long: an address has at most 45 characters, and a name in `host=` at most 255.
-pub(super) const LONGEST_ELEMENT: usize = 1024;
+/// The longest element, in bytes. An address has at most 45 characters, a name in `host=` at most 255.
+pub(super) const MAX_ELEMENT_LEN: usize = 1024;
 
-/// Why there is no address to judge.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
-    /// The header is not there.
+/// Why a header has no client address. The text completes the sentence 'its X-Forwarded-For header …'.
+#[derive(Clone, Debug, Display, PartialEq, Eq)]
+pub(crate) enum ForwardedError {
+    #[display("is missing")]
     Missing,
-    /// Nothing stands where a hop should.
+    #[display("has an empty element")]
     Empty,
-    /// The proxy does not know, or does not say, who asked it: `unknown`, or a name of its own such as `_hidden`.
+    /// The proxy did not forward the address: `unknown`, or an obfuscated identifier such as `_hidden`.
+    #[display("does not contain the client address")]
     Unknown,
-    /// An element that is not what the header is made of; the text, cut short.
-    Unreadable(Box<str>),
+    /// A malformed element; the text is cut.
+    #[display("has a malformed element: `{}`", _0.escape_debug())]
+    Malformed(Box<str>),
+    #[display("has an element of more than {} bytes", MAX_ELEMENT_LEN)]
     TooLong,
+    #[display("contains more than {} trusted proxies", MAX_HOPS)]
     TooManyHops,
 }
 
-impl fmt::Display for Flaw {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing => f.write_str("is missing"),
-            Self::Empty => f.write_str("has an empty element"),
-            Self::Unknown => f.write_str("does not tell an address"),
-            Self::Unreadable(element) => write!(f, "has an element that can't be read: `{}`", element.escape_debug()),
-            Self::TooLong => write!(f, "has an element of more than {LONGEST_ELEMENT} bytes"),
-            Self::TooManyHops => write!(f, "names more than {MOST_HOPS} trusted proxies"),
-        }
-    }
-}
-
-impl Flaw {
-    fn unreadable(element: &[u8]) -> Self {
+impl ForwardedError {
+    fn malformed(element: &[u8]) -> Self {
         let shown = &element[..element.len().min(64)];
-        Self::Unreadable(String::from_utf8_lossy(shown).into())
+        Self::Malformed(String::from_utf8_lossy(shown).into())
     }
 }
 
-/// The first hop from the right that is not trusted; if all are, the last one. `lines` are the values of the header, in
-/// their order: together they are one list.
-pub(crate) fn client(header: Header, lines: &[&[u8]], trusted: &Networks) -> Result<IpAddr, Flaw> {
-    let mut farthest = Err(Flaw::Missing);
-    for (place, hop) in hops(header, lines).enumerate() {
-        if place == MOST_HOPS {
-            return Err(Flaw::TooManyHops);
+/// Returns the first hop from the right that is not trusted; if all are trusted, the leftmost one. `lines` are the values of the
+/// header in their order: together they are one list.
+pub(super) fn client_address(
+    header: ForwardingHeader,
+    lines: &[&[u8]],
+    trusted: &NetworkSet,
+) -> Result<IpAddr, ForwardedError> {
+    let mut client = Err(ForwardedError::Missing);
+    for (index, hop) in hops(header, lines).enumerate() {
+        if index == MAX_HOPS {
+            return Err(ForwardedError::TooManyHops);
         }
         let address = hop?.to_canonical();
-        farthest = Ok(address);
+        client = Ok(address);
         if !trusted.contains(address) {
             break;
         }
     }
-    farthest
+    client
 }
 
-/// The hops from the right. What comes behind a flaw means nothing.
-pub(crate) fn hops(header: Header, lines: &[&[u8]]) -> impl Iterator<Item = Result<IpAddr, Flaw>> {
+/// Iterates over the hops from the right. Items after an error are meaningless.
+pub(super) fn hops(header: ForwardingHeader, lines: &[&[u8]]) -> impl Iterator<Item = Result<IpAddr, ForwardedError>> {
     lines.iter().rev().flat_map(move |line| {
         let mut rest = Some(*line);
         std::iter::from_fn(move || {
             let (left, element) = match split_last(header, rest?) {
                 Ok(split) => split,
-                Err(flaw) => {
+                Err(error) => {
                     rest = None;
-                    return Some(Err(flaw));
+                    return Some(Err(error));
                 }
             };
             rest = left;
             Some(match header {
-                Header::XForwardedFor => address(element),
-                Header::Forwarded => forwarded_for(element),
+                ForwardingHeader::XForwardedFor => address(element),
+                ForwardingHeader::Forwarded => forwarded_for(element),
             })
         })
     })
 }
 
-/// Splits a list before its last element: what is left of the comma, if there is one, and the element without the white
-/// space around it.
+/// Splits off the last element of a list. Returns the part left of its comma, if there is one, and the element without the
+/// white space around it.
 ///
-/// A comma within a quoted string separates nothing. Read from the right, such a string is from its closing quote to the
-/// nearest one that no backslash escapes; that what lies between is well-formed is looked at when the element is read.
-fn split_last(header: Header, list: &[u8]) -> Result<(Option<&[u8]>, &[u8]), Flaw> {
-    let window = list.len().saturating_sub(LONGEST_ELEMENT + 1);
+/// A comma within a quoted string does not separate. Read from the right, a quoted string extends from its closing quote to the
+/// nearest quote that is not escaped by a backslash. Its content is validated when the element is parsed.
+fn split_last(header: ForwardingHeader, list: &[u8]) -> Result<(Option<&[u8]>, &[u8]), ForwardedError> {
+    let window = list.len().saturating_sub(MAX_ELEMENT_LEN + 1);
     let mut quoted = false;
     for at in (window..list.len()).rev() {
         match list[at] {
             b',' if !quoted => return Ok((Some(&list[..at]), list[at + 1..].trim_ascii())),
-            b'"' if header == Header::Forwarded => {
+            b'"' if header == ForwardingHeader::Forwarded => {
                 let backslashes = list[window..at].iter().rev().take_while(|&&byte| byte == b'\\').count();
                 if !quoted || backslashes % 2 == 0 {
                     quoted = !quoted;
@@ -127,71 +125,71 @@ fn split_last(header: Header, list: &[u8]) -> Result<(Option<&[u8]>, &[u8]), Fla
         }
     }
     match quoted {
-        _ if list.len() > LONGEST_ELEMENT => Err(Flaw::TooLong),
+        _ if list.len() > MAX_ELEMENT_LEN => Err(ForwardedError::TooLong),
         false => Ok((None, list.trim_ascii())),
-        true => Err(Flaw::unreadable(list)),
+        true => Err(ForwardedError::malformed(list)),
     }
 }
 
-/// An element of `X-Forwarded-For`: an address, as some proxies write it with a port, and then IPv6 in brackets.
-fn address(element: &[u8]) -> Result<IpAddr, Flaw> {
+/// Parses an element of `X-Forwarded-For`: an address, which some proxies write with a port, IPv6 then in brackets.
+fn address(element: &[u8]) -> Result<IpAddr, ForwardedError> {
     let text = text(element)?;
     if text.is_empty() {
-        return Err(Flaw::Empty);
+        return Err(ForwardedError::Empty);
     }
     if text.eq_ignore_ascii_case("unknown") {
-        return Err(Flaw::Unknown);
+        return Err(ForwardedError::Unknown);
     }
     let bare = text.parse::<Ipv6Addr>().ok().map(IpAddr::from);
-    bare.or_else(|| node(text, is_port)).ok_or_else(|| Flaw::unreadable(element))
+    bare.or_else(|| node(text, is_port)).ok_or_else(|| ForwardedError::malformed(element))
 }
 
-/// The node of an element of `Forwarded`: `for=192.0.2.60;proto=http;by="[2001:db8::7]:80"`.
-fn forwarded_for(element: &[u8]) -> Result<IpAddr, Flaw> {
+/// Parses the address in an element of `Forwarded`: `for=192.0.2.60;proto=http;by="[2001:db8::7]:80"`.
+fn forwarded_for(element: &[u8]) -> Result<IpAddr, ForwardedError> {
     if element.is_empty() {
-        return Err(Flaw::Empty);
+        return Err(ForwardedError::Empty);
     }
-    let unreadable = || Flaw::unreadable(element);
-    let node_of = parameter_for(element).ok_or_else(unreadable)?;
-    let text = text(node_of.ok_or(Flaw::Unknown)?)?;
+    let malformed = || ForwardedError::malformed(element);
+    let node_of = parameter_for(element).ok_or_else(malformed)?;
+    let text = text(node_of.ok_or(ForwardedError::Unknown)?)?;
     let is_port = |port: &str| is_port(port) || is_hidden(port);
     if let Some(address) = node(text, is_port) {
         return Ok(address);
     }
     let name = text.split_once(':').filter(|(_, port)| is_port(port)).map_or(text, |(name, _)| name);
-    Err(if name.eq_ignore_ascii_case("unknown") || is_hidden(name) { Flaw::Unknown } else { unreadable() })
+    Err(if name.eq_ignore_ascii_case("unknown") || is_hidden(name) { ForwardedError::Unknown } else { malformed() })
 }
 
-fn text(element: &[u8]) -> Result<&str, Flaw> {
-    std::str::from_utf8(element).map_err(|_| Flaw::unreadable(element))
+fn text(element: &[u8]) -> Result<&str, ForwardedError> {
+    std::str::from_utf8(element).map_err(|_| ForwardedError::malformed(element))
 }
 
-/// The value of `for` in an element, if it has one; `None` if that is no element.
-#[allow(clippy::option_option, reason = "an element may be well-formed and say nothing of whom it is for")]
+/// Returns the value of `for` in an element, if it has one; `None` if the element is malformed.
+#[allow(clippy::option_option, reason = "a well-formed element may have no `for`")]
 fn parameter_for(element: &[u8]) -> Option<Option<&[u8]>> {
     let mut found = None;
     let mut rest = element;
     loop {
         rest = rest.trim_ascii_start();
-        // RFC 7239 lets a pair be left out between semicolons.
+        // RFC 7239 allows empty pairs between semicolons.
         if !matches!(rest, [] | [b';', ..]) {
-            let (name, value, behind) = pair(rest)?;
-            rest = behind.trim_ascii_start();
-            // A parameter stands at most once in an element.
+            let (name, value, after) = pair(rest)?;
+            rest = after.trim_ascii_start();
+            // A parameter must not be repeated in an element.
             if name.eq_ignore_ascii_case(b"for") && found.replace(value).is_some() {
                 return None;
             }
         }
         match rest {
             [] => return Some(found),
-            [b';', behind @ ..] => rest = behind,
+            [b';', after @ ..] => rest = after,
             _ => return None,
         }
     }
 }
 
-/// A pair at the beginning of a text, and what is behind it. The value of a quoted string is what is between its quotes, with
-/// its escapes as they stand: what escapes anything is no address.
+/// Parses a pair at the start of a text. Returns its name, its value and the rest. The value of a quoted string is the text
+/// between the quotes with its escapes, because a text with escapes is not an address.
 fn pair(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (name, rest) = token(text)?;
     let rest = rest.strip_prefix(b"=")?;
@@ -209,14 +207,14 @@ fn pair(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((name, value, rest))
 }
 
-/// A token of RFC 9110 at the beginning of a text, and what is behind it.
+/// Parses a token (RFC 9110) at the start of a text. Returns it and the rest.
 fn token(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     let length = text.iter().take_while(|&byte| is_token(byte)).count();
     (length > 0).then(|| text.split_at(length))
 }
 
-/// `192.0.2.1` or `[2001:db8::1]`, both with or without a port.
+/// Parses `192.0.2.1` or `[2001:db8::1]`, each with or without a port.
 fn node(text: &str, is_port: impl Fn(&str) -> bool) -> Option<IpAddr> {
     let (address, port) = match text.strip_prefix('[') {
         Some(text) => {
@@ -236,10 +234,10 @@ fn is_port(text: &str) -> bool {
     matches!(text.len(), 1..=5) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// What a proxy gives instead of an address or a port that it does not tell.
+/// Whether this is an obfuscated identifier (RFC 7239), which proxies may write instead of an address or a port.
 fn is_hidden(name: &str) -> bool {
-    let is_obscure = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    name.strip_prefix('_').is_some_and(|name| !name.is_empty() && name.bytes().all(is_obscure))
+    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    name.strip_prefix('_').is_some_and(|name| !name.is_empty() && name.bytes().all(is_valid))
 }
 
 #[cfg(test)]
@@ -247,11 +245,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_element_of_a_line_may_be_as_long_as_any_other() {
-        for (spaces, judged) in [(0, Ok("1.2.3.4".parse().unwrap())), (1, Err(Flaw::TooLong))] {
-            let element = format!("{}1.2.3.4", " ".repeat(LONGEST_ELEMENT - "1.2.3.4".len() + spaces));
+    fn the_first_element_of_a_line_has_the_same_length_limit_as_the_others() {
+        for (spaces, expected) in [(0, Ok("1.2.3.4".parse().unwrap())), (1, Err(ForwardedError::TooLong))] {
+            let element = format!("{}1.2.3.4", " ".repeat(MAX_ELEMENT_LEN - "1.2.3.4".len() + spaces));
             for line in [element.clone(), format!("5.6.7.8,{element}")] {
-                assert_eq!(client(Header::XForwardedFor, &[line.as_bytes()], &Networks::default()), judged, "{spaces}");
+                assert_eq!(
+                    client_address(ForwardingHeader::XForwardedFor, &[line.as_bytes()], &NetworkSet::default()),
+                    expected,
+                    "{spaces}"
+                );
             }
         }
     }

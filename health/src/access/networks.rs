@@ -1,23 +1,24 @@
-//! Sets of networks, and how a list of them is written.
+//! [`NetworkSet`], and how a list of networks is written.
 
 use std::{
-    error::Error,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use derive_more::{Display, Error};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::joint::JointPrefixSet;
 
-/// A set of networks, in which IPv4-mapped ones are IPv4. To look an address up takes about as long among ten thousand as in
-/// one: it is a prefix tree.
+/// A set of networks. IPv4-mapped IPv6 networks are stored as IPv4.
+///
+/// A prefix tree, so a lookup among ten thousand networks takes about as long as in one.
 #[derive(Clone, Default)]
-pub(crate) struct Networks(JointPrefixSet<IpNet>);
+pub(crate) struct NetworkSet(JointPrefixSet<IpNet>);
 
-impl Networks {
+impl NetworkSet {
     /// # Errors
     ///
-    /// A network has host bits set; `list` says in the error whose it is.
+    /// A network has host bits set. The error names the list by `list`.
     pub(crate) fn new(list: &'static str, networks: impl IntoIterator<Item = IpNet>) -> Result<Self, ListError> {
         let mut set = Self::default();
         for network in networks {
@@ -32,7 +33,7 @@ impl Networks {
         for entry in text.split(',').map(str::trim) {
             let network = match entry.parse::<IpAddr>() {
                 Ok(address) => IpNet::from(address),
-                Err(_) => entry.parse().map_err(|_| ListError::new(list, entry, Flaw::NoNetwork))?,
+                Err(_) => entry.parse().map_err(|_| ListError::invalid(list, entry))?,
             };
             set.insert(list, network)?;
         }
@@ -47,35 +48,36 @@ impl Networks {
         Self(networks.into_iter().collect())
     }
 
-    /// Whether that is new.
+    /// Adds a network. Returns whether the set did not contain it yet.
     pub(crate) fn insert(&mut self, list: &'static str, network: IpNet) -> Result<bool, ListError> {
-        // First of all, so that every rule is applied to the network that addresses are compared with.
+        // Before anything else, so that every rule applies to the network that addresses are compared with.
         let canonical = canonical(network);
         if canonical.trunc() != canonical {
-            return Err(ListError::new(list, network, Flaw::HostBits(meant(canonical))));
+            let kind = NetworkErrorKind::HostBits { entry: network, suggested: suggested_network(canonical) };
+            return Err(ListError { list, kind });
         }
         Ok(self.0.insert(canonical))
     }
 
-    /// Whether it was there, as that very network.
+    /// Removes a network. Returns whether the set contained exactly this network.
     pub(crate) fn remove(&mut self, network: IpNet) -> bool {
         let canonical = canonical(network);
         canonical.trunc() == canonical && self.0.remove(&canonical)
     }
 
-    /// The network of all clients that these networks contain together, if they do: all of IPv4, or all of IPv6, or all
-    /// addresses of IPv6 that are in use on the Internet.
-    pub(crate) fn of_every_client(&self) -> Option<IpNet> {
-        let every_client = [
+    /// The network of all clients, if the networks of the set cover it together: all of IPv4, all of IPv6, or all IPv6 addresses
+    /// in use on the Internet.
+    pub(crate) fn covered_internet(&self) -> Option<IpNet> {
+        let all_clients = [
             Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0).into(),
             Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0).into(),
             Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3).into(),
         ];
-        let together = IpNet::aggregate(&self.iter().collect());
-        every_client.into_iter().find(|all| together.iter().any(|network| network.contains(all)))
+        let merged = IpNet::aggregate(&self.iter().collect());
+        all_clients.into_iter().find(|all| merged.iter().any(|network| network.contains(all)))
     }
 
-    /// Whether one of them holds an address. An IPv4-mapped IPv6 address is the IPv4 address.
+    /// Whether a network of the set contains the address. An IPv4-mapped IPv6 address is treated as the IPv4 address.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         self.0.is_covered(&address.to_canonical().into())
     }
@@ -85,8 +87,9 @@ impl Networks {
     }
 }
 
-/// The network that somebody meant who wrote one with host bits. Who maps an IPv4 network often leaves its prefix as it was.
-fn meant(network: IpNet) -> IpNet {
+/// The network that was probably meant by one with host bits: an IPv4-mapped network is often written with its IPv4 prefix
+/// length.
+fn suggested_network(network: IpNet) -> IpNet {
     match network {
         IpNet::V6(v6) if v6.prefix_len() <= 32 => match v6.addr().to_ipv4_mapped() {
             Some(address) => Ipv4Net::new_assert(address, v6.prefix_len()).trunc().into(),
@@ -96,7 +99,7 @@ fn meant(network: IpNet) -> IpNet {
     }
 }
 
-/// IPv4-mapped networks as IPv4.
+/// Converts an IPv4-mapped IPv6 network to IPv4.
 fn canonical(network: IpNet) -> IpNet {
     if let IpNet::V6(v6) = network
         && let Some(address) = v6.addr().to_ipv4_mapped()
@@ -107,8 +110,8 @@ fn canonical(network: IpNet) -> IpNet {
     network
 }
 
-impl fmt::Display for Networks {
-    /// As [`Networks::parse`] reads it.
+impl fmt::Display for NetworkSet {
+    /// Writes the set as [`NetworkSet::parse`] reads it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, network) in self.iter().enumerate() {
             let comma = if at == 0 { "" } else { ", " };
@@ -118,61 +121,41 @@ impl fmt::Display for Networks {
     }
 }
 
-impl fmt::Debug for Networks {
+impl fmt::Debug for NetworkSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
     }
 }
 
-/// An entry of a list of networks that is none. Its text names the list and the entry, and says what to write instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An invalid entry in a list of networks. The message names the list and the entry, and says what to write instead.
+#[derive(Clone, Debug, Display, Error, PartialEq, Eq)]
+#[display("{list}: {kind}")]
 pub struct ListError {
     list: &'static str,
-    entry: String,
-    flaw: Flaw,
+    kind: NetworkErrorKind,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Flaw {
-    NoNetwork,
-    HostBits(IpNet),
+#[derive(Clone, Debug, Display, PartialEq, Eq)]
+enum NetworkErrorKind {
+    #[display("an entry is empty; remove the extra comma")]
+    Empty,
+    #[display(
+        "`{}` is not an IP address or network; expected a list such as `10.0.0.7, 192.168.0.0/16, fd00::/8`",
+        _0.escape_debug()
+    )]
+    Invalid(String),
+    #[display(
+        "`{entry}` has bits set after its prefix; write `{suggested}` for the network, or the address without a prefix"
+    )]
+    HostBits { entry: IpNet, suggested: IpNet },
 }
 
 impl ListError {
-    fn new(list: &'static str, entry: impl fmt::Display, flaw: Flaw) -> Self {
-        Self { list, entry: entry.to_string(), flaw }
-    }
-
-    pub(crate) fn no_network(list: &'static str, entry: impl fmt::Display) -> Self {
-        Self::new(list, entry, Flaw::NoNetwork)
+    pub(super) fn invalid(list: &'static str, entry: &str) -> Self {
+        let kind = if entry.is_empty() { NetworkErrorKind::Empty } else { NetworkErrorKind::Invalid(entry.to_owned()) };
+        Self { list, kind }
     }
 }
-
-impl fmt::Display for ListError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { list, entry, flaw } = self;
-        let entry = entry.escape_debug();
-        match flaw {
-            Flaw::NoNetwork if self.entry.is_empty() => {
-                write!(f, "{list}: an entry is empty: is there a comma too many?")
-            }
-            Flaw::NoNetwork => {
-                write!(
-                    f,
-                    "{list}: `{entry}` is no address and no network; expected a list such as `10.0.0.7, 192.168.0.0/16, fd00::/8`"
-                )
-            }
-            Flaw::HostBits(network) => {
-                write!(
-                    f,
-                    "{list}: `{entry}` has bits set behind its prefix; write `{network}` for the network, or the address without a prefix"
-                )
-            }
-        }
-    }
-}
-
-impl Error for ListError {}
 
 #[cfg(test)]
 mod tests {
@@ -180,8 +163,8 @@ mod tests {
 
     use super::*;
 
-    fn parse(text: &str) -> Result<Networks, ListError> {
-        Networks::parse("HEALTHCHECK_IPS", text)
+    fn parse(text: &str) -> Result<NetworkSet, ListError> {
+        NetworkSet::parse("HEALTHCHECK_IPS", text)
     }
 
     fn ip(address: &str) -> IpAddr {
@@ -189,10 +172,10 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_in_the_set_if_a_network_holds_it() {
+    fn an_address_is_in_the_set_if_a_network_contains_it() {
         let networks = parse("10.0.0.0/8, 192.0.2.7,fd00::/8 ,2001:db8::1").unwrap();
-        for held in ["10.255.0.1", "192.0.2.7", "fd12::1", "2001:db8::1", "::ffff:10.1.2.3", "::ffff:192.0.2.7"] {
-            assert!(networks.contains(ip(held)), "{held}");
+        for contained in ["10.255.0.1", "192.0.2.7", "fd12::1", "2001:db8::1", "::ffff:10.1.2.3", "::ffff:192.0.2.7"] {
+            assert!(networks.contains(ip(contained)), "{contained}");
         }
         for other in
             ["11.0.0.1", "192.0.2.8", "fe80::1", "2001:db8::2", "::ffff:11.0.0.1", "127.0.0.1", "::1", "::a00:1"]
@@ -210,10 +193,10 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_all_of_it_and_no_more() {
-        let loopback = Networks::loopback();
-        for held in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            assert!(loopback.contains(ip(held)), "{held}");
+    fn the_loopback_set_contains_all_loopback_addresses_and_no_other() {
+        let loopback = NetworkSet::loopback();
+        for contained in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(loopback.contains(ip(contained)), "{contained}");
         }
         for other in ["126.255.255.255", "128.0.0.1", "0.0.0.0", "::", "::2", "::7f00:1"] {
             assert!(!loopback.contains(ip(other)), "{other}");
@@ -221,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_named() {
+    fn an_invalid_entry_is_named_in_the_error() {
         assert!(parse("127.0.0.1,").unwrap_err().to_string().contains("an entry is empty"));
         for entry in [
             "localhost",
@@ -234,19 +217,22 @@ mod tests {
             "10.0.0.1 10.0.0.2",
         ] {
             let error = parse(&format!("127.0.0.1,{entry}")).unwrap_err();
-            assert!(error.to_string().starts_with(&format!("HEALTHCHECK_IPS: `{entry}` is no address")), "{error}");
+            assert!(
+                error.to_string().starts_with(&format!("HEALTHCHECK_IPS: `{entry}` is not an IP address")),
+                "{error}"
+            );
         }
     }
 
     #[test]
-    fn host_bits_are_refused_with_the_network_that_was_meant() {
+    fn host_bits_are_an_error_that_suggests_the_network() {
         let error = parse("10.0.0.5/8").unwrap_err().to_string();
         assert!(error.contains("`10.0.0.5/8`") && error.contains("`10.0.0.0/8`"), "{error}");
         let mapped = parse("::ffff:10.0.0.0/8").unwrap_err().to_string();
         assert!(mapped.contains("write `10.0.0.0/8`"), "{mapped}");
         let mapped = parse("::ffff:10.0.0.5/104").unwrap_err().to_string();
         assert!(mapped.contains("`::ffff:10.0.0.5/104`") && mapped.contains("write `10.0.0.0/8`"), "{mapped}");
-        let listed = Networks::new(".allow", ["10.0.0.5/8".parse().unwrap()]);
+        let listed = NetworkSet::new(".allow", ["10.0.0.5/8".parse().unwrap()]);
         assert!(listed.unwrap_err().to_string().starts_with(".allow: `10.0.0.5/8`"));
     }
 
@@ -259,24 +245,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_list_that_is_printed_and_parsed_is_the_same(networks in prop::collection::vec(network(), 1..20)) {
-            let list = Networks::new("list", networks).unwrap();
-            let again = Networks::parse("list", &list.to_string()).unwrap();
+        fn a_displayed_list_parses_to_the_same_set(networks in prop::collection::vec(network(), 1..20)) {
+            let list = NetworkSet::new("list", networks).unwrap();
+            let again = NetworkSet::parse("list", &list.to_string()).unwrap();
             prop_assert_eq!(list.iter().collect::<Vec<_>>(), again.iter().collect::<Vec<_>>());
         }
 
         #[test]
-        fn the_set_holds_what_one_of_its_networks_holds(
+        fn the_set_contains_the_addresses_of_its_networks_and_no_other(
             networks in prop::collection::vec(network(), 0..20),
             address in any::<IpAddr>(),
             at in any::<prop::sample::Index>(),
         ) {
-            let set = Networks::new("list", networks.clone()).unwrap();
-            // One by chance, and one that is in a network for sure.
+            let set = NetworkSet::new("list", networks.clone()).unwrap();
+            // A random address, and one that a network contains.
             let known = if networks.is_empty() { address } else { at.get(&networks).broadcast() };
             for address in [address, known] {
-                let one_holds = networks.iter().any(|network| canonical(*network).contains(&address.to_canonical()));
-                prop_assert_eq!(set.contains(address), one_holds);
+                let is_contained = networks.iter().any(|network| canonical(*network).contains(&address.to_canonical()));
+                prop_assert_eq!(set.contains(address), is_contained);
             }
         }
     }

@@ -13,13 +13,7 @@ use super::{
     inner::CheckInner,
     state::{Recorded, RunFailure},
 };
-use crate::{
-    error::ProbeError,
-    probe::DynProbe,
-    redact,
-    report::{Status, milliseconds},
-    runtime::Runtime,
-};
+use crate::{error::ProbeError, probe::DynProbe, redact, report::milliseconds, runtime::Runtime, status::Status};
 
 /// The name of a probe's resource in the log. `Probe::resource` is user code, which may panic.
 pub(super) fn resource_of(probe: &dyn DynProbe) -> Option<String> {

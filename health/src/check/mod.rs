@@ -27,7 +27,8 @@ pub(crate) use self::{
 };
 
 /// Words that are paths of the scope, or what it says of itself, and so can't be groups.
-pub(crate) const RESERVED: [&str; 4] = ["health", "live", "ready", "startup"];
+pub(crate) const RESERVED: [&str; 11] =
+    ["health", "live", "ready", "startup", "metrics", "page", "schema", "history", "events", "status", "openapi.json"];
 
 const MAX_TIMEOUT: Duration = Duration::from_mins(10);
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::state::{Expired, Rules, Start, State};
 use crate::{
     ProbeError, ProbeErrorKind,
-    report::Status::{self, Degraded, Down, Up},
+    status::Status::{self, Degraded, Down, Up},
 };
 
 const LIMIT: u64 = 800;

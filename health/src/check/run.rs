@@ -17,10 +17,10 @@ use super::{
     state::{Expired, Finished, Recorded, Start},
 };
 use crate::{
-    change,
     error::{ProbeError, ProbeErrorKind},
     events::Transition,
     probe::{drop_catching_panics, probe_catching_panics},
+    process::generation,
     report::Outcome,
     runtime::{Runtime, Supervised, Work},
 };
@@ -119,7 +119,7 @@ impl CheckInner {
             self.publish(&shared, recorded, error);
         }
         drop(shared);
-        change::happened();
+        generation::bump();
         self.settled.notify_waiters();
         if let Expired::TimedOut(failure) = expired {
             log::run_failure(self, &failure, runtime);
@@ -158,7 +158,7 @@ impl CheckInner {
     /// Sends a transition to subscribers. The caller holds the lock of the state, so that transitions are in order.
     fn publish(&self, _: &Shared, recorded: Recorded, error: Option<&ProbeError>) {
         let Recorded { before, after, .. } = recorded;
-        change::happened();
+        generation::bump();
         if before == Some(after) {
             return;
         }

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use crate::{
     error::{ProbeError, ProbeErrorKind},
-    report::{Details, Outcome, Sample, Status, milliseconds},
+    report::{Details, Outcome, Sample, milliseconds},
+    status::Status,
 };
 
 /// A run that takes longer is abandoned, unless ten of its limits are longer.

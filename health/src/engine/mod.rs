@@ -29,8 +29,8 @@ pub(crate) use self::{
     shared::{EngineKey, get_or_create},
 };
 use crate::{
-    change,
     check::{Check, Pending},
+    process::generation,
     registry::{CheckCache, Registry},
     report::{Entry, MAX_DURATION, Outcome, Report},
     runtime::{Executor, Runtime},
@@ -127,7 +127,7 @@ impl Engine {
         let EngineInner { config, executor, .. } = &*self.inner;
         let until = Instant::now() + config.deadline;
         // Read first, so that a change during this report is not taken for included.
-        let changes = change::count();
+        let changes = generation::current();
         let entries = self.inner.entries();
         let selected: Vec<_> = entries.iter().filter(|entry| selection.matches(entry)).collect();
         if selected.is_empty() && matches!(selection, Selection::Group(_) | Selection::Check(..)) {

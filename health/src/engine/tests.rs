@@ -8,7 +8,7 @@ use std::{
 use tokio::{runtime::Handle, time::sleep};
 
 use super::*;
-use crate::{ProbeError, ProbeErrorKind, report::Status};
+use crate::{ProbeError, ProbeErrorKind, status::Status};
 
 const CONFIG: EngineConfig =
     EngineConfig { deadline: Duration::from_millis(800), max_age: Duration::from_secs(1), refresh: None };

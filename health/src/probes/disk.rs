@@ -176,7 +176,7 @@ impl From<StatVfs> for Found {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Status;
+    use crate::status::Status;
 
     const GIB: u64 = 1 << 30;
 

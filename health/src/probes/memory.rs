@@ -214,7 +214,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::report::Status;
+    use crate::status::Status;
 
     const MIB: u64 = 1 << 20;
 

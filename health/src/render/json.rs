@@ -1,4 +1,4 @@
-//! The JSON of a report: `{"status":…,"errors":{group:{name:…}},"checks":{group:{name:…}}}`, in the order of registration.
+//! The JSON body of a report: `{"status":…,"errors":{group:{name:…}},"checks":{group:{name:…}}}`, in the order of registration.
 
 use std::{
     collections::HashMap,
@@ -7,18 +7,21 @@ use std::{
 
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
-use crate::report::{Details, Entry, Report, Status, milliseconds};
+use crate::{
+    report::{Details, Entry, Report, milliseconds},
+    status::Status,
+};
 
-/// The body of an answer. `errors` is there only when it has something to say, `details` only when asked for.
+/// Renders a report. `errors` is present only if there are any, `details` only if requested.
 pub(crate) fn body(report: &Report, details: bool) -> String {
     body_at(report, details, SystemTime::now())
 }
 
 fn body_at(report: &Report, details: bool, now: SystemTime) -> String {
-    serde_json::to_string(&Body { report, details, now }).expect("text under text keys is always JSON")
+    serde_json::to_string(&Body { report, details, now }).expect("maps with text as keys can always be serialized")
 }
 
-/// The body of an answer that tells no more than the status.
+/// The body that contains only the status.
 pub(crate) fn status_body(status: Status) -> &'static str {
     match status {
         Status::Up => r#"{"status":"UP"}"#,
@@ -55,7 +58,7 @@ impl Serialize for Body<'_> {
     }
 }
 
-/// The details of a check, whose times are told as of `now`.
+/// The details of a check, with timestamps computed from `now`.
 struct DetailsAt<'a> {
     details: &'a Details,
     now: SystemTime,
@@ -66,7 +69,7 @@ impl Serialize for DetailsAt<'_> {
         let Self { details, now } = self;
         let ago = |time: Duration| timestamp(now.checked_sub(time));
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("latency_ms", &fine_milliseconds(details.latency))?;
+        map.serialize_entry("latency_ms", &fractional_milliseconds(details.latency))?;
         map.serialize_entry("age_ms", &milliseconds(details.age))?;
         map.serialize_entry("since", &ago(details.since))?;
         map.serialize_entry("last_success", &details.last_success.map(ago))?;
@@ -77,7 +80,7 @@ impl Serialize for DetailsAt<'_> {
     }
 }
 
-/// A time in RFC 3339, which knows the years 1970 to 9999 here: the clock of a machine without a battery may be in another one.
+/// Formats a time as RFC 3339, clamped to the years 1970 to 9999, because the clock of a machine may be wrong.
 fn timestamp(time: Option<SystemTime>) -> String {
     const LAST: Duration = Duration::from_millis(253_402_300_799_999);
 
@@ -85,26 +88,26 @@ fn timestamp(time: Option<SystemTime>) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch.min(LAST)).to_string()
 }
 
-/// With three digits after the point, which is what a probe's latency is worth.
-fn fine_milliseconds(time: Duration) -> f64 {
+/// Milliseconds with three decimals.
+fn fractional_milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// `{group:{name:value}}`, the groups in the order in which they come first.
+/// `{group:{name:value}}`, the groups in the order of their first entries.
 struct ByGroup<'a, V>(Vec<(&'a str, ByName<'a, V>)>);
 
 struct ByName<'a, V>(Vec<(&'a str, V)>);
 
 impl<'a, V> FromIterator<(&'a Entry, V)> for ByGroup<'a, V> {
     fn from_iter<I: IntoIterator<Item = (&'a Entry, V)>>(entries: I) -> Self {
-        let mut places = HashMap::new();
+        let mut indices = HashMap::new();
         let mut groups: Vec<(&str, ByName<'_, V>)> = Vec::new();
         for (entry, value) in entries {
-            let place = *places.entry(&*entry.group).or_insert(groups.len());
-            if place == groups.len() {
+            let index = *indices.entry(&*entry.group).or_insert(groups.len());
+            if index == groups.len() {
                 groups.push((&entry.group, ByName(Vec::new())));
             }
-            groups[place].1.0.push((&entry.name, value));
+            groups[index].1.0.push((&entry.name, value));
         }
         Self(groups)
     }
@@ -131,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_shapes_are_to_the_letter() {
+    fn the_bodies_of_an_up_and_a_down_report_are_exact() {
         let up = Report::of(vec![entry("database", "default", None), entry("cache", "default", None)]);
         assert_eq!(
             body(&up, false),
@@ -146,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_wrong_by_centuries_breaks_no_response() {
+    fn a_clock_that_is_wrong_by_centuries_does_not_break_the_response() {
         let day = Duration::from_hours(24);
         let details = Details {
             latency: Duration::from_millis(1),
@@ -157,9 +160,9 @@ mod tests {
             failures: 0,
             raw: Status::Up,
         };
-        let mut fine = entry("a", "b", None);
-        fine.details = Some(details);
-        let report = Report::of(vec![fine]);
+        let mut detailed = entry("a", "b", None);
+        detailed.details = Some(details);
+        let report = Report::of(vec![detailed]);
         let epoch = SystemTime::UNIX_EPOCH;
         for (now, since) in [
             (epoch, "1970-01-01T00:00:00.000Z"),
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_stand_where_they_came_first_and_names_are_escaped() {
+    fn groups_are_in_the_order_of_their_first_entries_and_names_are_escaped() {
         let report = Report::of(vec![entry("b", "1", None), entry("a", "\"<\n", None), entry("b", "2", None)]);
         assert_eq!(body(&report, false), r#"{"status":"UP","checks":{"b":{"1":"UP","2":"UP"},"a":{"\"<\n":"UP"}}}"#);
     }

@@ -1,3 +1,3 @@
-//! A report as bytes, one file a format. Rendering knows neither the engine nor HTTP.
+//! Renders a report, one file per format. Depends neither on the engine nor on HTTP.
 
 pub(crate) mod json;

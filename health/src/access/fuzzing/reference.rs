@@ -1,35 +1,37 @@
-//! The headers as their definitions read: from the left, all of them, and with no thought of what that costs.
+//! A reference implementation that parses the headers from the left and completely, as they are defined, whatever it costs.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::access::forwarded::{Flaw, Header, LONGEST_ELEMENT};
+use crate::access::forwarded::{ForwardedError, ForwardingHeader, MAX_ELEMENT_LEN};
 
-/// The only flaw is [`Flaw::Unknown`]: such a hop can be read, and tells no address.
-type Hop = Result<IpAddr, Flaw>;
+/// The only error is [`ForwardedError::Unknown`]: such a hop is well-formed and has no address.
+type Hop = Result<IpAddr, ForwardedError>;
 
-/// `None` if anything in the line can't be read.
-pub(super) fn hops(header: Header, line: &[u8]) -> Option<Vec<Hop>> {
-    // One character a byte: what is not ASCII is no part of an address.
+/// `None` if an element of the line is malformed.
+pub(super) fn hops(header: ForwardingHeader, line: &[u8]) -> Option<Vec<Hop>> {
+    // One character per byte: an address is ASCII.
     let line: String = line.iter().copied().map(char::from).collect();
     let elements = match header {
-        Header::XForwardedFor => line.split(',').map(|element| vec![element]).collect(),
-        Header::Forwarded => elements(&line)?,
+        ForwardingHeader::XForwardedFor => line.split(',').map(|element| vec![element]).collect(),
+        ForwardingHeader::Forwarded => elements(&line)?,
     };
     let hop = |element: Vec<&str>| {
         let length = element.iter().map(|part| part.chars().count()).sum::<usize>() + element.len() - 1;
         let parts: Vec<_> = element.iter().map(|part| trim(part)).collect();
         match (header, &parts[..]) {
             (_, [""]) => None,
-            _ if length > LONGEST_ELEMENT => None,
-            (Header::XForwardedFor, [text]) if text.eq_ignore_ascii_case("unknown") => Some(Err(Flaw::Unknown)),
-            (Header::XForwardedFor, parts) => node(parts[0], is_number).map(Ok),
-            (Header::Forwarded, pairs) => forwarded_for(pairs),
+            _ if length > MAX_ELEMENT_LEN => None,
+            (ForwardingHeader::XForwardedFor, [text]) if text.eq_ignore_ascii_case("unknown") => {
+                Some(Err(ForwardedError::Unknown))
+            }
+            (ForwardingHeader::XForwardedFor, parts) => node(parts[0], is_number).map(Ok),
+            (ForwardingHeader::Forwarded, pairs) => forwarded_for(pairs),
         }
     };
     elements.into_iter().map(hop).collect()
 }
 
-/// The elements of `Forwarded`, each in its pairs.
+/// The elements of `Forwarded`, each split into its pairs.
 fn elements(line: &str) -> Option<Vec<Vec<&str>>> {
     let mut elements = vec![vec![]];
     let (mut start, mut quoted) = (0, false);
@@ -70,13 +72,13 @@ fn forwarded_for(pairs: &[&str]) -> Option<Hop> {
     }
     let is_port = |port: &str| is_number(port) || is_hidden(port);
     match nodes[..] {
-        [] => Some(Err(Flaw::Unknown)),
+        [] => Some(Err(ForwardedError::Unknown)),
         [text] => match node(text, is_port) {
-            // Here IPv6 is in brackets.
+            // In this header, IPv6 is in brackets.
             Some(address) => (address.is_ipv4() || text.starts_with('[')).then_some(Ok(address)),
             None => {
                 let name = text.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(text, |(name, _)| name);
-                (name.eq_ignore_ascii_case("unknown") || is_hidden(name)).then_some(Err(Flaw::Unknown))
+                (name.eq_ignore_ascii_case("unknown") || is_hidden(name)).then_some(Err(ForwardedError::Unknown))
             }
         },
         _ => None,

@@ -1,12 +1,12 @@
-//! The mark that tells a connection on a Unix socket from one that has lost its address.
+//! The mark that distinguishes a connection on a Unix socket from a TCP connection that has lost its address.
 
 use std::any::Any;
 
 use actix_web::dev::Extensions;
 
-/// What is among the data of a connection on a Unix socket.
+/// The mark in the data of a connection on a Unix socket.
 #[derive(Clone, Copy)]
-pub(crate) struct UnixSocket;
+pub(super) struct UnixSocket;
 
 /// Marks connections on Unix sockets, so that [`Scope::allow_unix`](crate::Scope::allow_unix) and
 /// [`Scope::trust_unix`](crate::Scope::trust_unix) recognize them. Pass it to
@@ -32,7 +32,7 @@ pub(crate) struct UnixSocket;
 /// # }
 /// ```
 ///
-/// A server has one such function. One that has its own calls this from it:
+/// A server has only one such function. If yours exists already, call this one from it:
 ///
 /// ```
 /// # use actix_web::{App, HttpServer};

@@ -1,0 +1,94 @@
+//! The state that all scopes of the process share. Each static lives as long as the process; its comment says when its content
+//! ends.
+//!
+//! A leaf apart from the types of `access`, so that every module can use it. Engines, states, the registry and the runtime hold
+//! statics of their own types.
+
+use std::sync::{
+    Arc, LazyLock,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::access::{LogThrottle, Peer};
+
+/// A counter of all changes that can alter a response: a result, a check that is added or removed, the start of a drain.
+///
+/// A cached response is valid while the generation is the one that it was rendered at. One counter for the process is enough:
+/// there are a few changes per second, and an unrelated one costs one rendering.
+pub(crate) mod generation {
+    use super::{AtomicU64, Ordering};
+
+    /// Counts from the start of the process, and is never reset.
+    static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+    /// Invalidates all cached responses.
+    pub(crate) fn bump() {
+        GENERATION.fetch_add(1, Ordering::Release);
+    }
+
+    /// The current generation. Load it before the data that is rendered, so that a change in between is not missed.
+    pub(crate) fn current() -> u64 {
+        GENERATION.load(Ordering::Acquire)
+    }
+}
+
+/// When a worker's event loop ran last.
+pub(crate) struct WorkerState {
+    /// In milliseconds since [`EPOCH`].
+    pub(crate) last_tick_ms: AtomicU64,
+    /// Notified when [`TICK_INTERVAL_MS`] was shortened.
+    pub(crate) interval_changed: Notify,
+}
+
+/// The workers that serve a scope, each at the index that is its number. An entry ends with the last scope of its worker.
+pub(crate) static WORKERS: Mutex<Vec<Option<Arc<WorkerState>>>> = Mutex::new(Vec::new());
+
+/// The time between two ticks of every worker, as the shortest `stall` of all scopes needs it. It is never lengthened again.
+pub(crate) static TICK_INTERVAL_MS: AtomicU64 = AtomicU64::new(1_000);
+
+/// The time from which ticks are counted: that of the first one.
+pub(crate) static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// How many servers are draining. A server counts from the start of its drain until it has stopped.
+pub(crate) static DRAINING: AtomicUsize = AtomicUsize::new(0);
+
+/// The denials that were logged lately, of all scopes. An entry ends after a minute.
+pub(crate) static DENIALS: LazyLock<Mutex<LogThrottle<(Peer, DenialKind)>>> = LazyLock::new(Mutex::default);
+
+/// Denials of one client that are logged separately.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum DenialKind {
+    Ordinary,
+    /// The predicate of the application panicked: a fault that must not be hidden by an ordinary denial.
+    Panicked,
+}
+
+/// A line that is logged once per process, however many workers and scopes have a reason to.
+pub(crate) struct LogOnce(AtomicBool);
+
+impl LogOnce {
+    const fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    pub(crate) fn is_logged(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether the line has to be logged: true for the first call.
+    pub(crate) fn first(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// A scope without trusted proxies got a request that a proxy has forwarded.
+pub(crate) static UNTRUSTED_PROXY_WARNING: LogOnce = LogOnce::new();
+
+/// A scope's deadline was longer than the maximum.
+pub(crate) static LONG_DEADLINE_WARNING: LogOnce = LogOnce::new();
+
+/// A request had a method that is not allowed.
+pub(crate) static METHOD_WARNING: LogOnce = LogOnce::new();

@@ -1,0 +1,200 @@
+//! The settings of a scope: [`ScopeOptions`] as the builder collects them, and [`ScopeConfig`] after validation.
+
+use std::{collections::HashSet, rc::Rc, time::Duration};
+
+use derive_more::{Display, From};
+use ipnet::IpNet;
+
+use super::guard::{AccessControl, Deny, Predicate};
+use crate::{
+    access::{AllowSource, ForwardingHeader, ListError, NetworkSet, Policy, TrustedProxies},
+    check::{Check, InvalidCheck, redaction_hint},
+    discover::state::FoundState,
+    engine::EngineConfig,
+    process::LONG_DEADLINE_WARNING,
+    registry::Registry,
+    report::MAX_DURATION,
+};
+
+/// The longest deadline.
+///
+/// The server does not notice that a client has left before the response is written: a client may close only its half of an
+/// HTTP/1 connection, so actix keeps the connection. With a deadline of hours, a check that hangs would keep the descriptors of
+/// all clients that have left.
+const MAX_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The settings of a scope, not validated.
+pub(super) struct ScopeOptions {
+    pub(super) path: String,
+    pub(super) allow: AllowSource,
+    pub(super) allow_unix: bool,
+    pub(super) proxies: ProxyConfig,
+    pub(super) authorize: Option<Predicate>,
+    pub(super) deny: Deny,
+    pub(super) deadline: Duration,
+    pub(super) max_age: Duration,
+    pub(super) refresh: Option<Duration>,
+    pub(super) stall: Duration,
+    pub(super) states: Vec<FoundState>,
+    pub(super) checks: Vec<Check>,
+    pub(super) registries: Vec<Registry>,
+}
+
+/// The proxies to trust, and how they forward the address of the client.
+#[derive(Debug, Default)]
+pub(super) struct ProxyConfig {
+    pub(super) networks: Option<Vec<IpNet>>,
+    pub(super) unix: bool,
+    pub(super) header: ForwardingHeader,
+}
+
+/// The validated settings of a scope.
+pub(super) struct ScopeConfig {
+    pub(super) path: String,
+    pub(super) access: Rc<AccessControl>,
+    pub(super) engine: EngineConfig,
+    pub(super) stall: Duration,
+    pub(super) states: Vec<FoundState>,
+    pub(super) checks: Vec<Check>,
+    pub(super) registries: Vec<Registry>,
+}
+
+/// An invalid setting, which keeps the server from starting.
+#[derive(Debug, Display, From)]
+pub(super) enum ConfigError {
+    #[from]
+    Network(ListError),
+    #[from]
+    Check(InvalidCheck),
+    #[display("two checks of the scope are named {_0}{}", redaction_hint(_0))]
+    DuplicateCheck(String),
+    #[display("{_0} must be greater than zero")]
+    ZeroDuration(&'static str),
+    #[display(
+        "{}: the networks contain `{_0}`, which trusts every client; list only the networks of your proxies",
+        TRUST_PROXIES
+    )]
+    TrustsEveryone(IpNet),
+}
+
+/// How errors name the list of proxies.
+const TRUST_PROXIES: &str = ".trust_proxies";
+
+impl Default for ScopeOptions {
+    fn default() -> Self {
+        Self {
+            path: "/health".to_owned(),
+            allow: AllowSource::Default,
+            allow_unix: false,
+            proxies: ProxyConfig::default(),
+            authorize: None,
+            deny: Deny::default(),
+            deadline: Duration::from_millis(800),
+            max_age: Duration::from_secs(1),
+            refresh: None,
+            stall: Duration::from_secs(10),
+            states: Vec::new(),
+            checks: Vec::new(),
+            registries: Vec::new(),
+        }
+    }
+}
+
+impl ScopeOptions {
+    pub(super) fn validate(self) -> Result<ScopeConfig, ConfigError> {
+        let Self { deadline, max_age, refresh, stall, .. } = self;
+        for (setting, time) in [("deadline", Some(deadline)), ("refresh", refresh), ("stall", Some(stall))] {
+            if time.is_some_and(|time| time.is_zero()) {
+                return Err(ConfigError::ZeroDuration(setting));
+            }
+        }
+        validate_checks(&self.checks)?;
+        let policy = Policy::new(&self.allow, self.allow_unix, self.proxies.validate()?)?;
+        if deadline > MAX_DEADLINE {
+            warn_long_deadline_once(deadline);
+        }
+        Ok(ScopeConfig {
+            path: self.path,
+            access: Rc::new(AccessControl { policy, authorize: self.authorize, deny: self.deny }),
+            engine: EngineConfig {
+                deadline: deadline.min(MAX_DEADLINE),
+                max_age: max_age.min(MAX_DURATION),
+                refresh: refresh.map(|interval| interval.min(MAX_DURATION)),
+            },
+            stall: stall.min(MAX_DURATION),
+            states: self.states,
+            checks: self.checks,
+            registries: self.registries,
+        })
+    }
+}
+
+impl ProxyConfig {
+    fn validate(self) -> Result<Option<TrustedProxies>, ConfigError> {
+        if self.networks.is_none() && !self.unix {
+            return Ok(None);
+        }
+        let networks = NetworkSet::new(TRUST_PROXIES, self.networks.unwrap_or_default())?;
+        if let Some(all) = networks.covered_internet() {
+            return Err(ConfigError::TrustsEveryone(all));
+        }
+        Ok(Some(TrustedProxies { header: self.header, networks, unix: self.unix }))
+    }
+}
+
+fn validate_checks(checks: &[Check]) -> Result<(), ConfigError> {
+    let mut names = HashSet::new();
+    for check in checks {
+        check.validate()?;
+        if !names.insert((check.group(), check.name())) {
+            return Err(ConfigError::DuplicateCheck(check.to_string()));
+        }
+    }
+    Ok(())
+}
+
+fn warn_long_deadline_once(deadline: Duration) {
+    if LONG_DEADLINE_WARNING.first() {
+        tracing::warn!(
+            "health scope: the deadline of {} s is too long, so {} s is used: connections of clients that have left stay open until \
+             the response is written",
+            deadline.as_secs(),
+            MAX_DEADLINE.as_secs()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_that_together_trust_every_client_are_an_error() {
+        let error_of = |networks: &[&str]| {
+            let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
+            let proxies = ProxyConfig { networks: Some(networks), ..ProxyConfig::default() };
+            proxies.validate().err().map(|error| error.to_string())
+        };
+        for all in [
+            &["0.0.0.0/0"][..],
+            &["::/0"],
+            &["::ffff:0.0.0.0/96"],
+            &["10.0.0.0/8", "::ffff:0.0.0.0/96"],
+            &["0.0.0.0/1", "128.0.0.0/1"],
+            &["::ffff:0.0.0.0/97", "128.0.0.0/1"],
+            &["::ffff:0.0.0.0/97", "::ffff:128.0.0.0/97"],
+            &["0.0.0.0/2", "64.0.0.0/2", "128.0.0.0/1", "10.0.0.0/8"],
+            &["::/1", "8000::/1"],
+            &["2000::/3"],
+            &["2000::/4", "3000::/4"],
+        ] {
+            let error = error_of(all).unwrap_or_else(|| panic!("{all:?}"));
+            assert!(error.contains("trusts every client"), "{error}");
+        }
+        for some in
+            [&["10.0.0.0/8", "::ffff:192.0.2.0/120", "fd00::/8"][..], &["0.0.0.0/1"], &["::ffff:0.0.0.0/97"], &[]]
+        {
+            assert_eq!(error_of(some), None, "{some:?}");
+        }
+    }
+}

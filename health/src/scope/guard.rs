@@ -1,0 +1,148 @@
+//! Access control of a scope: evaluates each request, logs denials, and hides the route from denied clients if configured.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+};
+
+use actix_web::{
+    dev::RequestHead,
+    guard::{Guard, GuardContext},
+    http::header::{self, HeaderName, HeaderValue},
+};
+use tokio::time::Instant;
+
+use crate::{
+    access::{ForwardingHeader, LogDecision, MAX_TRACKED, Peer, Policy},
+    process::{DENIALS, DenialKind, UNTRUSTED_PROXY_WARNING},
+};
+
+/// The response to denied clients. Defaults to [`Deny::Forbidden`].
+///
+/// # Examples
+///
+/// ```
+/// use health::Deny;
+///
+/// let hidden = health::scope().deny(Deny::NotFound);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Deny {
+    /// 403 with an empty body.
+    #[default]
+    Forbidden,
+    /// As if the route did not exist: the request is passed to later routes and to the application's default service.
+    NotFound,
+    /// Only the status, for external load balancers: `{"status":"UP"}` with 200, `{"status":"DEGRADED"}` with 200 or
+    /// `{"status":"DOWN"}` with 503, at `/health`, `/health/ready`, `/health/live` and `/health/startup`. Paths of groups and
+    /// checks respond as with [`Deny::Forbidden`].
+    ///
+    /// A denied client never causes a run. It gets the status of the latest results, and `DOWN` if they are older than a minute
+    /// (or than `max_age`, if that is longer). So combine it with [`Scope::refresh`](crate::Scope::refresh), which runs the
+    /// checks in the background. The first request starts the background runs, even one of a denied client; until the first
+    /// results, the status is `DOWN`.
+    StatusOnly,
+}
+
+/// The application's own access check.
+pub(super) type Predicate = Box<dyn Fn(&GuardContext<'_>) -> bool>;
+
+/// Allows requests that both the policy and the predicate allow.
+pub(super) struct AccessControl {
+    pub(super) policy: Policy,
+    pub(super) authorize: Option<Predicate>,
+    pub(super) deny: Deny,
+}
+
+impl AccessControl {
+    /// Whether a request is allowed. Logs a denial. `is_unix` says whether a request without a peer address came by a Unix
+    /// socket.
+    pub(super) fn is_allowed(&self, request: &GuardContext<'_>, is_unix: bool) -> bool {
+        let head = request.head();
+        let peer = match head.peer_addr {
+            Some(peer) => Peer::Address(peer.ip()),
+            None if is_unix => Peer::Unix,
+            None => Peer::Unknown,
+        };
+        let values = |header| head.headers().get_all(header_name(header)).map(HeaderValue::as_bytes).collect();
+        match self.policy.evaluate(peer, values) {
+            Ok(client) => {
+                self.warn_untrusted_proxy_once(client, head);
+                self.is_authorized(client, request)
+            }
+            Err(denied) => {
+                log_denial(denied.client(), DenialKind::Ordinary, &denied);
+                false
+            }
+        }
+    }
+
+    fn is_authorized(&self, client: Peer, request: &GuardContext<'_>) -> bool {
+        let Some(authorize) = &self.authorize else { return true };
+        // A panic denies the request. Its message was printed by the panic hook of the process.
+        let (kind, reason) = match catch_unwind(AssertUnwindSafe(|| authorize(request))) {
+            Ok(true) => return true,
+            Ok(false) => (DenialKind::Ordinary, "returned false"),
+            Err(_) => (DenialKind::Panicked, "panicked"),
+        };
+        log_denial(client, kind, &format_args!("denied {client}: the predicate of Scope::authorize {reason}"));
+        false
+    }
+
+    /// Warns of a proxy on this machine: by default loopback is allowed, and all clients of such a proxy have a loopback address.
+    /// A forwarding header is a sign of it, but not a reason to deny, because any client can send one.
+    fn warn_untrusted_proxy_once(&self, client: Peer, head: &RequestHead) {
+        if !self.policy.is_default_loopback() || UNTRUSTED_PROXY_WARNING.is_logged() {
+            return;
+        }
+        let headers = [ForwardingHeader::XForwardedFor, ForwardingHeader::Forwarded];
+        let forwarded = headers.into_iter().find(|header| head.headers().contains_key(header_name(*header)));
+        if let (Some(header), Some(address)) = (forwarded, client.address())
+            && UNTRUSTED_PROXY_WARNING.first()
+        {
+            tracing::warn!(
+                "health scope allowed {address} with a header {}: a proxy on this machine forwards requests, and loopback is allowed, \
+                 so every client of the proxy is; add it to Scope::trust_proxies",
+                header.name()
+            );
+        }
+    }
+}
+
+/// The constant for a header: converting its name would allocate for each request.
+fn header_name(header: ForwardingHeader) -> HeaderName {
+    match header {
+        ForwardingHeader::XForwardedFor => header::X_FORWARDED_FOR,
+        ForwardingHeader::Forwarded => header::FORWARDED,
+    }
+}
+
+/// Makes actix skip the route for denied requests.
+///
+/// A guard has no access to the data of the connection, so it cannot tell whether a request without an address came by a Unix
+/// socket. Where that matters it assumes so, and the service evaluates the request again.
+pub(super) struct AccessGuard(pub(super) Rc<AccessControl>);
+
+impl Guard for AccessGuard {
+    fn check(&self, request: &GuardContext<'_>) -> bool {
+        self.0.is_allowed(request, self.0.policy.distinguishes_unix())
+    }
+}
+
+/// Logs a denial once per client and minute, however many scopes deny it.
+fn log_denial(client: Peer, kind: DenialKind, denial: &dyn fmt::Display) {
+    let decision = DENIALS.lock().decide((client, kind), Instant::now());
+    let address = client.address().map(tracing::field::display);
+    match (decision, kind) {
+        (LogDecision::Log, DenialKind::Ordinary) => tracing::warn!(address, "health scope {denial}"),
+        (LogDecision::Log, DenialKind::Panicked) => tracing::error!(address, "health scope {denial}"),
+        (LogDecision::Overflow, _) => {
+            tracing::warn!(
+                "health scope denied more than {MAX_TRACKED} clients in a minute; further ones are not logged"
+            );
+        }
+        (LogDecision::Suppress, _) => {}
+    }
+}

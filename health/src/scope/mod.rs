@@ -1,0 +1,355 @@
+//! [`Scope`]: the builder of the health endpoints, and the actix service that it registers.
+
+mod cache;
+mod config;
+mod connection;
+mod endpoint;
+mod guard;
+mod resolve;
+mod service;
+
+use std::{fmt, time::Duration};
+
+use actix_web::{
+    dev::{AppService, HttpServiceFactory},
+    guard::GuardContext,
+    web::Data,
+};
+use ipnet::IpNet;
+
+use self::config::ScopeOptions;
+pub use self::{connection::on_connect, guard::Deny};
+use crate::{
+    access::{AllowList, AllowSource, ForwardingHeader},
+    check::Check,
+    discover::{HealthCheck, state::FoundState},
+    registry::Registry,
+};
+
+/// The health endpoints of an application: a builder that is passed to `App::service`.
+///
+/// | path | reports on |
+/// | --- | --- |
+/// | `/health` | all checks |
+/// | `/health/ready` | all checks: whether the application should receive requests |
+/// | `/health/live` | the workers and the checks marked [`live`](Check::live): whether the process needs a restart |
+/// | `/health/startup` | the critical checks: 200 permanently once each of them has been up |
+/// | `/health/{group}` | the checks of a group; 404 if it has none |
+/// | `/health/{group}/{name}` | one check; 404 if it does not exist |
+///
+/// The response to `GET` and `HEAD` is 200 if the status is `UP` or `DEGRADED`, and 503 if it is `DOWN`. Other methods get 405. A
+/// trailing slash is ignored. Responses have `Cache-Control: no-store`. Denied clients get 403 with an empty body before any check
+/// runs; see [`Scope::allow`] and [`Scope::deny`].
+///
+/// # Details
+///
+/// `?details` adds an object `details` with the latency (in milliseconds), the age and the number of runs of each check, and the
+/// times of its latest success and its latest change of status. The values empty, `1` and `true` (in any case) switch it on; any
+/// other value switches it off. If the parameter is repeated, the last one counts.
+///
+/// # Names with credentials
+///
+/// Credentials in the group or name of a check are redacted wherever it is shown, so they are redacted in its path, too: a check
+/// for the key `postgres://bob:hunter2@db` of a map is named `postgres://***@db`. Such a name contains slashes, so its check
+/// cannot be selected by a path and is reported as `DOWN`; give each entry of the map a key that is one path segment. A name such
+/// as `bob:hunter2@db` becomes `***@db`, and its path is `/health/database/***@db`.
+///
+/// # Errors
+///
+/// The server does not start, and the reason is logged, if
+///
+/// - `HEALTHCHECK_IPS`, [`Scope::allow`] or [`Scope::trust_proxies`] has an invalid entry,
+/// - the trusted proxies include all clients,
+/// - two checks of the scope have the same group and name, or one cannot be part of a path,
+/// - the deadline, the refresh interval or the stall time is zero.
+///
+/// # Examples
+///
+/// ```no_run
+/// use actix_web::{App, HttpServer, web};
+///
+/// # #[derive(Clone)] struct Mailer;
+/// # impl health::Probe for Mailer {
+/// #     const GROUP: &'static str = "service";
+/// #     async fn probe(&self) -> Result<(), health::ProbeError> { Ok(()) }
+/// # }
+/// #[derive(health::HealthCheck)]
+/// struct AppState {
+///     mailer: Mailer,
+/// }
+///
+/// # #[actix_web::main] async fn main() -> std::io::Result<()> {
+/// let state = web::Data::new(AppState { mailer: Mailer });
+/// HttpServer::new(move || {
+///     App::new()
+///         .app_data(state.clone())
+///         .service(health::scope().allow(["10.0.0.0/8".parse().unwrap()]))
+/// })
+/// .bind(("0.0.0.0", 8080))?
+/// .run()
+/// .await
+/// # }
+/// ```
+#[must_use = "a scope has no effect until it is passed to `App::service`"]
+pub struct Scope {
+    options: ScopeOptions,
+}
+
+/// Creates a scope at `/health` that reports on the states in `app_data`, for clients on the default allow-list.
+///
+/// # Examples
+///
+/// ```
+/// # use actix_web::App;
+/// let app = App::new().service(health::scope());
+/// ```
+pub fn scope() -> Scope {
+    Scope { options: ScopeOptions::default() }
+}
+
+impl Scope {
+    /// Sets the path of the scope. Defaults to `/health`. Slashes at its start and its end are ignored.
+    pub fn path(mut self, path: &str) -> Self {
+        self.options.path = format!("/{}", path.trim_matches('/'));
+        self
+    }
+
+    /// Sets the networks of allowed clients, and replaces the default list. Of several calls of this method,
+    /// [`Scope::allow_list`] and [`Scope::allow_any`], the last one counts.
+    ///
+    /// Defaults to the environment variable `HEALTHCHECK_IPS`, a list of addresses and networks separated by commas; if it is not
+    /// set or blank, to loopback. Convert an `IpAddr` to a network of one address by `into()`. An IPv4-mapped IPv6 address is
+    /// treated as the IPv4 address, in the list and as a peer, so `::/0` contains every IPv6 address and no IPv4 address.
+    pub fn allow(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        self.options.allow = AllowSource::Networks(networks.into_iter().collect());
+        self
+    }
+
+    /// Sets the networks of allowed clients as a list that can be changed while the server runs.
+    pub fn allow_list(mut self, list: &AllowList) -> Self {
+        self.options.allow = AllowSource::List(list.clone());
+        self
+    }
+
+    /// Allows every client. The status of your resources helps an attacker, so use this only where another access control comes
+    /// first, such as a firewall or [`Scope::authorize`].
+    pub fn allow_any(mut self) -> Self {
+        self.options.allow = AllowSource::Any;
+        self
+    }
+
+    /// Allows clients on Unix sockets. Defaults to denying them. If such a client is a proxy, use [`Scope::trust_unix`] instead,
+    /// so that access is decided by the address that it forwards.
+    ///
+    /// The server has to mark such connections: [`HttpServer::on_connect`](actix_web::HttpServer::on_connect) with
+    /// [`health::on_connect`](crate::on_connect), and then `listen_uds` (`bind_uds` calls no `on_connect`). A request without a
+    /// peer address and without the mark is denied, because a TCP connection that its client has reset has no address either.
+    ///
+    /// A request of `actix_web::test` has neither: give it an address with `TestRequest::peer_addr`.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use actix_web::{App, HttpServer};
+    /// # #[actix_web::main] async fn main() -> std::io::Result<()> {
+    /// let socket = std::os::unix::net::UnixListener::bind("/run/app.sock")?;
+    /// HttpServer::new(|| App::new().service(health::scope().allow_unix()))
+    ///     .on_connect(health::on_connect)
+    ///     .listen_uds(socket)?
+    ///     .run()
+    ///     .await
+    /// # }
+    /// ```
+    pub fn allow_unix(mut self) -> Self {
+        self.options.allow_unix = true;
+        self
+    }
+
+    /// Sets the networks of proxies whose forwarding header is trusted. If the peer is one of them, access is decided by the
+    /// address in the header. Defaults to none, so headers are ignored: behind a proxy on the same machine, every client is
+    /// allowed by the default list.
+    ///
+    /// The header is read from the right, because each proxy appends the address of its own client. The first address that is not
+    /// a trusted proxy is the client; everything left of it is ignored. Several lines of the header are one list. A request is
+    /// denied if the header is missing, has an element that is not an address (with or without a port) before the client, or
+    /// contains more than 64 trusted proxies.
+    ///
+    /// The server does not start if the networks trust every client, each for itself or together: `0.0.0.0/0`,
+    /// `::ffff:0.0.0.0/96`, `0.0.0.0/1` with `128.0.0.0/1`, `::/0`, `2000::/3`.
+    ///
+    /// List only addresses that no client can have, and let the proxies append to the header (nginx:
+    /// `$proxy_add_x_forwarded_for`, HAProxy: `option forwardfor`).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let scope = health::scope()
+    ///     .allow(["192.0.2.0/24".parse()?])
+    ///     .trust_proxies(["10.0.0.1/32".parse()?, "10.0.0.2/32".parse()?]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn trust_proxies(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        self.options.proxies.networks = Some(networks.into_iter().collect());
+        self
+    }
+
+    /// Sets the header that the proxies of [`Scope::trust_proxies`] and [`Scope::trust_unix`] write. Defaults to
+    /// [`ForwardingHeader::XForwardedFor`]. The other header is ignored, because a proxy that does not write it passes it on as
+    /// the client sent it.
+    ///
+    /// With [`ForwardingHeader::Forwarded`], the `for` parameter of each element is read; `unknown` and obfuscated identifiers
+    /// (`_secret`) deny the request. If there are several proxies, let the outermost one remove the header of the client
+    /// (HAProxy: `http-request del-header Forwarded`): nginx before 1.23 reads only the first of several `Forwarded` lines, so
+    /// behind a proxy that adds a line it passes on the line of the client instead.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use health::ForwardingHeader;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let scope = health::scope()
+    ///     .trust_proxies(["10.0.0.1/32".parse()?])
+    ///     .forwarding_header(ForwardingHeader::Forwarded);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn forwarding_header(mut self, header: ForwardingHeader) -> Self {
+        self.options.proxies.header = header;
+        self
+    }
+
+    /// Trusts the forwarding header of proxies that connect by a Unix socket, as [`Scope::trust_proxies`] does for networks. Off
+    /// by default.
+    ///
+    /// As for [`Scope::allow_unix`], the server has to mark such connections with [`health::on_connect`](crate::on_connect).
+    pub fn trust_unix(mut self) -> Self {
+        self.options.proxies.unix = true;
+        self
+    }
+
+    /// Adds a predicate that a request has to pass in addition to the allow-list, such as a check of a token. Defaults to none.
+    /// With [`Scope::allow_any`], the predicate decides on its own.
+    ///
+    /// It runs on the worker for each request whose client is on the allow-list, so it must not block. A panic in it denies the
+    /// request. With [`Deny::NotFound`] it works as a guard of the route.
+    ///
+    /// # Examples
+    ///
+    /// A bearer token, compared in constant time by the crate [`subtle`](https://docs.rs/subtle), so that the time of a response
+    /// does not reveal how much of a guess is right:
+    ///
+    /// ```
+    /// use actix_web::http::header::AUTHORIZATION;
+    /// use subtle::ConstantTimeEq as _;
+    ///
+    /// let token = std::env::var("HEALTH_TOKEN").unwrap_or_default();
+    /// let scope = health::scope().allow_any().authorize(move |request| {
+    ///     let given = request.head().headers().get(AUTHORIZATION);
+    ///     let given = given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    ///     // Without a configured token, every request is denied.
+    ///     given.is_some_and(|given| !token.is_empty() && given.ct_eq(token.as_bytes()).into())
+    /// });
+    /// ```
+    pub fn authorize(mut self, predicate: impl Fn(&GuardContext<'_>) -> bool + 'static) -> Self {
+        self.options.authorize = Some(Box::new(predicate));
+        self
+    }
+
+    /// Sets the response to denied clients. Defaults to [`Deny::Forbidden`].
+    pub fn deny(mut self, deny: Deny) -> Self {
+        self.options.deny = deny;
+        self
+    }
+
+    /// Sets the response deadline. Defaults to 800 ms, which is below the timeout of a kubelet (1 s). A check without a result by
+    /// then is `DOWN` in the response.
+    ///
+    /// The maximum is 10 s; a longer deadline is shortened, and a warning is logged. The reason is that the connection of a client
+    /// that has left is closed only after the response is written: HTTP/1 allows clients to close their half of a connection
+    /// early, so actix waits for the response. With
+    /// [`HttpServer::h1_allow_half_closed(false)`](actix_web::HttpServer::h1_allow_half_closed) it closes such connections at
+    /// once.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.options.deadline = deadline;
+        self
+    }
+
+    /// Sets the maximum age of a result. Defaults to 1 s. A younger result is served without running the check again.
+    pub fn max_age(mut self, max_age: Duration) -> Self {
+        self.options.max_age = max_age;
+        self
+    }
+
+    /// Runs all checks in the background at this interval, up to a tenth earlier or later. Off by default: checks then run when
+    /// a request finds their results older than [`Scope::max_age`].
+    ///
+    /// With it, requests only read results. A check whose last result is older than three intervals and the deadline is reported
+    /// as `DOWN`. The first request starts the background runs.
+    pub fn refresh(mut self, interval: Duration) -> Self {
+        self.options.refresh = Some(interval);
+        self
+    }
+
+    /// Sets how long the event loop of a worker may be blocked before `/health/live` is `DOWN`. Defaults to 10 s. A handler that
+    /// blocks its thread delays all requests of its worker.
+    pub fn stall(mut self, stall: Duration) -> Self {
+        self.options.stall = stall;
+        self
+    }
+
+    /// Adds a check to this scope only. Create it once, outside the factory of `HttpServer`, and clone it into the factory: a
+    /// check that is created inside is another check in each worker, so each worker runs its own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use actix_web::App;
+    /// use health::Check;
+    ///
+    /// let orders = Check::new("queue", "orders", || async { Ok::<_, String>(()) });
+    /// let app = move || App::new().service(health::scope().check(orders.clone()));
+    /// # drop(app);
+    /// ```
+    pub fn check(mut self, check: Check) -> Self {
+        self.options.checks.push(check);
+        self
+    }
+
+    /// Adds a state that is not in `app_data`, or whose type has generic parameters and therefore cannot be found there.
+    pub fn state<S: HealthCheck + 'static>(mut self, data: &Data<S>) -> Self {
+        self.options.states.push(FoundState::of(data));
+        self
+    }
+
+    /// Adds a registry of your own. The registry of the process is part of every scope.
+    pub fn registry(mut self, registry: &Registry) -> Self {
+        self.options.registries.push(registry.clone());
+        self
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ScopeOptions { path, allow, allow_unix, proxies, deny, deadline, max_age, checks, .. } = &self.options;
+        f.debug_struct("Scope")
+            .field("path", path)
+            .field("allow", allow)
+            .field("allow_unix", allow_unix)
+            .field("proxies", proxies)
+            .field("deny", deny)
+            .field("deadline", deadline)
+            .field("max_age", max_age)
+            .field("checks", checks)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HttpServiceFactory for Scope {
+    fn register(self, app: &mut AppService) {
+        let path = self.options.path.trim_end_matches('/').to_owned();
+        service::register(&path, self.options.validate(), app);
+    }
+}
