@@ -151,7 +151,7 @@ impl Driver for Amqp {
     type Connection = Connection;
     type Error = lapin::Error;
 
-    const ROUND_TRIPS: u32 = 2;
+    const ROUND_TRIPS: u32 = 1;
     const CANCEL_SAFE: bool = false;
 
     async fn query(connection: &mut Connection) -> lapin::Result<()> {

@@ -32,11 +32,11 @@ use std::{
     future::Future,
     io,
     panic::resume_unwind,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, OnceLock},
 };
 
-use futures_util::future::select_ok;
+use futures_util::future::{Either, select, select_ok};
 use memcache::{
     Client, CommandError, MemcacheError, ServerError,
     exp::{AsyncMemcache, AsyncMetaClient, Error, Get, Op, OpResult, Set, Ttl},
@@ -45,9 +45,17 @@ use tokio::{
     net::TcpStream,
     sync::Mutex,
     task::{JoinHandle, spawn_blocking},
+    time::{Instant, timeout},
 };
 
-use super::{key, support::reachability::Reachability};
+use super::{
+    key,
+    support::{
+        attempts::{INTERVAL, first_result},
+        hedge::HedgeDelay,
+        reachability::Reachability,
+    },
+};
 use crate::{
     error::{ProbeError, ProbeErrorKind, classify_io},
     probe::{DynProbe, Probe},
@@ -93,20 +101,50 @@ asynchronous!(AsyncMetaClient, AsyncMetaClient::clone);
 struct Keys {
     client: AsyncMetaClient,
     keys: [String; KEYS],
+    delay: HedgeDelay,
+}
+
+/// What a run on an asynchronous client found out.
+enum Queried {
+    RoundTrip(Answer),
+    /// A connection is silent, and another one responds.
+    SilentConnection,
 }
 
 impl Keys {
     fn new(client: AsyncMetaClient) -> Self {
         let prefix = key::fresh();
-        Self { client, keys: std::array::from_fn(|number| format!("{prefix}:{number}")) }
+        let keys = std::array::from_fn(|number| format!("{prefix}:{number}"));
+        Self { client, keys, delay: HedgeDelay::new() }
     }
 
-    async fn asked(&self) -> Result<Answer, Error> {
+    /// One round trip. If it is silent for longer than those before, a second one: the connections of the first are in use, so
+    /// the client takes or opens others.
+    async fn query(&self) -> Result<Queried, Error> {
+        // Both write the same value, because they may overtake each other.
         let nonce = key::nonce().to_string();
+        let started = Instant::now();
+        let mut first = pin!(self.round_trip(&nonce));
+        let result = match timeout(self.delay.get(), &mut first).await {
+            Ok(result) => result,
+            Err(_) => match select(first, pin!(first_result(INTERVAL, || self.round_trip(&nonce)))).await {
+                Either::Left((result, _)) => result,
+                Either::Right((Ok(Answer::AsWritten), _)) => return Ok(Queried::SilentConnection),
+                Either::Right((Err(error), _)) if classify(&error) == ProbeErrorKind::Unreachable => Err(error),
+                Either::Right((_, first)) => first.await,
+            },
+        };
+        if result.is_ok() {
+            self.delay.record(started.elapsed());
+        }
+        result.map(Queried::RoundTrip)
+    }
+
+    async fn round_trip(&self, nonce: &str) -> Result<Answer, Error> {
         let asked = self
             .keys
             .iter()
-            .flat_map(|key| [Op::from(Set::new(key, &nonce).ttl(Ttl::secs(EXPIRY_S))), Op::from(Get::new(key))]);
+            .flat_map(|key| [Op::from(Set::new(key, nonce).ttl(Ttl::secs(EXPIRY_S))), Op::from(Get::new(key))]);
         for answer in self.client.run_batch(asked).await? {
             match answer? {
                 OpResult::Mutation(written) if written.applied() => {}
@@ -120,7 +158,16 @@ impl Keys {
 
 impl DynProbe for Keys {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
-        Box::pin(async { public(self.asked().await, classify, &[]) })
+        Box::pin(async {
+            match self.query().await {
+                Ok(Queried::SilentConnection) => {
+                    let message = "an idle connection to memcached does not respond, another one does";
+                    Err(ProbeError::new(ProbeErrorKind::TimedOut, message).degraded())
+                }
+                Ok(Queried::RoundTrip(answer)) => public(Ok(answer), classify, &[]),
+                Err(error) => public(Err(error), classify, &[]),
+            }
+        })
     }
 
     fn resource(&self) -> Option<String> {

@@ -29,7 +29,7 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     io,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -42,6 +42,7 @@ use async_nats::{
     },
 };
 use futures_util::future::{Either, join, select};
+use parking_lot::Mutex;
 use serde::de::IgnoredAny;
 use tokio::{
     net::TcpStream,
@@ -214,11 +215,11 @@ impl<H: Handle> Kept<H> {
             (Some(server), None) => Some((server.addr.host().to_owned(), server.addr.port())),
             _ => None,
         };
-        *self.address.lock().unwrap_or_else(PoisonError::into_inner) = address;
+        *self.address.lock() = address;
     }
 
     fn address(&self) -> Option<Address> {
-        let address = self.address.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = self.address.lock();
         address.clone().map(|(host, port)| Address { host, port })
     }
 

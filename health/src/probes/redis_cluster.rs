@@ -26,11 +26,12 @@ use std::{
     collections::HashSet,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::future::{join_all, select_ok, try_join, try_join_all};
+use parking_lot::Mutex;
 use redis::{
     ErrorKind, RedisError, RedisResult, Value,
     cluster::ClusterClient,
@@ -195,15 +196,30 @@ impl ClusterProbe {
         }
     }
 
+    /// The first run has to know the masters before it can query them. That is a round trip of its own, so that the nodes of a far
+    /// cluster are not taken for silent ones.
+    async fn learn_masters(&self) -> Result<(), Failure> {
+        match &self.connections {
+            Connections::Application(connection) if self.topology.masters.lock().keys.is_empty() => {
+                let learn = async {
+                    self.topology.update(slots(connection).await?);
+                    Ok(())
+                };
+                self.reachability.or_refusal(learn, || self.refusal()).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What the nodes themselves show while the driver is silent.
     async fn refusal(&self) -> Option<Failure> {
-        let connection = lock(&self.topology.connection).clone();
+        let connection = self.topology.connection.lock().clone();
         let known = match connection {
             // A node that failed may have been replaced meanwhile.
             Some(connection) => timeout(SILENCE, slots(&connection)).await.ok().and_then(Result::ok),
             None => None,
         };
-        let masters = addresses(known.as_ref().unwrap_or(&lock(&self.topology.masters).slots));
+        let masters = addresses(known.as_ref().unwrap_or(&self.topology.masters.lock().slots));
         match &self.connections {
             Connections::Kept(kept) if masters.is_empty() => all_refused(initial_nodes(&kept.connector().client)).await,
             _ => one_refused(masters).await,
@@ -226,8 +242,8 @@ impl Connector for ClusterConnector {
 
 impl Topology {
     async fn write_on_all_masters(&self, connection: &ClusterConnection) -> Result<(), Failure> {
-        *lock(&self.connection) = Some(connection.clone());
-        let keys = lock(&self.masters).keys.clone();
+        *self.connection.lock() = Some(connection.clone());
+        let keys = self.masters.lock().keys.clone();
         let keys = if keys.is_empty() { self.update(slots(connection).await?) } else { keys };
         let written = keys.iter().map(|key| {
             let mut connection = connection.clone();
@@ -248,7 +264,7 @@ impl Topology {
 
     /// Remembers the masters, and a key for each, which it returns.
     fn update(&self, slots: Vec<Slots>) -> Vec<String> {
-        let mut masters = lock(&self.masters);
+        let mut masters = self.masters.lock();
         if masters.slots != slots {
             masters.keys = keys(&slots);
             masters.slots = slots;
@@ -257,14 +273,14 @@ impl Topology {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl DynProbe for ClusterProbe {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
-            let result = match self.reachability.or_refusal(self.query(), || self.refusal()).await {
+            let queried = async {
+                self.learn_masters().await?;
+                self.reachability.or_refusal(self.query(), || self.refusal()).await
+            };
+            let result = match queried.await {
                 // The driver does not say which node it is.
                 Err(Failure::Driver(error))
                     if !is_rejected(&error) && classify(&error) == ProbeErrorKind::Unreachable =>

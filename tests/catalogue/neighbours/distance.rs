@@ -44,6 +44,8 @@ impl Start {
 
 /// The limit of a check.
 const LIMIT: Duration = Duration::from_millis(800);
+/// The shortest time between two connections that a check opens to hedge a silent one.
+const HEDGE_INTERVAL: Duration = Duration::from_secs(2);
 /// What the machine may add to a time.
 const NOISE: Duration = Duration::from_millis(150);
 /// How many cells are measured at the same time: as many as the servers of that kind leave to the drivers of two cores.
@@ -134,15 +136,22 @@ impl Road {
 
 /// What is measured of a row.
 struct Measured {
-    /// The application's own operation: on an idle connection in a warm start, else its first one.
-    own: Option<Duration>,
+    row: Row,
+    own: Own,
     polled: Polled,
     /// For how long.
     time: Duration,
     /// Connections beyond those that the application needs.
     outside: u64,
-    /// How many round trips the check takes in a cold start for each of the application's.
-    round_trips: u32,
+}
+
+/// How long operations of the application take, where they succeed.
+#[derive(Clone, Copy)]
+struct Own {
+    /// On an idle connection in a warm start, else the first one.
+    first: Option<Duration>,
+    /// The one after the first. Some pools test a connection before its second use, and prepare a statement for that.
+    second: Option<Duration>,
 }
 
 /// How long the first operation takes that succeeds; how long in all, if some before it failed.
@@ -163,7 +172,7 @@ async fn measure(row: Row, start: Start, time: Duration, road: Road, twin: Road)
         Start::Cold => {
             // By an application of the same kind, so that this one stays cold.
             let other = row.open(twin.port()).await;
-            let own = first_operation(&other).await;
+            let own = Own { first: first_operation(&other).await, second: other.operate().await.ok() };
             other.close().await;
             let application = row.open(road.port()).await;
             (application, own, row.connections, None)
@@ -171,7 +180,7 @@ async fn measure(row: Row, start: Start, time: Duration, road: Road, twin: Road)
         Start::InUse => {
             // A connection outside the pool takes as long as one of the application's that is not held.
             let other = row.open(twin.port()).await;
-            let own = first_operation(&other).await;
+            let own = Own { first: first_operation(&other).await, second: None };
             other.close().await;
             let application = row.open(road.port()).await;
             let held = application.hold().await.ok()?;
@@ -181,7 +190,7 @@ async fn measure(row: Row, start: Start, time: Duration, road: Road, twin: Road)
             let application = row.open(road.port()).await;
             first_operation(&application).await;
             application.poll(3 * LIMIT).await;
-            let own = application.operate().await.ok();
+            let own = Own { first: application.operate().await.ok(), second: None };
             // What was opened for that is back in its pool.
             tokio::time::sleep(LIMIT).await;
             let before = road.opened();
@@ -192,34 +201,48 @@ async fn measure(row: Row, start: Start, time: Duration, road: Road, twin: Road)
     let outside = road.opened().saturating_sub(before);
     drop(held);
     application.close().await;
-    Some(Measured { own, polled, time, outside, round_trips: row.round_trips })
+    Some(Measured { row, own, polled, time, outside })
 }
 
 impl Measured {
     fn is_right(&self, start: Start) -> bool {
-        let Self { own, polled, time, outside, round_trips } = self;
+        let Self { row, own: Own { first, second }, polled, time, outside } = self;
         match start {
             Start::Cold => {
-                // A connection that takes longer than the limit may be waited for; then it is there.
-                let Some(own) = own.map(|own| own * *round_trips) else { return polled.all(Status::is_down) };
-                let allowed = if own + NOISE < LIMIT { LIMIT + NOISE } else { own + 2 * LIMIT };
-                let first = polled.first(Status::is_up);
-                let in_time = first.is_some_and(|first| first <= allowed);
-                in_time
-                    && (own + NOISE >= LIMIT || polled.all(Status::is_up))
-                    && polled.stays(Status::is_up)
-                    && *outside <= 1
+                let Some(first_run) = first.map(|first| first * row.first_run) else {
+                    return polled.all(Status::is_down);
+                };
+                let run = second.unwrap_or_default() * row.run;
+                // One more for each interval that it takes to connect; to a cluster that is one to each node.
+                let silent = u64::try_from(first_run.as_millis() / HEDGE_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+                let is_outside_right = *outside <= 1 + silent * row.connections_of_client();
+                if row.run > 1 && run >= LIMIT {
+                    return polled.all(Status::is_down) && is_outside_right;
+                }
+                let in_time = if first_run + NOISE < LIMIT {
+                    polled.all(Status::is_up) && polled.first(Status::is_up).is_some_and(|at| at <= LIMIT + NOISE)
+                } else {
+                    // The run that connects is too late, and is followed by one that is in time, unless that is the first one to test
+                    // its connection and too late as well.
+                    let tests = if run + NOISE < LIMIT { Duration::ZERO } else { run };
+                    polled.first(Status::is_up).is_some_and(|at| at <= first_run + tests + 2 * LIMIT)
+                };
+                in_time && polled.stays(Status::is_up) && is_outside_right
             }
             // One every two seconds.
             Start::InUse => {
                 // Before one has been opened outside a pool that was never probed before, nothing is known of its server.
-                let is_slow = own.is_none_or(|own| own + NOISE >= LIMIT);
-                let allowed = own.unwrap_or_default() + 2 * LIMIT;
+                let is_slow = first.is_none_or(|first| first + NOISE >= LIMIT);
+                let allowed = first.unwrap_or_default() + 2 * LIMIT;
                 let in_time = polled.first(Status::is_degraded).is_some_and(|first| first <= allowed);
                 (polled.all(Status::is_degraded) || is_slow && in_time && polled.stays(Status::is_degraded))
                     && *outside <= time.as_secs() / 2 + 1
             }
-            Start::Warm => polled.all(Status::is_up) && *outside == 0,
+            // Where the operations that a run consists of do not fit the limit, it can't be UP.
+            Start::Warm => {
+                let fits = row.run == 1 || first.is_some_and(|first| first * row.run < LIMIT);
+                polled.all(if fits { Status::is_up } else { Status::is_down }) && *outside == 0
+            }
         }
     }
 
@@ -228,7 +251,7 @@ impl Measured {
         let first = self.polled.first(Status::is_up).filter(|_| start == Start::Cold);
         let after = first.map(|first| format!(" after {} ms", first.as_millis())).unwrap_or_default();
         let mut parts = vec![format!("{}{after}", self.polled)];
-        match self.own {
+        match self.own.first {
             Some(own) => parts.push(format!("query {} ms", own.as_millis())),
             None => parts.push("query fails".to_owned()),
         }
@@ -240,7 +263,8 @@ impl Measured {
     }
 }
 
-async fn table_of(rows: Vec<Row>, delays: &[u64], polled: Duration) -> Table {
+async fn table_of(mut rows: Vec<Row>, delays: &[u64], polled: Duration) -> Table {
+    rows.retain(Row::is_selected);
     let servers = Servers::start(&rows);
     let columns = delays.iter().map(|delay| format!("replies {delay} ms late"));
     let mut table = Table::new(["driver".to_owned(), "start".to_owned()].into_iter().chain(columns));

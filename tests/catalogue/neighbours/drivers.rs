@@ -65,6 +65,11 @@ pub(crate) trait Driver: 'static {
         bail!("its connections are shared or its own: nothing can be used up")
     }
 
+    /// Has two idle connections in the pool, if there is one.
+    async fn fill_pool(resource: &Self::Resource, _port: u16) {
+        drop(Self::hold(resource).await);
+    }
+
     /// Runs a statement of SQL on each of the two connections of a pool, or on the one that there is.
     async fn on_each(_: &Self::Resource, _: &'static str) -> anyhow::Result<()> {
         bail!("it has no SQL")
@@ -478,6 +483,11 @@ impl Driver for MemcachedAsync {
 
     async fn operate(client: &Self::Resource, _: u16) -> anyhow::Result<()> {
         Ok(client.set("application", "1", memcache::exp::Ttl::secs(60)).await?)
+    }
+
+    /// Its pool lends no connection, but two operations at the same time use two.
+    async fn fill_pool(client: &Self::Resource, port: u16) {
+        let _ = tokio::join!(Self::operate(client, port), Self::operate(client, port));
     }
 }
 

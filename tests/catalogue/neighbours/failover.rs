@@ -188,6 +188,9 @@ async fn after_by_sentinel(rows: &[Row], old: Old) -> Vec<Cell> {
 
 async fn all_of<S: Replaced>(table: &mut Table, kind: Kind) {
     let rows = rows_of(&[kind]);
+    if rows.is_empty() {
+        return;
+    }
     let mut columns = Vec::new();
     for old in Old::ALL {
         columns.push(after::<S>(&rows, old).await);
@@ -214,11 +217,13 @@ async fn long_every_driver_that_is_led_to_another_server_is_as_the_application()
     all_of::<MariaDb>(&mut table, Kind::MariaDb).await;
     all_of::<Redis>(&mut table, Kind::Redis).await;
     let rows = rows_of(&[Kind::Sentinel]);
-    let mut columns = Vec::new();
-    for old in Old::ALL {
-        columns.push(after_by_sentinel(&rows, old).await);
+    if !rows.is_empty() {
+        let mut columns = Vec::new();
+        for old in Old::ALL {
+            columns.push(after_by_sentinel(&rows, old).await);
+        }
+        lines(&mut table, &rows, columns);
     }
-    lines(&mut table, &rows, columns);
     all_of::<Memcached>(&mut table, Kind::Memcached).await;
     all_of::<RabbitMq>(&mut table, Kind::RabbitMq).await;
     all_of::<Nats>(&mut table, Kind::Nats).await;

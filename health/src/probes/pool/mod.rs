@@ -28,7 +28,7 @@ use std::{
     future::Future,
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -39,6 +39,7 @@ use futures_util::{
     future::{Either, select},
     stream::FuturesUnordered,
 };
+use parking_lot::Mutex;
 use tokio::{
     task::AbortHandle,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
@@ -60,6 +61,9 @@ const LOST_AFTER: Duration = Duration::from_secs(10);
 /// Between two attempts of the pool to open a connection on a full server.
 const FULL_RETRY: Duration = Duration::from_secs(1);
 
+/// How often a run looks whether a connection that an earlier run released is idle again.
+const RELEASE_TICK: Duration = Duration::from_millis(20);
+
 /// A round trip that took longer was a fault of the server, and is no measure of its distance.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(1);
 
@@ -77,7 +81,7 @@ pub(super) trait Pool: Clone + Send + Sync + 'static {
     /// Whether the pool retries a failed attempt to connect by itself, and does not say why it fails.
     const RETRIES_IN_SILENCE: bool;
 
-    /// How many round trips a run takes on an idle connection, with those of the pool's own before it hands one out.
+    /// How long a run on an idle connection takes, in queries: more than one where the pool tests connections before it returns them.
     const ROUND_TRIPS: u32 = 1;
 
     /// Whether [`take_idle`](Self::take_idle) never opens a connection.
@@ -85,6 +89,9 @@ pub(super) trait Pool: Clone + Send + Sync + 'static {
 
     /// Whether an attempt to connect ends when it is dropped.
     const CANCEL_SAFE: bool = true;
+
+    /// Whether the pool queries a released connection before it is idle again.
+    const PINGS_ON_RELEASE: bool = false;
 
     fn usage(&self) -> Usage;
 
@@ -262,6 +269,8 @@ pub(super) struct State<P: Pool> {
     starvation: Arc<Starvation>,
     /// Waits for a connection of a pool whose server is full.
     waiting: Mutex<Option<AbortHandle>>,
+    /// When the connection that the last run released is idle again at the latest, where the pool queries it before.
+    released_until: Mutex<Option<Instant>>,
 }
 
 /// Whether a pool that counts attempts as connections has none that works.
@@ -315,6 +324,7 @@ impl<P: Pool> State<P> {
             silent: AtomicBool::new(false),
             starvation: Arc::default(),
             waiting: Mutex::default(),
+            released_until: Mutex::default(),
         }
     }
 
@@ -326,8 +336,13 @@ impl<P: Pool> State<P> {
         let mut refused = false;
         loop {
             let usage = pool.usage();
+            let released_until = if refused { None } else { self.released_until.lock().take() };
             let step = if usage.idle > 0 && !refused {
                 self.run_on_idle(pool, query).await
+            } else if let Some(until) = released_until {
+                // Otherwise the pool of a far server would open another connection while that one is returned.
+                wait_for_idle(pool, until).await;
+                Step::Retry(None)
             } else if usage.is_exhausted() || refused {
                 self.run_exhausted(pool, query, refused).await
             } else {
@@ -516,6 +531,10 @@ impl<P: Pool> State<P> {
                     self.delay.record(round_trip);
                 }
                 self.starvation.set(false);
+                if P::PINGS_ON_RELEASE {
+                    let ping = query.min(MAX_ROUND_TRIP);
+                    *self.released_until.lock() = Some(Instant::now() + ping + ping / 2 + 5 * RELEASE_TICK);
+                }
                 Step::End(Ok(output))
             }
             Attempted::Dead(error) => Step::Retry(Some(error)),
@@ -547,7 +566,7 @@ impl<P: Pool> State<P> {
     /// Where the pool counts attempts as connections, only waiting for one as the application does shows whether it has any. That
     /// goes on between the runs.
     fn wait_for_connection(&self, pool: &P) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         if waiting.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
@@ -572,9 +591,16 @@ impl<P: Pool> State<P> {
 
 impl<P: Pool> Drop for State<P> {
     fn drop(&mut self) {
-        if let Some(task) = self.waiting.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(task) = self.waiting.get_mut().take() {
             task.abort();
         }
+    }
+}
+
+/// Returns when the pool has an idle connection, or at that time.
+async fn wait_for_idle<P: Pool>(pool: &P, until: Instant) {
+    while pool.usage().idle == 0 && Instant::now() < until {
+        sleep(RELEASE_TICK).await;
     }
 }
 

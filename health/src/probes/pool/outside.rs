@@ -5,13 +5,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::future::select;
+use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
     task::AbortHandle,
@@ -181,12 +182,6 @@ impl<E> Attempts<E> {
     }
 }
 
-impl<E> Shared<E> {
-    fn lock(&self) -> MutexGuard<'_, Attempts<E>> {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl<E: Send + Sync + 'static> Outside<E> {
     pub(super) fn new() -> Self {
         let attempts = Attempts { in_flight: Vec::new(), last_begun: None, silent_since: None, last: None };
@@ -203,7 +198,7 @@ impl<E: Send + Sync + 'static> Outside<E> {
         let asked = Instant::now();
         loop {
             let ended = self.shared.ended.notified();
-            let decision = self.shared.lock().decide(wanted, asked, Instant::now(), P::CANCEL_SAFE);
+            let decision = self.shared.attempts.lock().decide(wanted, asked, Instant::now(), P::CANCEL_SAFE);
             match decision {
                 Decision::Use(outcome) => return outcome,
                 Decision::Begin => self.begin(pool, query),
@@ -221,7 +216,7 @@ impl<E: Send + Sync + 'static> Outside<E> {
         Q: Query<P>,
     {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
-        self.shared.lock().begin(id, Instant::now());
+        self.shared.attempts.lock().begin(id, Instant::now());
         let registered = Registered { shared: Arc::clone(&self.shared), id };
         let (pool, query) = (pool.clone(), query.clone());
         // In a box: it is large, and rarely made.
@@ -247,7 +242,7 @@ impl<E: Send + Sync + 'static> Outside<E> {
             }
         });
         let task = tokio::spawn(attempt).abort_handle();
-        if let Some(attempt) = self.shared.lock().in_flight.iter_mut().find(|attempt| attempt.id == id) {
+        if let Some(attempt) = self.shared.attempts.lock().in_flight.iter_mut().find(|attempt| attempt.id == id) {
             attempt.task = Some(task);
         }
     }
@@ -255,7 +250,7 @@ impl<E: Send + Sync + 'static> Outside<E> {
 
 impl<E> Drop for Outside<E> {
     fn drop(&mut self) {
-        for attempt in self.shared.lock().in_flight.drain(..) {
+        for attempt in self.shared.attempts.lock().in_flight.drain(..) {
             if let Some(task) = attempt.task {
                 task.abort();
             }
@@ -271,13 +266,13 @@ struct Registered<E> {
 
 impl<E> Registered<E> {
     fn end(self, outcome: Outcome<E>) {
-        self.shared.lock().end(self.id, Instant::now(), Some(outcome));
+        self.shared.attempts.lock().end(self.id, Instant::now(), Some(outcome));
     }
 }
 
 impl<E> Drop for Registered<E> {
     fn drop(&mut self) {
-        self.shared.lock().end(self.id, Instant::now(), None);
+        self.shared.attempts.lock().end(self.id, Instant::now(), None);
         self.shared.ended.notify_waiters();
     }
 }

@@ -45,6 +45,10 @@ struct World {
     most_outside_in_flight: usize,
     /// Attempts of the pool that were dropped on the way.
     cancelled: usize,
+    /// Connections that the pool opened.
+    opened: usize,
+    /// Whether the pool queries a released connection before it is idle, as sqlx does.
+    pings_on_release: bool,
     queries: usize,
 }
 
@@ -80,6 +84,16 @@ struct Taken<const R: bool> {
 impl<const R: bool> Drop for Taken<R> {
     fn drop(&mut self) {
         let mut world = self.pool.world();
+        if self.released && world.pings_on_release {
+            let (pool, fate, round_trip) = (self.pool.clone(), self.fate, world.round_trip);
+            tokio::spawn(async move {
+                sleep(round_trip).await;
+                let mut world = pool.world();
+                world.in_use -= 1;
+                world.idle.push_back(fate);
+            });
+            return;
+        }
         world.in_use -= 1;
         if self.released {
             world.idle.push_back(self.fate);
@@ -103,6 +117,8 @@ impl<const R: bool> Fake<R> {
             outside_in_flight: 0,
             most_outside_in_flight: 0,
             cancelled: 0,
+            opened: 0,
+            pings_on_release: false,
             queries: 0,
         })))
     }
@@ -176,6 +192,7 @@ impl<const R: bool> Pool for Fake<R> {
     type Error = FakeError;
 
     const RETRIES_IN_SILENCE: bool = R;
+    const PINGS_ON_RELEASE: bool = R;
 
     fn usage(&self) -> Usage {
         let world = self.world();
@@ -235,6 +252,7 @@ impl<const R: bool> Pool for Fake<R> {
             match self.open().await {
                 Ok(fate) => {
                     under_way.finished = true;
+                    self.world().opened += 1;
                     taken.fate = fate;
                     return Ok(taken);
                 }
@@ -402,6 +420,21 @@ async fn a_cold_pool_of_a_far_server_is_up_as_soon_as_the_query_can_be_answered(
     for distance in DISTANCES {
         cold::<true>(distance).await;
         cold::<false>(distance).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_pool_that_pings_released_connections_opens_no_second_one_for_the_next_run() {
+    for distance in DISTANCES {
+        let pool = Retrying::new(2, &[]).far(distance);
+        pool.world().pings_on_release = true;
+        let mut check = Check::of(&pool);
+        let begun = Instant::now();
+        // Polled at once when a run has ended.
+        while check.poll().await == Shown::Overdue {}
+        check.always_shows(&Shown::Up, 10).await;
+        assert_eq!(pool.world().opened, 1, "{distance} ms, after {:?}", begun.elapsed());
+        assert!(pool.outside() <= 1, "{distance} ms: {}", pool.outside());
     }
 }
 

@@ -169,6 +169,7 @@ impl<DB: Database> Pool for SqlxPool<DB> {
     type Error = Error;
 
     const RETRIES_IN_SILENCE: bool = true;
+    const PINGS_ON_RELEASE: bool = true;
 
     fn usage(&self) -> Usage {
         let (size, idle) = (self.0.size() as usize, self.0.num_idle());

@@ -7,10 +7,11 @@ use std::{
     fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::{
@@ -121,7 +122,7 @@ impl SqliteFile {
         let seen = Arc::clone(&self.seen);
         let looked = tokio::task::spawn_blocking(move || {
             let header = header(&file)?;
-            Ok((header, seen.lock().unwrap_or_else(PoisonError::into_inner).check(&file, connected)))
+            Ok((header, seen.lock().check(&file, connected)))
         });
         let (header, checked) = looked.await.map_err(|_| Error::WorkerCrashed)?.map_err(Error::Io)?;
         if header == Header::Other {

@@ -9,14 +9,12 @@
 use std::{
     future::Future,
     pin::pin,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use futures_util::future::{Either, select};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::{attempts::INTERVAL, hedge::HedgeDelay};
@@ -79,7 +77,7 @@ impl Reachability {
     }
 
     fn last_connection(&self) -> Option<Instant> {
-        *self.last_connection.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.last_connection.lock()
     }
 
     /// Connections that succeed are two seconds apart; a refused one costs the server nothing.
@@ -89,7 +87,7 @@ impl Reachability {
         }
         let refused = refusal.await;
         if refused.is_none() {
-            *self.last_connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *self.last_connection.lock() = Some(Instant::now());
         }
         refused
     }
