@@ -1,32 +1,32 @@
-//! Clients of the crate `memcache`: `memcache::exp::AsyncMemcache`, `AsyncMetaClient` below it, and the blocking
-//! `memcache::Client`.
+//! Clients of the crate `memcache`: `memcache::exp::AsyncMemcache`, its `AsyncMetaClient`, and the blocking `memcache::Client`.
 //!
-//! Each round writes fresh values that expire after 10 seconds, and reads them back, under keys that no other process has:
-//! `health:` and more. Where there are several servers, each is asked, and one that fails is a failure: its keys are lost to the
-//! application.
+//! Each run writes unique values that expire after 10 s and reads them back, under keys that begin with `health:` and that no other process
+//! uses. With several servers, all are queried, and one that fails is a failure, because its keys are lost to the application.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | refused, reset | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | the server wants credentials that the client has not | [`ProbeErrorKind::Rejected`] | DOWN |
-//! | no answer within the client's own time | [`ProbeErrorKind::TimedOut`] | DOWN |
-//! | out of memory, where the server may not evict (`-M`) | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | the server requires credentials, and the client has none | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | asynchronous: a connection is silent, and another one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
+//! | no response within the client's own timeout | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | out of memory, on a server that may not evict (`-M`) | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! An asynchronous client is asked for 16 keys in one round trip: which server a key belongs to it tells nobody, so that they
-//! are many; of three servers one is left out once in 200 processes. The question does not pass by its policy: with
-//! `degrade(true)` the application takes a dead server for an empty one, and the check does not. One that was given a limit of
-//! connections does not tell how many are in use: where all are, for longer than the check may take, it is DOWN.
+//! An asynchronous client writes 16 keys in one round trip. It does not expose which server a key belongs to; 16 keys reach all of three
+//! servers in 199 of 200 processes. The run does not use the client's policy: with `degrade(true)` the application treats a dead server as an
+//! empty one, and the check does not. If all connections of a client with a maximum are in use for longer than the check's limit, it is DOWN,
+//! because the client does not expose their number.
 //!
-//! A blocking client is asked on a thread where that harms nobody, and there is one such thread for a client, however long
-//! it is blocked. By default it is so for as long as a frozen server is frozen, as are the application's own:
-//! `with_read_timeout` ends that. A run takes four round trips to each server, one server after the other, because the client's
-//! pool sends `version` before each use of a connection. How many connections are in use it does not tell: one that has none
-//! to spare for longer than the check may take is DOWN.
+//! A blocking client is queried on one thread of the blocking pool, however long it blocks: by default as long as a frozen server is frozen,
+//! unless the client has a `with_read_timeout`. A run takes four round trips to each server, one server after the other, because the client's
+//! pool sends `version` before each operation, and the client has no function for two operations on one connection. So set the check's
+//! `timeout` to at least five round trips if the server is more than 150 ms away, or build the pool with `test_on_check_out(false)`, which
+//! halves the number of round trips. The client does not expose how many of its connections are in use: if none is free for longer than the
+//! check's limit, it is DOWN.
 //!
-//! What a run costs a server: the commands above. No connection is opened outside the client while the servers respond. While
-//! a run of a blocking client takes longer than twice the longest one before, and at least 300 ms, a TCP connection to each
-//! server is opened and closed, at most every 2 s.
+//! What a run costs a server: the commands above. No connection is opened outside the client while the servers respond. If a run takes longer
+//! than twice the longest one before, and at least 300 ms, an asynchronous client is queried a second time, for which it may open a
+//! connection, and for a blocking client a TCP connection to each server is opened and closed, at most every 2 s.
 
 use std::{
     future::Future,
@@ -36,11 +36,11 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use futures_util::future::{Either, select, select_ok};
-use memcache::{
+use ::memcache::{
     Client, CommandError, MemcacheError, ServerError,
     exp::{AsyncMemcache, AsyncMetaClient, Error, Get, Op, OpResult, Set, Ttl},
 };
+use futures_util::future::{Either, select, select_ok};
 use tokio::{
     net::TcpStream,
     sync::Mutex,
@@ -49,28 +49,28 @@ use tokio::{
 };
 
 use super::{
-    key,
     support::{
         attempts::{INTERVAL, first_result},
         hedge::HedgeDelay,
         reachability::Reachability,
     },
+    unique_key::{nonce, unique_key},
 };
 use crate::{
     error::{ProbeError, ProbeErrorKind, classify_io},
     probe::{DynProbe, Probe},
 };
 
-/// How long a written value is kept.
+/// How long a server keeps a written value.
 const EXPIRY_S: u32 = 10;
 
-/// How many keys an asynchronous client is asked for.
+/// The number of keys that a run writes by an asynchronous client.
 const KEYS: usize = 16;
 
 #[derive(PartialEq)]
-enum Answer {
-    AsWritten,
-    Other,
+enum RoundTrip {
+    Match,
+    Mismatch,
 }
 
 macro_rules! asynchronous {
@@ -80,7 +80,7 @@ macro_rules! asynchronous {
             const NEVER_BLOCKS: bool = true;
 
             async fn probe(&self) -> Result<(), ProbeError> {
-                Keys::new($meta(self)).ask().await
+                AsyncProbe::new($meta(self)).ask().await
             }
 
             fn resource(&self) -> Option<String> {
@@ -88,7 +88,7 @@ macro_rules! asynchronous {
             }
 
             fn kept(&self) -> Option<Arc<dyn DynProbe>> {
-                Some(Arc::new(Keys::new($meta(self))))
+                Some(Arc::new(AsyncProbe::new($meta(self))))
             }
         }
     };
@@ -97,39 +97,39 @@ macro_rules! asynchronous {
 asynchronous!(AsyncMemcache, |client: &AsyncMemcache| client.meta().clone());
 asynchronous!(AsyncMetaClient, AsyncMetaClient::clone);
 
-/// A client, and the keys that its check asks for: the same ones in each round, so that the same servers are asked.
-struct Keys {
+/// A client, and the keys that its probe writes. They are the same in each run, so that all runs query the same servers.
+struct AsyncProbe {
     client: AsyncMetaClient,
     keys: [String; KEYS],
     delay: HedgeDelay,
 }
 
-/// What a run on an asynchronous client found out.
+/// The outcome of a run on an asynchronous client.
 enum Queried {
-    RoundTrip(Answer),
+    RoundTrip(RoundTrip),
     /// A connection is silent, and another one responds.
     SilentConnection,
 }
 
-impl Keys {
+impl AsyncProbe {
     fn new(client: AsyncMetaClient) -> Self {
-        let prefix = key::fresh();
+        let prefix = unique_key();
         let keys = std::array::from_fn(|number| format!("{prefix}:{number}"));
         Self { client, keys, delay: HedgeDelay::new() }
     }
 
-    /// One round trip. If it is silent for longer than those before, a second one: the connections of the first are in use, so
-    /// the client takes or opens others.
+    /// Runs one round trip. If it is silent for longer than those before, runs a second one, for which the client uses other connections,
+    /// because those of the first one are in use.
     async fn query(&self) -> Result<Queried, Error> {
         // Both write the same value, because they may overtake each other.
-        let nonce = key::nonce().to_string();
+        let nonce = nonce().to_string();
         let started = Instant::now();
         let mut first = pin!(self.round_trip(&nonce));
         let result = match timeout(self.delay.get(), &mut first).await {
             Ok(result) => result,
             Err(_) => match select(first, pin!(first_result(INTERVAL, || self.round_trip(&nonce)))).await {
                 Either::Left((result, _)) => result,
-                Either::Right((Ok(Answer::AsWritten), _)) => return Ok(Queried::SilentConnection),
+                Either::Right((Ok(RoundTrip::Match), _)) => return Ok(Queried::SilentConnection),
                 Either::Right((Err(error), _)) if classify(&error) == ProbeErrorKind::Unreachable => Err(error),
                 Either::Right((_, first)) => first.await,
             },
@@ -140,23 +140,23 @@ impl Keys {
         result.map(Queried::RoundTrip)
     }
 
-    async fn round_trip(&self, nonce: &str) -> Result<Answer, Error> {
-        let asked = self
+    async fn round_trip(&self, nonce: &str) -> Result<RoundTrip, Error> {
+        let operations = self
             .keys
             .iter()
             .flat_map(|key| [Op::from(Set::new(key, nonce).ttl(Ttl::secs(EXPIRY_S))), Op::from(Get::new(key))]);
-        for answer in self.client.run_batch(asked).await? {
-            match answer? {
+        for result in self.client.run_batch(operations).await? {
+            match result? {
                 OpResult::Mutation(written) if written.applied() => {}
                 OpResult::Get(read) if read.value.as_deref() == Some(nonce.as_bytes()) => {}
-                _ => return Ok(Answer::Other),
+                _ => return Ok(RoundTrip::Mismatch),
             }
         }
-        Ok(Answer::AsWritten)
+        Ok(RoundTrip::Match)
     }
 }
 
-impl DynProbe for Keys {
+impl DynProbe for AsyncProbe {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             match self.query().await {
@@ -164,8 +164,8 @@ impl DynProbe for Keys {
                     let message = "an idle connection to memcached does not respond, another one does";
                     Err(ProbeError::new(ProbeErrorKind::TimedOut, message).degraded())
                 }
-                Ok(Queried::RoundTrip(answer)) => public(Ok(answer), classify, &[]),
-                Err(error) => public(Err(error), classify, &[]),
+                Ok(Queried::RoundTrip(round_trip)) => into_probe_result(Ok(round_trip), classify, &[]),
+                Err(error) => into_probe_result(Err(error), classify, &[]),
             }
         })
     }
@@ -184,7 +184,7 @@ impl Probe for Client {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        Blocking::new(self.clone()).ask().await
+        BlockingProbe::new(self.clone()).ask().await
     }
 
     fn resource(&self) -> Option<String> {
@@ -192,7 +192,7 @@ impl Probe for Client {
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
-        Some(Arc::new(Blocking::new(self.clone())))
+        Some(Arc::new(BlockingProbe::new(self.clone())))
     }
 }
 
@@ -208,47 +208,46 @@ impl From<MemcacheError> for ProbeError {
     }
 }
 
-/// A blocking client, and the question that is under way, perhaps since a round that is over: then that one is waited for,
-/// and no other thread is blocked.
-struct Blocking {
+/// A blocking client, and the query in flight. If an earlier run started it, the next run waits for it instead of blocking another thread.
+struct BlockingProbe {
     client: Arc<Servers>,
     reachability: Reachability,
-    under_way: Mutex<Option<JoinHandle<Result<Answer, MemcacheError>>>>,
+    in_flight: Mutex<Option<JoinHandle<Result<RoundTrip, MemcacheError>>>>,
 }
 
-/// A client, and where its servers are, once they have said so.
+/// A client and the addresses of its servers, which are known after the first query.
 struct Servers {
     client: Client,
     addresses: OnceLock<Vec<Option<String>>>,
 }
 
-impl Blocking {
+impl BlockingProbe {
     fn new(client: Client) -> Self {
         let client = Arc::new(Servers { client, addresses: OnceLock::new() });
-        Self { client, reachability: Reachability::new(), under_way: Mutex::new(None) }
+        Self { client, reachability: Reachability::new(), in_flight: Mutex::new(None) }
     }
 
-    async fn asked(&self) -> Result<Answer, MemcacheError> {
-        let mut under_way = self.under_way.lock().await;
-        if let Some(earlier) = &mut *under_way {
-            // One that has ended meanwhile tells of then, not of now.
-            let answer = if earlier.is_finished() { None } else { earlier.await.ok() };
-            *under_way = None;
-            // What failed may be what was wrong then.
-            if let Some(Ok(answer)) = answer {
-                return Ok(answer);
+    async fn query(&self) -> Result<RoundTrip, MemcacheError> {
+        let mut in_flight = self.in_flight.lock().await;
+        if let Some(earlier) = &mut *in_flight {
+            // The result of one that ended between the runs is outdated.
+            let result = if earlier.is_finished() { None } else { earlier.await.ok() };
+            *in_flight = None;
+            // A failure may be of that time, too.
+            if let Some(Ok(round_trip)) = result {
+                return Ok(round_trip);
             }
         }
         let client = Arc::clone(&self.client);
-        let answer = under_way.insert(spawn_blocking(move || client.ask())).await;
-        *under_way = None;
-        answer.unwrap_or_else(|ended| match ended.try_into_panic() {
+        let result = in_flight.insert(spawn_blocking(move || client.write_and_read_back())).await;
+        *in_flight = None;
+        result.unwrap_or_else(|error| match error.try_into_panic() {
             Ok(payload) => resume_unwind(payload),
-            Err(ended) => Err(io::Error::other(ended).into()),
+            Err(error) => Err(io::Error::other(error).into()),
         })
     }
 
-    /// Why a server can't be connected to, if one can't: the client's pool says nothing while it tries again.
+    /// Connects to all servers, and returns the error if one refuses: the client's pool retries without an error.
     async fn refusal(&self) -> Option<MemcacheError> {
         let refused = self.client.addresses().iter().flatten().map(|address| {
             Box::pin(async move {
@@ -266,11 +265,11 @@ impl Blocking {
     }
 }
 
-impl DynProbe for Blocking {
+impl DynProbe for BlockingProbe {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
-            let answer = self.reachability.or_refusal(self.asked(), || self.refusal()).await;
-            public(answer, classify_blocking, self.client.addresses())
+            let result = self.reachability.or_refusal(self.query(), || self.refusal()).await;
+            into_probe_result(result, classify_blocking, self.client.addresses())
         })
     }
 
@@ -285,7 +284,7 @@ impl DynProbe for Blocking {
 
 impl Servers {
     /// Blocks.
-    fn ask(&self) -> Result<Answer, MemcacheError> {
+    fn write_and_read_back(&self) -> Result<RoundTrip, MemcacheError> {
         if self.addresses.get().is_none() {
             let versions = self.client.version()?;
             self.addresses.get_or_init(|| versions.iter().map(|(url, _)| address_of(url)).collect());
@@ -293,30 +292,29 @@ impl Servers {
         let servers = self.addresses().len();
         for server in 0..servers {
             let Some(key) = self.key_of(server, servers) else { continue };
-            let nonce = key::nonce();
+            let nonce = nonce();
             self.client.set(&key, nonce, EXPIRY_S)?;
             if self.client.get::<u64>(&key)? != Some(nonce) {
-                return Ok(Answer::Other);
+                return Ok(RoundTrip::Mismatch);
             }
         }
-        Ok(Answer::AsWritten)
+        Ok(RoundTrip::Match)
     }
 
     fn addresses(&self) -> &[Option<String>] {
         self.addresses.get().map_or(&[], Vec::as_slice)
     }
 
-    /// A key that the client keeps on the server of that number; none where its hash function sends none there.
+    /// Returns a key that the client's hash function maps to the server of that index, if one of the first keys is.
     fn key_of(&self, server: usize, servers: usize) -> Option<String> {
-        let prefix = key::fresh();
+        let prefix = unique_key();
         let keys = (0..servers * KEYS).map(|number| format!("{prefix}:{number}"));
         #[allow(clippy::cast_possible_truncation, reason = "as the client does it")]
         keys.into_iter().find(|key| (self.client.hash_function)(key) as usize % servers == server)
     }
 }
 
-/// The `host:port` of a server's URL, which may hold a password; none of a Unix socket and of UDP, where a connection would
-/// tell nothing.
+/// Returns the `host:port` of a server's URL, which may contain a password. `None` for Unix sockets, and for UDP, which has no connections.
 fn address_of(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     if scheme.contains("udp") || url.contains("udp=true") {
@@ -334,8 +332,8 @@ fn name(addresses: &[Option<String>]) -> String {
     }
 }
 
-fn public<E>(
-    answer: Result<Answer, E>,
+fn into_probe_result<E>(
+    result: Result<RoundTrip, E>,
     classify: fn(&E) -> ProbeErrorKind,
     addresses: &[Option<String>],
 ) -> Result<(), ProbeError>
@@ -343,9 +341,9 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     let name = name(addresses);
-    match answer {
-        Ok(Answer::AsWritten) => Ok(()),
-        Ok(Answer::Other) => Err(ProbeError::new(ProbeErrorKind::Failed, ProbeErrorKind::Failed.message(&name))
+    match result {
+        Ok(RoundTrip::Match) => Ok(()),
+        Ok(RoundTrip::Mismatch) => Err(ProbeError::new(ProbeErrorKind::Failed, ProbeErrorKind::Failed.message(&name))
             .with_source("the value read is not the value written")),
         Err(error) => {
             let kind = classify(&error);
@@ -354,32 +352,32 @@ where
     }
 }
 
-/// The kind of an error of the asynchronous clients.
+/// Returns the kind of an error of the asynchronous clients.
 pub(crate) fn classify(error: &Error) -> ProbeErrorKind {
     match error {
         Error::Io(error) => classify_io(error),
         Error::Timeout { .. } => ProbeErrorKind::TimedOut,
-        // It was sent, and what came of it is not known.
+        // The request was sent, and its outcome is unknown.
         Error::Ambiguous { source, .. } => classify(source),
-        // Words of the protocol: it has no codes.
-        Error::Server(words) if words.starts_with("out of memory") => ProbeErrorKind::ReadOnly,
-        Error::Rejected(words) if words.starts_with("unauthenticated") => ProbeErrorKind::Rejected,
+        // The protocol has no codes.
+        Error::Server(text) if text.starts_with("out of memory") => ProbeErrorKind::ReadOnly,
+        Error::Rejected(text) if text.starts_with("unauthenticated") => ProbeErrorKind::Rejected,
         _ => ProbeErrorKind::Failed,
     }
 }
 
-/// The kind of an error of the blocking client.
+/// Returns the kind of an error of the blocking client.
 pub(crate) fn classify_blocking(error: &MemcacheError) -> ProbeErrorKind {
-    /// In the binary protocol.
+    /// The code of the binary protocol.
     const OUT_OF_MEMORY: u16 = 0x82;
 
     match error {
         MemcacheError::IOError(error) => classify_io(error),
-        // It gave up to connect, and says why only in words.
+        // The pool could not connect; only the text contains the reason.
         MemcacheError::PoolError(_) => ProbeErrorKind::Unreachable,
         MemcacheError::CommandError(CommandError::AuthenticationRequired) => ProbeErrorKind::Rejected,
         MemcacheError::CommandError(CommandError::Unknown(OUT_OF_MEMORY)) => ProbeErrorKind::ReadOnly,
-        MemcacheError::ServerError(ServerError::Error(words)) if words.contains("out of memory") => {
+        MemcacheError::ServerError(ServerError::Error(text)) if text.contains("out of memory") => {
             ProbeErrorKind::ReadOnly
         }
         _ => ProbeErrorKind::Failed,
@@ -391,7 +389,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_of_a_url_has_no_credentials() {
+    fn the_address_of_a_url_contains_no_credentials() {
         let address = |url| address_of(url);
         assert_eq!(address("memcache://user:p%40ss@[::1]:11211/?protocol=ascii").unwrap(), "[::1]:11211");
         assert_eq!(address("memcache+tls://cache.internal:11211?verify_mode=none").unwrap(), "cache.internal:11211");
