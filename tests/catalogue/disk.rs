@@ -149,7 +149,7 @@ async fn a_path_that_is_gone_is_down_and_up_when_it_is_back() {
     let path = folder.path().join("canarybase");
     let rig =
         serve(FreeSpace::new(&path).degraded_below(Amount::bytes(0)).down_below(Amount::bytes(0)).without_inodes());
-    let answer = is_down(&rig, "the disk's path is not there").await;
+    let answer = is_down(&rig, "the disk's path does not exist").await;
     assert_secret(&rig, &answer, &["No such file or directory"]).await;
     assert!(logs::text().contains("canarybase"), "the log names the path");
     fs::create_dir(&path).unwrap();

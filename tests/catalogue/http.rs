@@ -46,7 +46,7 @@ impl Backend for Http {
 
     fn rejected(server: &Stub) -> Result<(Told, &'static str), Not> {
         let message = format!("http server at 127.0.0.1:{} denied access", server.port());
-        Ok((Told::Message(message), "it answered 401"))
+        Ok((Told::Message(message), "the status is 401"))
     }
 
     async fn saturate(_: &Get) -> Result<(Box<dyn Any>, u32), Not> {
@@ -120,7 +120,7 @@ async fn the_expected_status_is_the_only_one_that_is_up() {
     let rig = serve(get(&stub).status(StatusCode::IM_A_TEAPOT));
     up(&rig, "service", "shop").await;
     stub.show(plain(200, ""));
-    is_failed(&rig, &stub, "it answered 200").await;
+    is_failed(&rig, &stub, "the status is 200").await;
 }
 
 #[actix_web::test]
@@ -129,7 +129,7 @@ async fn a_redirect_is_not_followed() {
     let stub = Stub::page(plain(200, ""));
     let location: &'static str = format!("location: http://127.0.0.1:{}/", other.port()).leak();
     stub.show(Page::Plain(302, location, String::new()));
-    is_failed(&serve(get(&stub)), &stub, "it answered 302").await;
+    is_failed(&serve(get(&stub)), &stub, "the status is 302").await;
     assert_eq!(other.accepted(), 0);
 }
 
@@ -142,7 +142,7 @@ async fn the_body_must_have_the_expected_text() {
     up(&rig, "service", "shop").await;
     for body in ["", r#"{"status":"yellow"}"#, &("x".repeat(70_000) + r#""status":"green""#)] {
         stub.show(plain(200, body));
-        is_failed(&rig, &stub, "without the expected text").await;
+        is_failed(&rig, &stub, "does not contain the expected text").await;
     }
 }
 
@@ -151,7 +151,7 @@ async fn a_body_without_end_is_read_no_further_than_it_must_be() {
     let stub = Stub::page(Page::Endless("all is well"));
     up(&serve(get(&stub)), "service", "shop").await;
     up(&serve(get(&stub).body_contains("is well")), "service", "shop").await;
-    is_failed(&serve(get(&stub).body_contains("is bad")), &stub, "without the expected text").await;
+    is_failed(&serve(get(&stub).body_contains("is bad")), &stub, "does not contain the expected text").await;
     eventually("what was not read to the end is closed", || async { stub.open() == 0 }).await;
 }
 
@@ -258,7 +258,7 @@ async fn headers_are_sent_and_nothing_of_the_request_is_told() {
     let url = format!("http://127.0.0.1:{}/path-canary?query-canary=1", stub.port());
     let shop = Get::new(url).unwrap().header("authorization", &format!("Bearer {PASSWORD}")).unwrap();
     let rig = serve(shop.clone());
-    is_failed(&rig, &stub, "it answered 500").await;
+    is_failed(&rig, &stub, "the status is 500").await;
     let head = stub.last_head();
     assert!(head.starts_with("GET /path-canary?query-canary=1 HTTP/1.1\r\n"), "{head}");
     assert!(head.contains(&format!("\r\nauthorization: Bearer {PASSWORD}\r\n")), "{head}");

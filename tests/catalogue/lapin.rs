@@ -285,7 +285,7 @@ async fn a_queue_is_judged_by_its_depth_and_its_consumers_without_a_touch_at_the
     let down = |message: &str| Err((health::Status::Down, message.to_owned()));
 
     let asked = queue(&connection, "jobs", Limits::new()).await;
-    assert_eq!(told(asked), down("nobody consumes the queue"));
+    assert_eq!(told(asked), down("the queue has no consumers"));
     for published in 1..=5_u32 {
         publish(&channel, "jobs").await;
         let expected = match published {
@@ -299,7 +299,7 @@ async fn a_queue_is_judged_by_its_depth_and_its_consumers_without_a_touch_at_the
         .await;
     }
     let missing = queue(&connection, "canary-queue", limits).await;
-    assert_eq!(told(missing), down("there is no such queue"));
+    assert_eq!(told(missing), down("the queue does not exist"));
 
     let none_wait = Limits::new().down_above(0);
     let consumer =
@@ -308,7 +308,7 @@ async fn a_queue_is_judged_by_its_depth_and_its_consumers_without_a_touch_at_the
     eventually("it is consumed", || async { queue(&connection, "jobs", none_wait).await.is_ok() }).await;
     assert_eq!(
         told(queue(&connection, "jobs", none_wait.consumers(2)).await),
-        down("1 consume the queue, fewer than 2")
+        down("too few consumers: 1, expected at least 2")
     );
     drop(consumer);
 

@@ -54,7 +54,7 @@ fn unreachable(word: &str, nats: &Nats) -> (Told, &'static str) {
 
 fn rejected(word: &str) -> (Told, &'static str) {
     // It tries again and again, and tells its events alone what it was.
-    (Told::Message(format!("unable to connect to {word}")), "the client is pending: its events say why")
+    (Told::Message(format!("unable to connect to {word}")), "the client is pending; its events contain the reason")
 }
 
 const SHARED: Not = "a client shares one connection among all who ask: there is nothing to use up";

@@ -349,7 +349,7 @@ async fn a_standby_that_lost_its_primary_does_not_look_fresh() {
     run(&PgPool::connect_lazy(&primary.url()).unwrap(), "INSERT INTO orders VALUES (1)").await;
     let rig = serve_lag(&standby.url());
     eventually_told(&rig, "UP", "UP").await;
-    let lost = format!("postgres at 127.0.0.1:{} receives nothing from its primary", standby.port());
+    let lost = format!("postgres at 127.0.0.1:{} is not connected to its primary", standby.port());
 
     primary.stop();
     let told = eventually_told(&rig, "DOWN", "DEGRADED").await;
@@ -381,7 +381,7 @@ async fn a_primary_is_never_behind_and_other_databases_are_not_asked() {
     replication_lag(&pool, Duration::ZERO, Duration::ZERO).await.unwrap();
     let sqlite = SqlitePool::connect_lazy("sqlite::memory:").unwrap();
     let error = replication_lag(&sqlite, SECOND, SECOND).await.unwrap_err();
-    assert_eq!(error.to_string(), "only postgres is known how to ask for its replication lag");
+    assert_eq!(error.to_string(), "`replication_lag` supports only PostgreSQL");
 }
 
 #[actix_web::test]

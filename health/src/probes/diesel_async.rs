@@ -108,12 +108,12 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(400);
 /// dropped.
 struct SqliteProbe {
     pool: Arc<dyn DynProbe>,
-    under_way: SingleFlight<Result<(), ProbeError>>,
+    in_flight: SingleFlight<Result<(), ProbeError>>,
 }
 
 impl SqliteProbe {
     fn new(pool: impl DynProbe + 'static) -> Self {
-        Self { pool: Arc::new(pool), under_way: SingleFlight::new() }
+        Self { pool: Arc::new(pool), in_flight: SingleFlight::new() }
     }
 }
 
@@ -121,7 +121,7 @@ impl DynProbe for SqliteProbe {
     fn ask(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let pool = Arc::clone(&self.pool);
-            let result = timeout(BUSY_TIMEOUT, self.under_way.answer(async move { pool.ask().await })).await;
+            let result = timeout(BUSY_TIMEOUT, self.in_flight.join_or_spawn(async move { pool.ask().await })).await;
             result.unwrap_or_else(|_| Err(ProbeError::new(ProbeErrorKind::Saturated, "sqlite is locked by a writer")))
         })
     }

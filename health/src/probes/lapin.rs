@@ -275,7 +275,7 @@ pub async fn queue(connection: &Connection, name: &str, limits: Limits) -> Resul
     if consumers < limits.consumers {
         return Err(failed(match consumers {
             0 => "the queue has no consumers".to_owned(),
-            _ => format!("the queue has {consumers} consumers, fewer than {}", limits.consumers),
+            _ => format!("too few consumers: {consumers}, expected at least {}", limits.consumers),
         }));
     }
     if messages > limits.degraded {

@@ -1,4 +1,4 @@
-//! `probes::tls`, with certificates that the test makes, in files and on a TLS server in its own process.
+//! `probes::certificate`, with certificates that the test makes, in files and on a TLS server in its own process.
 //!
 //! Of the suite's rows, a server's certificate shows all that fit: there are no credentials, no connections to use up, and none
 //! is kept. Of a file, which is no server, none fits.
@@ -14,7 +14,7 @@ use std::{
 use actix_web::web;
 use health::{
     HealthCheck, Probe,
-    probes::tls::{CertificateFile, ServerCertificate},
+    probes::certificate::{CertificateFile, ServerCertificate},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer, version::TLS12};
@@ -238,10 +238,10 @@ async fn a_file_without_a_certificate_is_down() {
         "0",
     ] {
         fs::write(&path, broken).unwrap();
-        is_down(&rig, "the certificate can't be read").await;
+        is_down(&rig, "unable to parse the certificate").await;
     }
     fs::remove_file(&path).unwrap();
-    let answer = down(&rig, "system", "certificate", "the certificate's file is not there").await;
+    let answer = down(&rig, "system", "certificate", "the certificate's file does not exist").await;
     assert_secret(&rig, &answer, &[]).await;
 }
 
@@ -250,7 +250,7 @@ async fn the_log_names_the_file_and_the_answer_does_not() {
     let (_folder, path) = file("");
     fs::remove_file(&path).unwrap();
     let rig = serve(CertificateFile::new(&path));
-    let answer = down(&rig, "system", "certificate", "the certificate's file is not there").await;
+    let answer = down(&rig, "system", "certificate", "the certificate's file does not exist").await;
     assert_secret(&rig, &answer, &["canarybase.pem", "No such file"]).await;
     assert!(logs::text().contains("canarybase.pem"));
 }

@@ -2,10 +2,10 @@
 
 use std::{any::Any, fs, time::Duration};
 
+use ::memcache::{Client, ConnectionManager, Url, exp::AsyncMemcache};
 use actix_web::web;
 use diesel::r2d2;
 use health::{HealthCheck, Probe};
-use memcache::{Client, ConnectionManager, Url, exp::AsyncMemcache};
 
 use super::redis::{opens_no_connection_at_any_distance, serve_each};
 use crate::{

@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
+use ::rumqttc::{AsyncClient, MqttOptions, PublishOptions, QoS};
 use actix_web::web;
 use health::{HealthCheck, Probe as _, ProbeError, ProbeErrorKind};
-use rumqttc::{AsyncClient, MqttOptions, PublishOptions, QoS};
 
 use crate::{
     acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
