@@ -1,4 +1,4 @@
-//! Every fault of PostgreSQL and MariaDB, through a real server: down when it is down, up when it works, and nothing told.
+//! Every fault of PostgreSQL and MariaDB, through a real server: down when it is down, up when it works, and nothing outcome.
 
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ trait Served: Database {
     const KIND: Kind;
     const WORD: &'static str;
     const DENIED: &'static str;
-    /// What it is started with to take few connections, and what it says when it has them.
+    /// Arguments that limit its connections, and its error when the limit is reached.
     const FEW_CONNECTIONS: &'static [&'static str];
     const FULL: &'static str;
     /// Ends the connections of everybody else.
@@ -117,8 +117,8 @@ where
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
     let refused = format!("unable to connect to {} at 127.0.0.1:{}", DB::WORD, server.port());
-    let answer = down(&rig, "database", "db", &refused).await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let response = down(&rig, "database", "db", &refused).await;
+    assert_secret(&rig, &response, &["Connection refused"]).await;
 
     server.restart();
     back_up(&rig, "database", "db").await;
@@ -141,11 +141,11 @@ where
 
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "timed out after 800 ms").await;
-    assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
-    println!("a frozen {:?} was answered for after {:?}", DB::KIND, answer.took);
-    assert_secret(&rig, &answer, &[]).await;
-    // The run that hangs is known to hang: nobody waits for it again.
+    let response = down(&rig, "database", "db", "timed out after 800 ms").await;
+    assert!(response.took < Duration::from_secs(2), "{:?}", response.took);
+    println!("a frozen {:?} was reported after {:?}", DB::KIND, response.took);
+    assert_secret(&rig, &response, &[]).await;
+    // The overdue run is known, so the response does not wait for it again.
     let again = down(&rig, "database", "db", "timed out after 800 ms").await;
     assert!(again.took < Duration::from_millis(500), "{:?}", again.took);
 
@@ -161,9 +161,9 @@ where
     let wrong = "canary-wr0ng";
     let rig = serve(&pool::<DB>(&server.url_with(wrong)));
     let refused = format!("{} at 127.0.0.1:{} denied access", DB::WORD, server.port());
-    let answer = down(&rig, "database", "db", &refused).await;
-    assert_secret(&rig, &answer, &[DB::DENIED]).await;
-    assert!(!answer.body.contains(wrong) && !logs::text().contains(wrong), "{}", logs::text());
+    let response = down(&rig, "database", "db", &refused).await;
+    assert_secret(&rig, &response, &[DB::DENIED]).await;
+    assert!(!response.body.contains(wrong) && !logs::text().contains(wrong), "{}", logs::text());
 }
 
 async fn nothing_listening_from_the_start_is_down_until_something_does<DB: Served>()
@@ -173,8 +173,8 @@ where
     let mut server = Server::prepared(DB::KIND, &[]);
     let rig = serve(&pool::<DB>(&server.url()));
     let refused = format!("unable to connect to {} at 127.0.0.1:{}", DB::WORD, server.port());
-    let answer = down(&rig, "database", "db", &refused).await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let response = down(&rig, "database", "db", &refused).await;
+    assert_secret(&rig, &response, &["Connection refused"]).await;
 
     server.restart();
     back_up(&rig, "database", "db").await;
@@ -188,8 +188,8 @@ where
     let pool = pool::<DB>(&server.url());
     let rig = serve(&pool);
     let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
-    let answer = degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
-    assert_secret(&rig, &answer, &[]).await;
+    let response = degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+    assert_secret(&rig, &response, &[]).await;
 
     drop(held);
     back_up(&rig, "database", "db").await;
@@ -253,7 +253,7 @@ where
     down(&rig, "database", "db", "timed out after 800 ms").await;
     assert_eq!(pool.num_idle(), 0);
     server.thaw();
-    // Nobody asks again, and yet the run that was under way opens its connection.
+    // The run in flight opens its connection, though there is no further request.
     crate::common::eventually("a connection is idle", || async { pool.num_idle() > 0 }).await;
     back_up(&rig, "database", "db").await;
 }
@@ -293,8 +293,8 @@ where
         others.push(connection);
     }
     let message = format!("{} at 127.0.0.1:{} accepts no more connections", DB::WORD, server.port());
-    let answer = degraded(&rig, "database", "db", &message).await;
-    assert_secret(&rig, &answer, &[DB::FULL]).await;
+    let response = degraded(&rig, "database", "db", &message).await;
+    assert_secret(&rig, &response, &[DB::FULL]).await;
     drop((held, others));
 }
 
@@ -518,8 +518,8 @@ async fn an_account_of_mariadb_that_has_all_its_connections_is_degraded() {
         }
         let rig = serve(&pool);
         let message = format!("mysql at 127.0.0.1:{} accepts no more connections", server.port());
-        let answer = degraded(&rig, "database", "db", &message).await;
-        assert_secret(&rig, &answer, &["max_user_connections"]).await;
+        let response = degraded(&rig, "database", "db", &message).await;
+        assert_secret(&rig, &response, &["max_user_connections"]).await;
         drop(held);
         back_up(&rig, "database", "db").await;
     }
@@ -537,8 +537,8 @@ async fn a_pgbouncer_that_has_all_its_clients_is_degraded_while_the_pool_has_con
     }
     let rig = serve(&pool);
     let message = format!("postgres at 127.0.0.1:{} accepts no more connections", bouncer.port);
-    let answer = degraded(&rig, "database", "db", &message).await;
-    assert_secret(&rig, &answer, &["no more connections allowed"]).await;
+    let response = degraded(&rig, "database", "db", &message).await;
+    assert_secret(&rig, &response, &["no more connections allowed"]).await;
     drop((held, others));
     back_up(&rig, "database", "db").await;
 }

@@ -1,7 +1,7 @@
 //! `probes::certificate`, with certificates that the test makes, in files and on a TLS server in its own process.
 //!
-//! Of the suite's rows, a server's certificate shows all that fit: there are no credentials, no connections to use up, and none
-//! is kept. Of a file, which is no server, none fits.
+//! A server's certificate runs the applicable tests of the suite: it has no credentials and no pool, and no connection
+//! is reused. For a file none of them applies.
 
 use std::{
     any::Any,
@@ -21,7 +21,7 @@ use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer, version::TLS1
 use tempfile::TempDir;
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
     common::{
         answers::{assert_secret, degraded, down, up},
         logs,
@@ -107,29 +107,29 @@ impl Backend for Server {
         Stub::prepared(good())
     }
 
-    async fn open(server: &Stub, _: Password) -> Result<ServerCertificate, Not> {
+    async fn open(server: &Stub, _: Password) -> Result<ServerCertificate, Unsupported> {
         Ok(ServerCertificate::of(format!("127.0.0.1:{}", server.port())).unwrap())
     }
 
-    fn unreachable(server: &Stub) -> (Told, &'static str) {
+    fn unreachable(server: &Stub) -> (ExpectedMessage, &'static str) {
         let message = format!("unable to connect to tls server at 127.0.0.1:{}", server.port());
-        (Told::Message(message), "Connection refused")
+        (ExpectedMessage::Message(message), "Connection refused")
     }
 
-    fn rejected(_: &Stub) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Stub) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err("a handshake has no credentials: a server that wants a certificate of ours shows its own before")
     }
 
-    async fn saturate(_: &ServerCertificate) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &ServerCertificate) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err("it has no connections that could be used up")
     }
 
-    async fn questions(server: &Stub) -> Result<u64, Not> {
+    async fn queries(server: &Stub) -> Result<u64, Unsupported> {
         Ok(server.accepted())
     }
 
-    async fn connections(_: &Stub) -> Result<usize, Not> {
-        Err("each round opens a connection and closes it: none is kept")
+    async fn connections(_: &Stub) -> Result<usize, Unsupported> {
+        Err("each run opens a connection and closes it: none is kept")
     }
 }
 
@@ -241,8 +241,8 @@ async fn a_file_without_a_certificate_is_down() {
         is_down(&rig, "unable to parse the certificate").await;
     }
     fs::remove_file(&path).unwrap();
-    let answer = down(&rig, "system", "certificate", "the certificate's file does not exist").await;
-    assert_secret(&rig, &answer, &[]).await;
+    let response = down(&rig, "system", "certificate", "the certificate's file does not exist").await;
+    assert_secret(&rig, &response, &[]).await;
 }
 
 #[actix_web::test]
@@ -250,8 +250,8 @@ async fn the_log_names_the_file_and_the_answer_does_not() {
     let (_folder, path) = file("");
     fs::remove_file(&path).unwrap();
     let rig = serve(CertificateFile::new(&path));
-    let answer = down(&rig, "system", "certificate", "the certificate's file does not exist").await;
-    assert_secret(&rig, &answer, &["canarybase.pem", "No such file"]).await;
+    let response = down(&rig, "system", "certificate", "the certificate's file does not exist").await;
+    assert_secret(&rig, &response, &["canarybase.pem", "No such file"]).await;
     assert!(logs::text().contains("canarybase.pem"));
 }
 
@@ -286,17 +286,17 @@ async fn a_server_that_speaks_no_tls_is_down() {
     let stub = Stub::start(Talk::Greets);
     let rig = serve(ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap());
     let message = format!("unexpected response from tls server at 127.0.0.1:{}", stub.port());
-    let answer = down(&rig, "system", "certificate", &message).await;
-    assert_secret(&rig, &answer, &["received corrupt message"]).await;
+    let response = down(&rig, "system", "certificate", &message).await;
+    assert_secret(&rig, &response, &["received corrupt message"]).await;
     stub.talk(Talk::Tcp);
-    let answer = down(&rig, "system", "certificate", "timed out after 800 ms").await;
-    assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
+    let response = down(&rig, "system", "certificate", "timed out after 800 ms").await;
+    assert!(response.took < Duration::from_secs(5), "{:?}", response.took);
 }
 
 #[actix_web::test]
 async fn a_server_that_ends_the_handshake_by_an_alert_has_refused() {
     install_provider();
-    // It has a certificate for no name that we ask for.
+    // It has no certificate for the requested name.
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
     let none = config.with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
@@ -304,8 +304,8 @@ async fn a_server_that_ends_the_handshake_by_an_alert_has_refused() {
     let server = ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap();
     let rig = serve(server.server_name("shop.example").unwrap());
     let message = format!("tls server at 127.0.0.1:{} denied access", stub.port());
-    let answer = down(&rig, "system", "certificate", &message).await;
-    assert_secret(&rig, &answer, &["received fatal alert"]).await;
+    let response = down(&rig, "system", "certificate", &message).await;
+    assert_secret(&rig, &response, &["received fatal alert"]).await;
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! `probes::http::Get`, against a server in the test's own process that answers whatever it is told to.
+//! `probes::http::Get`, against a stub server in the test's process.
 //!
-//! Every row of the suite fits but saturation: the probe has one connection, which nobody else uses.
+//! Every row of the suite fits but saturation: the probe has one connection, which only it uses.
 
 use std::{any::Any, time::Duration};
 
@@ -8,7 +8,7 @@ use actix_web::{http::StatusCode, web};
 use health::{HealthCheck, probes::http::Get};
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD, USER,
         answers::{assert_secret, down, up},
@@ -34,30 +34,30 @@ impl Backend for Http {
         Stub::prepared(Talk::Http)
     }
 
-    async fn open(server: &Stub, password: Password) -> Result<Get, Not> {
+    async fn open(server: &Stub, password: Password) -> Result<Get, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         Ok(Get::new(format!("http://{USER}:{password}@127.0.0.1:{}/canarybase?key={PASSWORD}", server.port())).unwrap())
     }
 
-    fn unreachable(server: &Stub) -> (Told, &'static str) {
+    fn unreachable(server: &Stub) -> (ExpectedMessage, &'static str) {
         let message = format!("unable to connect to http server at 127.0.0.1:{}", server.port());
-        (Told::Message(message), "Connection refused")
+        (ExpectedMessage::Message(message), "Connection refused")
     }
 
-    fn rejected(server: &Stub) -> Result<(Told, &'static str), Not> {
+    fn rejected(server: &Stub) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         let message = format!("http server at 127.0.0.1:{} denied access", server.port());
-        Ok((Told::Message(message), "the status is 401"))
+        Ok((ExpectedMessage::Message(message), "the status is 401"))
     }
 
-    async fn saturate(_: &Get) -> Result<(Box<dyn Any>, u32), Not> {
-        Err("its one connection is used by nobody but the probe: there is nothing to use up")
+    async fn saturate(_: &Get) -> Result<(Box<dyn Any>, u32), Unsupported> {
+        Err("only the probe uses its connection")
     }
 
-    async fn questions(server: &Stub) -> Result<u64, Not> {
-        Ok(server.questions())
+    async fn queries(server: &Stub) -> Result<u64, Unsupported> {
+        Ok(server.requests())
     }
 
-    async fn connections(server: &Stub) -> Result<usize, Not> {
+    async fn connections(server: &Stub) -> Result<usize, Unsupported> {
         Ok(server.open())
     }
 }
@@ -84,8 +84,8 @@ fn plain(status: u16, body: &str) -> Page {
 
 async fn is_failed(rig: &Rig, stub: &Stub, logged: &str) {
     let message = format!("unexpected response from http server at 127.0.0.1:{}", stub.port());
-    let answer = down(rig, "service", "shop", &message).await;
-    assert_secret(rig, &answer, &[logged]).await;
+    let response = down(rig, "service", "shop", &message).await;
+    assert_secret(rig, &response, &[logged]).await;
 }
 
 #[actix_web::test]
@@ -185,8 +185,8 @@ async fn a_slow_or_silent_answer_is_waited_for_no_longer_than_the_deadline() {
     let stub = Stub::page(Page::Slow);
     for page in [Page::Slow, Page::Silent] {
         stub.show(page);
-        let answer = down(&serve(get(&stub)), "service", "shop", "timed out after 800 ms").await;
-        assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
+        let response = down(&serve(get(&stub)), "service", "shop", "timed out after 800 ms").await;
+        assert!(response.took < Duration::from_secs(5), "{:?}", response.took);
     }
 }
 
@@ -197,7 +197,7 @@ async fn a_connection_that_the_server_closes_after_each_answer_is_no_outage() {
     for _ in 0..10 {
         up(&rig, "service", "shop").await;
     }
-    assert_eq!(stub.questions(), 10);
+    assert_eq!(stub.requests(), 10);
 }
 
 #[actix_web::test]
@@ -248,7 +248,7 @@ async fn a_server_that_is_far_away_is_requested_on_one_connection() {
         for _ in 0..6 {
             up(&rig, "service", "shop").await;
         }
-        assert_eq!((balancer.accepted(), stub.questions()), (1, 6), "{distance} ms away");
+        assert_eq!((balancer.accepted(), stub.requests()), (1, 6), "{distance} ms away");
     }
 }
 
@@ -282,7 +282,7 @@ mod https {
     //! With `https://`, where the certificate counts too.
 
     use super::{Duration, Page, Rig, Stub, Talk, assert_secret, down, plain, serve, up};
-    use crate::tls::{Authority, days, install_provider};
+    use crate::certificate::{Authority, days, install_provider};
     use health::probes::http::Get;
 
     fn get(stub: &Stub, authority: &Authority) -> Get {
@@ -292,8 +292,8 @@ mod https {
 
     async fn is_rejected(rig: &Rig, stub: &Stub, logged: &str) {
         let message = format!("https server at localhost:{} denied access", stub.port());
-        let answer = down(rig, "service", "shop", &message).await;
-        assert_secret(rig, &answer, &[logged]).await;
+        let response = down(rig, "service", "shop", &message).await;
+        assert_secret(rig, &response, &[logged]).await;
     }
 
     #[actix_web::test]
@@ -322,16 +322,16 @@ mod https {
         is_rejected(&serve(get(&stub, &authority)), &stub, "expired").await;
         stub.talk(Talk::Http);
         stub.show(Page::Garbage);
-        let answer = serve(get(&stub, &authority)).health().await;
-        assert_eq!(answer.status, 503, "it speaks no TLS: {answer:?}");
+        let response = serve(get(&stub, &authority)).health().await;
+        assert_eq!(response.status, 503, "it does not speak TLS: {response:?}");
     }
 
     #[actix_web::test]
     async fn a_handshake_without_end_is_waited_for_no_longer_than_the_deadline() {
         let stub = Stub::start(Talk::Tcp);
         let rig = serve(get(&stub, &Authority::new()));
-        let answer = down(&rig, "service", "shop", "timed out after 800 ms").await;
-        assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
+        let response = down(&rig, "service", "shop", "timed out after 800 ms").await;
+        assert!(response.took < Duration::from_secs(5), "{:?}", response.took);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The backends behind features, each against its real server and by one suite: `acceptance`.
+//! The backends behind features, each against its real server and with the suite in `acceptance`.
 
 #![allow(missing_docs, reason = "the names of tests are messages")]
 

@@ -9,7 +9,7 @@ use health::{HealthCheck, Probe};
 
 use super::redis::{opens_no_connection_at_any_distance, serve_each};
 use crate::{
-    acceptance::{Backend, Not, Password, Told, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
     common::{
         answers::{MAX_AGE, assert_secret, back_up, down, up},
         eventually,
@@ -25,7 +25,7 @@ struct Blocking;
 acceptance!(asynchronous, Asynchronous);
 acceptance!(blocking, Blocking);
 
-const NO_CREDENTIALS: Not = "the client of the meta protocol can't log in, and that of the binary protocol connects when it is \
+const NO_CREDENTIALS: Unsupported = "the client of the meta protocol can't log in, and that of the binary protocol connects when it is \
                              made, which fails with a wrong password";
 
 impl Backend for Asynchronous {
@@ -36,30 +36,30 @@ impl Backend for Asynchronous {
         Memcached::prepared(&[])
     }
 
-    async fn open(server: &Memcached, _: Password) -> Result<AsyncMemcache, Not> {
+    async fn open(server: &Memcached, _: Password) -> Result<AsyncMemcache, Unsupported> {
         Ok(asynchronous_client(&[server]).await)
     }
 
-    fn unreachable(_: &Memcached) -> (Told, &'static str) {
-        (Told::Message("unable to connect to memcached".to_owned()), "Connection refused")
+    fn unreachable(_: &Memcached) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message("unable to connect to memcached".to_owned()), "Connection refused")
     }
 
-    fn rejected(_: &Memcached) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Memcached) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err(NO_CREDENTIALS)
     }
 
-    async fn saturate(_: &AsyncMemcache) -> Result<(Box<dyn Any>, u32), Not> {
-        Err("its pools have no limit by default, and nobody can hold a connection of theirs")
+    async fn saturate(_: &AsyncMemcache) -> Result<(Box<dyn Any>, u32), Unsupported> {
+        Err("its pools are unlimited by default, and lend no connections")
     }
 
-    async fn questions(server: &Memcached) -> Result<u64, Not> {
+    async fn queries(server: &Memcached) -> Result<u64, Unsupported> {
         Ok(server.counter("cmd_set"))
     }
 
-    /// In one round trip.
-    const QUESTIONS_A_ROUND: u64 = 16;
+    /// In one run trip.
+    const QUERIES_PER_RUN: u64 = 16;
 
-    async fn connections(server: &Memcached) -> Result<usize, Not> {
+    async fn connections(server: &Memcached) -> Result<usize, Unsupported> {
         Ok(server.connections())
     }
 }
@@ -72,32 +72,32 @@ impl Backend for Blocking {
         Memcached::prepared(&[])
     }
 
-    async fn open(server: &Memcached, _: Password) -> Result<Client, Not> {
+    async fn open(server: &Memcached, _: Password) -> Result<Client, Unsupported> {
         Ok(blocking_client(server))
     }
 
-    fn unreachable(server: &Memcached) -> (Told, &'static str) {
-        // A client that never was connected tells nobody where to.
-        let told = [
+    fn unreachable(server: &Memcached) -> (ExpectedMessage, &'static str) {
+        // A client that was never connected does not expose its address.
+        let outcome = [
             format!("unable to connect to memcached at {}", server.address()),
             "unable to connect to memcached".to_owned(),
         ];
-        (Told::OneOf(told.into()), "Connection refused")
+        (ExpectedMessage::OneOf(outcome.into()), "Connection refused")
     }
 
-    fn rejected(_: &Memcached) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Memcached) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err(NO_CREDENTIALS)
     }
 
-    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Not> {
-        Err("its pools are its own, without counters, and nobody can hold a connection of theirs")
+    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Unsupported> {
+        Err("its pools have no public counters, and lend no connections")
     }
 
-    async fn questions(server: &Memcached) -> Result<u64, Not> {
+    async fn queries(server: &Memcached) -> Result<u64, Unsupported> {
         Ok(server.counter("cmd_set"))
     }
 
-    async fn connections(server: &Memcached) -> Result<usize, Not> {
+    async fn connections(server: &Memcached) -> Result<usize, Unsupported> {
         Ok(server.connections())
     }
 }
@@ -106,7 +106,7 @@ async fn asynchronous_client(servers: &[&Memcached]) -> AsyncMemcache {
     AsyncMemcache::connect(servers.iter().map(|server| server.address())).await.unwrap()
 }
 
-/// One that may be made while nothing listens, and that gives up connecting soon.
+/// A client that can be created while the server is stopped, with a short timeout to connect.
 fn blocking_client(server: &Memcached) -> Client {
     let url = format!("memcache://{}", server.address());
     let pool = r2d2::Pool::builder().max_size(2).min_idle(Some(1)).connection_timeout(Duration::from_millis(400));
@@ -131,7 +131,7 @@ async fn all_of_three_are_asked<R: Probe + Clone>(rig: impl AsyncFnOnce(&[&Memca
     let rig = serve(rig(&servers.each_ref()).await);
     up(&rig, "cache", "cache").await;
     for server in &mut servers {
-        assert!(server.counter("cmd_set") > 0, "it was asked");
+        assert!(server.counter("cmd_set") > 0, "it was queried");
         server.stop();
         tokio::time::sleep(MAX_AGE).await;
         down(&rig, "cache", "cache", "unable to connect to memcached").await;
@@ -162,8 +162,8 @@ async fn a_server_that_wants_credentials_refuses_access() {
     crate::common::process::give(users.path(), "memcache");
     let server = Memcached::start(&["-Y", &path]);
     let rig = serve(asynchronous_client(&[&server]).await);
-    let answer = down(&rig, "cache", "cache", "memcached denied access").await;
-    assert_secret(&rig, &answer, &["unauthenticated"]).await;
+    let response = down(&rig, "cache", "cache", "memcached denied access").await;
+    assert_secret(&rig, &response, &["unauthenticated"]).await;
 }
 
 #[actix_web::test]
@@ -190,10 +190,10 @@ async fn a_server_that_is_full_and_may_not_evict_is_down() {
         fill(size).await;
     }
     tokio::time::sleep(MAX_AGE).await;
-    // What can't be written anew is removed, and makes room: so first who asks for new keys.
+    // A key that cannot be overwritten is removed, which frees memory, so the check of new keys comes first.
     down(&blocking, "cache", "cache", &format!("memcached at {} is read-only", server.address())).await;
-    let answer = down(&asynchronous, "cache", "cache", "memcached is read-only").await;
-    assert_secret(&asynchronous, &answer, &["out of memory"]).await;
+    let response = down(&asynchronous, "cache", "cache", "memcached is read-only").await;
+    assert_secret(&asynchronous, &response, &["out of memory"]).await;
 }
 
 #[actix_web::test]
@@ -219,8 +219,8 @@ async fn a_frozen_server_blocks_one_thread_however_often_a_blocking_client_is_as
     let before = threads();
     server.freeze();
     for _ in 0..20 {
-        let asked = tokio::time::timeout(Duration::from_millis(50), check.ask()).await;
-        assert!(asked.is_err(), "it is frozen");
+        let result = tokio::time::timeout(Duration::from_millis(50), check.ask()).await;
+        assert!(result.is_err(), "it is frozen");
     }
     assert!(threads() <= before + 1, "{} threads, and {before} before", threads());
     server.thaw();
@@ -233,7 +233,7 @@ async fn no_connection_is_opened_because_the_server_is_far_away() {
     let asynchronous = async |port| AsyncMemcache::connect([format!("127.0.0.1:{port}")]).await.unwrap();
     opens_no_connection_at_any_distance(server.port(), asynchronous).await;
 
-    // A run of the blocking client is four round trips.
+    // A run of the blocking client is four run trips.
     for distance in [80, 150] {
         let balancer = Balancer::start(server.port());
         let client = Client::builder().add_server(format!("memcache://127.0.0.1:{}", balancer.port)).unwrap();

@@ -1,4 +1,4 @@
-//! What a check reports after something happened to its server, beside what the application's own operations return.
+//! Compares what a check reports after a fault of its server with the results of the application's own operations.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub(crate) enum Right {
     Down,
 }
 
-/// So many operations of the application are compared with the check.
+/// The number of operations of the application that are compared with the check.
 const OPERATIONS: usize = 3;
 
 /// Polls the check, then does what the application does, then polls again.

@@ -150,7 +150,7 @@ struct State<R> {
 }
 
 /// The longest that an operation of the application's is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Application {
     async fn start<D: Driver>(port: u16) -> Self {
@@ -166,9 +166,9 @@ impl Application {
     /// An operation of the application's own, and how long it took.
     pub(crate) async fn operate(&self) -> anyhow::Result<Duration> {
         let started = Instant::now();
-        match tokio::time::timeout(PATIENCE, self.resource.operate()).await {
+        match tokio::time::timeout(OPERATION_TIMEOUT, self.resource.operate()).await {
             Ok(done) => done.map(|()| started.elapsed()),
-            Err(_) => bail!("no reply within {PATIENCE:?}"),
+            Err(_) => bail!("no reply within {OPERATION_TIMEOUT:?}"),
         }
     }
 
@@ -220,7 +220,7 @@ impl Application {
 
     pub(crate) async fn close(self) {
         self.rig.stop().await;
-        let _ = tokio::time::timeout(PATIENCE, self.resource.close()).await;
+        let _ = tokio::time::timeout(OPERATION_TIMEOUT, self.resource.close()).await;
     }
 }
 
@@ -290,7 +290,7 @@ impl Polled {
     }
 }
 
-/// In runs of the same status: `DOWN 3, UP 21`; a word alone if there is only one.
+/// Formats sequences of the same status: `DOWN 3, UP 21`; without a number if there is only one sequence.
 impl fmt::Display for Polled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words: Vec<_> = self.0.iter().map(|(_, status)| status.word()).collect();

@@ -107,7 +107,7 @@ impl Servers {
     }
 }
 
-/// The way to a server, or to all nodes of a cluster, whose replies are late on it.
+/// The proxies in front of a server, or of all nodes of a cluster, which delay the replies.
 struct Road {
     proxies: Vec<Proxy>,
     _cluster: Option<Cluster>,

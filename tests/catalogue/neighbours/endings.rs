@@ -1,4 +1,4 @@
-//! Every way in which a server ends the connections of a driver, with a message or without: what the check reports then, beside
+//! Every way in which a server ends the connections of a driver, with a message or without: what the check reports then, compared with
 //! what the application gets.
 
 use std::{cell::Cell as Flag, rc::Rc, time::Duration};

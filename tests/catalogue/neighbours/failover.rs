@@ -127,7 +127,7 @@ replaced_server!(Postgres, postgres(&[]), |_it| {
 });
 replaced_server!(MariaDb, Server::prepared(ServerKind::MariaDb, &[]), |_it| Err(NO_ROLE));
 replaced_server!(Redis, Server::prepared(ServerKind::Redis, &[]), |it| {
-    sentinel::ask::<redis::Value>(&it.0.url(), "REPLICAOF 127.0.0.1 1").unwrap();
+    sentinel::query::<redis::Value>(&it.0.url(), "REPLICAOF 127.0.0.1 1").unwrap();
     Ok(())
 });
 replaced!(Memcached, Memcached::prepared(&[]), |_it| Err(NO_ROLE));
@@ -169,17 +169,17 @@ async fn after_by_sentinel(rows: &[Row], old: Old) -> Vec<Cell> {
     let mut servers = Sentinel::start();
     let subjects = Subject::all(rows, servers.port()).await;
     match old {
-        Old::Demoted => sentinel::ask(&servers.url(), "SENTINEL FAILOVER main").unwrap(),
+        Old::Demoted => sentinel::query(&servers.url(), "SENTINEL FAILOVER main").unwrap(),
         Old::Stopped => servers.master.stop(),
         Old::Silent => servers.master.freeze(),
     }
     eventually("the replica is the master", || async {
-        let state = sentinel::ask::<String>(&servers.replica.url(), "INFO replication");
+        let state = sentinel::query::<String>(&servers.replica.url(), "INFO replication");
         state.is_ok_and(|state| state.contains("role:master"))
     })
     .await;
     eventually("the sentinel leads there", || async {
-        let master = sentinel::ask::<Vec<String>>(&servers.url(), "SENTINEL GET-MASTER-ADDR-BY-NAME main");
+        let master = sentinel::query::<Vec<String>>(&servers.url(), "SENTINEL GET-MASTER-ADDR-BY-NAME main");
         master.is_ok_and(|master| master[1] == servers.replica.port().to_string())
     })
     .await;

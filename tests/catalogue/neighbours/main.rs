@@ -1,7 +1,7 @@
 //! The neighbours of each fault: every driver of the catalogue at a distance (`distance`), behind a name that leads to another
 //! server (`failover`), and on connections that their server ends (`endings`). Each is a table of `docs/faults.md`.
 //!
-//! A binary of its own: it takes as long to compile as `catalogue`, and the tests whose names begin with `long_` run for minutes.
+//! A separate binary, because it takes as long to compile as `catalogue`, and the tests whose names begin with `long_` run for minutes.
 
 #![allow(missing_docs, reason = "the names of tests are messages")]
 

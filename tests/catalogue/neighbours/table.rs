@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::application::ROWS_VAR;
 use crate::common::docs;
 
-/// What a cell of a table says, and whether that is as it must be.
+/// The text of a cell, and whether it is right.
 pub(crate) struct Cell {
     pub(crate) text: String,
     pub(crate) is_right: bool,

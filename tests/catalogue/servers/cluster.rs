@@ -44,7 +44,7 @@ impl Cluster {
     }
 
     /// Asks one of the nodes.
-    pub(crate) fn ask<T: FromRedisValue>(&self, node: usize, words: &str) -> RedisResult<T> {
+    pub(crate) fn query<T: FromRedisValue>(&self, node: usize, words: &str) -> RedisResult<T> {
         let mut words = words.split(' ');
         let mut command = redis::cmd(words.next().unwrap());
         command.arg(words.collect::<Vec<_>>());
@@ -61,7 +61,7 @@ impl Cluster {
     pub(crate) fn wait_until_it_is_whole(&self) {
         let started = Instant::now();
         let is_whole =
-            |node| self.ask(node, "CLUSTER INFO").is_ok_and(|info: String| info.contains("cluster_state:ok"));
+            |node| self.query(node, "CLUSTER INFO").is_ok_and(|info: String| info.contains("cluster_state:ok"));
         while !(0..3).all(is_whole) {
             assert!(started.elapsed() < Duration::from_secs(60), "the nodes don't find one another");
             thread::sleep(Duration::from_millis(50));
@@ -71,11 +71,11 @@ impl Cluster {
     /// Has the nodes name these ports of proxies as theirs, and waits until each names all of them.
     pub(crate) fn announce(&self, ports: &[u16]) {
         for (node, port) in ports.iter().enumerate() {
-            self.ask::<Value>(node, &format!("CONFIG SET cluster-announce-port {port}")).unwrap();
+            self.query::<Value>(node, &format!("CONFIG SET cluster-announce-port {port}")).unwrap();
         }
         let started = Instant::now();
         let names_all = |node| {
-            let slots: Value = self.ask(node, "CLUSTER SLOTS").unwrap();
+            let slots: Value = self.query(node, "CLUSTER SLOTS").unwrap();
             let slots = format!("{slots:?}");
             ports.iter().all(|port| slots.contains(&format!("int({port})")))
         };
@@ -88,11 +88,11 @@ impl Cluster {
     fn make(&self) {
         let ports = self.ports();
         for (node, (first, last)) in SLOTS.into_iter().enumerate() {
-            self.ask::<Value>(node, &format!("CLUSTER ADDSLOTSRANGE {first} {last}")).unwrap();
-            self.ask::<Value>(node, &format!("CLUSTER SET-CONFIG-EPOCH {}", node + 1)).unwrap();
+            self.query::<Value>(node, &format!("CLUSTER ADDSLOTSRANGE {first} {last}")).unwrap();
+            self.query::<Value>(node, &format!("CLUSTER SET-CONFIG-EPOCH {}", node + 1)).unwrap();
         }
         for (port, bus) in ports.iter().zip(self.buses).skip(1) {
-            self.ask::<Value>(0, &format!("CLUSTER MEET 127.0.0.1 {port} {bus}")).unwrap();
+            self.query::<Value>(0, &format!("CLUSTER MEET 127.0.0.1 {port} {bus}")).unwrap();
         }
     }
 }

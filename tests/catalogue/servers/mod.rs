@@ -1,4 +1,4 @@
-//! The servers of the catalogue alone.
+//! The servers that only the catalogue needs.
 
 pub(crate) mod balancer;
 pub(crate) mod cluster;

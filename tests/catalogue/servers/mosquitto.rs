@@ -1,4 +1,4 @@
-//! A mosquitto of the test's own, which tells its log of every message.
+//! A mosquitto for one test, which logs every message.
 
 use std::{
     fs,
@@ -85,7 +85,7 @@ impl Faulty for Mosquitto {
     fn restart(&mut self) {
         assert!(self.process.is_none(), "stop it first");
         let args = ["-c".to_owned(), self.path("configuration").display().to_string()];
-        // Debian keeps it off the path of those who are not root.
+        // On Debian it is not in the `PATH` of other users than root.
         let sbin = "/usr/sbin/mosquitto";
         let program = if Path::new(sbin).exists() { sbin } else { "mosquitto" };
         self.process = Some(Process::start(OWNER, program, &args, &self.path("log")));

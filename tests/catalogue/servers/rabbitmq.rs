@@ -1,4 +1,4 @@
-//! A RabbitMQ of the test's own, and the name service (epmd) that it needs: both end with it.
+//! A RabbitMQ for one test, and the name service (epmd) that it needs. Both end with the test.
 
 use std::{
     cell::RefCell,
@@ -180,7 +180,7 @@ fn wait_for(mut holds: impl FnMut() -> bool, otherwise: impl Fn() -> String) {
     }
 }
 
-/// One RabbitMQ for all who ask on this thread while somebody holds it: it takes seconds to start.
+/// A RabbitMQ that the tests of this thread share, because it takes seconds to start.
 #[derive(Clone)]
 pub(crate) struct Shared(Rc<RefCell<RabbitMq>>);
 
@@ -202,8 +202,8 @@ impl Shared {
         shared
     }
 
-    pub(crate) fn with<T>(&self, ask: impl FnOnce(&RabbitMq) -> T) -> T {
-        ask(&self.0.borrow())
+    pub(crate) fn with<T>(&self, read: impl FnOnce(&RabbitMq) -> T) -> T {
+        read(&self.0.borrow())
     }
 }
 

@@ -69,8 +69,8 @@ impl Sentinel {
     /// Waits until the sentinel knows the master, and a replica that could take its place.
     fn wait_until_it_is_whole(&self) {
         wait("the sentinel does not find them", || {
-            let replicas: Vec<HashMap<String, String>> = ask(&self.url(), "SENTINEL REPLICAS main")?;
-            let quorum: String = ask(&self.url(), "SENTINEL CKQUORUM main")?;
+            let replicas: Vec<HashMap<String, String>> = query(&self.url(), "SENTINEL REPLICAS main")?;
+            let quorum: String = query(&self.url(), "SENTINEL CKQUORUM main")?;
             let is_fit = |replica: &HashMap<String, String>| {
                 replica.get("flags").is_some_and(|flags| flags == "slave")
                     && replica.get("master-link-status").is_some_and(|status| status == "ok")
@@ -82,7 +82,7 @@ impl Sentinel {
     /// Waits until the replica follows its master. What the sentinel sees before that, it believes for ten seconds.
     fn wait_until_it_is_followed(&self) {
         wait("the replica does not follow its master", || {
-            let state: String = ask(&self.replica.url(), "INFO replication")?;
+            let state: String = query(&self.replica.url(), "INFO replication")?;
             Ok(state.contains("master_link_status:up"))
         });
     }
@@ -104,8 +104,8 @@ fn wait(what: &str, holds: impl Fn() -> RedisResult<bool>) {
     }
 }
 
-/// Asks a server of that URL.
-pub(crate) fn ask<T: FromRedisValue>(url: &str, words: &str) -> RedisResult<T> {
+/// Executes a command on the server at a URL.
+pub(crate) fn query<T: FromRedisValue>(url: &str, words: &str) -> RedisResult<T> {
     let mut words = words.split(' ');
     let mut command = redis::cmd(words.next().unwrap());
     command.arg(words.collect::<Vec<_>>());

@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::common::servers::{Faulty, free_port};
 
-/// What HTTP answers.
+/// An HTTP response.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Page {
     /// With `Authorization: Basic` of [`USER`](crate::common::USER) and [`PASSWORD`](crate::common::PASSWORD) 200 and `all is well`, else 401.
@@ -34,28 +34,28 @@ pub(crate) enum Page {
     Endless(&'static str),
     /// 200, and the first eleven bytes of a hundred: `all is well`.
     Unfinished,
-    /// The connection is closed after each answer, which does not say so.
+    /// The connection is closed after each response, without a header that announces it.
     ClosesAfterwards,
     /// A head that never ends.
     EndlessHead,
-    /// One byte of a good answer every 200 ms.
+    /// One byte of a good response every 200 ms.
     Slow,
     Garbage,
-    /// Accepts and says nothing.
+    /// Accepts the connection and sends nothing.
     Silent,
-    /// Closes without an answer.
+    /// Closes the connection without a response.
     HangsUp,
 }
 
-/// How a server talks on a connection.
+/// The protocol of the server.
 #[derive(Clone)]
 pub(crate) enum Talk {
     /// Accepts, and waits for the end.
     Tcp,
-    /// Says who it is before it is asked, as a mail server does.
+    /// Sends a greeting first, as a mail server does.
     Greets,
     Http,
-    /// Shakes hands, and talks HTTP.
+    /// HTTP over TLS.
     Tls(Arc<rustls::ServerConfig>),
 }
 
@@ -65,7 +65,7 @@ struct Shared {
     talk: Mutex<Talk>,
     frozen: watch::Sender<bool>,
     accepted: AtomicU64,
-    questions: AtomicU64,
+    requests: AtomicU64,
     open: AtomicUsize,
     last_head: Mutex<String>,
 }
@@ -90,7 +90,7 @@ impl Stub {
             talk: Mutex::new(talk),
             frozen: watch::Sender::new(false),
             accepted: AtomicU64::new(0),
-            questions: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             last_head: Mutex::default(),
         };
@@ -136,8 +136,8 @@ impl Stub {
     }
 
     /// How many requests it has read, or handshakes made.
-    pub(crate) fn questions(&self) -> u64 {
-        self.shared.questions.load(Ordering::SeqCst)
+    pub(crate) fn queries(&self) -> u64 {
+        self.shared.requests.load(Ordering::SeqCst)
     }
 
     /// How many connections it has.
@@ -239,10 +239,10 @@ async fn serve(mut stream: TcpStream, talk: Talk, shared: &Shared) {
 async fn http(mut stream: impl AsyncRead + AsyncWrite + Unpin + Send, shared: &Shared) {
     while let Some(head) = head(&mut stream).await {
         shared.thawed().await;
-        shared.questions.fetch_add(1, Ordering::SeqCst);
+        shared.requests.fetch_add(1, Ordering::SeqCst);
         shared.last_head.lock().unwrap().clone_from(&head);
         let page = shared.page.lock().unwrap().clone();
-        if answer(&mut stream, page, &head).await.is_none() {
+        if response(&mut stream, page, &head).await.is_none() {
             return;
         }
     }
@@ -257,7 +257,7 @@ async fn head(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
 }
 
 /// Nothing if the connection is at its end.
-fn answer<'a>(
+fn response<'a>(
     stream: &'a mut (impl AsyncWrite + Unpin + Send),
     page: Page,
     head: &'a str,
@@ -269,7 +269,7 @@ fn answer<'a>(
     Box::pin(async move {
         match page {
             Page::Guarded if head.contains(CREDENTIALS) => stream.write_all(GOOD.as_bytes()).await.ok(),
-            Page::Guarded => answer(stream, Page::Plain(401, "www-authenticate: Basic", String::new()), head).await,
+            Page::Guarded => response(stream, Page::Plain(401, "www-authenticate: Basic", String::new()), head).await,
             Page::Plain(status, line, body) => {
                 let line = if line.is_empty() { String::new() } else { format!("{line}\r\n") };
                 let head = format!("HTTP/1.1 {status} Canary\r\n{line}content-length: {}\r\n\r\n", body.len());
