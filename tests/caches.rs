@@ -69,8 +69,8 @@ macro_rules! for_each_handle {
 
 for_each_handle! {
     a_stopped_server_is_down_and_up_again_when_restarted
-    a_frozen_server_is_down_within_the_deadline_and_up_again_when_thawed
-    a_wrong_password_is_down_and_told_to_nobody
+    a_frozen_server_is_down_by_the_deadline_and_up_when_it_resumes
+    a_wrong_password_is_down_and_not_in_responses_or_logs
     nothing_listening_from_the_start_is_down_until_something_does
     a_read_only_replica_is_down
     a_server_out_of_memory_is_down_until_there_is_some
@@ -92,7 +92,7 @@ async fn a_stopped_server_is_down_and_up_again_when_restarted<R: Probe + Clone>(
     back_up(&rig, "cache", "cache").await;
 }
 
-async fn a_frozen_server_is_down_within_the_deadline_and_up_again_when_thawed<R: Probe + Clone>(handle: fn(&str) -> R) {
+async fn a_frozen_server_is_down_by_the_deadline_and_up_when_it_resumes<R: Probe + Clone>(handle: fn(&str) -> R) {
     let server = Server::start(Kind::Redis);
     let rig = serve(handle(&server.url()));
     up(&rig, "cache", "cache").await;
@@ -113,7 +113,7 @@ async fn a_frozen_server_is_down_within_the_deadline_and_up_again_when_thawed<R:
     back_up(&rig, "cache", "cache").await;
 }
 
-async fn a_wrong_password_is_down_and_told_to_nobody<R: Probe + Clone>(handle: fn(&str) -> R) {
+async fn a_wrong_password_is_down_and_not_in_responses_or_logs<R: Probe + Clone>(handle: fn(&str) -> R) {
     let server = Server::start(Kind::Redis);
     let wrong = "canary-wr0ng";
     let rig = serve(handle(&server.url_with(wrong)));
@@ -240,7 +240,7 @@ async fn a_multiplexed_connection_is_down_for_good_once_it_is_broken_as_it_is_fo
 }
 
 #[actix_web::test]
-async fn a_multiplexed_connection_to_a_frozen_server_is_down_and_up_again_when_thawed() {
+async fn a_multiplexed_connection_to_a_frozen_server_is_down_and_up_when_it_resumes() {
     let server = Server::start(Kind::Redis);
     let rig = serve(admin(&server).await);
     up(&rig, "cache", "cache").await;

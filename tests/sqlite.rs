@@ -46,7 +46,7 @@ fn folder() -> TempDir {
 }
 
 #[actix_web::test]
-async fn a_file_that_is_removed_is_down_and_not_made_anew() {
+async fn a_file_that_was_removed_is_down_and_not_created_again() {
     for mode in MODES {
         let folder = folder();
         let file = folder.path().join("notes.db");

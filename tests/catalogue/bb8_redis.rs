@@ -84,7 +84,7 @@ async fn a_replica_takes_no_writes() {
 }
 
 #[actix_web::test]
-async fn a_pool_that_does_not_look_never_replaces_what_its_server_closed_and_stays_down() {
+async fn a_pool_without_tests_never_replaces_connections_that_its_server_closed_and_stays_down() {
     let mut server = Bb8::prepare();
     server.restart();
     let manager = RedisConnectionManager::new(server.url()).unwrap();

@@ -246,7 +246,7 @@ async fn a_file_without_a_certificate_is_down() {
 }
 
 #[actix_web::test]
-async fn the_log_names_the_file_and_the_answer_does_not() {
+async fn the_log_contains_the_path_and_responses_do_not() {
     let (_folder, path) = file("");
     fs::remove_file(&path).unwrap();
     let rig = serve(CertificateFile::new(&path));
@@ -324,7 +324,7 @@ fn without_a_provider_of_the_process_no_probe_is_made_and_the_error_names_the_st
 }
 
 #[test]
-fn what_is_no_address_is_told_when_the_probe_is_made() {
+fn an_invalid_address_is_an_error() {
     install_provider();
     for address in ["", "shop.example", "https://shop.example:443", "shop example:443", "a..b:443"] {
         ServerCertificate::of(address).unwrap_err();

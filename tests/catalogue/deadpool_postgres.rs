@@ -149,7 +149,7 @@ async fn a_missing_password_and_a_server_without_tls_are_refusals() {
 }
 
 #[actix_web::test]
-async fn a_connection_whose_question_was_given_up_is_closed() {
+async fn a_connection_whose_query_was_dropped_is_closed() {
     let mut server = Deadpool::prepare();
     server.restart();
     let pool = pool(&server.url());

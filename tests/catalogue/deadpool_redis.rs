@@ -88,7 +88,7 @@ async fn a_replica_takes_no_writes() {
 }
 
 #[actix_web::test]
-async fn a_connection_whose_question_was_given_up_is_closed() {
+async fn a_connection_whose_query_was_dropped_is_closed() {
     let mut server = Deadpool::prepare();
     server.restart();
     let pool = pool(server.url());

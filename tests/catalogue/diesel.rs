@@ -130,7 +130,7 @@ async fn a_server_that_stopped_while_all_was_in_use_is_down_when_the_application
 }
 
 #[actix_web::test]
-async fn a_pool_that_does_not_look_is_up_at_once_when_its_server_closed_idle_connections() {
+async fn a_pool_without_tests_is_up_at_once_when_its_server_closed_idle_connections() {
     let mut server = R2d2::prepare();
     server.restart();
     let manager = ConnectionManager::new(server.url());
@@ -144,7 +144,7 @@ async fn a_pool_that_does_not_look_is_up_at_once_when_its_server_closed_idle_con
 }
 
 #[actix_web::test]
-async fn a_frozen_server_costs_one_thread_however_often_it_is_asked() {
+async fn a_frozen_server_costs_one_thread_however_many_runs_there_are() {
     let mut server = R2d2::prepare();
     server.restart();
     let pool = pool(&server.url(), Duration::from_secs(30));
@@ -162,7 +162,7 @@ async fn a_frozen_server_costs_one_thread_however_often_it_is_asked() {
 }
 
 #[actix_web::test]
-async fn sqlite_is_asked() {
+async fn sqlite_is_probed() {
     fn open(file: &Path) -> Pool<ConnectionManager<SqliteConnection>> {
         Pool::builder().max_size(2).build_unchecked(ConnectionManager::new(file.to_str().unwrap()))
     }

@@ -112,7 +112,7 @@ fn fast(server: &Server) -> AsyncDieselConnectionManager<AsyncPgConnection> {
 }
 
 #[actix_web::test]
-async fn a_connection_of_deadpool_whose_question_was_given_up_is_closed() {
+async fn a_connection_of_deadpool_whose_query_was_dropped_is_closed() {
     let mut server = OfDeadpool::prepare();
     server.restart();
     let pool: Pool<_> = Pool::builder(fast(&server)).build().unwrap();
@@ -124,7 +124,7 @@ async fn a_connection_of_deadpool_whose_question_was_given_up_is_closed() {
 }
 
 #[actix_web::test]
-async fn a_connection_of_bb8_whose_question_was_given_up_is_closed() {
+async fn a_connection_of_bb8_whose_query_was_dropped_is_closed() {
     let mut server = OfBb8::prepare();
     server.restart();
     let pool: Bb8Pool<_> = Bb8Pool::builder().build_unchecked(fast(&server));
@@ -145,7 +145,7 @@ async fn is_up_at_once<P: Probe + Clone>(server: &Server, pool: P) {
 }
 
 #[actix_web::test]
-async fn deadpool_that_does_not_look_is_up_at_once_when_its_server_closed_idle_connections() {
+async fn deadpool_without_tests_is_up_at_once_when_its_server_closed_idle_connections() {
     let mut server = OfDeadpool::prepare();
     server.restart();
     let pool: Pool<_> = Pool::builder(fast(&server)).max_size(2).build().unwrap();
@@ -154,7 +154,7 @@ async fn deadpool_that_does_not_look_is_up_at_once_when_its_server_closed_idle_c
 }
 
 #[actix_web::test]
-async fn bb8_that_does_not_look_is_up_at_once_when_its_server_closed_idle_connections() {
+async fn bb8_without_tests_is_up_at_once_when_its_server_closed_idle_connections() {
     let mut server = OfBb8::prepare();
     server.restart();
     let pool: Bb8Pool<_> = Bb8Pool::builder().max_size(2).build_unchecked(fast(&server));

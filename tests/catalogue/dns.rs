@@ -55,7 +55,7 @@ async fn a_name_that_can_be_none_is_down() {
 const ADDRESS: &str = "HEALTH_TEST_NAME_SERVER";
 
 #[test]
-fn a_name_is_up_while_its_server_answers_and_down_while_that_is_stopped_or_frozen() {
+fn a_name_is_up_while_its_server_responds_and_down_while_that_is_stopped_or_frozen() {
     let id = std::process::id().to_be_bytes();
     let address = Ipv4Addr::new(127, id[1].max(1), id[2], id[3]);
     let folder = tempfile::tempdir().unwrap();

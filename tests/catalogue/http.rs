@@ -173,7 +173,7 @@ async fn what_speaks_no_http_is_down() {
 }
 
 #[actix_web::test]
-async fn who_closes_without_an_answer_is_unreachable() {
+async fn a_server_that_closes_without_a_response_is_unreachable() {
     let stub = Stub::page(Page::HangsUp);
     let rig = serve(get(&stub));
     let message = format!("unable to connect to http server at 127.0.0.1:{}", stub.port());
@@ -181,7 +181,7 @@ async fn who_closes_without_an_answer_is_unreachable() {
 }
 
 #[actix_web::test]
-async fn a_slow_or_silent_answer_is_waited_for_no_longer_than_the_deadline() {
+async fn a_slow_or_silent_server_is_down_by_the_deadline() {
     let stub = Stub::page(Page::Slow);
     for page in [Page::Slow, Page::Silent] {
         stub.show(page);
@@ -191,7 +191,7 @@ async fn a_slow_or_silent_answer_is_waited_for_no_longer_than_the_deadline() {
 }
 
 #[actix_web::test]
-async fn a_connection_that_the_server_closes_after_each_answer_is_no_outage() {
+async fn a_connection_that_the_server_closes_after_each_response_is_up() {
     let stub = Stub::page(Page::ClosesAfterwards);
     let rig = serve(get(&stub));
     for _ in 0..10 {
@@ -253,7 +253,7 @@ async fn a_server_that_is_far_away_is_requested_on_one_connection() {
 }
 
 #[actix_web::test]
-async fn headers_are_sent_and_nothing_of_the_request_is_told() {
+async fn headers_are_sent_and_responses_contain_nothing_of_the_request() {
     let stub = Stub::page(plain(500, "canary body"));
     let url = format!("http://127.0.0.1:{}/path-canary?query-canary=1", stub.port());
     let shop = Get::new(url).unwrap().header("authorization", &format!("Bearer {PASSWORD}")).unwrap();
@@ -335,7 +335,7 @@ mod https {
     }
 
     #[test]
-    fn a_bad_authority_is_told_when_the_probe_is_made() {
+    fn an_invalid_authority_is_an_error() {
         install_provider();
         let get = || Get::new("https://localhost/").unwrap();
         get().trusting("no certificate").unwrap_err();

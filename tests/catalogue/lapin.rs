@@ -443,7 +443,7 @@ async fn a_long_freeze_leaves_no_channels_behind() {
 }
 
 #[actix_web::test]
-async fn a_broker_that_accepts_and_says_nothing_costs_one_thread_however_often_a_pool_is_asked() {
+async fn a_broker_that_accepts_and_is_silent_costs_one_thread_however_many_runs_of_a_pool_there_are() {
     // Whoever is behind it hangs, as behind a balancer.
     let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let pool = pool_at(format!("amqp://127.0.0.1:{}/%2f", silent.local_addr().unwrap().port()));

@@ -11,7 +11,7 @@ use super::redis::{opens_no_connection_at_any_distance, serve_each};
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
     common::{
-        answers::{MAX_AGE, assert_secret, back_up, down, up},
+        answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
         eventually,
         rig::Rig,
         servers::Faulty,
@@ -56,7 +56,7 @@ impl Backend for Asynchronous {
         Ok(server.counter("cmd_set"))
     }
 
-    /// In one run trip.
+    /// In one round trip.
     const QUERIES_PER_RUN: u64 = 16;
 
     async fn connections(server: &Memcached) -> Result<usize, Unsupported> {
@@ -126,7 +126,7 @@ fn serve<R: Probe + Clone>(cache: R) -> Rig {
     })
 }
 
-async fn all_of_three_are_asked<R: Probe + Clone>(rig: impl AsyncFnOnce(&[&Memcached]) -> R) {
+async fn all_of_three_servers_are_queried<R: Probe + Clone>(rig: impl AsyncFnOnce(&[&Memcached]) -> R) {
     let mut servers = [(); 3].map(|()| Memcached::start(&[]));
     let rig = serve(rig(&servers.each_ref()).await);
     up(&rig, "cache", "cache").await;
@@ -142,12 +142,12 @@ async fn all_of_three_are_asked<R: Probe + Clone>(rig: impl AsyncFnOnce(&[&Memca
 
 #[actix_web::test]
 async fn one_server_of_three_that_is_stopped_is_down_for_an_asynchronous_client() {
-    all_of_three_are_asked(asynchronous_client).await;
+    all_of_three_servers_are_queried(asynchronous_client).await;
 }
 
 #[actix_web::test]
 async fn one_server_of_three_that_is_stopped_is_down_for_a_blocking_client() {
-    all_of_three_are_asked(async |servers: &[&Memcached]| {
+    all_of_three_servers_are_queried(async |servers: &[&Memcached]| {
         let urls: Vec<_> = servers.iter().map(|server| format!("memcache://{}", server.address())).collect();
         Client::builder().add_server(urls).unwrap().with_connection_timeout(Duration::from_millis(400)).build().unwrap()
     })
@@ -212,7 +212,7 @@ async fn a_killed_idle_connection_is_no_outage() {
 }
 
 #[actix_web::test]
-async fn a_frozen_server_blocks_one_thread_however_often_a_blocking_client_is_asked() {
+async fn a_frozen_server_blocks_one_thread_however_many_runs_there_are() {
     let server = Memcached::start(&[]);
     let check = blocking_client(&server).kept().expect("it has something to keep");
     check.ask().await.unwrap();
@@ -228,12 +228,28 @@ async fn a_frozen_server_blocks_one_thread_however_often_a_blocking_client_is_as
 }
 
 #[actix_web::test]
+async fn a_silent_connection_of_an_asynchronous_client_is_degraded_while_a_new_one_responds() {
+    let [old, new] = [Memcached::start(&[]), Memcached::start(&[])];
+    let balancer = Balancer::start(old.port());
+    let client = AsyncMemcache::connect([format!("127.0.0.1:{}", balancer.port)]).await.unwrap();
+    let rig = serve(client);
+    up(&rig, "cache", "cache").await;
+
+    old.freeze();
+    balancer.lead_to(new.port());
+    tokio::time::sleep(MAX_AGE).await;
+    let message = "an idle connection to memcached does not respond, another one does";
+    degraded(&rig, "cache", "cache", message).await;
+    back_up(&rig, "cache", "cache").await;
+}
+
+#[actix_web::test]
 async fn no_connection_is_opened_because_the_server_is_far_away() {
     let server = Memcached::start(&[]);
     let asynchronous = async |port| AsyncMemcache::connect([format!("127.0.0.1:{port}")]).await.unwrap();
     opens_no_connection_at_any_distance(server.port(), asynchronous).await;
 
-    // A run of the blocking client is four run trips.
+    // A run of the blocking client is four round trips.
     for distance in [80, 150] {
         let balancer = Balancer::start(server.port());
         let client = Client::builder().add_server(format!("memcache://127.0.0.1:{}", balancer.port)).unwrap();

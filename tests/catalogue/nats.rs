@@ -241,7 +241,7 @@ async fn a_user_who_may_not_publish_to_its_inbox_is_down() {
 }
 
 #[actix_web::test]
-async fn a_client_that_connects_anew_is_no_outage() {
+async fn a_client_that_reconnects_is_up() {
     let nats = started();
     let options = ConnectOptions::with_user_and_password(USER.to_owned(), PASSWORD.to_owned());
     let client = options.connect(nats.address()).await.unwrap();

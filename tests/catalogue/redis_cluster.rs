@@ -167,7 +167,7 @@ async fn a_ping_writes_nothing_and_sees_a_cluster_that_is_stopped() {
 }
 
 #[actix_web::test]
-async fn every_master_is_asked_once_a_round() {
+async fn every_master_is_queried_once_per_run() {
     let cluster = Cluster::start();
     let rig = serve(client(&cluster, Password::Right));
     up(&rig, "cache", "cache").await;
@@ -198,7 +198,7 @@ async fn a_cluster_with_one_master_of_three_stopped_is_down_whichever_it_is() {
 }
 
 #[actix_web::test]
-async fn a_cluster_with_one_master_of_three_frozen_is_down_in_time_and_up_when_it_thaws() {
+async fn a_cluster_with_one_master_of_three_frozen_is_down_by_the_deadline_and_up_when_it_resumes() {
     let cluster = Cluster::start();
     let rig = serve(client(&cluster, Password::Right));
     for node in 0..3 {
@@ -246,7 +246,7 @@ async fn killed_idle_connections_are_no_outage() {
 }
 
 #[actix_web::test]
-async fn a_cluster_with_slots_of_nobody_is_down() {
+async fn a_cluster_with_unassigned_slots_is_down() {
     let cluster = Cluster::start();
     for node in 0..3 {
         // By default a node would response nothing at all then.

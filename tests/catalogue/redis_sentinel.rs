@@ -90,7 +90,7 @@ fn serve<S: HealthCheck + Send + Sync + 'static>(state: S) -> Rig {
 }
 
 #[actix_web::test]
-async fn after_a_failover_the_new_master_is_asked() {
+async fn after_a_failover_the_new_master_is_queried() {
     let mut servers = Sentinel::start();
     let rig = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Master) });
     up(&rig, "cache", "cache").await;

@@ -133,7 +133,7 @@ async fn an_outage_leaves_one_message_behind_however_many_runs_there_are() {
 }
 
 #[actix_web::test]
-async fn an_answer_of_yesterday_says_nothing_of_today() {
+async fn the_acknowledgement_of_an_earlier_run_does_not_count() {
     let mosquitto = started();
     let client = connect(&mosquitto, PASSWORD);
     let kept = client.kept().unwrap();

@@ -111,7 +111,7 @@ async fn what_was_never_connected_is_down() {
 }
 
 #[actix_web::test]
-async fn what_has_no_pool_is_asked_all_the_same() {
+async fn connections_without_a_pool_are_probed() {
     let db = MockDatabase::new(DbBackend::Postgres)
         .append_exec_results([MockExecResult::default()])
         .append_exec_errors([DbErr::Exec(RuntimeErr::Internal("canarybase is gone".to_owned()))])

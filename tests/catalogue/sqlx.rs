@@ -346,7 +346,7 @@ async fn the_first_commit_after_an_idle_time_is_no_lag_of_that_time() {
 }
 
 #[actix_web::test]
-async fn a_standby_that_lost_its_primary_does_not_look_fresh() {
+async fn a_standby_that_lost_its_primary_is_reported() {
     let mut primary = Server::start(Kind::Postgres);
     run(&PgPool::connect_lazy(&primary.url()).unwrap(), "CREATE TABLE orders (id int)").await;
     let mut standby = standby_of(&primary, SOON);
@@ -379,7 +379,7 @@ async fn a_standby_that_lost_its_primary_does_not_look_fresh() {
 }
 
 #[actix_web::test]
-async fn a_primary_is_never_behind_and_other_databases_are_not_asked() {
+async fn a_primary_is_never_behind_and_other_databases_are_not_supported() {
     let server = Server::start(Kind::Postgres);
     let pool = PgPool::connect_lazy(&server.url()).unwrap();
     replication_lag(&pool, Duration::ZERO, Duration::ZERO).await.unwrap();
@@ -389,7 +389,7 @@ async fn a_primary_is_never_behind_and_other_databases_are_not_asked() {
 }
 
 #[actix_web::test]
-async fn a_statement_of_ones_own_is_down_while_it_fails_and_its_text_is_told_to_nobody() {
+async fn a_custom_statement_is_down_while_it_fails_and_responses_do_not_contain_it() {
     let mut server = Server::start(Kind::Postgres);
     let pool = PgPoolOptions::new().max_connections(2).connect_lazy(&server.url()).unwrap();
     let rig =
@@ -443,7 +443,7 @@ const TWO: (i64, &str) = (2, "CREATE TABLE two (id INTEGER)");
 const TWO_CHANGED: (i64, &str) = (2, "CREATE TABLE two (id INTEGER, name TEXT)");
 const THREE: (i64, &str) = (3, "CREATE TABLE three (id INTEGER)");
 
-async fn all_migrations_are_applied_whole_and_unchanged_or_it_is_told<DB: Database>(pool: Pool<DB>)
+async fn migrations_are_up_if_all_are_applied_completely_and_unchanged<DB: Database>(pool: Pool<DB>)
 where
     DB::Connection: Migrate,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
@@ -470,10 +470,10 @@ where
 }
 
 #[actix_web::test]
-async fn all_migrations_of_a_postgres_are_applied_or_it_is_told() {
+async fn migrations_of_postgres_are_up_if_all_are_applied() {
     let mut server = Server::start(Kind::Postgres);
     let pool = PgPool::connect_lazy(&server.url()).unwrap();
-    all_migrations_are_applied_whole_and_unchanged_or_it_is_told(pool.clone()).await;
+    migrations_are_up_if_all_are_applied_completely_and_unchanged(pool.clone()).await;
 
     let rig = serve_check(query_check("schema", &pool, |pool| async move { migrated(&pool, &migrator(&[ONE])).await }));
     let response = down(&rig, "database", "schema", "a migration was not finished").await;
@@ -486,18 +486,18 @@ async fn all_migrations_of_a_postgres_are_applied_or_it_is_told() {
 }
 
 #[actix_web::test]
-async fn all_migrations_of_a_mariadb_are_applied_or_it_is_told() {
+async fn migrations_of_mariadb_are_up_if_all_are_applied() {
     let server = Server::start(Kind::MariaDb);
     let pool = MySqlPool::connect_lazy(&server.url()).unwrap();
-    all_migrations_are_applied_whole_and_unchanged_or_it_is_told(pool).await;
+    migrations_are_up_if_all_are_applied_completely_and_unchanged(pool).await;
 }
 
 #[actix_web::test]
-async fn all_migrations_of_a_sqlite_are_applied_or_it_is_told() {
+async fn migrations_of_sqlite_are_up_if_all_are_applied() {
     let folder = tempfile::tempdir().unwrap();
     let options = SqliteConnectOptions::new().filename(folder.path().join("notes.db")).create_if_missing(true);
     let pool = SqlitePool::connect_with(options).await.unwrap();
-    all_migrations_are_applied_whole_and_unchanged_or_it_is_told(pool.clone()).await;
+    migrations_are_up_if_all_are_applied_completely_and_unchanged(pool.clone()).await;
 
     // The way back is not to be applied.
     run(&pool, "UPDATE _sqlx_migrations SET success = true").await;
@@ -507,7 +507,7 @@ async fn all_migrations_of_a_sqlite_are_applied_or_it_is_told() {
 }
 
 #[actix_web::test]
-async fn migrations_can_be_asked_for_by_who_may_only_read() {
+async fn migrations_can_be_checked_with_read_permission_only() {
     let primary = Server::start(Kind::Postgres);
     migrator(&[ONE]).run(&PgPool::connect_lazy(&primary.url()).unwrap()).await.unwrap();
     let standby = standby_of(&primary, &[]);
@@ -518,7 +518,7 @@ async fn migrations_can_be_asked_for_by_who_may_only_read() {
 }
 
 #[actix_web::test]
-async fn a_pool_of_any_database_is_asked_as_its_url_says() {
+async fn a_pool_of_any_database_is_probed_by_the_scheme_of_its_url() {
     sqlx::any::install_default_drivers();
     let any = |url: &str| AnyPoolOptions::new().max_connections(1).connect_lazy(url).unwrap();
     let postgres = Server::start(Kind::Postgres);

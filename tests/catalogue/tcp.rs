@@ -112,7 +112,7 @@ async fn no_connection_stays_open() {
 }
 
 #[test]
-fn what_is_no_address_is_told_when_the_probe_is_made() {
+fn an_invalid_address_is_an_error() {
     for address in ["", "mail.internal", "mail.internal:smtp", "tcp://mail.internal:25", "bob:pw@mail.internal:25"] {
         let error = Connect::new(address).unwrap_err();
         assert!(!error.to_string().contains("pw"));

@@ -26,8 +26,8 @@
 //! An attempt to connect that hangs is never cancelled, because lapin would leak its thread, so there are at most two.
 //!
 //! During an alarm the broker blocks the connections that publish, and notifies them. A connection that only consumes is not affected,
-//! and is UP. A lost connection does not reconnect unless it was created with `enable_auto_recover`: then the check is DOWN until the
-//! application creates a new one. `Connection` and `Channel` do not expose their address, so messages do not contain one.
+//! and is UP. A lost connection stays DOWN until the application creates a new one, unless it was created with `enable_auto_recover`.
+//! `Connection` and `Channel` do not expose their address, so messages do not contain one.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 

@@ -21,7 +21,7 @@
 //! unless the client has a `with_read_timeout`. A run takes four round trips to each server, one server after the other, because the client's
 //! pool sends `version` before each operation, and the client has no function for two operations on one connection. So set the check's
 //! `timeout` to at least five round trips if the server is more than 150 ms away, or build the pool with `test_on_check_out(false)`, which
-//! halves the number of round trips. The client does not expose how many of its connections are in use: if none is free for longer than the
+//! halves the number of round trips; such a pool never notices a dead connection. The client does not expose how many of its connections are in use: if none is free for longer than the
 //! check's limit, it is DOWN.
 //!
 //! What a run costs a server: the commands above. No connection is opened outside the client while the servers respond. If a run takes longer
