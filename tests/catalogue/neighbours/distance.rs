@@ -48,10 +48,12 @@ const LIMIT: Duration = Duration::from_millis(800);
 const HEDGE_INTERVAL: Duration = Duration::from_secs(2);
 /// What the machine may add to a time.
 const NOISE: Duration = Duration::from_millis(150);
-/// How many cells are measured at the same time: as many as the servers of that kind leave to the drivers of two cores.
-fn at_once(kind: Kind) -> usize {
+/// How many cells are measured concurrently: a run of two round trips of 350 ms has to fit the limit on two cores, next to the servers
+/// of this kind.
+fn concurrency(kind: Kind) -> usize {
     match kind {
-        Kind::RabbitMq | Kind::Cluster => 8,
+        Kind::RabbitMq => 4,
+        Kind::Cluster => 8,
         _ => 20,
     }
 }
@@ -271,8 +273,8 @@ async fn table_of(mut rows: Vec<Row>, delays: &[u64], polled: Duration) -> Table
     let lines: Vec<_> = rows.iter().flat_map(|&row| Start::ALL.map(|start| (row, start))).collect();
     let cells = lines.iter().flat_map(|&line| delays.iter().map(move |&delay| (line, delay))).collect::<Vec<_>>();
     let mut measured = Vec::new();
-    let alike = cells.chunk_by(|((a, _), _), ((b, _), _)| at_once(a.server) == at_once(b.server));
-    for cells in alike.flat_map(|cells| cells.chunks(at_once(cells[0].0.0.server))) {
+    let alike = cells.chunk_by(|((a, _), _), ((b, _), _)| concurrency(a.server) == concurrency(b.server));
+    for cells in alike.flat_map(|cells| cells.chunks(concurrency(cells[0].0.0.server))) {
         // To start a cluster blocks this thread, on which drivers run: so all roads are there before anything is measured.
         let roads = cells.iter().map(|((row, start), delay)| {
             let road = || Road::new(row.server, &servers, Duration::from_millis(*delay));
