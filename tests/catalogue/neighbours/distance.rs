@@ -193,7 +193,7 @@ async fn measure(row: Row, start: Start, time: Duration, road: Road, twin: Road)
             first_operation(&application).await;
             application.poll(3 * LIMIT).await;
             let own = Own { first: application.operate().await.ok(), second: None };
-            // What was opened for that is back in its pool.
+            // The connections are back in the pool.
             tokio::time::sleep(LIMIT).await;
             let before = road.opened();
             (application, own, before, None)
@@ -215,7 +215,7 @@ impl Measured {
                     return polled.all(Status::is_down);
                 };
                 let run = second.unwrap_or_default() * row.run;
-                // One more for each interval that it takes to connect; to a cluster that is one to each node.
+                // One more for each interval that connecting takes; for a cluster's client that is one to each node.
                 let silent = u64::try_from(first_run.as_millis() / HEDGE_INTERVAL.as_millis()).unwrap_or(u64::MAX);
                 let is_outside_right = *outside <= 1 + silent * row.connections_of_client();
                 if row.run > 1 && run >= LIMIT {
@@ -226,21 +226,20 @@ impl Measured {
                 } else {
                     // The run that connects is too late, and is followed by one that is in time, unless that is the first one to test
                     // its connection and too late as well.
-                    let tests = if run + NOISE < LIMIT { Duration::ZERO } else { run };
+                    let tests = if run < LIMIT { Duration::ZERO } else { run };
                     polled.first(Status::is_up).is_some_and(|at| at <= first_run + tests + 2 * LIMIT)
                 };
                 in_time && polled.stays(Status::is_up) && is_outside_right
             }
-            // One every two seconds.
             Start::InUse => {
-                // Before one has been opened outside a pool that was never probed before, nothing is known of its server.
+                // Until the first connection outside the pool was opened, the check does not know whether the server works.
                 let is_slow = first.is_none_or(|first| first + NOISE >= LIMIT);
                 let allowed = first.unwrap_or_default() + 2 * LIMIT;
                 let in_time = polled.first(Status::is_degraded).is_some_and(|first| first <= allowed);
                 (polled.all(Status::is_degraded) || is_slow && in_time && polled.stays(Status::is_degraded))
                     && *outside <= time.as_secs() / 2 + 1
             }
-            // Where the operations that a run consists of do not fit the limit, it can't be UP.
+            // A run of several operations may exceed the limit, and cannot be UP then.
             Start::Warm => {
                 let fits = row.run == 1 || first.is_some_and(|first| first * row.run < LIMIT);
                 polled.all(if fits { Status::is_up } else { Status::is_down }) && *outside == 0
