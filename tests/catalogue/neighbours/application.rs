@@ -1,4 +1,4 @@
-//! A running application with one resource and its health check, whichever driver it uses.
+//! A running application with one resource and its health check, for every driver.
 
 use std::{
     fmt,
@@ -16,12 +16,12 @@ use crate::common::{answers::MAX_AGE, rig::Rig};
 
 pub(crate) type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
-/// A row of the tables: a driver, and what it connects to.
+/// A row of the tables: a driver and its kind of server.
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) server: Kind,
-    /// How many connections the application needs for its first operation, and keeps.
+    /// The number of connections that the application opens for its first operation and keeps.
     pub(crate) connections: u64,
     /// How long a run of the check takes, in operations of the application: the first run of a cold start, and a later one.
     pub(crate) first_run: u32,
@@ -37,7 +37,7 @@ pub(crate) const ROWS: [Row; 23] = [
     row::<drivers::DeadpoolPostgres>("deadpool-postgres", Kind::Postgres, 1),
     row::<drivers::DieselDeadpool>("diesel-async, deadpool", Kind::Postgres, 1),
     row::<drivers::DieselBb8>("diesel-async, bb8", Kind::Postgres, 1),
-    // It opens all that it may have.
+    // It opens the maximum at once.
     row::<drivers::DieselR2d2>("diesel, r2d2", Kind::Postgres, 2),
     row::<drivers::SqlxMariaDb>("sqlx, MariaDB", Kind::MariaDb, 1),
     row::<drivers::Sqlx08MariaDb>("sqlx 0.8, MariaDB", Kind::MariaDb, 1),
@@ -58,12 +58,12 @@ pub(crate) const ROWS: [Row; 23] = [
     row::<drivers::Http>("http::Get", Kind::Http, 1),
 ];
 
-/// Behind a sentinel, which is in the table of failovers only: it names the address of its master, where no proxy is.
+/// Only in the table of failovers, because a sentinel names the address of its master, without a proxy.
 pub(crate) const SENTINEL_ROW: Row = row::<drivers::SentinelClient>("SentinelClient", Kind::Sentinel, 1);
 
-/// These take seconds to start, and are in the long tables only.
+/// Only in the long tables, because their servers take seconds to start.
 pub(crate) const SLOW_ROWS: [Row; 5] = [
-    // To the node that it is given, and to each of the three.
+    // One to the configured node, and one to each of the three.
     row::<drivers::ClusterClient>("ClusterClient", Kind::Cluster, 4),
     row::<drivers::ClusterConnection>("ClusterConnection", Kind::Cluster, 4),
     row::<drivers::LapinConnection>("lapin, Connection", Kind::RabbitMq, 1),
@@ -86,7 +86,7 @@ pub(crate) fn rows_of(kinds: &[Kind]) -> Vec<Row> {
 pub(crate) const ROWS_VAR: &str = "ROWS";
 
 impl Row {
-    /// How many connections to servers one connection of the client is.
+    /// The number of TCP connections of one client connection.
     pub(crate) fn connections_of_client(&self) -> u64 {
         if self.server == Kind::Cluster { self.connections } else { 1 }
     }
@@ -95,7 +95,7 @@ impl Row {
         std::env::var(ROWS_VAR).map_or(true, |parts| parts.split(';').any(|part| self.name.contains(part)))
     }
 
-    /// Opens the resource, and an application that checks it and has not done so yet.
+    /// Opens the resource, and starts an application whose check has not run yet.
     pub(crate) async fn open(self, port: u16) -> Application {
         (self.open)(port).await
     }
@@ -107,7 +107,7 @@ pub(crate) struct Application {
     group: &'static str,
 }
 
-/// A driver's functions on one resource of it.
+/// The functions of a driver, on one resource.
 trait Resource {
     fn operate(&self) -> LocalBoxFuture<'_, anyhow::Result<()>>;
     fn hold(&self) -> LocalBoxFuture<'_, anyhow::Result<Held>>;
@@ -149,7 +149,7 @@ struct State<R> {
     resource: R,
 }
 
-/// The longest that an operation of the application's is waited for.
+/// How long an operation of the application may take.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Application {
@@ -163,7 +163,7 @@ impl Application {
         Self { rig, resource, group: <D::Resource as Probe>::GROUP }
     }
 
-    /// An operation of the application's own, and how long it took.
+    /// Runs an operation of the application, and returns its duration.
     pub(crate) async fn operate(&self) -> anyhow::Result<Duration> {
         let started = Instant::now();
         match tokio::time::timeout(OPERATION_TIMEOUT, self.resource.operate()).await {
@@ -177,7 +177,7 @@ impl Application {
         self.resource.hold().await
     }
 
-    /// Has two idle connections in its pool, or as many as it shares.
+    /// Fills the pool with two idle connections, or opens the shared connection.
     pub(crate) async fn warm_up(&self) {
         self.resource.fill_pool().await;
         for _ in 0..20 {
@@ -193,7 +193,7 @@ impl Application {
         self.resource.on_each(statement).await
     }
 
-    /// The status of its check, as a response has it.
+    /// Returns the status of its check in a response.
     pub(crate) async fn status(&self) -> Status {
         let response = self.rig.health().await.json();
         match response["checks"][self.group]["resource"].as_str() {
@@ -204,7 +204,7 @@ impl Application {
         }
     }
 
-    /// The statuses of all responses for that time, four a second, of which every second one is of a new run.
+    /// Polls for this time, four times a second; every second response is that of a new run.
     pub(crate) async fn poll(&self, time: Duration) -> Polled {
         let started = Instant::now();
         let mut polled = Polled(Vec::new());
@@ -254,7 +254,7 @@ impl Status {
     }
 }
 
-/// Statuses, each with the time at which the response was complete.
+/// Statuses, each with the time of its response.
 pub(crate) struct Polled(Vec<(Duration, Status)>);
 
 impl Polled {
@@ -271,7 +271,7 @@ impl Polled {
         self.0.iter().any(|(_, status)| is(status))
     }
 
-    /// From the first response with that status on all have it.
+    /// Whether all responses have this status from the first one that has it.
     pub(crate) fn stays(&self, is: impl Fn(&Status) -> bool) -> bool {
         let mut rest = self.0.iter().skip_while(|(_, status)| !is(status)).peekable();
         rest.peek().is_some() && rest.all(|(_, status)| is(status))

@@ -46,7 +46,7 @@ impl Start {
 const LIMIT: Duration = Duration::from_millis(800);
 /// The shortest time between two connections that a check opens to hedge a silent one.
 const HEDGE_INTERVAL: Duration = Duration::from_secs(2);
-/// What the machine may add to a time.
+/// The tolerance for a busy machine.
 const NOISE: Duration = Duration::from_millis(150);
 /// How many cells are measured concurrently: a run of two round trips of 350 ms has to fit the limit on two cores, next to the servers
 /// of this kind.
@@ -58,7 +58,7 @@ fn concurrency(kind: Kind) -> usize {
     }
 }
 
-/// One server of each kind for all.
+/// One server of each kind, for all rows.
 struct Servers {
     postgres: Server,
     mariadb: Server,
@@ -110,12 +110,12 @@ impl Servers {
 }
 
 /// The proxies in front of a server, or of all nodes of a cluster, which delay the replies.
-struct Road {
+struct Route {
     proxies: Vec<Proxy>,
     _cluster: Option<Cluster>,
 }
 
-impl Road {
+impl Route {
     fn new(kind: Kind, servers: &Servers, delay: Duration) -> Self {
         let proxy = |port| Proxy::start_with(port, Fault::Distance(delay));
         if kind != Kind::Cluster {
@@ -136,27 +136,27 @@ impl Road {
     }
 }
 
-/// What is measured of a row.
+/// The measurements of a cell.
 struct Measured {
     row: Row,
     own: Own,
     polled: Polled,
-    /// For how long.
+    /// How long it was polled.
     time: Duration,
     /// Connections beyond those that the application needs.
     outside: u64,
 }
 
-/// How long operations of the application take, where they succeed.
+/// How long operations of the application take, if they succeed.
 #[derive(Clone, Copy)]
 struct Own {
-    /// On an idle connection in a warm start, else the first one.
+    /// In a warm start on an idle connection, otherwise the first operation.
     first: Option<Duration>,
     /// The one after the first. Some pools test a connection before its second use, and prepare a statement for that.
     second: Option<Duration>,
 }
 
-/// How long the first operation takes that succeeds; how long in all, if some before it failed.
+/// Returns the time until an operation has succeeded, including failed ones before.
 async fn first_operation(application: &Application) -> Option<Duration> {
     let started = std::time::Instant::now();
     while started.elapsed() < Duration::from_secs(10) {
@@ -168,39 +168,39 @@ async fn first_operation(application: &Application) -> Option<Duration> {
     None
 }
 
-/// Nothing if the driver has no such start.
-async fn measure(row: Row, start: Start, time: Duration, road: Road, twin: Road) -> Option<Measured> {
+/// Measures a cell. Returns `None` if the driver has no such start.
+async fn measure(row: Row, start: Start, time: Duration, route: Route, twin: Route) -> Option<Measured> {
     let (application, own, before, held) = match start {
         Start::Cold => {
-            // By an application of the same kind, so that this one stays cold.
+            // Measured with another application, so that this one stays cold.
             let other = row.open(twin.port()).await;
             let own = Own { first: first_operation(&other).await, second: other.operate().await.ok() };
             other.close().await;
-            let application = row.open(road.port()).await;
+            let application = row.open(route.port()).await;
             (application, own, row.connections, None)
         }
         Start::InUse => {
-            // A connection outside the pool takes as long as one of the application's that is not held.
+            // A connection outside the pool takes as long as the first operation of another application.
             let other = row.open(twin.port()).await;
             let own = Own { first: first_operation(&other).await, second: None };
             other.close().await;
-            let application = row.open(road.port()).await;
+            let application = row.open(route.port()).await;
             let held = application.hold().await.ok()?;
-            (application, own, road.opened(), Some(held))
+            (application, own, route.opened(), Some(held))
         }
         Start::Warm => {
-            let application = row.open(road.port()).await;
+            let application = row.open(route.port()).await;
             first_operation(&application).await;
             application.poll(3 * LIMIT).await;
             let own = Own { first: application.operate().await.ok(), second: None };
             // The connections are back in the pool.
             tokio::time::sleep(LIMIT).await;
-            let before = road.opened();
+            let before = route.opened();
             (application, own, before, None)
         }
     };
     let polled = application.poll(time).await;
-    let outside = road.opened().saturating_sub(before);
+    let outside = route.opened().saturating_sub(before);
     drop(held);
     application.close().await;
     Some(Measured { row, own, polled, time, outside })
@@ -274,17 +274,17 @@ async fn table_of(mut rows: Vec<Row>, delays: &[u64], polled: Duration) -> Table
     let mut measured = Vec::new();
     let alike = cells.chunk_by(|((a, _), _), ((b, _), _)| concurrency(a.server) == concurrency(b.server));
     for cells in alike.flat_map(|cells| cells.chunks(concurrency(cells[0].0.0.server))) {
-        // To start a cluster blocks this thread, on which drivers run: so all roads are there before anything is measured.
-        let roads = cells.iter().map(|((row, start), delay)| {
-            let road = || Road::new(row.server, &servers, Duration::from_millis(*delay));
-            let twin = if *start == Start::Warm { Road { proxies: Vec::new(), _cluster: None } } else { road() };
-            (road(), twin)
+        // All routes are created first, because starting a cluster blocks this thread, on which the drivers run.
+        let routes = cells.iter().map(|((row, start), delay)| {
+            let route = || Route::new(row.server, &servers, Duration::from_millis(*delay));
+            let twin = if *start == Start::Warm { Route { proxies: Vec::new(), _cluster: None } } else { route() };
+            (route(), twin)
         });
-        let roads: Vec<_> = roads.collect();
+        let routes: Vec<_> = routes.collect();
         let running: Vec<_> = cells
             .iter()
-            .zip(roads)
-            .map(|(&((row, start), _), (road, twin))| actix_web::rt::spawn(measure(row, start, polled, road, twin)))
+            .zip(routes)
+            .map(|(&((row, start), _), (route, twin))| actix_web::rt::spawn(measure(row, start, polled, route, twin)))
             .collect();
         for measuring in running {
             measured.push(measuring.await.unwrap());

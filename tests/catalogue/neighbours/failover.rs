@@ -1,5 +1,5 @@
-//! Every driver that keeps a connection, behind a name or a balancer that leads new connections to another, good server, while
-//! the kept one still leads to the old.
+//! Every driver behind a name or a load balancer from which new connections reach another, working server, while open ones still reach
+//! the old one.
 
 use std::time::Duration;
 
@@ -27,14 +27,14 @@ use crate::{
 
 const POLLED: Duration = Duration::from_secs(5);
 
-/// What became of the old server.
+/// The state of the old server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Old {
-    /// It takes no writes, or responds 503; its connections stay open.
+    /// It is read-only, or responds 503. Its connections stay open.
     Demoted,
-    /// It ends its connections.
+    /// It closes its connections.
     Stopped,
-    /// It does not respond any more; its connections stay open.
+    /// It is frozen. Its connections stay open.
     Silent,
 }
 
@@ -63,7 +63,7 @@ trait Replaced: Faulty {
 
     fn port_of(&self) -> u16;
 
-    /// From now on it does not do what applications need, on open connections too; or why it can't be so.
+    /// Demotes the server, also for open connections. Returns an error if it has no such role.
     async fn demote(&self) -> Result<(), &'static str>;
 }
 
@@ -86,7 +86,7 @@ macro_rules! replaced {
     };
 }
 
-/// The servers of the harness of one type, which differ in their kind.
+/// Declares a type for a server of the harness, all of which have the same type.
 macro_rules! replaced_server {
     ($name:ident, $prepared:expr, |$it:ident| $demote:expr) => {
         struct $name(Server);
@@ -122,7 +122,7 @@ macro_rules! replaced_server {
 const NO_ROLE: &str = "no such role";
 
 replaced_server!(Postgres, postgres(&[]), |_it| {
-    // A primary becomes a standby by a restart only, which is the next column. Read-only transactions are for `writable`.
+    // A primary becomes a standby only by a restart, which is the next column. `writable` detects read-only transactions.
     Err(NO_ROLE)
 });
 replaced_server!(MariaDb, Server::prepared(ServerKind::MariaDb, &[]), |_it| Err(NO_ROLE));
@@ -145,7 +145,7 @@ fn started<S: Replaced>() -> S {
     server
 }
 
-/// All drivers of a kind of server, after the same thing happened to the old one.
+/// Observes all drivers of a kind of server while the old server has this state.
 async fn after<S: Replaced>(rows: &[Row], old: Old) -> Vec<Cell> {
     let [mut first, second] = [started::<S>(), started::<S>()];
     let subjects = Subject::all(rows, first.port_of()).await;
@@ -164,7 +164,7 @@ async fn after<S: Replaced>(rows: &[Row], old: Old) -> Vec<Cell> {
     observe_all(subjects, POLLED, old.right()).await
 }
 
-/// Here the sentinel leads new connections, and to the replica, once that is the master.
+/// Observes the driver of sentinels, which lead new connections to the promoted replica.
 async fn after_by_sentinel(rows: &[Row], old: Old) -> Vec<Cell> {
     let mut servers = Sentinel::start();
     let subjects = Subject::all(rows, servers.port()).await;
