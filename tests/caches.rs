@@ -1,4 +1,4 @@
-//! Every fault of Redis, through a real server and each of the three handles that applications keep.
+//! Every fault of Redis, with a real server and each of the three handles that applications use.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
@@ -149,7 +149,7 @@ async fn a_read_only_replica_is_down<R: Probe + Clone>(handle: fn(&str) -> R) {
     up(&rig, "cache", "cache").await;
 
     let mut admin = admin(&server).await;
-    // Of a master that is not there, which a replica does not need to be one.
+    // A replica of a master that does not exist.
     command(&mut admin, &["REPLICAOF", "127.0.0.1", "1"]).await;
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("redis at 127.0.0.1:{} is read-only", server.port());

@@ -51,7 +51,7 @@ trait Served: Database {
     /// Arguments that limit its connections, and its error when the limit is reached.
     const FEW_CONNECTIONS: &'static [&'static str];
     const FULL: &'static str;
-    /// Ends the connections of everybody else.
+    /// A statement that closes all other connections.
     const KILL_OTHERS: &'static str;
 }
 
@@ -121,7 +121,7 @@ where
 
     server.restart();
     back_up(&rig, "database", "db").await;
-    // Each transition is one line, and the polls between them are none.
+    // Each transition is one line; the polls between them log nothing.
     for _ in 0..5 {
         up(&rig, "database", "db").await;
     }
@@ -284,7 +284,7 @@ where
 
 const DISTANCES: [u64; 4] = [80, 150, 250, 350];
 
-/// A far proxy in front of a server, and a pool of two connections by way of it.
+/// A proxy with a delay in front of a server, and a pool of two connections through it.
 async fn far<DB: Database>(server: &Server, delay_ms: u64) -> (Far, Pool<DB>) {
     let far = Far::start(server.port(), Duration::from_millis(delay_ms)).await;
     let pool = pool::<DB>(&server.url_at(far.port));
@@ -305,7 +305,7 @@ where
         let rig = serve(&pool);
         let started = Instant::now();
         eventually("it is up", || async { status(&rig).await == "UP" }).await;
-        // Longer than the limit, and than the application's own first query takes by this distance.
+        // Longer than the limit and than the application's first query takes at this distance.
         assert!(started.elapsed() < Duration::from_secs(4), "{delay} ms: {:?}", started.elapsed());
         for _ in 0..3 {
             tokio::time::sleep(MAX_AGE).await;
@@ -345,7 +345,7 @@ where
     }
 }
 
-/// A pool by way of a proxy, with two idle connections, of which the first one is used first.
+/// A pool through a proxy, with two idle connections, of which the first one is used first.
 async fn two_idle<DB: Served>(server: &Server) -> (Far, Pool<DB>) {
     let (far, pool) = far::<DB>(server, 0).await;
     let [first, second] = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
@@ -404,7 +404,7 @@ where
     far.refuse(false);
     let back = Instant::now();
     eventually("it is up", || async { status(&rig).await == "UP" }).await;
-    // One repeated attempt, and the poll after it.
+    // One further attempt, and the poll after it.
     assert!(back.elapsed() < Duration::from_millis(1_800), "{:?}", back.elapsed());
 }
 
@@ -422,7 +422,7 @@ where
     let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
     // All are in use, and work.
     degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
-    // Its own are lost, and others take their places.
+    // The pool loses its connections, and other clients take the slots.
     drop(held.map(sqlx::pool::PoolConnection::detach));
     let mut others = Vec::new();
     for _ in 0..40 {

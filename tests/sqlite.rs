@@ -172,7 +172,7 @@ async fn a_file_that_is_replaced_is_down_until_all_connections_have_the_new_one(
         up(&rig, "database", "db").await;
         drop(database(&restored, mode).await);
 
-        // As a restore does. The pool opens a further connection, which has the new file; the first one has not.
+        // As a restore does. The pool opens a further connection to the new file; the first one still uses the old file.
         fs::rename(&restored, &file).unwrap();
         tokio::time::sleep(MAX_AGE).await;
         let response = down(&rig, "database", "db", "unable to connect to sqlite").await;

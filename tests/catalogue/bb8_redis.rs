@@ -46,7 +46,7 @@ impl Backend for Bb8 {
         Ok((Box::new([pool.get_owned().await.unwrap(), pool.get_owned().await.unwrap()]), 2))
     }
 
-    // The pool's own `PING` is none of them.
+    // Without the `PING` of the pool.
     async fn queries(server: &Server) -> Result<u64, Unsupported> {
         values_written(server).await
     }

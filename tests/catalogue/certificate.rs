@@ -1,4 +1,4 @@
-//! `probes::certificate`, with certificates that the test makes, in files and on a TLS server in its own process.
+//! `probes::certificate`, with certificates of the test, in files and on a TLS server in its process.
 //!
 //! A server's certificate runs the applicable tests of the suite: it has no credentials and no pool, and no connection
 //! is reused. For a file none of them applies.
@@ -30,20 +30,20 @@ use crate::{
     servers::stub::{Stub, Talk},
 };
 
-/// So many days from now, and an hour, so that a slow test is not in the next one.
+/// Returns the time in this number of days and an hour, so that a slow test does not reach the next day.
 pub(crate) fn days(days: i32) -> SystemTime {
     let time = Duration::from_secs(u64::from(days.unsigned_abs()) * 24 * 60 * 60);
     let hour = Duration::from_secs(60 * 60);
     if days < 0 { SystemTime::now() - time } else { SystemTime::now() + time + hour }
 }
 
-/// As an application does it at its start.
+/// Installs a crypto provider, as an application at its start.
 pub(crate) fn install_provider() {
-    // Once in a process.
+    // Fails if another test of the process has installed it.
     let _ = ring::default_provider().install_default();
 }
 
-/// Who makes certificates.
+/// A certificate authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate with its key.
@@ -70,7 +70,7 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A server with a certificate of this authority, which it shows too.
+    /// Starts a server with a certificate of this authority, which presents the whole chain.
     pub(crate) fn server(&self, name: &str, from: SystemTime, to: SystemTime) -> Talk {
         let made = self.make(name, from, to);
         let chain = vec![made.der, self.0.der().clone()];
@@ -89,7 +89,7 @@ impl Authority {
     }
 }
 
-/// One for the tests that don't care.
+/// An authority for tests in which it does not matter.
 fn good() -> Talk {
     static GOOD: OnceLock<Talk> = OnceLock::new();
     GOOD.get_or_init(|| Authority::new().server("localhost", days(-1), days(90))).clone()
@@ -207,7 +207,7 @@ async fn the_days_can_be_set() {
 async fn the_certificate_of_a_chain_that_expires_first_counts() {
     let authority = Authority::valid(days(-400), days(5));
     let made = authority.make("localhost", days(-1), days(90));
-    // Beside its key, as some servers want it.
+    // In one file with its key, as some servers require.
     let (_folder, path) = file(&(made.key.serialize_pem() + &made.pem + &authority.pem()));
     let message = "a further certificate of the chain expires in 5 days";
     is_degraded(&serve(CertificateFile::new(path)), message).await;

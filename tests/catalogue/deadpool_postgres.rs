@@ -78,7 +78,7 @@ fn pool(url: &str) -> Pool {
     Pool::builder(manager).max_size(2).runtime(Runtime::Tokio1).build().unwrap()
 }
 
-/// A server for five connections.
+/// A server with a maximum of five connections.
 fn small() -> Server {
     let args = ["max_connections=5", "superuser_reserved_connections=0", "max_wal_senders=0"];
     Server::start_with(Kind::Postgres, &args.map(|arg| ["-c", arg]).concat())
@@ -104,7 +104,7 @@ async fn a_server_that_is_full_is_degraded_while_the_pool_has_connections_and_do
     let response = degraded(&rig, "database", "resource", &message).await;
     assert_secret(&rig, &response, &["too many clients"]).await;
 
-    // Its own is lost, and another client takes the place.
+    // The pool loses its connection, and another client takes the slot.
     drop(deadpool_postgres::Object::take(held));
     let other = loop {
         match tokio_postgres::connect(&server.url(), NoTls).await {

@@ -49,7 +49,7 @@ impl Backend for Deadpool {
         Ok((Box::new([pool.get().await.unwrap(), pool.get().await.unwrap()]), 2))
     }
 
-    // The pool's own `PING` is none of them.
+    // Without the `PING` of the pool.
     async fn queries(server: &Server) -> Result<u64, Unsupported> {
         values_written(server).await
     }

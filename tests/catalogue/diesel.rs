@@ -48,7 +48,7 @@ impl Backend for R2d2 {
     }
 
     fn rejected(_: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
-        // Of why it can't connect the pool keeps only a text.
+        // The pool keeps only the text of the error.
         Ok((ExpectedMessage::Message("unable to connect to postgres".to_owned()), "password authentication failed"))
     }
 

@@ -33,7 +33,7 @@ pools!(deadpool_as_a_pool, OfDeadpool);
 acceptance!(bb8, OfBb8);
 pools!(bb8_as_a_pool, OfBb8);
 
-/// Both are the same but for how they are opened and used up.
+/// Both pools differ only in how they are opened and exhausted.
 macro_rules! backend {
     ($backend:ident, $resource:ty, $pool:path, $get:ident, $keeps_silent:expr) => {
         impl Backend for $backend {
@@ -207,8 +207,8 @@ async fn sqlite_is_probed_in_a_pool_of_bb8() {
     sqlite_is_probed(sqlite_of_bb8).await;
 }
 
-/// As usual advice has it, a locked file is waited for longer than a check waits: the query is neither dropped, which
-/// diesel-async can't bear, nor taken for an outage.
+/// With a usual `busy_timeout`, which is longer than the limit of a check, the query is neither cancelled, which panics in diesel-async,
+/// nor reported as an outage.
 async fn a_patient_sqlite_is_degraded_while_it_is_locked<P: Probe + Clone>(pool: P, file: &Path) {
     let rig = serve(pool);
     up(&rig, "database", "resource").await;

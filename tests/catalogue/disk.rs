@@ -1,7 +1,7 @@
-//! `probes::disk::FreeSpace`, on a real small file system of the test's own, which takes root.
+//! `probes::disk::FreeSpace`, on a small file system that the test mounts, for which it has to be root.
 //!
-//! The suite's rows are about servers and connections: none fits. A file system that hangs is made by no means that every
-//! machine has; that it takes one thread at most is shown where that is made (`one_thread.rs`).
+//! The acceptance suite is about servers and connections, and does not apply. There is no portable way to make a file system hang;
+//! `blocking_single_flight.rs` tests that it blocks at most one thread.
 
 use std::{
     fs,
@@ -94,7 +94,7 @@ async fn a_disk_is_degraded_when_it_fills_and_down_when_it_is_nearly_full_and_up
     disk.leave(8);
     let response = is_down(&rig, "only 0% (8.0 KiB) of the disk is free").await;
     let path = disk.path().display().to_string();
-    // The log names the path, a response does not.
+    // The log contains the path, responses do not.
     assert!(!response.body.contains(&path) && !response.head.contains(&path));
     disk.leave(0);
     is_down(&rig, "the disk is full").await;
@@ -120,7 +120,7 @@ async fn a_disk_without_inodes_is_down_though_it_has_room() {
     let disk = Tmpfs::mount("size=1m,nr_inodes=102");
     let rig = serve(FreeSpace::new(disk.path()));
     up(&rig, "system", "uploads").await;
-    // The root of it is one.
+    // One of them is the root directory.
     for file in 0..92 {
         fs::write(disk.file(&file.to_string()), "").unwrap();
     }

@@ -1,8 +1,7 @@
 //! `probes::dns::Resolve`. The system's resolver queries the servers in `/etc/resolv.conf`, so a test that breaks one runs in
-//! a process of its own where that file is another one, which takes root.
+//! another process with another such file, for which it has to be root.
 //!
-//! The suite's rows are shown there in one test, but for these: wrong credentials (there are none), saturation and what is
-//! closed with the state (there are no connections).
+//! One test there replaces the acceptance suite, without wrong credentials, saturation and open connections, which do not apply.
 
 use std::{
     fs,
@@ -51,7 +50,7 @@ async fn a_name_that_can_be_none_is_down() {
     assert_secret(&rig, &response, &["failed to lookup address information"]).await;
 }
 
-/// Where the other process finds its server's address.
+/// The variable with the address of the server, for the other process.
 const ADDRESS: &str = "HEALTH_TEST_NAME_SERVER";
 
 #[test]
@@ -86,7 +85,7 @@ async fn with_a_name_server_of_its_own() {
     let unable = format!("unable to resolve {name}");
     let is_up = || async { rig.health().await.status == 200 };
 
-    // Nothing listens from the start.
+    // The server is stopped from the start.
     let response = down(&rig, "service", "partner", &unable).await;
     assert_secret(&rig, &response, &["failed to lookup address information"]).await;
 
@@ -115,7 +114,7 @@ async fn with_a_name_server_of_its_own() {
     up(&rig, "service", "partner").await;
 }
 
-/// Knows all names, with the address of this machine.
+/// A name server that resolves all names to the loopback address.
 struct NameServer {
     shared: Arc<Shared>,
     thread: Option<thread::JoinHandle<()>>,
@@ -159,7 +158,7 @@ impl NameServer {
         self.shared.frozen.store(frozen, Ordering::SeqCst);
     }
 
-    /// Whether it knows no name any more.
+    /// Makes all names unknown.
     fn forget(&self, forgets: bool) {
         self.shared.forgets.store(forgets, Ordering::SeqCst);
     }

@@ -49,7 +49,7 @@ fn start(variables: &[(&str, String)]) -> (Example, SocketAddr) {
         line.clear();
         assert!(printed.read_line(&mut line).unwrap() > 0, "the example printed no address");
     }
-    // What else it prints must go somewhere, or it would block.
+    // The rest of its output has to be read, or it would block.
     std::thread::spawn(move || printed.read_to_end(&mut Vec::new()));
     let (_, rest) = line.split_once("http://").unwrap();
     let end = rest.find(';').unwrap();

@@ -107,7 +107,7 @@ impl Backend for Two {
         values_written(server).await
     }
 
-    /// One on each of its connections, all at once.
+    /// One on each of its connections, concurrently.
     const QUERIES_PER_RUN: u64 = 2;
 
     async fn connections(_: &Server) -> Result<usize, Unsupported> {
@@ -130,7 +130,7 @@ fn refuses(server: &Server) -> (ExpectedMessage, &'static str) {
 }
 
 fn silent(server: &Server) -> ExpectedMessage {
-    // When the machine is slow the check's own limit is over first.
+    // On a slow machine the check's limit ends first.
     let message = format!("no response from redis at 127.0.0.1:{}", server.port());
     ExpectedMessage::OneOf(vec![message, "timed out after 800 ms".to_owned()])
 }
@@ -146,7 +146,7 @@ fn config(password: Password, server: ServerConfig) -> Config {
     }
 }
 
-/// Of clients that connect again and again.
+/// Builds clients that reconnect.
 fn builder(server: &Server, password: Password) -> Builder {
     builder_at(server.port(), password)
 }

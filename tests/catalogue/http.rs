@@ -1,6 +1,6 @@
 //! `probes::http::Get`, against a stub server in the test's process.
 //!
-//! Every row of the suite fits but saturation: the probe has one connection, which only it uses.
+//! The acceptance suite applies without saturation: the probe has one connection, which only it uses.
 
 use std::{any::Any, time::Duration};
 
@@ -110,7 +110,7 @@ async fn any_success_is_up_and_any_other_status_is_down() {
     }
     stub.show(plain(504, ""));
     down(&rig, "service", "shop", &format!("no response from http server at 127.0.0.1:{}", stub.port())).await;
-    // Each run that fails on the kept connection tries a new one, which is not kept if it fails there too.
+    // A run that fails on the reused connection tries a new one, which is closed if it fails there too.
     assert_eq!(stub.accepted(), 1 + 7, "one connection for each run that failed");
 }
 
@@ -222,7 +222,7 @@ async fn a_kept_connection_to_a_bad_backend_is_left_for_a_new_one_to_a_good_one(
     {
         bad.show(plain(200, "all is well"));
         balancer.lead_to(bad.port());
-        // The connection to the good one is closed by it.
+        // The working server closes the connection.
         good.show(Page::HangsUp);
         up(&rig, "service", "shop").await;
         good.show(plain(200, "all is well"));

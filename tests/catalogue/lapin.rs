@@ -1,5 +1,5 @@
-//! `lapin::Connection`, `lapin::Channel` and deadpool-lapin's pool. RabbitMQ takes seconds to start, so that each row is shown
-//! by the three in turn, on one server.
+//! `lapin::Connection`, `lapin::Channel` and deadpool-lapin's pool. RabbitMQ takes seconds to start, so each test runs all
+//! three in turn, on one server.
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ struct OfConnection;
 struct OfChannel;
 struct OfPool;
 
-/// A test for each row, of all three.
+/// Declares the tests of the acceptance suite, for all three.
 macro_rules! acceptance_on_one_server {
     ($($row:ident)*) => {$(
         #[actix_web::test]
@@ -61,7 +61,7 @@ acceptance_on_one_server! {
     closes_everything_when_the_state_is_dropped
 }
 
-/// What the one before had is closed.
+/// Waits until the connections of the previous one are closed.
 async fn settled(rabbit: &Shared) {
     eventually("all connections are closed", || async { connections_to(rabbit.with(RabbitMq::port)) == 0 }).await;
 }
@@ -116,7 +116,7 @@ impl Backend for OfConnection {
         Ok(rabbit.with(RabbitMq::received))
     }
 
-    /// In bytes, which is what RabbitMQ counts: `channel.flow`, in its frame.
+    /// In bytes, because RabbitMQ counts those: the frame of `channel.flow`.
     const QUERIES_PER_RUN: u64 = 13;
 
     async fn connections(rabbit: &Shared) -> Result<usize, Unsupported> {
@@ -261,7 +261,7 @@ async fn who_publishes_is_down_during_an_alarm_and_who_does_not_is_up() {
     drop(held);
     let of_pool = serve(pool);
     let message = format!("rabbitmq at 127.0.0.1:{} is read-only", rabbit.with(RabbitMq::port));
-    // Whichever of its connections comes first.
+    // Whichever of its connections is used first.
     for _ in 0..3 {
         down(&of_pool, "queue", "rabbit", &message).await;
     }
@@ -303,7 +303,7 @@ async fn a_queue_is_judged_by_its_depth_and_its_consumers_without_a_touch_at_the
     let none_wait = Limits::new().down_above(0);
     let consumer =
         channel.basic_consume("jobs".into(), "".into(), BasicConsumeOptions::default(), FieldTable::default()).await;
-    // Delivered, though not acknowledged, they don't wait.
+    // Delivered messages do not wait, even if they are not acknowledged.
     eventually("it is consumed", || async { queue(&connection, "jobs", none_wait).await.is_ok() }).await;
     assert_eq!(
         outcome(queue(&connection, "jobs", none_wait.consumers(2)).await),
@@ -315,7 +315,7 @@ async fn a_queue_is_judged_by_its_depth_and_its_consumers_without_a_touch_at_the
     eventually("its channels are closed", || async { channels(&rabbit) == 1 }).await;
 }
 
-/// How many channels are open.
+/// Returns the number of open channels.
 fn channels(rabbit: &Shared) -> usize {
     let listed = rabbit.with(|it| it.control(&["list_channels", "--no-table-headers", "pid"]));
     listed.lines().filter(|line| !line.is_empty()).count()
@@ -422,7 +422,7 @@ async fn a_long_freeze_leaves_no_channels_behind() {
         connect(&rabbit, ConnectionProperties::default()).await,
     ];
     let channel = second.create_channel().await.unwrap();
-    // One that has no channel yet, and one that has; one that opens a channel each time; and the application's own.
+    // A probe without a channel, one with a channel, and `queue`, which opens a channel each time; and the channels of the application.
     let (new, kept) = (first.kept().unwrap(), second.kept().unwrap());
     kept.ask().await.unwrap();
     rabbit.freeze();
@@ -444,7 +444,7 @@ async fn a_long_freeze_leaves_no_channels_behind() {
 
 #[actix_web::test]
 async fn a_broker_that_accepts_and_is_silent_costs_one_thread_however_many_runs_of_a_pool_there_are() {
-    // Whoever is behind it hangs, as behind a balancer.
+    // The server behind it hangs, as behind a load balancer.
     let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let pool = pool_at(format!("amqp://127.0.0.1:{}/%2f", silent.local_addr().unwrap().port()));
     let kept = pool.kept().unwrap();

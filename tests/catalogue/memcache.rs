@@ -174,7 +174,7 @@ async fn a_server_that_is_full_and_may_not_evict_is_down() {
     up(&asynchronous, "cache", "cache").await;
     up(&blocking, "cache", "cache").await;
 
-    // Values as small as those of the check: memory is given out by size.
+    // Values as small as those of the check, because memory is allocated by size.
     let fill = async |size: usize| {
         for number in 0.. {
             if client
@@ -202,7 +202,7 @@ async fn a_killed_idle_connection_is_no_outage() {
     let [asynchronous, blocking] = [serve(asynchronous_client(&[&server]).await), serve(blocking_client(&server))];
     up(&asynchronous, "cache", "cache").await;
     up(&blocking, "cache", "cache").await;
-    // With a server that was another one meanwhile, all connections are dead.
+    // After the restart of the server all connections are dead.
     server.stop();
     server.restart();
     back_up(&asynchronous, "cache", "cache").await;
@@ -256,7 +256,7 @@ async fn no_connection_is_opened_because_the_server_is_far_away() {
         let rig = serve_each(client.with_max_pool_size(1).build().unwrap());
         up(&rig, "cache", "cache").await;
         balancer.delay_replies(Duration::from_millis(distance));
-        // The first one may take longer than all before, and does.
+        // The first run at this distance takes longer than all before.
         up(&rig, "cache", "cache").await;
         let warm = balancer.accepted();
         assert!(warm <= 2, "{distance} ms away: {warm} connections");

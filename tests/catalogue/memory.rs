@@ -1,7 +1,7 @@
-//! `probes::memory::Available`, on the machine as it is. Limits, which take control groups that a test can't make everywhere,
-//! are shown on made-up ones where they are read (`probes/memory.rs`).
+//! `probes::memory::Available`, on this machine. Unit tests in `probes/memory.rs` cover the limits of control groups, which a test cannot
+//! create on every machine.
 //!
-//! The suite's rows are about servers and connections: none fits.
+//! The acceptance suite is about servers and connections, and does not apply.
 
 use std::time::Duration;
 

@@ -24,13 +24,13 @@ struct JetStream;
 acceptance!(client, Core);
 acceptance!(context, JetStream);
 
-/// Its pauses between attempts don't grow: what the tests measure is the check.
+/// With constant delays between attempts, because the tests measure the check.
 fn options(password: &str) -> ConnectOptions {
     ConnectOptions::with_user_and_password(USER.to_owned(), password.to_owned())
         .reconnect_delay_callback(|_| Duration::from_millis(100))
 }
 
-/// Connected, if that is possible at once; else it goes on trying.
+/// Connects, or retries in the background if that fails.
 async fn connect(nats: &Nats, password: &str) -> Client {
     match options(password).connect(nats.address()).await {
         Ok(client) => client,

@@ -1,4 +1,4 @@
-//! What pools must show besides `acceptance`.
+//! Further tests for all pools.
 
 use std::time::Duration;
 
@@ -21,16 +21,16 @@ use crate::{
 
 /// A pool of connections to a server.
 pub(crate) trait Pooled: Backend<Server = Server> {
-    /// Opens it with the right password, by way of a proxy on that port.
+    /// Opens a pool with the right password, through the proxy on this port.
     async fn open_at(server: &Server, port: u16) -> Self::Resource;
 
     /// The message while the server is stopped.
     fn refused(server: &Server) -> String;
 
-    /// Has the server close all connections.
+    /// Makes the server close all connections.
     async fn close_all(server: &Server);
 
-    /// Why the pool keeps a connection that is silent, if it does.
+    /// Why the pool keeps a silent connection, if it does.
     const KEEPS_SILENT: Option<Unsupported> = None;
 }
 
@@ -82,7 +82,7 @@ pub(crate) async fn is_down_when_its_server_stopped_while_all_of_it_was_in_use<P
 
 pub(crate) async fn is_up_at_once_when_its_server_closed_idle_connections<P: Pooled>() {
     let (server, resource) = started::<P>().await;
-    // All that it may have are there, and idle.
+    // The maximum number of connections is open and idle.
     drop(P::saturate(&resource).await.unwrap());
     let rig = serve(resource);
     up(&rig, group::<P>(), "resource").await;
@@ -136,7 +136,7 @@ pub(crate) async fn opens_hardly_a_connection_outside_it_when_its_server_is_far<
     }
 }
 
-/// Has a PostgreSQL close all connections.
+/// Makes a PostgreSQL close all connections.
 pub(crate) async fn close_all_of_postgres(server: &Server) {
     let mut admin = PgConnection::connect(&server.url()).await.unwrap();
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> \
@@ -145,7 +145,7 @@ pub(crate) async fn close_all_of_postgres(server: &Server) {
     admin.close().await.unwrap();
 }
 
-/// Has a Redis close all connections.
+/// Makes a Redis close all connections.
 pub(crate) async fn close_all_of_redis(server: &Server) {
     let mut admin = Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
     let kill = ["KILL", "TYPE", "normal", "SKIPME", "yes"];
@@ -153,7 +153,7 @@ pub(crate) async fn close_all_of_redis(server: &Server) {
     assert!(closed > 0, "there is a connection");
 }
 
-/// A test for each, in a module of the pool's name.
+/// Declares the tests of a pool, in a module of its own.
 macro_rules! pools {
     ($module:ident, $pool:ty: $($row:ident)*) => {
         mod $module {

@@ -205,7 +205,7 @@ struct State<R> {
     cache: R,
 }
 
-/// Every request is a run.
+/// Every request starts a run.
 pub(crate) fn serve_each<R: Probe + Clone>(cache: R) -> Rig {
     let state = web::Data::new(State { cache });
     Rig::start(1, move |app| {
@@ -213,8 +213,8 @@ pub(crate) fn serve_each<R: Probe + Clone>(cache: R) -> Rig {
     })
 }
 
-/// A server that is far away, with nothing wrong: the check is UP, and opens at most one connection at first and none
-/// later. `open` opens the resource by way of the balancer on that port; `warm_up` is how long its first run may take.
+/// Checks that the check of a far server is UP, and opens at most one connection in the first run and none later. `open` opens the resource
+/// through the balancer on a port.
 pub(crate) async fn opens_no_connection_at_any_distance<R: Probe + Clone>(server: u16, open: impl AsyncFn(u16) -> R) {
     const POLLS: usize = 6;
     for distance in [80, 150, 250, 350] {

@@ -54,7 +54,7 @@ impl Backend for Client {
         Ok(values_written(cluster).iter().sum())
     }
 
-    /// One to each master, all at once.
+    /// One to each master, concurrently.
     const QUERIES_PER_RUN: u64 = 3;
 
     async fn connections(cluster: &Cluster) -> Result<usize, Unsupported> {
@@ -105,7 +105,7 @@ fn client(cluster: &Cluster, password: Password) -> ClusterClient {
     ClusterClient::new(cluster.nodes.iter().map(|node| node.url_with(password))).unwrap()
 }
 
-/// Which of the nodes is named is a matter of which was the first to refuse.
+/// The message names the node that was the first to refuse.
 fn unreachable_nodes(cluster: &Cluster) -> (ExpectedMessage, &'static str) {
     (ExpectedMessage::OneOf(cluster.ports().map(refused).into()), "Connection refused")
 }
@@ -249,7 +249,7 @@ async fn killed_idle_connections_are_no_outage() {
 async fn a_cluster_with_unassigned_slots_is_down() {
     let cluster = Cluster::start();
     for node in 0..3 {
-        // By default a node would response nothing at all then.
+        // By default a node responds to nothing then.
         cluster.query::<Value>(node, "CONFIG SET cluster-require-full-coverage no").unwrap();
     }
     let rig = serve(client(&cluster, Password::Right));

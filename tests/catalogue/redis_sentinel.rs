@@ -122,7 +122,7 @@ async fn a_master_that_became_a_replica_is_left_for_the_new_one() {
     let servers = Sentinel::start();
     let rig = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Master) });
     up(&rig, "cache", "cache").await;
-    // Both live on: the old connection works, and takes no writes.
+    // Both keep running: the old connection works, and is read-only.
     eventually("the sentinel takes the replica for fit to be the master", || async {
         query::<redis::Value>(&servers.url(), "SENTINEL FAILOVER main").is_ok()
     })

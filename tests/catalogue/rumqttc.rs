@@ -41,7 +41,7 @@ fn connect(mosquitto: &Mosquitto, password: &str) -> AsyncClient {
     connect_until(mosquitto, password, Arc::default())
 }
 
-/// And until the application ends it.
+/// It also ends when the application ends it.
 fn connect_until(mosquitto: &Mosquitto, password: &str, ended: Arc<AtomicBool>) -> AsyncClient {
     let (client, mut events) = AsyncClient::builder(options(mosquitto, password)).capacity(10).build();
     actix_web::rt::spawn(async move {
@@ -123,7 +123,7 @@ async fn an_outage_leaves_one_message_behind_however_many_runs_there_are() {
     let kept = client.kept().unwrap();
     kept.ask().await.unwrap();
     mosquitto.stop();
-    // More often than the client's queue has places.
+    // More runs than the queue of the client has slots.
     for _ in 0..12 {
         assert_no_response!(kept);
     }
@@ -141,7 +141,7 @@ async fn the_acknowledgement_of_an_earlier_run_does_not_count() {
     mosquitto.freeze();
     assert_no_response!(kept);
     mosquitto.thaw();
-    // The client has the response before that to a later message.
+    // The client gets this acknowledgement before that of a later message.
     let later = client.publish_tracked("orders", "1", PublishOptions::new(QoS::AtLeastOnce)).await.unwrap();
     later.wait_async().await.unwrap();
     mosquitto.freeze();

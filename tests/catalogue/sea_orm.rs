@@ -1,4 +1,4 @@
-//! `sea_orm::DatabaseConnection` on PostgreSQL and SQLite, and what has no pool behind it.
+//! `sea_orm::DatabaseConnection` on PostgreSQL and SQLite, and connections without a pool.
 
 use std::{any::Any, fs, path::Path};
 
@@ -46,7 +46,7 @@ impl Backend for Postgres {
     }
 }
 
-/// With two connections at most, and none yet.
+/// With at most two connections, and none open.
 async fn connected(url: String) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
     options.max_connections(2).connect_lazy(true);

@@ -82,8 +82,8 @@ impl Backend for Postgres {
     }
 }
 
-/// Then both of a pool's connections are opened: a run that follows at once, before the last one's connection is back in
-/// the pool, would open the second, and that is none of the check's.
+/// Opens both connections of a pool, because a run that begins before the connection of the previous one is back in the pool could open the
+/// second one.
 pub(crate) fn listens(server: &Server) -> bool {
     TcpStream::connect(("127.0.0.1", server.port())).is_ok()
 }
@@ -93,7 +93,7 @@ pub(crate) fn statements_are_counted() -> Server {
     Server::prepared(Kind::Postgres, &["-c", "shared_preload_libraries=pg_stat_statements"])
 }
 
-/// How often `SELECT 1` was run on such a server.
+/// Returns how often `SELECT 1` was executed on such a server.
 pub(crate) async fn statements(server: &Server) -> Result<u64, Unsupported> {
     let mut admin = admin(server).await;
     sqlx::query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").execute(&mut admin).await.unwrap();
@@ -113,7 +113,7 @@ pub(crate) async fn connections_of_postgres(server: &Server) -> Result<usize, Un
     Ok(count.try_into().unwrap())
 }
 
-/// A connection that is not counted.
+/// Opens a connection that is not counted.
 async fn admin(server: &Server) -> PgConnection {
     let options: PgConnectOptions = server.url().parse().unwrap();
     PgConnection::connect_with(&options.application_name("admin")).await.unwrap()
@@ -213,7 +213,7 @@ async fn a_mariadb_that_is_read_only_takes_no_writes() {
         ("SET GLOBAL tx_read_only = ON", "SET GLOBAL tx_read_only = OFF"),
     ] {
         run(&pool, on).await;
-        // A session has its transactions' kind from its beginning.
+        // A session reads the default for its transactions when it begins.
         let rig = serve_writable(MySqlPool::connect_lazy(&server.url()).unwrap());
         down(&rig, "database", "db", &message).await;
         run(&pool, off).await;
@@ -242,7 +242,7 @@ async fn a_sqlite_that_is_read_only_takes_no_writes_and_a_locked_one_is_busy() {
     let read_only = serve_writable(one.clone());
     let response = down(&read_only, "database", "db", "sqlite is read-only").await;
     assert_secret(&read_only, &response, &["readonly database"]).await;
-    // The failed write is over: the connection is in no transaction.
+    // After the failed write the connection is not in a transaction.
     run(&one, "BEGIN; ROLLBACK").await;
 
     let mut writer = pool.acquire().await.unwrap();
@@ -276,7 +276,7 @@ async fn eventually_reports(rig: &Rig, strict: &str, lenient: &str) -> serde_jso
     panic!("not {strict} and {lenient}: {outcome}\n{}", logs::text());
 }
 
-/// What makes a standby notice soon.
+/// Settings with which a standby notices faults soon.
 const SOON: &[&str] = &["-c", "wal_retrieve_retry_interval=100ms", "-c", "wal_receiver_timeout=1s"];
 
 #[actix_web::test]
@@ -286,7 +286,7 @@ async fn a_standby_is_behind_from_a_commit_that_it_has_not_replayed_until_it_has
     run(&written, "CREATE ROLE anybody LOGIN PASSWORD 'any'; CREATE TABLE orders (id int)").await;
     let standby = standby_of(&primary, SOON);
     let replica = PgPool::connect_lazy(&standby.url()).unwrap();
-    // Who owns everything may see what the primary has; another one only how far the standby is.
+    // A superuser can read the position of the primary; other users only that of the standby.
     let anybody = format!("postgres://anybody:any@127.0.0.1:{}/{DATABASE}", standby.port());
     let rigs = [serve_lag(&standby.url()), serve_lag(&anybody)];
     run(&written, "INSERT INTO orders VALUES (1)").await;
@@ -328,7 +328,7 @@ async fn the_first_commit_after_an_idle_time_is_no_lag_of_that_time() {
     let primary = Server::start(Kind::Postgres);
     let written = PgPool::connect_lazy(&primary.url()).unwrap();
     run(&written, "CREATE TABLE orders (id int)").await;
-    // Each commit is seen to be received and not yet replayed.
+    // Each commit is received and not yet replayed.
     let standby = standby_of(&primary, &["-c", "recovery_min_apply_delay=50ms"]);
     let replica = PgPool::connect_lazy(&standby.url()).unwrap();
     run(&written, "INSERT INTO orders VALUES (1)").await;
@@ -403,7 +403,7 @@ async fn a_custom_statement_is_down_while_it_fails_and_responses_do_not_contain_
     assert_secret(&rig, &response, &["does not exist"]).await;
     assert!(!response.body.contains("SELECT") && !response.body.contains("relation"), "{response:?}");
 
-    // Without a row it runs all the same.
+    // A statement without rows succeeds too.
     run(&pool, "CREATE TABLE orders (id int)").await;
     back_up(&rig, "database", "orders").await;
     run(&pool, "CREATE ROLE anybody LOGIN PASSWORD 'any'").await;
@@ -415,7 +415,7 @@ async fn a_custom_statement_is_down_while_it_fails_and_responses_do_not_contain_
     let message = format!("postgres at 127.0.0.1:{} denied access", server.port());
     down(&theirs, "database", "orders", &message).await;
 
-    // By the probe's way to a connection.
+    // It acquires its connection as the probe does.
     let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
     tokio::time::sleep(MAX_AGE).await;
     degraded(&rig, "database", "orders", "connection pool exhausted (2 of 2 in use)").await;
@@ -499,7 +499,7 @@ async fn migrations_of_sqlite_are_up_if_all_are_applied() {
     let pool = SqlitePool::connect_with(options).await.unwrap();
     migrations_are_up_if_all_are_applied_completely_and_unchanged(pool.clone()).await;
 
-    // The way back is not to be applied.
+    // The migration that reverts it does not have to be applied.
     run(&pool, "UPDATE _sqlx_migrations SET success = true").await;
     let [up, down] = [(MigrationType::ReversibleUp, ONE.1), (MigrationType::ReversibleDown, "DROP TABLE one")]
         .map(|(kind, sql)| Migration::new(1, "reversible".into(), kind, sql.into_sql_str(), false));

@@ -1,5 +1,5 @@
-//! `sqlx::Pool` of sqlx 0.8. The code is that of 0.9; what may differ is the driver: how it prints where it connects to, when
-//! its timeouts, and its errors.
+//! `sqlx::Pool` of sqlx 0.8. The code is that of 0.9. What may differ is the driver: its `Debug` output,
+//! its timeouts and its errors.
 
 use std::{any::Any, fs};
 
@@ -99,7 +99,7 @@ impl Backend for MariaDb {
 
     async fn connections(server: &Server) -> Result<usize, Unsupported> {
         let mut admin = admin(server).await;
-        // Those of applications are to a database.
+        // The connections of applications have a database.
         let lines = sqlx::query("SHOW PROCESSLIST").fetch_all(&mut admin).await.unwrap();
         sqlx::Connection::close(admin).await.unwrap();
         let database = |line: &sqlx::mysql::MySqlRow| sqlx::Row::get::<Option<String>, _>(line, "db");
@@ -107,7 +107,7 @@ impl Backend for MariaDb {
     }
 }
 
-/// A connection to no database in particular.
+/// Opens a connection without a database.
 async fn admin(server: &Server) -> MySqlConnection {
     let url = server.url();
     let (server, _) = url.rsplit_once('/').expect("a database is named last");

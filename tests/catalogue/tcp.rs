@@ -1,7 +1,7 @@
-//! `probes::tcp::Connect`, against a server in the test's own process.
+//! `probes::tcp::Connect`, against a server in the test's process.
 //!
-//! Of the suite's rows, these don't fit: a server that freezes (the system accepts for it, which a test of its own shows),
-//! wrong credentials (there are none), saturation and what is closed with the state (nothing is kept between runs).
+//! The acceptance suite applies without a frozen server (the system accepts its connections, which a separate test covers), wrong
+//! credentials, saturation and open connections.
 
 use std::{any::Any, time::Duration};
 
@@ -55,7 +55,7 @@ impl Backend for Tcp {
     }
 
     async fn queries(server: &Stub) -> Result<u64, Unsupported> {
-        // One that has been accepted by the system may not have been by the server yet.
+        // The system may have accepted a connection that the server has not accepted yet.
         let mut before = server.accepted();
         loop {
             tokio::time::sleep(Duration::from_millis(100)).await;

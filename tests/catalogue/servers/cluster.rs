@@ -11,7 +11,7 @@ use crate::common::servers::{Faulty, Kind, Server, free_port};
 
 const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
 
-/// A cluster of the test's own. As a whole it is one server to break; its nodes can be broken one by one.
+/// A cluster for one test. The cluster and each of its nodes can be stopped and frozen.
 pub(crate) struct Cluster {
     pub(crate) nodes: [Server; 3],
     buses: [u16; 3],
@@ -19,9 +19,9 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// A cluster that was never started.
+    /// Prepares a cluster without starting it.
     pub(crate) fn prepared() -> Self {
-        // By default it is the node's port and 10000, which may be no port.
+        // By default it is the node's port plus 10000, which may be invalid.
         let buses = [(); 3].map(|()| free_port());
         let nodes = buses.map(|bus| {
             let words = format!(
@@ -43,7 +43,7 @@ impl Cluster {
         self.nodes.each_ref().map(Server::port)
     }
 
-    /// Asks one of the nodes.
+    /// Executes a command on a node.
     pub(crate) fn query<T: FromRedisValue>(&self, node: usize, words: &str) -> RedisResult<T> {
         let mut words = words.split(' ');
         let mut command = redis::cmd(words.next().unwrap());
@@ -52,7 +52,7 @@ impl Cluster {
         command.query(&mut client.get_connection_with_timeout(Duration::from_secs(5))?)
     }
 
-    /// Starts one of the nodes again, and waits until the cluster is whole.
+    /// Restarts a node, and waits until the cluster is complete.
     pub(crate) fn restart_node(&mut self, node: usize) {
         self.nodes[node].restart();
         self.wait_until_it_is_whole();
@@ -68,7 +68,7 @@ impl Cluster {
         }
     }
 
-    /// Has the nodes name these ports of proxies as theirs, and waits until each names all of them.
+    /// Makes the nodes announce these ports of proxies, and waits until each of them reports all.
     pub(crate) fn announce(&self, ports: &[u16]) {
         for (node, port) in ports.iter().enumerate() {
             self.query::<Value>(node, &format!("CONFIG SET cluster-announce-port {port}")).unwrap();

@@ -26,7 +26,7 @@ pub(crate) struct Nats {
 }
 
 impl Nats {
-    /// With JetStream. It is not started.
+    /// Prepares a server with JetStream, without starting it.
     pub(crate) fn prepared() -> Self {
         let mut nats = Self::without_jetstream();
         let store = nats.folder.path().join("jetstream").display().to_string();
@@ -50,7 +50,7 @@ impl Nats {
         fs::write(self.folder.path().join("configuration"), configuration).unwrap();
     }
 
-    /// Ends it at once, also when it is frozen.
+    /// Kills the server, also if it is frozen.
     pub(crate) fn kill(&mut self) {
         self.process.take().expect("it runs").kill();
     }
@@ -75,7 +75,7 @@ impl Nats {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// The open connections of drivers, each with what it did.
+    /// Returns the open connections of drivers, with their counters.
     pub(crate) async fn connections(&self) -> Vec<serde_json::Value> {
         let monitor = SocketAddr::from(([127, 0, 0, 1], self.monitor));
         let response = http::get(monitor, "/connz").await.json();

@@ -1,4 +1,4 @@
-//! Small servers in a thread of the test's own, to break: of plain TCP, of HTTP, and of TLS.
+//! Stub servers in a thread of the test: TCP, HTTP and TLS.
 
 use std::{
     future::Future,
@@ -30,7 +30,7 @@ pub(crate) enum Page {
     Guarded,
     /// A status, a further line of the head, and a body.
     Plain(u16, &'static str, String),
-    /// 200, and a body that never ends, which begins so.
+    /// 200, and a body that begins with this text and never ends.
     Endless(&'static str),
     /// 200, and the first eleven bytes of a hundred: `all is well`.
     Unfinished,
@@ -50,7 +50,7 @@ pub(crate) enum Page {
 /// The protocol of the server.
 #[derive(Clone)]
 pub(crate) enum Talk {
-    /// Accepts, and waits for the end.
+    /// Accepts, and waits until the client closes.
     Tcp,
     /// Sends a greeting first, as a mail server does.
     Greets,
@@ -59,7 +59,7 @@ pub(crate) enum Talk {
     Tls(Arc<rustls::ServerConfig>),
 }
 
-/// What a server and its test share.
+/// The state that a server and its test share.
 struct Shared {
     page: Mutex<Page>,
     talk: Mutex<Talk>,
@@ -83,7 +83,7 @@ pub(crate) struct Stub {
 }
 
 impl Stub {
-    /// A server that was never started: nothing listens on its port.
+    /// Prepares a server without starting it.
     pub(crate) fn prepared(talk: Talk) -> Self {
         let shared = Shared {
             page: Mutex::new(Page::Guarded),
@@ -103,14 +103,14 @@ impl Stub {
         stub
     }
 
-    /// A server of HTTP with that page.
+    /// Starts an HTTP server with this page.
     pub(crate) fn page(page: Page) -> Self {
         let stub = Self::start(Talk::Http);
         stub.show(page);
         stub
     }
 
-    /// A server of HTTP that was never started, and that responds 200 to everything.
+    /// Prepares an HTTP server that responds 200 to all requests.
     pub(crate) fn good() -> Self {
         let stub = Self::prepared(Talk::Http);
         stub.show(Page::Plain(200, "", "all is well".to_owned()));
@@ -121,7 +121,7 @@ impl Stub {
         *self.shared.page.lock().unwrap() = page;
     }
 
-    /// From the next connection on.
+    /// Changes the page, from the next connection on.
     pub(crate) fn talk(&self, talk: Talk) {
         *self.shared.talk.lock().unwrap() = talk;
     }
@@ -130,22 +130,22 @@ impl Stub {
         self.port
     }
 
-    /// How many connections it has accepted.
+    /// Returns how many connections it has accepted.
     pub(crate) fn accepted(&self) -> u64 {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
-    /// How many requests it has read, or handshakes made.
+    /// Returns how many requests it has read, or TLS handshakes performed.
     pub(crate) fn queries(&self) -> u64 {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
-    /// How many connections it has.
+    /// Returns how many connections are open.
     pub(crate) fn open(&self) -> usize {
         self.shared.open.load(Ordering::SeqCst)
     }
 
-    /// The head of the last request.
+    /// Returns the head of the last request.
     pub(crate) fn last_head(&self) -> String {
         self.shared.last_head.lock().unwrap().clone()
     }
@@ -212,7 +212,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let open = Open(shared.clone());
         tokio::spawn(async move {
             let shared = &open.0;
-            // The system accepts for one that is frozen.
+            // The system accepts connections of a frozen server.
             shared.thawed().await;
             let talk = shared.talk.lock().unwrap().clone();
             serve(stream, talk, shared).await;
@@ -256,7 +256,7 @@ async fn head(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     String::from_utf8(head).ok()
 }
 
-/// Nothing if the connection is at its end.
+/// Returns `None` at the end of the connection.
 fn response<'a>(
     stream: &'a mut (impl AsyncWrite + Unpin + Send),
     page: Page,
