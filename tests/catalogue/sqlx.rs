@@ -106,7 +106,7 @@ pub(crate) async fn statements(server: &Server) -> Result<u64, Unsupported> {
 /// Returns the number of connections of a PostgreSQL, without that of this query.
 pub(crate) async fn connections_of_postgres(server: &Server) -> Result<usize, Unsupported> {
     let mut admin = admin(server).await;
-    let result =
+    let sql =
         "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> 'admin'";
     let count: i64 = sqlx::query_scalar(sql).fetch_one(&mut admin).await.unwrap();
     admin.close().await.unwrap();
