@@ -136,7 +136,7 @@ impl Stub {
     }
 
     /// Returns how many requests it has read, or TLS handshakes performed.
-    pub(crate) fn queries(&self) -> u64 {
+    pub(crate) fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
