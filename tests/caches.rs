@@ -1,4 +1,4 @@
-//! Every fault of Redis, through a real server and each of the three handles that applications keep.
+//! Every fault of Redis, with a real server and each of the three handles that applications use.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
@@ -36,7 +36,7 @@ fn client(url: &str) -> Client {
     Client::open(url).unwrap()
 }
 
-/// One whose pauses between attempts to connect don't grow: what the tests measure is the check.
+/// A manager whose delays between attempts do not grow, because the tests measure the check.
 fn manager(url: &str) -> ConnectionManager {
     let config = ConnectionManagerConfig::new().set_max_delay(Duration::from_millis(100)).set_number_of_retries(1000);
     ConnectionManager::new_lazy_with_config(client(url), config).unwrap()
@@ -69,8 +69,8 @@ macro_rules! for_each_handle {
 
 for_each_handle! {
     a_stopped_server_is_down_and_up_again_when_restarted
-    a_frozen_server_is_down_within_the_deadline_and_up_again_when_thawed
-    a_wrong_password_is_down_and_told_to_nobody
+    a_frozen_server_is_down_by_the_deadline_and_up_when_it_resumes
+    a_wrong_password_is_down_and_not_in_responses_or_logs
     nothing_listening_from_the_start_is_down_until_something_does
     a_read_only_replica_is_down
     a_server_out_of_memory_is_down_until_there_is_some
@@ -85,14 +85,14 @@ async fn a_stopped_server_is_down_and_up_again_when_restarted<R: Probe + Clone>(
 
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "cache", "cache", &refused(&server)).await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let response = down(&rig, "cache", "cache", &refused(&server)).await;
+    assert_secret(&rig, &response, &["Connection refused"]).await;
 
     server.restart();
     back_up(&rig, "cache", "cache").await;
 }
 
-async fn a_frozen_server_is_down_within_the_deadline_and_up_again_when_thawed<R: Probe + Clone>(handle: fn(&str) -> R) {
+async fn a_frozen_server_is_down_by_the_deadline_and_up_when_it_resumes<R: Probe + Clone>(handle: fn(&str) -> R) {
     let server = Server::start(Kind::Redis);
     let rig = serve(handle(&server.url()));
     up(&rig, "cache", "cache").await;
@@ -100,28 +100,28 @@ async fn a_frozen_server_is_down_within_the_deadline_and_up_again_when_thawed<R:
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("no response from redis at 127.0.0.1:{}", server.port());
-    let answer = rig.health().await;
-    assert_eq!(answer.status, 503);
-    // The driver gives up a moment before the deadline does, for a connection that it has; not for one that it opens.
-    let told = answer.json()["errors"]["cache"]["cache"].clone();
-    assert!(told == message || told == "timed out after 800 ms", "{told}");
-    assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
-    println!("a frozen Redis was answered for after {:?}", answer.took);
-    assert_secret(&rig, &answer, &[]).await;
+    let response = rig.health().await;
+    assert_eq!(response.status, 503);
+    // The driver times out shortly before the deadline on an open connection, but not on one that it opens.
+    let outcome = response.json()["errors"]["cache"]["cache"].clone();
+    assert!(outcome == message || outcome == "timed out after 800 ms", "{outcome}");
+    assert!(response.took < Duration::from_secs(2), "{:?}", response.took);
+    println!("a frozen Redis was reported after {:?}", response.took);
+    assert_secret(&rig, &response, &[]).await;
 
     server.thaw();
     back_up(&rig, "cache", "cache").await;
 }
 
-async fn a_wrong_password_is_down_and_told_to_nobody<R: Probe + Clone>(handle: fn(&str) -> R) {
+async fn a_wrong_password_is_down_and_not_in_responses_or_logs<R: Probe + Clone>(handle: fn(&str) -> R) {
     let server = Server::start(Kind::Redis);
     let wrong = "canary-wr0ng";
     let rig = serve(handle(&server.url_with(wrong)));
-    // A manager tries again, as with any failure to connect, before it says what it was.
-    let answer = rig.health().await;
-    assert_eq!((answer.status, &answer.json()["checks"]["cache"]["cache"]), (503, &"DOWN".into()));
-    assert_secret(&rig, &answer, &[]).await;
-    assert!(!answer.body.contains(wrong) && !logs::text().contains(wrong), "{}", logs::text());
+    // A manager retries before it returns the error.
+    let response = rig.health().await;
+    assert_eq!((response.status, &response.json()["checks"]["cache"]["cache"]), (503, &"DOWN".into()));
+    assert_secret(&rig, &response, &[]).await;
+    assert!(!response.body.contains(wrong) && !logs::text().contains(wrong), "{}", logs::text());
 }
 
 #[actix_web::test]
@@ -129,15 +129,15 @@ async fn a_client_with_a_wrong_password_is_refused_access() {
     let server = Server::start(Kind::Redis);
     let rig = serve(client(&server.url_with("canary-wr0ng")));
     let message = format!("redis at 127.0.0.1:{} denied access", server.port());
-    let answer = down(&rig, "cache", "cache", &message).await;
-    assert_secret(&rig, &answer, &["Password authentication failed"]).await;
+    let response = down(&rig, "cache", "cache", &message).await;
+    assert_secret(&rig, &response, &["Password authentication failed"]).await;
 }
 
 async fn nothing_listening_from_the_start_is_down_until_something_does<R: Probe + Clone>(handle: fn(&str) -> R) {
     let mut server = Server::prepared(Kind::Redis, &[]);
     let rig = serve(handle(&server.url()));
-    let answer = down(&rig, "cache", "cache", &refused(&server)).await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let response = down(&rig, "cache", "cache", &refused(&server)).await;
+    assert_secret(&rig, &response, &["Connection refused"]).await;
 
     server.restart();
     back_up(&rig, "cache", "cache").await;
@@ -149,7 +149,7 @@ async fn a_read_only_replica_is_down<R: Probe + Clone>(handle: fn(&str) -> R) {
     up(&rig, "cache", "cache").await;
 
     let mut admin = admin(&server).await;
-    // Of a master that is not there, which a replica does not need to be one.
+    // A replica of a master that does not exist.
     command(&mut admin, &["REPLICAOF", "127.0.0.1", "1"]).await;
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("redis at 127.0.0.1:{} is read-only", server.port());
@@ -212,7 +212,7 @@ async fn a_client_keeps_one_connection_for_its_rounds() {
     }
     let mut admin = admin(&server).await;
     let info: String = redis::cmd("INFO").arg("stats").query_async(&mut admin).await.unwrap();
-    // That of the check and that of this question; the harness's own look at the port says nothing and is one more.
+    // That of the check and that of this query; the harness opened one more when it waited for the port.
     let received = info.lines().find_map(|line| line.strip_prefix("total_connections_received:")).unwrap();
     assert_eq!(received, "3", "{info}");
     let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut admin).await.unwrap();
@@ -240,7 +240,7 @@ async fn a_multiplexed_connection_is_down_for_good_once_it_is_broken_as_it_is_fo
 }
 
 #[actix_web::test]
-async fn a_multiplexed_connection_to_a_frozen_server_is_down_and_up_again_when_thawed() {
+async fn a_multiplexed_connection_to_a_frozen_server_is_down_and_up_when_it_resumes() {
     let server = Server::start(Kind::Redis);
     let rig = serve(admin(&server).await);
     up(&rig, "cache", "cache").await;

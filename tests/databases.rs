@@ -1,4 +1,4 @@
-//! Every fault of PostgreSQL and MariaDB, through a real server: down when it is down, up when it works, and nothing told.
+//! Every fault of PostgreSQL and MariaDB, with real servers: DOWN while the server is, UP when it works, and no secrets in responses.
 
 use std::time::{Duration, Instant};
 
@@ -48,10 +48,10 @@ trait Served: Database {
     const KIND: Kind;
     const WORD: &'static str;
     const DENIED: &'static str;
-    /// What it is started with to take few connections, and what it says when it has them.
+    /// Arguments that limit its connections, and its error when the limit is reached.
     const FEW_CONNECTIONS: &'static [&'static str];
     const FULL: &'static str;
-    /// Ends the connections of everybody else.
+    /// A statement that closes all other connections.
     const KILL_OTHERS: &'static str;
 }
 
@@ -88,10 +88,9 @@ macro_rules! for_each_database {
 
 for_each_database! {
     a_stopped_server_is_down_and_up_again_when_restarted
-    a_frozen_server_is_down_within_the_deadline_and_up_again_when_thawed
-    a_wrong_password_is_down_and_told_to_nobody
+    a_frozen_server_is_down_by_the_deadline_and_up_when_it_resumes
+    a_wrong_password_is_down_and_not_in_responses_or_logs
     nothing_listening_from_the_start_is_down_until_something_does
-    a_pool_that_the_application_exhausts_is_degraded
     an_exhausted_pool_of_a_frozen_server_is_down
     attempts_on_a_stopped_server_that_fill_the_pool_are_no_saturation
     dead_idle_connections_are_no_outage
@@ -100,10 +99,10 @@ for_each_database! {
     a_far_database_is_up_from_a_cold_start_and_opens_hardly_a_connection_outside_the_pool
     a_far_database_whose_pool_is_exhausted_is_degraded_and_opens_a_connection_every_two_seconds_at_most
     silent_idle_connections_are_degraded_while_new_ones_work
-    one_silent_connection_beside_a_working_one_is_up
+    one_silent_connection_next_to_a_working_one_is_up
     a_server_that_is_back_is_up_within_a_second_although_an_idle_connection_is_silent
     a_pool_that_lost_its_connections_to_a_full_server_is_down
-    an_exhausted_pool_is_degraded_until_its_server_freezes
+    an_exhausted_pool_is_degraded_except_while_its_server_is_frozen
 }
 
 async fn a_stopped_server_is_down_and_up_again_when_restarted<DB: Served>()
@@ -117,12 +116,12 @@ where
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
     let refused = format!("unable to connect to {} at 127.0.0.1:{}", DB::WORD, server.port());
-    let answer = down(&rig, "database", "db", &refused).await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let response = down(&rig, "database", "db", &refused).await;
+    assert_secret(&rig, &response, &["Connection refused"]).await;
 
     server.restart();
     back_up(&rig, "database", "db").await;
-    // Each transition is one line, and the polls between them are none.
+    // Each transition is one line; the polls between them log nothing.
     for _ in 0..5 {
         up(&rig, "database", "db").await;
     }
@@ -131,7 +130,7 @@ where
     assert_eq!(transitions(), 2, "{:#?}", logs::lines());
 }
 
-async fn a_frozen_server_is_down_within_the_deadline_and_up_again_when_thawed<DB: Served>()
+async fn a_frozen_server_is_down_by_the_deadline_and_up_when_it_resumes<DB: Served>()
 where
     State<DB>: HealthCheck,
 {
@@ -141,11 +140,11 @@ where
 
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "timed out after 800 ms").await;
-    assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
-    println!("a frozen {:?} was answered for after {:?}", DB::KIND, answer.took);
-    assert_secret(&rig, &answer, &[]).await;
-    // The run that hangs is known to hang: nobody waits for it again.
+    let response = down(&rig, "database", "db", "timed out after 800 ms").await;
+    assert!(response.took < Duration::from_secs(2), "{:?}", response.took);
+    println!("a frozen {:?} was reported after {:?}", DB::KIND, response.took);
+    assert_secret(&rig, &response, &[]).await;
+    // The overdue run is known, so the response does not wait for it again.
     let again = down(&rig, "database", "db", "timed out after 800 ms").await;
     assert!(again.took < Duration::from_millis(500), "{:?}", again.took);
 
@@ -153,7 +152,7 @@ where
     back_up(&rig, "database", "db").await;
 }
 
-async fn a_wrong_password_is_down_and_told_to_nobody<DB: Served>()
+async fn a_wrong_password_is_down_and_not_in_responses_or_logs<DB: Served>()
 where
     State<DB>: HealthCheck,
 {
@@ -161,9 +160,9 @@ where
     let wrong = "canary-wr0ng";
     let rig = serve(&pool::<DB>(&server.url_with(wrong)));
     let refused = format!("{} at 127.0.0.1:{} denied access", DB::WORD, server.port());
-    let answer = down(&rig, "database", "db", &refused).await;
-    assert_secret(&rig, &answer, &[DB::DENIED]).await;
-    assert!(!answer.body.contains(wrong) && !logs::text().contains(wrong), "{}", logs::text());
+    let response = down(&rig, "database", "db", &refused).await;
+    assert_secret(&rig, &response, &[DB::DENIED]).await;
+    assert!(!response.body.contains(wrong) && !logs::text().contains(wrong), "{}", logs::text());
 }
 
 async fn nothing_listening_from_the_start_is_down_until_something_does<DB: Served>()
@@ -173,25 +172,10 @@ where
     let mut server = Server::prepared(DB::KIND, &[]);
     let rig = serve(&pool::<DB>(&server.url()));
     let refused = format!("unable to connect to {} at 127.0.0.1:{}", DB::WORD, server.port());
-    let answer = down(&rig, "database", "db", &refused).await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let response = down(&rig, "database", "db", &refused).await;
+    assert_secret(&rig, &response, &["Connection refused"]).await;
 
     server.restart();
-    back_up(&rig, "database", "db").await;
-}
-
-async fn a_pool_that_the_application_exhausts_is_degraded<DB: Served>()
-where
-    State<DB>: HealthCheck,
-{
-    let server = Server::start(DB::KIND);
-    let pool = pool::<DB>(&server.url());
-    let rig = serve(&pool);
-    let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
-    let answer = degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
-    assert_secret(&rig, &answer, &[]).await;
-
-    drop(held);
     back_up(&rig, "database", "db").await;
 }
 
@@ -253,7 +237,7 @@ where
     down(&rig, "database", "db", "timed out after 800 ms").await;
     assert_eq!(pool.num_idle(), 0);
     server.thaw();
-    // Nobody asks again, and yet the run that was under way opens its connection.
+    // The run in flight opens its connection, though there is no further request.
     crate::common::eventually("a connection is idle", || async { pool.num_idle() > 0 }).await;
     back_up(&rig, "database", "db").await;
 }
@@ -264,7 +248,7 @@ struct AnyState {
 }
 
 #[actix_web::test]
-async fn pools_of_any_database_are_told_by_their_url() {
+async fn pools_of_any_database_are_named_by_their_url() {
     install_default_drivers();
     for (kind, name) in [(Kind::Postgres, "postgres"), (Kind::MariaDb, "mysql")] {
         let mut server = Server::start(kind);
@@ -293,14 +277,14 @@ where
         others.push(connection);
     }
     let message = format!("{} at 127.0.0.1:{} accepts no more connections", DB::WORD, server.port());
-    let answer = degraded(&rig, "database", "db", &message).await;
-    assert_secret(&rig, &answer, &[DB::FULL]).await;
+    let response = degraded(&rig, "database", "db", &message).await;
+    assert_secret(&rig, &response, &[DB::FULL]).await;
     drop((held, others));
 }
 
 const DISTANCES: [u64; 4] = [80, 150, 250, 350];
 
-/// A far proxy in front of a server, and a pool of two connections by way of it.
+/// A proxy with a delay in front of a server, and a pool of two connections through it.
 async fn far<DB: Database>(server: &Server, delay_ms: u64) -> (Far, Pool<DB>) {
     let far = Far::start(server.port(), Duration::from_millis(delay_ms)).await;
     let pool = pool::<DB>(&server.url_at(far.port));
@@ -321,7 +305,7 @@ where
         let rig = serve(&pool);
         let started = Instant::now();
         eventually("it is up", || async { status(&rig).await == "UP" }).await;
-        // Longer than the limit, and than the application's own first query takes by this distance.
+        // Longer than the limit and than the application's first query takes at this distance.
         assert!(started.elapsed() < Duration::from_secs(4), "{delay} ms: {:?}", started.elapsed());
         for _ in 0..3 {
             tokio::time::sleep(MAX_AGE).await;
@@ -361,7 +345,7 @@ where
     }
 }
 
-/// A pool by way of a proxy, with two idle connections, of which the first one is used first.
+/// A pool through a proxy, with two idle connections, of which the first one is used first.
 async fn two_idle<DB: Served>(server: &Server) -> (Far, Pool<DB>) {
     let (far, pool) = far::<DB>(server, 0).await;
     let [first, second] = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
@@ -388,7 +372,7 @@ where
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
 }
 
-async fn one_silent_connection_beside_a_working_one_is_up<DB: Served>()
+async fn one_silent_connection_next_to_a_working_one_is_up<DB: Served>()
 where
     State<DB>: HealthCheck,
 {
@@ -420,7 +404,7 @@ where
     far.refuse(false);
     let back = Instant::now();
     eventually("it is up", || async { status(&rig).await == "UP" }).await;
-    // One repeated attempt, and the poll after it.
+    // One further attempt, and the poll after it.
     assert!(back.elapsed() < Duration::from_millis(1_800), "{:?}", back.elapsed());
 }
 
@@ -438,7 +422,7 @@ where
     let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
     // All are in use, and work.
     degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
-    // Its own are lost, and others take their places.
+    // The pool loses its connections, and other clients take the slots.
     drop(held.map(sqlx::pool::PoolConnection::detach));
     let mut others = Vec::new();
     for _ in 0..40 {
@@ -465,7 +449,7 @@ where
     application.iter().for_each(actix_web::rt::task::JoinHandle::abort);
 }
 
-async fn an_exhausted_pool_is_degraded_until_its_server_freezes<DB: Served>()
+async fn an_exhausted_pool_is_degraded_except_while_its_server_is_frozen<DB: Served>()
 where
     State<DB>: HealthCheck,
 {
@@ -473,7 +457,8 @@ where
     let pool = pool::<DB>(&server.url());
     let rig = serve(&pool);
     let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
-    degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+    let response = degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+    assert_secret(&rig, &response, &[]).await;
     server.freeze();
     let frozen = Instant::now();
     eventually("it is down", || async { status(&rig).await == "DOWN" }).await;
@@ -481,6 +466,7 @@ where
     server.thaw();
     eventually("it is degraded", || async { status(&rig).await == "DEGRADED" }).await;
     drop(held);
+    back_up(&rig, "database", "db").await;
 }
 
 #[actix_web::test]
@@ -518,8 +504,8 @@ async fn an_account_of_mariadb_that_has_all_its_connections_is_degraded() {
         }
         let rig = serve(&pool);
         let message = format!("mysql at 127.0.0.1:{} accepts no more connections", server.port());
-        let answer = degraded(&rig, "database", "db", &message).await;
-        assert_secret(&rig, &answer, &["max_user_connections"]).await;
+        let response = degraded(&rig, "database", "db", &message).await;
+        assert_secret(&rig, &response, &["max_user_connections"]).await;
         drop(held);
         back_up(&rig, "database", "db").await;
     }
@@ -537,8 +523,8 @@ async fn a_pgbouncer_that_has_all_its_clients_is_degraded_while_the_pool_has_con
     }
     let rig = serve(&pool);
     let message = format!("postgres at 127.0.0.1:{} accepts no more connections", bouncer.port);
-    let answer = degraded(&rig, "database", "db", &message).await;
-    assert_secret(&rig, &answer, &["no more connections allowed"]).await;
+    let response = degraded(&rig, "database", "db", &message).await;
+    assert_secret(&rig, &response, &["no more connections allowed"]).await;
     drop((held, others));
     back_up(&rig, "database", "db").await;
 }

@@ -1,4 +1,4 @@
-//! SQLite, whose server is a file: one that is gone, or no database, is down, though open connections still read it.
+//! SQLite, whose server is a file: one that was removed or is not a database is DOWN, though open connections still read it.
 
 use std::{fs, path::Path};
 
@@ -46,7 +46,7 @@ fn folder() -> TempDir {
 }
 
 #[actix_web::test]
-async fn a_file_that_is_removed_is_down_and_not_made_anew() {
+async fn a_file_that_was_removed_is_down_and_not_created_again() {
     for mode in MODES {
         let folder = folder();
         let file = folder.path().join("notes.db");
@@ -55,8 +55,8 @@ async fn a_file_that_is_removed_is_down_and_not_made_anew() {
 
         fs::remove_file(&file).unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
-        assert_secret(&rig, &answer, &["No such file"]).await;
+        let response = down(&rig, "database", "db", "unable to connect to sqlite").await;
+        assert_secret(&rig, &response, &["No such file"]).await;
         assert!(!file.exists());
     }
 }
@@ -69,10 +69,10 @@ async fn a_file_that_is_overwritten_is_down() {
         let rig = serve(database(&file, mode).await);
         up(&rig, "database", "db").await;
 
-        fs::write(&file, "this is no database, however long it is".repeat(1000)).unwrap();
+        fs::write(&file, "not a database, whatever its length".repeat(1000)).unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        let answer = down(&rig, "database", "db", "unexpected response from sqlite").await;
-        assert_secret(&rig, &answer, &["not a database"]).await;
+        let response = down(&rig, "database", "db", "unexpected response from sqlite").await;
+        assert_secret(&rig, &response, &["not a database"]).await;
     }
 }
 
@@ -81,8 +81,8 @@ async fn a_file_that_never_was_is_down_until_it_is() {
     let folder = folder();
     let file = folder.path().join("notes.db");
     let rig = serve(SqlitePool::connect_lazy(&format!("sqlite://{}", file.display())).unwrap());
-    let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
-    assert_secret(&rig, &answer, &["unable to open database file"]).await;
+    let response = down(&rig, "database", "db", "unable to connect to sqlite").await;
+    assert_secret(&rig, &response, &["unable to open database file"]).await;
     database(&file, SqliteJournalMode::Delete).await;
     back_up(&rig, "database", "db").await;
 }
@@ -157,8 +157,8 @@ async fn a_closed_pool_is_down_also_while_all_its_connections_are_in_use() {
     let held = pool.acquire().await.unwrap();
     drop(pool.close());
     let rig = serve(pool);
-    let answer = down(&rig, "database", "db", "unexpected response from sqlite").await;
-    assert_secret(&rig, &answer, &["closed pool"]).await;
+    let response = down(&rig, "database", "db", "unexpected response from sqlite").await;
+    assert_secret(&rig, &response, &["closed pool"]).await;
     drop(held);
 }
 
@@ -172,11 +172,11 @@ async fn a_file_that_is_replaced_is_down_until_all_connections_have_the_new_one(
         up(&rig, "database", "db").await;
         drop(database(&restored, mode).await);
 
-        // As a restore does. The pool opens a further connection, which has the new file; the first one has not.
+        // As a restore does. The pool opens a further connection to the new file; the first one still uses the old file.
         fs::rename(&restored, &file).unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
-        assert_secret(&rig, &answer, &["replaced"]).await;
+        let response = down(&rig, "database", "db", "unable to connect to sqlite").await;
+        assert_secret(&rig, &response, &["replaced"]).await;
         let both = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
         tokio::time::sleep(MAX_AGE).await;
         let [first, second] = both;

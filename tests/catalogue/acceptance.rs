@@ -1,4 +1,4 @@
-//! What every backend must show against its real server, row by row. A row that a backend can't show says why instead.
+//! The acceptance suite that every backend runs against its real server. A backend that does not support a test states the reason.
 
 use std::{any::Any, time::Duration};
 
@@ -14,58 +14,55 @@ use crate::common::{
     servers::Faulty,
 };
 
-/// Why a backend can't show a row.
-pub(crate) type Not = &'static str;
+/// Why a backend does not support a test.
+pub(crate) type Unsupported = &'static str;
 
-/// How a message speaks of a failure.
-pub(crate) enum Told {
-    /// To the letter.
+/// The public message of a failure.
+pub(crate) enum ExpectedMessage {
+    /// This message.
     Message(String),
-    /// One of these: which one, the driver's own limits decide.
+    /// One of these messages, depending on the driver's own limits.
     OneOf(Vec<String>),
 }
 
-/// What the suite has to know of a backend.
+/// A backend under test.
 pub(crate) trait Backend: 'static {
-    /// The resource as an application holds it.
+    /// The resource of an application.
     type Resource: Probe + Clone;
-    /// A server of the harness, or several that are one.
+    /// The server, or a group of servers.
     type Server: Faulty;
 
-    /// The server, prepared and not started.
+    /// Prepares the server without starting it.
     fn prepare() -> Self::Server;
 
-    /// Opens the resource. `password` is the right one or a wrong one. An error is why it can't be opened where nothing
-    /// listens, or with a password at all.
-    async fn open(server: &Self::Server, password: Password) -> Result<Self::Resource, Not>;
+    /// Opens the resource. Returns an error if it cannot be opened while the server is stopped, or with a password.
+    async fn open(server: &Self::Server, password: Password) -> Result<Self::Resource, Unsupported>;
 
-    /// What is told while nothing listens, and what the log then has of the driver's text.
-    fn unreachable(server: &Self::Server) -> (Told, &'static str);
+    /// Returns the message while the server is stopped, and a part of the driver's text in the log.
+    fn unreachable(server: &Self::Server) -> (ExpectedMessage, &'static str);
 
-    /// What is told of a wrong password, and what the log then has; or why there is none.
-    fn rejected(server: &Self::Server) -> Result<(Told, &'static str), Not>;
+    /// Returns the message for a wrong password, and a part of the driver's text in the log.
+    fn rejected(server: &Self::Server) -> Result<(ExpectedMessage, &'static str), Unsupported>;
 
-    /// What is told of a server that is frozen. Default is that nobody answered by the deadline.
-    fn frozen(_: &Self::Server) -> Told {
-        Told::Message("timed out after 800 ms".to_owned())
+    /// Returns the message for a frozen server. Defaults to a timeout.
+    fn frozen(_: &Self::Server) -> ExpectedMessage {
+        ExpectedMessage::Message("timed out after 800 ms".to_owned())
     }
 
-    /// Uses all that the resource has to give; what comes back holds it. With it, how many connections those are; or why
-    /// the resource can't be saturated.
-    async fn saturate(_: &Self::Resource) -> Result<(Box<dyn Any>, u32), Not>;
+    /// Takes all connections of the resource. Returns a guard that holds them, and their number.
+    async fn saturate(_: &Self::Resource) -> Result<(Box<dyn Any>, u32), Unsupported>;
 
-    /// How many questions the server was asked by the resource's connections until now; or why they can't be counted. Asked of the server by a way of the test's own, whose questions don't count.
-    async fn questions(_: &Self::Server) -> Result<u64, Not>;
+    /// Returns how many queries the server has executed, without those of the test itself.
+    async fn queries(_: &Self::Server) -> Result<u64, Unsupported>;
 
-    /// So many questions are a round; more than one where the pool or the client asks by itself, which the implementation
-    /// says.
-    const QUESTIONS_A_ROUND: u64 = 1;
+    /// The number of queries in a run. More than one if the pool or the client sends queries of its own.
+    const QUERIES_PER_RUN: u64 = 1;
 
-    /// How many connections the server has, without the test's own; or why they can't be counted.
-    async fn connections(_: &Self::Server) -> Result<usize, Not>;
+    /// Returns how many connections the server has, without those of the test itself.
+    async fn connections(_: &Self::Server) -> Result<usize, Unsupported>;
 
-    /// Why the resource stays down when its server is back, if it does: then the application has to open a new one.
-    const NEVER_RECONNECTS: Option<Not> = None;
+    /// Why the resource stays DOWN after its server is back, so that the application has to open a new one.
+    const NEVER_RECONNECTS: Option<Unsupported> = None;
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -74,7 +71,7 @@ pub(crate) enum Password {
     Wrong,
 }
 
-/// A wrong password, to be looked for where it must not be.
+/// The wrong password, which must not appear in responses and logs.
 pub(crate) const WRONG: &str = "canary-wr0ng";
 
 #[derive(HealthCheck)]
@@ -84,10 +81,10 @@ struct State<R> {
 }
 
 fn serve<R: Probe + Clone>(resource: R) -> Rig {
-    serve_asking(resource, MAX_AGE)
+    serve_with_max_age(resource, MAX_AGE)
 }
 
-fn serve_asking<R: Probe + Clone>(resource: R, max_age: Duration) -> Rig {
+fn serve_with_max_age<R: Probe + Clone>(resource: R, max_age: Duration) -> Rig {
     let state = web::Data::new(State { resource });
     Rig::start(1, move |app| {
         app.service(health::scope().max_age(max_age).state(&state));
@@ -100,7 +97,7 @@ fn started<B: Backend>() -> B::Server {
     server
 }
 
-async fn right<B: Backend>(server: &B::Server) -> B::Resource {
+async fn open<B: Backend>(server: &B::Server) -> B::Resource {
     B::open(server, Password::Right).await.expect("a resource can be opened while its server runs")
 }
 
@@ -108,66 +105,66 @@ fn group<B: Backend>() -> &'static str {
     <B::Resource as Probe>::GROUP
 }
 
-async fn down_as_told<B: Backend>(rig: &Rig, told: Told) -> Response {
-    match told {
-        Told::Message(message) => down(rig, group::<B>(), "resource", &message).await,
-        Told::OneOf(messages) => {
-            let answer = rig.health().await;
-            let message = answer.json()["errors"][group::<B>()]["resource"].clone();
-            assert_eq!(answer.status, 503, "{answer:?}\n{}", logs::text());
+async fn assert_down<B: Backend>(rig: &Rig, expected: ExpectedMessage) -> Response {
+    match expected {
+        ExpectedMessage::Message(message) => down(rig, group::<B>(), "resource", &message).await,
+        ExpectedMessage::OneOf(messages) => {
+            let response = rig.health().await;
+            let message = response.json()["errors"][group::<B>()]["resource"].clone();
+            assert_eq!(response.status, 503, "{response:?}\n{}", logs::text());
             assert!(messages.iter().any(|expected| message == **expected), "{message}: {messages:?}\n{}", logs::text());
-            answer
+            response
         }
     }
 }
 
-fn not_shown(row: &str, why: Not) {
-    println!("{row} is not shown: {why}");
-    assert!(why.len() > 20, "say why");
+fn skip(row: &str, why: Unsupported) {
+    println!("{row} is not tested: {why}");
+    assert!(why.len() > 20, "the reason is missing");
 }
 
 pub(crate) async fn is_up_while_its_server_runs<B: Backend>() {
     let server = started::<B>();
-    let rig = serve(right::<B>(&server).await);
+    let rig = serve(open::<B>(&server).await);
     up(&rig, group::<B>(), "resource").await;
-    // By the second round everything that is kept from round to round is there.
+    // The first run may open what later ones reuse.
     back_up(&rig, group::<B>(), "resource").await;
 }
 
 pub(crate) async fn is_down_when_its_server_stops_and_up_when_it_is_back<B: Backend>() {
     let mut server = started::<B>();
-    let resource = right::<B>(&server).await;
+    let resource = open::<B>(&server).await;
     let rig = serve(resource.clone());
     up(&rig, group::<B>(), "resource").await;
 
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
-    let (told, driver) = B::unreachable(&server);
-    let answer = down_as_told::<B>(&rig, told).await;
-    assert_secret(&rig, &answer, &[driver]).await;
+    let (expected, driver) = B::unreachable(&server);
+    let response = assert_down::<B>(&rig, expected).await;
+    assert_secret(&rig, &response, &[driver]).await;
 
     server.restart();
     if let Some(why) = B::NEVER_RECONNECTS {
-        not_shown("that it is up again", why);
+        skip("the recovery", why);
         tokio::time::sleep(MAX_AGE).await;
-        assert_eq!(rig.health().await.status, 503, "nor may it be");
-        up(&serve(right::<B>(&server).await), group::<B>(), "resource").await;
+        assert_eq!(rig.health().await.status, 503, "it must stay DOWN");
+        up(&serve(open::<B>(&server).await), group::<B>(), "resource").await;
     } else {
         eventually("it is up again", || async { rig.health().await.status == 200 }).await;
     }
 }
 
-pub(crate) async fn is_down_in_time_when_its_server_freezes_and_up_when_it_thaws<B: Backend>() {
+pub(crate) async fn is_down_by_the_deadline_when_its_server_freezes_and_up_when_it_resumes<B: Backend>() {
     let server = started::<B>();
-    let rig = serve(right::<B>(&server).await);
+    let rig = serve(open::<B>(&server).await);
     up(&rig, group::<B>(), "resource").await;
 
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down_as_told::<B>(&rig, B::frozen(&server)).await;
-    // Loose, for the machines are noisy; what drivers wait by themselves is longer still.
-    assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
-    assert_secret(&rig, &answer, &[]).await;
+    let response = assert_down::<B>(&rig, B::frozen(&server)).await;
+    // Generous, because machines are noisy. The timeouts of the drivers are longer.
+    assert!(response.took < Duration::from_secs(5), "{:?}", response.took);
+    assert_secret(&rig, &response, &[]).await;
 
     server.thaw();
     eventually("it is up again", || async { rig.health().await.status == 200 }).await;
@@ -175,24 +172,24 @@ pub(crate) async fn is_down_in_time_when_its_server_freezes_and_up_when_it_thaws
 
 pub(crate) async fn is_down_with_wrong_credentials<B: Backend>() {
     let server = started::<B>();
-    let (told, driver) = match B::rejected(&server) {
-        Ok(told) => told,
-        Err(why) => return not_shown("wrong credentials", why),
+    let (expected, driver) = match B::rejected(&server) {
+        Ok(expected) => expected,
+        Err(why) => return skip("wrong credentials", why),
     };
-    let rig = serve(B::open(&server, Password::Wrong).await.expect("there is a password"));
-    let answer = down_as_told::<B>(&rig, told).await;
-    assert_secret(&rig, &answer, &[driver]).await;
-    assert!(!answer.body.contains(WRONG) && !logs::text().contains(WRONG), "{}", logs::text());
+    let rig = serve(B::open(&server, Password::Wrong).await.expect("it opens with any password"));
+    let response = assert_down::<B>(&rig, expected).await;
+    assert_secret(&rig, &response, &[driver]).await;
+    assert!(!response.body.contains(WRONG) && !logs::text().contains(WRONG), "{}", logs::text());
 }
 
 pub(crate) async fn is_degraded_while_the_application_uses_all_of_it<B: Backend>() {
     let server = started::<B>();
-    let resource = right::<B>(&server).await;
+    let resource = open::<B>(&server).await;
     let rig = serve(resource.clone());
     up(&rig, group::<B>(), "resource").await;
     let (held, connections) = match B::saturate(&resource).await {
         Ok(held) => held,
-        Err(why) => return not_shown("saturation", why),
+        Err(why) => return skip("saturation", why),
     };
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("connection pool exhausted ({connections} of {connections} in use)");
@@ -205,45 +202,45 @@ pub(crate) async fn is_down_while_nothing_listens_from_the_start<B: Backend>() {
     let mut server = B::prepare();
     let resource = match B::open(&server, Password::Right).await {
         Ok(resource) => resource,
-        Err(why) => return not_shown("that nothing listens from the start", why),
+        Err(why) => return skip("a server that is stopped from the start", why),
     };
     let rig = serve(resource);
-    let (told, _) = B::unreachable(&server);
-    let answer = down_as_told::<B>(&rig, told).await;
-    assert_secret(&rig, &answer, &[]).await;
+    let (expected, _) = B::unreachable(&server);
+    let response = assert_down::<B>(&rig, expected).await;
+    assert_secret(&rig, &response, &[]).await;
     server.restart();
     eventually("it is up", || async { rig.health().await.status == 200 }).await;
 }
 
-pub(crate) async fn asks_once_a_round_on_the_connections_of_the_application<B: Backend>() {
-    const ROUNDS: u64 = 5;
+pub(crate) async fn queries_once_per_run_on_the_connections_of_the_application<B: Backend>() {
+    const RUNS: u64 = 5;
     let server = started::<B>();
-    // Every request is a round.
-    let rig = serve_asking(right::<B>(&server).await, Duration::ZERO);
-    // What is kept from round to round is there by the second one.
+    // Every request starts a run.
+    let rig = serve_with_max_age(open::<B>(&server).await, Duration::ZERO);
+    // The first run may open what later ones reuse.
     up(&rig, group::<B>(), "resource").await;
     up(&rig, group::<B>(), "resource").await;
-    // A round that follows at once may find the last one's connection not back in its pool, which opens another: then it is
-    // measured again. What queries twice in each round never passes.
+    // The connection of the previous run may not be back in its pool yet, which then opens another one. So the measurement is repeated; a
+    // probe with two queries per run never passes.
     for attempt in 1..=5 {
-        let before = (B::questions(&server).await, B::connections(&server).await);
-        for _ in 0..ROUNDS {
+        let before = (B::queries(&server).await, B::connections(&server).await);
+        for _ in 0..RUNS {
             up(&rig, group::<B>(), "resource").await;
         }
-        let after = (B::questions(&server).await, B::connections(&server).await);
-        let questions = before.0.and_then(|before| Ok(after.0? - before));
+        let after = (B::queries(&server).await, B::connections(&server).await);
+        let queries = before.0.and_then(|before| Ok(after.0? - before));
         let opened = before.1.and_then(|before| Ok(after.1? != before));
-        let expected = ROUNDS * B::QUESTIONS_A_ROUND;
-        if attempt < 5 && (questions.is_ok_and(|questions| questions != expected) || opened == Ok(true)) {
+        let expected = RUNS * B::QUERIES_PER_RUN;
+        if attempt < 5 && (queries.is_ok_and(|queries| queries != expected) || opened == Ok(true)) {
             continue;
         }
-        match questions {
-            Ok(questions) => assert_eq!(questions, expected, "{ROUNDS} rounds"),
-            Err(why) => not_shown("the count of questions", why),
+        match queries {
+            Ok(queries) => assert_eq!(queries, expected, "{RUNS} runs"),
+            Err(why) => skip("the number of queries", why),
         }
         match opened {
-            Ok(opened) => assert!(!opened, "no connection was opened for it"),
-            Err(why) => not_shown("the count of connections", why),
+            Ok(opened) => assert!(!opened, "a run opened a connection"),
+            Err(why) => skip("the number of connections", why),
         }
         return;
     }
@@ -253,16 +250,16 @@ pub(crate) async fn closes_everything_when_the_state_is_dropped<B: Backend>() {
     let server = started::<B>();
     let before = match B::connections(&server).await {
         Ok(before) => before,
-        Err(why) => return not_shown("that all is closed", why),
+        Err(why) => return skip("the closing of connections", why),
     };
-    let rig = serve(right::<B>(&server).await);
+    let rig = serve(open::<B>(&server).await);
     up(&rig, group::<B>(), "resource").await;
     assert!(B::connections(&server).await.unwrap() > before, "there is a connection");
     rig.stop().await;
     eventually("its connections are closed", || async { B::connections(&server).await.unwrap() == before }).await;
 }
 
-/// A test for each row, in a module of the backend's name.
+/// Declares the tests of a backend, in a module of its own.
 macro_rules! acceptance {
     ($module:ident, $backend:ty) => {
         mod $module {
@@ -272,11 +269,11 @@ macro_rules! acceptance {
             acceptance! { @rows $backend:
                 is_up_while_its_server_runs
                 is_down_when_its_server_stops_and_up_when_it_is_back
-                is_down_in_time_when_its_server_freezes_and_up_when_it_thaws
+                is_down_by_the_deadline_when_its_server_freezes_and_up_when_it_resumes
                 is_down_with_wrong_credentials
                 is_degraded_while_the_application_uses_all_of_it
                 is_down_while_nothing_listens_from_the_start
-                asks_once_a_round_on_the_connections_of_the_application
+                queries_once_per_run_on_the_connections_of_the_application
                 closes_everything_when_the_state_is_dropped
             }
         }

@@ -7,7 +7,7 @@ use bb8_redis::RedisConnectionManager;
 
 use super::redis::{connections_of_redis, values_written};
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD,
         answers::{MAX_AGE, assert_secret, down, up},
@@ -29,29 +29,29 @@ impl Backend for Bb8 {
         Server::prepared(Kind::Redis, &[])
     }
 
-    async fn open(server: &Server, password: Password) -> Result<Self::Resource, Not> {
+    async fn open(server: &Server, password: Password) -> Result<Self::Resource, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         Ok(pool(server.url_with(password)))
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
-        (Told::Message(Self::refused(server)), "Connection refused")
+    fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message(Self::refused(server)), "Connection refused")
     }
 
-    fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
-        Ok((Told::Message("redis denied access".to_owned()), "uthentication failed"))
+    fn rejected(_: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
+        Ok((ExpectedMessage::Message("redis denied access".to_owned()), "uthentication failed"))
     }
 
-    async fn saturate(pool: &Self::Resource) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(pool: &Self::Resource) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Ok((Box::new([pool.get_owned().await.unwrap(), pool.get_owned().await.unwrap()]), 2))
     }
 
-    // The pool's own `PING` is none of them.
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    // Without the `PING` of the pool.
+    async fn queries(server: &Server) -> Result<u64, Unsupported> {
         values_written(server).await
     }
 
-    async fn connections(server: &Server) -> Result<usize, Not> {
+    async fn connections(server: &Server) -> Result<usize, Unsupported> {
         connections_of_redis(server).await
     }
 }
@@ -79,12 +79,12 @@ async fn a_replica_takes_no_writes() {
     let mut server = Server::prepared(Kind::Redis, &["--replicaof", "127.0.0.1", "1"]);
     server.restart();
     let rig = serve(pool(server.url()));
-    let answer = down(&rig, "cache", "resource", "redis is read-only").await;
-    assert_secret(&rig, &answer, &["read only replica"]).await;
+    let response = down(&rig, "cache", "resource", "redis is read-only").await;
+    assert_secret(&rig, &response, &["read only replica"]).await;
 }
 
 #[actix_web::test]
-async fn a_pool_that_does_not_look_never_replaces_what_its_server_closed_and_stays_down() {
+async fn a_pool_without_tests_never_replaces_connections_that_its_server_closed_and_stays_down() {
     let mut server = Bb8::prepare();
     server.restart();
     let manager = RedisConnectionManager::new(server.url()).unwrap();
@@ -97,7 +97,7 @@ async fn a_pool_that_does_not_look_never_replaces_what_its_server_closed_and_sta
         tokio::time::sleep(MAX_AGE).await;
         down(&rig, "cache", "resource", "unable to connect to redis").await;
         let mut connection = pool.get().await.unwrap();
-        let answer: redis::RedisResult<()> = redis::cmd("PING").query_async(&mut *connection).await;
-        answer.expect_err("nor does the application get on");
+        let response: redis::RedisResult<()> = redis::cmd("PING").query_async(&mut *connection).await;
+        response.expect_err("nor does the application get on");
     }
 }

@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD,
         answers::{MAX_AGE, assert_secret, degraded, down},
@@ -32,29 +32,29 @@ impl Backend for Deadpool {
         statements_are_counted()
     }
 
-    async fn open(server: &Server, password: Password) -> Result<Pool, Not> {
+    async fn open(server: &Server, password: Password) -> Result<Pool, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         Ok(pool(&server.url_with(password)))
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
-        (Told::Message(Self::refused(server)), "Connection refused")
+    fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message(Self::refused(server)), "Connection refused")
     }
 
-    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+    fn rejected(server: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         let message = format!("postgres at 127.0.0.1:{} denied access", server.port());
-        Ok((Told::Message(message), "password authentication failed"))
+        Ok((ExpectedMessage::Message(message), "password authentication failed"))
     }
 
-    async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Ok((Box::new([pool.get().await.unwrap(), pool.get().await.unwrap()]), 2))
     }
 
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    async fn queries(server: &Server) -> Result<u64, Unsupported> {
         statements(server).await
     }
 
-    async fn connections(server: &Server) -> Result<usize, Not> {
+    async fn connections(server: &Server) -> Result<usize, Unsupported> {
         connections_of_postgres(server).await
     }
 }
@@ -78,7 +78,7 @@ fn pool(url: &str) -> Pool {
     Pool::builder(manager).max_size(2).runtime(Runtime::Tokio1).build().unwrap()
 }
 
-/// A server for five connections.
+/// A server with a maximum of five connections.
 fn small() -> Server {
     let args = ["max_connections=5", "superuser_reserved_connections=0", "max_wal_senders=0"];
     Server::start_with(Kind::Postgres, &args.map(|arg| ["-c", arg]).concat())
@@ -101,10 +101,10 @@ async fn a_server_that_is_full_is_degraded_while_the_pool_has_connections_and_do
     }
     let rig = serve(pool);
     let message = format!("postgres at 127.0.0.1:{} accepts no more connections", server.port());
-    let answer = degraded(&rig, "database", "resource", &message).await;
-    assert_secret(&rig, &answer, &["too many clients"]).await;
+    let response = degraded(&rig, "database", "resource", &message).await;
+    assert_secret(&rig, &response, &["too many clients"]).await;
 
-    // Its own is lost, and another client takes the place.
+    // The pool loses its connection, and another client takes the slot.
     drop(deadpool_postgres::Object::take(held));
     let other = loop {
         match tokio_postgres::connect(&server.url(), NoTls).await {
@@ -143,13 +143,13 @@ async fn a_missing_password_and_a_server_without_tls_are_refusals() {
         (server.url().replace("/canarybase", "/canarynobase"), "does not exist"),
     ] {
         let rig = serve(pool(&url));
-        let answer = down(&rig, "database", "resource", &message).await;
-        assert_secret(&rig, &answer, &[driver]).await;
+        let response = down(&rig, "database", "resource", &message).await;
+        assert_secret(&rig, &response, &[driver]).await;
     }
 }
 
 #[actix_web::test]
-async fn a_connection_whose_question_was_given_up_is_closed() {
+async fn a_connection_whose_query_was_dropped_is_closed() {
     let mut server = Deadpool::prepare();
     server.restart();
     let pool = pool(&server.url());
@@ -162,15 +162,15 @@ async fn a_connection_whose_question_was_given_up_is_closed() {
 
 #[actix_web::test]
 async fn a_check_of_the_users_own_keeps_the_class_of_the_pools_errors() {
-    async fn asked(pool: &Pool) -> Result<(), health::ProbeError> {
+    async fn probe(pool: &Pool) -> Result<(), health::ProbeError> {
         pool.get().await?.batch_execute("SELECT 1").await?;
         Ok(())
     }
 
     let server = Deadpool::prepare();
-    let error = asked(&pool(&server.url())).await.unwrap_err();
+    let error = probe(&pool(&server.url())).await.unwrap_err();
     assert_eq!((error.kind(), error.to_string()), (ProbeErrorKind::Unreachable, "unable to connect".to_owned()));
     let closed = pool(&server.url());
     closed.close();
-    assert_eq!(asked(&closed).await.unwrap_err().kind(), ProbeErrorKind::Failed);
+    assert_eq!(probe(&closed).await.unwrap_err().kind(), ProbeErrorKind::Failed);
 }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD,
         answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
@@ -25,7 +25,7 @@ use crate::{
 struct R2d2;
 
 acceptance!(postgres, R2d2);
-// Nobody connects beside such a pool, so of a server that is gone while all is held it says only later that it is down.
+// The probe opens no connection outside such a pool, so a stopped server is reported only later while all connections are in use.
 pools!(postgres_as_a_pool, R2d2:
     is_up_at_once_when_its_server_closed_idle_connections
 );
@@ -38,32 +38,32 @@ impl Backend for R2d2 {
         statements_are_counted()
     }
 
-    async fn open(server: &Server, password: Password) -> Result<Self::Resource, Not> {
+    async fn open(server: &Server, password: Password) -> Result<Self::Resource, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         Ok(pool(&server.url_with(password), Duration::from_secs(30)))
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
-        (Told::Message(Self::refused(server)), "Connection refused")
+    fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message(Self::refused(server)), "Connection refused")
     }
 
-    fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
-        // Of why it can't connect the pool keeps only a text.
-        Ok((Told::Message("unable to connect to postgres".to_owned()), "password authentication failed"))
+    fn rejected(_: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
+        // The pool keeps only the text of the error.
+        Ok((ExpectedMessage::Message("unable to connect to postgres".to_owned()), "password authentication failed"))
     }
 
-    async fn saturate(pool: &Self::Resource) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(pool: &Self::Resource) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Ok((Box::new([pool.get().unwrap(), pool.get().unwrap()]), 2))
     }
 
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    async fn queries(server: &Server) -> Result<u64, Unsupported> {
         statements(server).await
     }
 
-    // The pool asks `SELECT 1` too before it gives a connection.
-    const QUESTIONS_A_ROUND: u64 = 2;
+    // The pool executes a `SELECT 1` before it returns a connection.
+    const QUERIES_PER_RUN: u64 = 2;
 
-    async fn connections(server: &Server) -> Result<usize, Not> {
+    async fn connections(server: &Server) -> Result<usize, Unsupported> {
         connections_of_postgres(server).await
     }
 }
@@ -125,12 +125,12 @@ async fn a_server_that_stopped_while_all_was_in_use_is_down_when_the_application
     }
     drop(held);
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "resource", "unable to connect to postgres").await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let response = down(&rig, "database", "resource", "unable to connect to postgres").await;
+    assert_secret(&rig, &response, &["Connection refused"]).await;
 }
 
 #[actix_web::test]
-async fn a_pool_that_does_not_look_is_up_at_once_when_its_server_closed_idle_connections() {
+async fn a_pool_without_tests_is_up_at_once_when_its_server_closed_idle_connections() {
     let mut server = R2d2::prepare();
     server.restart();
     let manager = ConnectionManager::new(server.url());
@@ -144,7 +144,7 @@ async fn a_pool_that_does_not_look_is_up_at_once_when_its_server_closed_idle_con
 }
 
 #[actix_web::test]
-async fn a_frozen_server_costs_one_thread_however_often_it_is_asked() {
+async fn a_frozen_server_costs_one_thread_however_many_runs_there_are() {
     let mut server = R2d2::prepare();
     server.restart();
     let pool = pool(&server.url(), Duration::from_secs(30));
@@ -154,15 +154,15 @@ async fn a_frozen_server_costs_one_thread_however_often_it_is_asked() {
     for _ in 0..10 {
         timeout(Duration::from_millis(50), kept.probe()).await.unwrap_err();
     }
-    // The thread of the first question may not have been free again for the second one.
+    // The thread of the first query may not be free yet for the second one.
     assert!(blocked_threads() <= 2, "{}", blocked_threads());
     server.thaw();
-    // What was asked while it was frozen is answered, and no round takes it for an answer to its own question.
+    // The queries from the frozen time get responses, which no later run uses.
     kept.probe().await.unwrap();
 }
 
 #[actix_web::test]
-async fn sqlite_is_asked() {
+async fn sqlite_is_probed() {
     fn open(file: &Path) -> Pool<ConnectionManager<SqliteConnection>> {
         Pool::builder().max_size(2).build_unchecked(ConnectionManager::new(file.to_str().unwrap()))
     }
@@ -182,8 +182,8 @@ async fn sqlite_is_asked() {
     let mut writer = pool.get().unwrap();
     writer.batch_execute("BEGIN EXCLUSIVE").unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
-    assert_secret(&rig, &answer, &["database is locked"]).await;
+    let response = degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
+    assert_secret(&rig, &response, &["database is locked"]).await;
     writer.batch_execute("ROLLBACK").unwrap();
     drop(writer);
     back_up(&rig, "database", "resource").await;
@@ -191,10 +191,10 @@ async fn sqlite_is_asked() {
     let other = folder.path().join("other");
     fs::write(&other, [b'x'; 4096]).unwrap();
     let rig = serve(open(&other));
-    let answer = down(&rig, "database", "resource", "unexpected response from sqlite").await;
-    assert_secret(&rig, &answer, &["file is not a database"]).await;
+    let response = down(&rig, "database", "resource", "unexpected response from sqlite").await;
+    assert_secret(&rig, &response, &["file is not a database"]).await;
 
     let rig = serve(open(&folder.path().join("nowhere/canary.db")));
-    let answer = down(&rig, "database", "resource", "unable to connect to sqlite").await;
-    assert_secret(&rig, &answer, &["nable to open"]).await;
+    let response = down(&rig, "database", "resource", "unable to connect to sqlite").await;
+    assert_secret(&rig, &response, &["nable to open"]).await;
 }

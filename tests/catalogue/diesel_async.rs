@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD,
         answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
@@ -33,7 +33,7 @@ pools!(deadpool_as_a_pool, OfDeadpool);
 acceptance!(bb8, OfBb8);
 pools!(bb8_as_a_pool, OfBb8);
 
-/// Both are the same but for how they are opened and used up.
+/// Both pools differ only in how they are opened and exhausted.
 macro_rules! backend {
     ($backend:ident, $resource:ty, $pool:path, $get:ident, $keeps_silent:expr) => {
         impl Backend for $backend {
@@ -44,31 +44,31 @@ macro_rules! backend {
                 statements_are_counted()
             }
 
-            async fn open(server: &Server, password: Password) -> Result<$resource, Not> {
+            async fn open(server: &Server, password: Password) -> Result<$resource, Unsupported> {
                 let password = if password == Password::Right { PASSWORD } else { WRONG };
                 Ok($pool(&server.url_with(password)))
             }
 
-            fn unreachable(server: &Server) -> (Told, &'static str) {
-                (Told::Message(Self::refused(server)), "error connecting to server")
+            fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
+                (ExpectedMessage::Message(Self::refused(server)), "error connecting to server")
             }
 
-            fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
-                Ok((Told::Message("postgres denied access".to_owned()), "password authentication failed"))
+            fn rejected(_: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
+                Ok((ExpectedMessage::Message("postgres denied access".to_owned()), "password authentication failed"))
             }
 
-            async fn saturate(pool: &$resource) -> Result<(Box<dyn Any>, u32), Not> {
+            async fn saturate(pool: &$resource) -> Result<(Box<dyn Any>, u32), Unsupported> {
                 Ok((Box::new([pool.$get().await.unwrap(), pool.$get().await.unwrap()]), 2))
             }
 
-            async fn questions(server: &Server) -> Result<u64, Not> {
+            async fn queries(server: &Server) -> Result<u64, Unsupported> {
                 statements(server).await
             }
 
-            // The pool asks `SELECT 1` too before it gives a connection.
-            const QUESTIONS_A_ROUND: u64 = 2;
+            // The pool executes a `SELECT 1` before it returns a connection.
+            const QUERIES_PER_RUN: u64 = 2;
 
-            async fn connections(server: &Server) -> Result<usize, Not> {
+            async fn connections(server: &Server) -> Result<usize, Unsupported> {
                 connections_of_postgres(server).await
             }
         }
@@ -86,12 +86,12 @@ macro_rules! backend {
                 close_all_of_postgres(server).await;
             }
 
-            const KEEPS_SILENT: Option<Not> = $keeps_silent;
+            const KEEPS_SILENT: Option<Unsupported> = $keeps_silent;
         }
     };
 }
 
-const BB8_TESTS: Not = "bb8 keeps a connection whose test on check-out does not end, and hands it out again";
+const BB8_TESTS: Unsupported = "bb8 keeps a connection whose test on check-out hangs, and returns it again";
 
 backend!(OfDeadpool, Pool<AsyncPgConnection>, of_deadpool, get, None);
 backend!(OfBb8, Bb8Pool<AsyncPgConnection>, of_bb8, get_owned, Some(BB8_TESTS));
@@ -104,7 +104,7 @@ fn of_bb8(url: &str) -> Bb8Pool<AsyncPgConnection> {
     Bb8Pool::builder().max_size(2).build_unchecked(AsyncDieselConnectionManager::new(url))
 }
 
-/// Without a question of the pool's own before ours.
+/// Without a query of the pool before that of the probe.
 fn fast(server: &Server) -> AsyncDieselConnectionManager<AsyncPgConnection> {
     let mut config = ManagerConfig::default();
     config.recycling_method = RecyclingMethod::Fast;
@@ -112,7 +112,7 @@ fn fast(server: &Server) -> AsyncDieselConnectionManager<AsyncPgConnection> {
 }
 
 #[actix_web::test]
-async fn a_connection_of_deadpool_whose_question_was_given_up_is_closed() {
+async fn a_connection_of_deadpool_whose_query_was_dropped_is_closed() {
     let mut server = OfDeadpool::prepare();
     server.restart();
     let pool: Pool<_> = Pool::builder(fast(&server)).build().unwrap();
@@ -124,7 +124,7 @@ async fn a_connection_of_deadpool_whose_question_was_given_up_is_closed() {
 }
 
 #[actix_web::test]
-async fn a_connection_of_bb8_whose_question_was_given_up_is_closed() {
+async fn a_connection_of_bb8_whose_query_was_dropped_is_closed() {
     let mut server = OfBb8::prepare();
     server.restart();
     let pool: Bb8Pool<_> = Bb8Pool::builder().build_unchecked(fast(&server));
@@ -135,7 +135,7 @@ async fn a_connection_of_bb8_whose_question_was_given_up_is_closed() {
     assert_eq!(pool.state().connections, 0, "it is not given back");
 }
 
-/// A stale connection is no outage, also where the pool does not look.
+/// A stale connection is not an outage, also if the pool does not test connections.
 async fn is_up_at_once<P: Probe + Clone>(server: &Server, pool: P) {
     let rig = serve(pool);
     up(&rig, "database", "resource").await;
@@ -145,7 +145,7 @@ async fn is_up_at_once<P: Probe + Clone>(server: &Server, pool: P) {
 }
 
 #[actix_web::test]
-async fn deadpool_that_does_not_look_is_up_at_once_when_its_server_closed_idle_connections() {
+async fn deadpool_without_tests_is_up_at_once_when_its_server_closed_idle_connections() {
     let mut server = OfDeadpool::prepare();
     server.restart();
     let pool: Pool<_> = Pool::builder(fast(&server)).max_size(2).build().unwrap();
@@ -154,7 +154,7 @@ async fn deadpool_that_does_not_look_is_up_at_once_when_its_server_closed_idle_c
 }
 
 #[actix_web::test]
-async fn bb8_that_does_not_look_is_up_at_once_when_its_server_closed_idle_connections() {
+async fn bb8_without_tests_is_up_at_once_when_its_server_closed_idle_connections() {
     let mut server = OfBb8::prepare();
     server.restart();
     let pool: Bb8Pool<_> = Bb8Pool::builder().max_size(2).build_unchecked(fast(&server));
@@ -172,7 +172,7 @@ fn sqlite_of_bb8(file: &Path) -> Bb8Pool<Sqlite> {
     Bb8Pool::builder().max_size(2).build_unchecked(AsyncDieselConnectionManager::new(file.to_str().unwrap()))
 }
 
-async fn sqlite_is_asked<P: Probe + Clone>(open: impl Fn(&Path) -> P) {
+async fn sqlite_is_probed<P: Probe + Clone>(open: impl Fn(&Path) -> P) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("canary.db");
     let rig = serve(open(&file));
@@ -181,34 +181,34 @@ async fn sqlite_is_asked<P: Probe + Clone>(open: impl Fn(&Path) -> P) {
     let mut writer = sqlite_of_deadpool(&file).get().await.unwrap();
     writer.batch_execute("BEGIN EXCLUSIVE").await.unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
-    assert_secret(&rig, &answer, &["database is locked"]).await;
+    let response = degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
+    assert_secret(&rig, &response, &["database is locked"]).await;
     writer.batch_execute("ROLLBACK").await.unwrap();
     back_up(&rig, "database", "resource").await;
 
     let other = folder.path().join("other");
     std::fs::write(&other, [b'x'; 4096]).unwrap();
     let rig = serve(open(&other));
-    let answer = down(&rig, "database", "resource", "unexpected response from sqlite").await;
-    assert_secret(&rig, &answer, &["file is not a database"]).await;
+    let response = down(&rig, "database", "resource", "unexpected response from sqlite").await;
+    assert_secret(&rig, &response, &["file is not a database"]).await;
 
     let rig = serve(open(&folder.path().join("nowhere/canary.db")));
-    let answer = down(&rig, "database", "resource", "unable to connect to sqlite").await;
-    assert_secret(&rig, &answer, &["nable to open the database file"]).await;
+    let response = down(&rig, "database", "resource", "unable to connect to sqlite").await;
+    assert_secret(&rig, &response, &["nable to open the database file"]).await;
 }
 
 #[actix_web::test]
-async fn sqlite_is_asked_by_way_of_deadpool() {
-    sqlite_is_asked(sqlite_of_deadpool).await;
+async fn sqlite_is_probed_in_a_pool_of_deadpool() {
+    sqlite_is_probed(sqlite_of_deadpool).await;
 }
 
 #[actix_web::test]
-async fn sqlite_is_asked_by_way_of_bb8() {
-    sqlite_is_asked(sqlite_of_bb8).await;
+async fn sqlite_is_probed_in_a_pool_of_bb8() {
+    sqlite_is_probed(sqlite_of_bb8).await;
 }
 
-/// As usual advice has it, a locked file is waited for longer than a check waits: the question is neither dropped, which
-/// diesel-async can't bear, nor taken for an outage.
+/// With a usual `busy_timeout`, which is longer than the limit of a check, the query is neither cancelled, which panics in diesel-async,
+/// nor reported as an outage.
 async fn a_patient_sqlite_is_degraded_while_it_is_locked<P: Probe + Clone>(pool: P, file: &Path) {
     let rig = serve(pool);
     up(&rig, "database", "resource").await;

@@ -1,7 +1,7 @@
-//! `probes::disk::FreeSpace`, on a real small file system of the test's own, which takes root.
+//! `probes::disk::FreeSpace`, on a small file system that the test mounts, for which it has to be root.
 //!
-//! The suite's rows are about servers and connections: none fits. A file system that hangs is made by no means that every
-//! machine has; that it takes one thread at most is shown where that is made (`one_thread.rs`).
+//! The acceptance suite is about servers and connections, and does not apply. There is no portable way to make a file system hang;
+//! `blocking_single_flight.rs` tests that it blocks at most one thread.
 
 use std::{
     fs,
@@ -53,7 +53,7 @@ impl Tmpfs {
         self.path().join(name)
     }
 
-    /// Leaves so many KiB free of 1024.
+    /// Leaves this number of KiB free of 1024.
     fn leave(&self, kib: usize) {
         fs::write(self.file("filler"), vec![1; (1024 - kib) * 1024]).unwrap();
     }
@@ -89,13 +89,13 @@ async fn a_disk_is_degraded_when_it_fills_and_down_when_it_is_nearly_full_and_up
     disk.leave(104);
     up(&rig, "system", "uploads").await;
     disk.leave(100);
-    let answer = degraded(&rig, "system", "uploads", "only 9% (100.0 KiB) of the disk is free").await;
-    assert_secret(&rig, &answer, &[]).await;
+    let response = degraded(&rig, "system", "uploads", "only 9% (100.0 KiB) of the disk is free").await;
+    assert_secret(&rig, &response, &[]).await;
     disk.leave(8);
-    let answer = is_down(&rig, "only 0% (8.0 KiB) of the disk is free").await;
+    let response = is_down(&rig, "only 0% (8.0 KiB) of the disk is free").await;
     let path = disk.path().display().to_string();
-    // The log names the path, an answer does not.
-    assert!(!answer.body.contains(&path) && !answer.head.contains(&path));
+    // The log contains the path, responses do not.
+    assert!(!response.body.contains(&path) && !response.head.contains(&path));
     disk.leave(0);
     is_down(&rig, "the disk is full").await;
     disk.leave(1000);
@@ -106,12 +106,12 @@ async fn a_disk_is_degraded_when_it_fills_and_down_when_it_is_nearly_full_and_up
 async fn the_thresholds_are_in_bytes_or_in_per_cent() {
     let disk = Tmpfs::mount("size=1m");
     disk.leave(500);
-    let asked = || FreeSpace::new(disk.path());
-    let rig = serve(asked().degraded_below(Amount::bytes(500 << 10)));
+    let probe = || FreeSpace::new(disk.path());
+    let rig = serve(probe().degraded_below(Amount::bytes(500 << 10)));
     up(&rig, "system", "uploads").await;
-    let rig = serve(asked().degraded_below(Amount::bytes((500 << 10) + 1)));
+    let rig = serve(probe().degraded_below(Amount::bytes((500 << 10) + 1)));
     degraded(&rig, "system", "uploads", "only 48% (500.0 KiB) of the disk is free").await;
-    let rig = serve(asked().down_below(Amount::percent(49)));
+    let rig = serve(probe().down_below(Amount::percent(49)));
     is_down(&rig, "only 48% (500.0 KiB) of the disk is free").await;
 }
 
@@ -120,7 +120,7 @@ async fn a_disk_without_inodes_is_down_though_it_has_room() {
     let disk = Tmpfs::mount("size=1m,nr_inodes=102");
     let rig = serve(FreeSpace::new(disk.path()));
     up(&rig, "system", "uploads").await;
-    // The root of it is one.
+    // One of them is the root directory.
     for file in 0..92 {
         fs::write(disk.file(&file.to_string()), "").unwrap();
     }
@@ -149,8 +149,8 @@ async fn a_path_that_is_gone_is_down_and_up_when_it_is_back() {
     let path = folder.path().join("canarybase");
     let rig =
         serve(FreeSpace::new(&path).degraded_below(Amount::bytes(0)).down_below(Amount::bytes(0)).without_inodes());
-    let answer = is_down(&rig, "the disk's path is not there").await;
-    assert_secret(&rig, &answer, &["No such file or directory"]).await;
+    let response = is_down(&rig, "the disk's path does not exist").await;
+    assert_secret(&rig, &response, &["No such file or directory"]).await;
     assert!(logs::text().contains("canarybase"), "the log names the path");
     fs::create_dir(&path).unwrap();
     up(&rig, "system", "uploads").await;

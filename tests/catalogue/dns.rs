@@ -1,8 +1,7 @@
-//! `probes::dns::Resolve`. The system's resolver asks whom `/etc/resolv.conf` names, so a test that breaks that server runs in
-//! a process of its own where that file is another one, which takes root.
+//! `probes::dns::Resolve`. The system's resolver queries the servers in `/etc/resolv.conf`, so a test that breaks one runs in
+//! another process with another such file, for which it has to be root.
 //!
-//! The suite's rows are shown there in one test, but for these: wrong credentials (there are none), saturation and what is
-//! closed with the state (there are no connections).
+//! One test there replaces the acceptance suite, without wrong credentials, saturation and open connections, which do not apply.
 
 use std::{
     fs,
@@ -44,18 +43,18 @@ async fn a_name_that_the_machine_knows_is_up() {
 
 #[actix_web::test]
 async fn a_name_that_can_be_none_is_down() {
-    // Longer than a part of a name may be: the resolver says so without a server.
+    // Longer than a label may be, which the resolver rejects without a server.
     let name = "a".repeat(64) + ".example";
     let rig = serve(&name);
-    let answer = down(&rig, "service", "partner", &format!("unable to resolve {name}")).await;
-    assert_secret(&rig, &answer, &["failed to lookup address information"]).await;
+    let response = down(&rig, "service", "partner", &format!("unable to resolve {name}")).await;
+    assert_secret(&rig, &response, &["failed to lookup address information"]).await;
 }
 
-/// Where the other process finds its server's address.
+/// The variable with the address of the server, for the other process.
 const ADDRESS: &str = "HEALTH_TEST_NAME_SERVER";
 
 #[test]
-fn a_name_is_up_while_its_server_answers_and_down_while_that_is_stopped_or_frozen() {
+fn a_name_is_up_while_its_server_responds_and_down_while_that_is_stopped_or_frozen() {
     let id = std::process::id().to_be_bytes();
     let address = Ipv4Addr::new(127, id[1].max(1), id[2], id[3]);
     let folder = tempfile::tempdir().unwrap();
@@ -86,17 +85,17 @@ async fn with_a_name_server_of_its_own() {
     let unable = format!("unable to resolve {name}");
     let is_up = || async { rig.health().await.status == 200 };
 
-    // Nothing listens from the start.
-    let answer = down(&rig, "service", "partner", &unable).await;
-    assert_secret(&rig, &answer, &["failed to lookup address information"]).await;
+    // The server is stopped from the start.
+    let response = down(&rig, "service", "partner", &unable).await;
+    assert_secret(&rig, &response, &["failed to lookup address information"]).await;
 
     let server = NameServer::start(&address);
     eventually("it is up", is_up).await;
-    let before = server.asked();
+    let before = server.queries();
     for _ in 0..5 {
         up(&rig, "service", "partner").await;
     }
-    assert_eq!(server.asked() - before, 5, "one lookup a round");
+    assert_eq!(server.queries() - before, 5, "one lookup a run");
 
     server.forget(true);
     down(&rig, "service", "partner", &unable).await;
@@ -104,8 +103,8 @@ async fn with_a_name_server_of_its_own() {
     up(&rig, "service", "partner").await;
 
     server.freeze(true);
-    let answer = down(&rig, "service", "partner", "timed out after 800 ms").await;
-    assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
+    let response = down(&rig, "service", "partner", "timed out after 800 ms").await;
+    assert!(response.took < Duration::from_secs(5), "{:?}", response.took);
     server.freeze(false);
     eventually("it is up again", is_up).await;
 
@@ -115,7 +114,7 @@ async fn with_a_name_server_of_its_own() {
     up(&rig, "service", "partner").await;
 }
 
-/// Knows all names, with the address of this machine.
+/// A name server that resolves all names to the loopback address.
 struct NameServer {
     shared: Arc<Shared>,
     thread: Option<thread::JoinHandle<()>>,
@@ -126,7 +125,7 @@ struct Shared {
     stops: AtomicBool,
     frozen: AtomicBool,
     forgets: AtomicBool,
-    asked: AtomicU64,
+    queries: AtomicU64,
 }
 
 impl NameServer {
@@ -142,24 +141,24 @@ impl NameServer {
                 if ours.frozen.load(Ordering::SeqCst) {
                     continue;
                 }
-                if let Some(answer) = ours.answer(&packet[..length]) {
-                    socket.send_to(&answer, from).unwrap();
+                if let Some(response) = ours.response(&packet[..length]) {
+                    socket.send_to(&response, from).unwrap();
                 }
             }
         });
         Self { shared, thread: Some(thread) }
     }
 
-    /// How many addresses it was asked for.
-    fn asked(&self) -> u64 {
-        self.shared.asked.load(Ordering::SeqCst)
+    /// Returns the number of queries for an address.
+    fn queries(&self) -> u64 {
+        self.shared.queries.load(Ordering::SeqCst)
     }
 
     fn freeze(&self, frozen: bool) {
         self.shared.frozen.store(frozen, Ordering::SeqCst);
     }
 
-    /// Whether it knows no name any more.
+    /// Makes all names unknown.
     fn forget(&self, forgets: bool) {
         self.shared.forgets.store(forgets, Ordering::SeqCst);
     }
@@ -173,26 +172,26 @@ impl Drop for NameServer {
 }
 
 impl Shared {
-    /// To a question of one name: its header, the name in parts, its type and kind (RFC 1035).
-    fn answer(&self, question: &[u8]) -> Option<Vec<u8>> {
+    /// Returns the response to a query of one name: its header, the labels of the name, type and class (RFC 1035).
+    fn response(&self, query: &[u8]) -> Option<Vec<u8>> {
         const TYPE_A: [u8; 2] = [0, 1];
-        let (header, rest) = question.split_at_checked(12)?;
+        let (header, rest) = query.split_at_checked(12)?;
         let name = rest.iter().position(|&byte| byte == 0)? + 1;
-        let asked = rest.get(..name + 4)?;
-        let is_a = asked[name..name + 2] == TYPE_A;
+        let question = rest.get(..name + 4)?;
+        let is_a = question[name..name + 2] == TYPE_A;
         if is_a {
-            self.asked.fetch_add(1, Ordering::SeqCst);
+            self.queries.fetch_add(1, Ordering::SeqCst);
         }
         let forgets = self.forgets.load(Ordering::SeqCst);
         let answers = u8::from(is_a && !forgets);
-        let mut answer = header[..2].to_vec();
-        // An answer, without an error or with that of a name that is not there; one question, so many answers.
-        answer.extend([0x81, if forgets { 0x83 } else { 0x80 }, 0, 1, 0, answers, 0, 0, 0, 0]);
-        answer.extend(asked);
+        let mut response = header[..2].to_vec();
+        // Flags, without an error or with NXDOMAIN; one question, and the number of answers.
+        response.extend([0x81, if forgets { 0x83 } else { 0x80 }, 0, 1, 0, answers, 0, 0, 0, 0]);
+        response.extend(question);
         if answers == 1 {
-            // The name that stands at 12, type A, kind IN, for 0 s, four bytes.
-            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 127, 0, 0, 1]);
+            // A pointer to the name at 12, type A, class IN, TTL 0, four bytes.
+            response.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 127, 0, 0, 1]);
         }
-        Some(answer)
+        Some(response)
     }
 }

@@ -1,4 +1,4 @@
-//! The example whose state holds ten kinds of resources, against ten servers, one of which is stopped in turn.
+//! The example whose state contains ten kinds of resources, against ten servers, which are stopped in turn.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -49,7 +49,7 @@ fn start(variables: &[(&str, String)]) -> (Example, SocketAddr) {
         line.clear();
         assert!(printed.read_line(&mut line).unwrap() > 0, "the example printed no address");
     }
-    // What else it prints must go somewhere, or it would block.
+    // The rest of its output has to be read, or it would block.
     std::thread::spawn(move || printed.read_to_end(&mut Vec::new()));
     let (_, rest) = line.split_once("http://").unwrap();
     let end = rest.find(';').unwrap();
@@ -116,20 +116,20 @@ async fn of_ten_servers_exactly_the_one_that_is_stopped_is_down() {
         Box::new(sensors),
         Box::new(payments),
     ];
-    let answers = async |down: Option<&str>| {
-        let answer = http::get(address, "/health").await;
-        let mut told = answer.json();
-        let errors = told.as_object_mut().unwrap().remove("errors");
-        assert_eq!(answer.status, if told["status"] == "UP" { 200 } else { 503 });
-        assert_eq!(errors.is_some(), told["status"] == "DOWN", "{answer:?}");
-        told == expected(&checks, down)
+    let responds = async |down: Option<&str>| {
+        let response = http::get(address, "/health").await;
+        let mut outcome = response.json();
+        let errors = outcome.as_object_mut().unwrap().remove("errors");
+        assert_eq!(response.status, if outcome["status"] == "UP" { 200 } else { 503 });
+        assert_eq!(errors.is_some(), outcome["status"] == "DOWN", "{response:?}");
+        outcome == expected(&checks, down)
     };
-    eventually("all are up", || answers(None)).await;
+    eventually("all are up", || responds(None)).await;
     for (server, (_, name)) in servers.iter_mut().zip(checks) {
         server.stop();
-        eventually(&format!("{name} alone is down"), || answers(Some(name))).await;
+        eventually(&format!("only {name} is down"), || responds(Some(name))).await;
         server.restart();
-        eventually(&format!("{name} is up again"), || answers(None)).await;
+        eventually(&format!("{name} is up again"), || responds(None)).await;
     }
     drop(example);
 }

@@ -15,7 +15,7 @@ use health::{HealthCheck, Probe};
 
 use super::redis::{connections_of_redis, opens_no_connection_at_any_distance, values_written};
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD, USER,
         answers::{MAX_AGE, assert_secret, back_up, down, up},
@@ -32,7 +32,7 @@ struct Two;
 acceptance!(client, One);
 acceptance!(pool, Two);
 
-const SHARED: Not = "its connections are shared among all who ask: there is nothing to use up";
+const SHARED: Unsupported = "all clones share its connections";
 
 impl Backend for One {
     type Resource = Client;
@@ -42,33 +42,33 @@ impl Backend for One {
         Server::prepared(Kind::Redis, &[])
     }
 
-    async fn open(server: &Server, password: Password) -> Result<Client, Not> {
+    async fn open(server: &Server, password: Password) -> Result<Client, Unsupported> {
         let client = builder(server, password).build().unwrap();
         connected(&client, password).await;
         Ok(client)
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
+    fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
         refused(server)
     }
 
-    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+    fn rejected(server: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Ok(refuses(server))
     }
 
-    fn frozen(server: &Server) -> Told {
+    fn frozen(server: &Server) -> ExpectedMessage {
         silent(server)
     }
 
-    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err(SHARED)
     }
 
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    async fn queries(server: &Server) -> Result<u64, Unsupported> {
         values_written(server).await
     }
 
-    async fn connections(_: &Server) -> Result<usize, Not> {
+    async fn connections(_: &Server) -> Result<usize, Unsupported> {
         Err(CLOSED_BY_QUIT)
     }
 }
@@ -81,55 +81,58 @@ impl Backend for Two {
         Server::prepared(Kind::Redis, &[])
     }
 
-    async fn open(server: &Server, password: Password) -> Result<Pool, Not> {
+    async fn open(server: &Server, password: Password) -> Result<Pool, Unsupported> {
         let pool = builder(server, password).build_pool(2).unwrap();
         connected(&pool, password).await;
         Ok(pool)
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
+    fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
         refused(server)
     }
 
-    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+    fn rejected(server: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Ok(refuses(server))
     }
 
-    fn frozen(server: &Server) -> Told {
+    fn frozen(server: &Server) -> ExpectedMessage {
         silent(server)
     }
 
-    async fn saturate(_: &Pool) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &Pool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err(SHARED)
     }
 
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    async fn queries(server: &Server) -> Result<u64, Unsupported> {
         values_written(server).await
     }
 
-    /// One on each of its connections, all at once.
-    const QUESTIONS_A_ROUND: u64 = 2;
+    /// One on each of its connections, concurrently.
+    const QUERIES_PER_RUN: u64 = 2;
 
-    async fn connections(_: &Server) -> Result<usize, Not> {
+    async fn connections(_: &Server) -> Result<usize, Unsupported> {
         Err(CLOSED_BY_QUIT)
     }
 }
 
-const CLOSED_BY_QUIT: Not = "a connection is that of a task of fred's, which ends by `quit` and not when the last client is \
+const CLOSED_BY_QUIT: Unsupported = "a connection is that of a task of fred's, which ends by `quit` and not when the last client is \
                              dropped: a test of its own counts them";
 
-fn refused(server: &Server) -> (Told, &'static str) {
-    (Told::Message(format!("unable to connect to redis at 127.0.0.1:{}", server.port())), "Connection refused")
+fn refused(server: &Server) -> (ExpectedMessage, &'static str) {
+    (
+        ExpectedMessage::Message(format!("unable to connect to redis at 127.0.0.1:{}", server.port())),
+        "Connection refused",
+    )
 }
 
-fn refuses(server: &Server) -> (Told, &'static str) {
-    (Told::Message(format!("redis at 127.0.0.1:{} denied access", server.port())), "WRONGPASS")
+fn refuses(server: &Server) -> (ExpectedMessage, &'static str) {
+    (ExpectedMessage::Message(format!("redis at 127.0.0.1:{} denied access", server.port())), "WRONGPASS")
 }
 
-fn silent(server: &Server) -> Told {
-    // When the machine is slow the check's own limit is over first.
+fn silent(server: &Server) -> ExpectedMessage {
+    // On a slow machine the check's limit ends first.
     let message = format!("no response from redis at 127.0.0.1:{}", server.port());
-    Told::OneOf(vec![message, "timed out after 800 ms".to_owned()])
+    ExpectedMessage::OneOf(vec![message, "timed out after 800 ms".to_owned()])
 }
 
 fn config(password: Password, server: ServerConfig) -> Config {
@@ -143,7 +146,7 @@ fn config(password: Password, server: ServerConfig) -> Config {
     }
 }
 
-/// Of clients that connect again and again.
+/// Builds clients that reconnect.
 fn builder(server: &Server, password: Password) -> Builder {
     builder_at(server.port(), password)
 }
@@ -155,7 +158,7 @@ fn builder_at(port: u16, password: Password) -> Builder {
     builder
 }
 
-/// As an application does it that starts also where its cache is not there yet.
+/// As an application that starts before its cache.
 async fn connected(client: &impl fred::interfaces::ClientLike, password: Password) {
     drop(client.connect());
     if password == Password::Right {
@@ -304,5 +307,5 @@ async fn a_reply_that_is_within_the_limit_of_the_check_is_up() {
 }
 
 fn command(server: &Server, words: &str) {
-    sentinel::ask::<redis::Value>(&server.url(), words).unwrap();
+    sentinel::query::<redis::Value>(&server.url(), words).unwrap();
 }

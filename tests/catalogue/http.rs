@@ -1,6 +1,6 @@
-//! `probes::http::Get`, against a server in the test's own process that answers whatever it is told to.
+//! `probes::http::Get`, against a stub server in the test's process.
 //!
-//! Every row of the suite fits but saturation: the probe has one connection, which nobody else uses.
+//! The acceptance suite applies without saturation: the probe has one connection, which only it uses.
 
 use std::{any::Any, time::Duration};
 
@@ -8,7 +8,7 @@ use actix_web::{http::StatusCode, web};
 use health::{HealthCheck, probes::http::Get};
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD, USER,
         answers::{assert_secret, down, up},
@@ -34,30 +34,30 @@ impl Backend for Http {
         Stub::prepared(Talk::Http)
     }
 
-    async fn open(server: &Stub, password: Password) -> Result<Get, Not> {
+    async fn open(server: &Stub, password: Password) -> Result<Get, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         Ok(Get::new(format!("http://{USER}:{password}@127.0.0.1:{}/canarybase?key={PASSWORD}", server.port())).unwrap())
     }
 
-    fn unreachable(server: &Stub) -> (Told, &'static str) {
+    fn unreachable(server: &Stub) -> (ExpectedMessage, &'static str) {
         let message = format!("unable to connect to http server at 127.0.0.1:{}", server.port());
-        (Told::Message(message), "Connection refused")
+        (ExpectedMessage::Message(message), "Connection refused")
     }
 
-    fn rejected(server: &Stub) -> Result<(Told, &'static str), Not> {
+    fn rejected(server: &Stub) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         let message = format!("http server at 127.0.0.1:{} denied access", server.port());
-        Ok((Told::Message(message), "it answered 401"))
+        Ok((ExpectedMessage::Message(message), "the status is 401"))
     }
 
-    async fn saturate(_: &Get) -> Result<(Box<dyn Any>, u32), Not> {
-        Err("its one connection is used by nobody but the probe: there is nothing to use up")
+    async fn saturate(_: &Get) -> Result<(Box<dyn Any>, u32), Unsupported> {
+        Err("only the probe uses its connection")
     }
 
-    async fn questions(server: &Stub) -> Result<u64, Not> {
-        Ok(server.questions())
+    async fn queries(server: &Stub) -> Result<u64, Unsupported> {
+        Ok(server.requests())
     }
 
-    async fn connections(server: &Stub) -> Result<usize, Not> {
+    async fn connections(server: &Stub) -> Result<usize, Unsupported> {
         Ok(server.open())
     }
 }
@@ -84,8 +84,8 @@ fn plain(status: u16, body: &str) -> Page {
 
 async fn is_failed(rig: &Rig, stub: &Stub, logged: &str) {
     let message = format!("unexpected response from http server at 127.0.0.1:{}", stub.port());
-    let answer = down(rig, "service", "shop", &message).await;
-    assert_secret(rig, &answer, &[logged]).await;
+    let response = down(rig, "service", "shop", &message).await;
+    assert_secret(rig, &response, &[logged]).await;
 }
 
 #[actix_web::test]
@@ -110,7 +110,7 @@ async fn any_success_is_up_and_any_other_status_is_down() {
     }
     stub.show(plain(504, ""));
     down(&rig, "service", "shop", &format!("no response from http server at 127.0.0.1:{}", stub.port())).await;
-    // Each run that fails on the kept connection tries a new one, which is not kept if it fails there too.
+    // A run that fails on the reused connection tries a new one, which is closed if it fails there too.
     assert_eq!(stub.accepted(), 1 + 7, "one connection for each run that failed");
 }
 
@@ -120,7 +120,7 @@ async fn the_expected_status_is_the_only_one_that_is_up() {
     let rig = serve(get(&stub).status(StatusCode::IM_A_TEAPOT));
     up(&rig, "service", "shop").await;
     stub.show(plain(200, ""));
-    is_failed(&rig, &stub, "it answered 200").await;
+    is_failed(&rig, &stub, "the status is 200").await;
 }
 
 #[actix_web::test]
@@ -129,7 +129,7 @@ async fn a_redirect_is_not_followed() {
     let stub = Stub::page(plain(200, ""));
     let location: &'static str = format!("location: http://127.0.0.1:{}/", other.port()).leak();
     stub.show(Page::Plain(302, location, String::new()));
-    is_failed(&serve(get(&stub)), &stub, "it answered 302").await;
+    is_failed(&serve(get(&stub)), &stub, "the status is 302").await;
     assert_eq!(other.accepted(), 0);
 }
 
@@ -142,7 +142,7 @@ async fn the_body_must_have_the_expected_text() {
     up(&rig, "service", "shop").await;
     for body in ["", r#"{"status":"yellow"}"#, &("x".repeat(70_000) + r#""status":"green""#)] {
         stub.show(plain(200, body));
-        is_failed(&rig, &stub, "without the expected text").await;
+        is_failed(&rig, &stub, "does not contain the expected text").await;
     }
 }
 
@@ -151,7 +151,7 @@ async fn a_body_without_end_is_read_no_further_than_it_must_be() {
     let stub = Stub::page(Page::Endless("all is well"));
     up(&serve(get(&stub)), "service", "shop").await;
     up(&serve(get(&stub).body_contains("is well")), "service", "shop").await;
-    is_failed(&serve(get(&stub).body_contains("is bad")), &stub, "without the expected text").await;
+    is_failed(&serve(get(&stub).body_contains("is bad")), &stub, "does not contain the expected text").await;
     eventually("what was not read to the end is closed", || async { stub.open() == 0 }).await;
 }
 
@@ -173,7 +173,7 @@ async fn what_speaks_no_http_is_down() {
 }
 
 #[actix_web::test]
-async fn who_closes_without_an_answer_is_unreachable() {
+async fn a_server_that_closes_without_a_response_is_unreachable() {
     let stub = Stub::page(Page::HangsUp);
     let rig = serve(get(&stub));
     let message = format!("unable to connect to http server at 127.0.0.1:{}", stub.port());
@@ -181,23 +181,23 @@ async fn who_closes_without_an_answer_is_unreachable() {
 }
 
 #[actix_web::test]
-async fn a_slow_or_silent_answer_is_waited_for_no_longer_than_the_deadline() {
+async fn a_slow_or_silent_server_is_down_by_the_deadline() {
     let stub = Stub::page(Page::Slow);
     for page in [Page::Slow, Page::Silent] {
         stub.show(page);
-        let answer = down(&serve(get(&stub)), "service", "shop", "timed out after 800 ms").await;
-        assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
+        let response = down(&serve(get(&stub)), "service", "shop", "timed out after 800 ms").await;
+        assert!(response.took < Duration::from_secs(5), "{:?}", response.took);
     }
 }
 
 #[actix_web::test]
-async fn a_connection_that_the_server_closes_after_each_answer_is_no_outage() {
+async fn a_connection_that_the_server_closes_after_each_response_is_up() {
     let stub = Stub::page(Page::ClosesAfterwards);
     let rig = serve(get(&stub));
     for _ in 0..10 {
         up(&rig, "service", "shop").await;
     }
-    assert_eq!(stub.questions(), 10);
+    assert_eq!(stub.requests(), 10);
 }
 
 #[actix_web::test]
@@ -222,7 +222,7 @@ async fn a_kept_connection_to_a_bad_backend_is_left_for_a_new_one_to_a_good_one(
     {
         bad.show(plain(200, "all is well"));
         balancer.lead_to(bad.port());
-        // The connection to the good one is closed by it.
+        // The working server closes the connection.
         good.show(Page::HangsUp);
         up(&rig, "service", "shop").await;
         good.show(plain(200, "all is well"));
@@ -248,17 +248,17 @@ async fn a_server_that_is_far_away_is_requested_on_one_connection() {
         for _ in 0..6 {
             up(&rig, "service", "shop").await;
         }
-        assert_eq!((balancer.accepted(), stub.questions()), (1, 6), "{distance} ms away");
+        assert_eq!((balancer.accepted(), stub.requests()), (1, 6), "{distance} ms away");
     }
 }
 
 #[actix_web::test]
-async fn headers_are_sent_and_nothing_of_the_request_is_told() {
+async fn headers_are_sent_and_responses_contain_nothing_of_the_request() {
     let stub = Stub::page(plain(500, "canary body"));
     let url = format!("http://127.0.0.1:{}/path-canary?query-canary=1", stub.port());
     let shop = Get::new(url).unwrap().header("authorization", &format!("Bearer {PASSWORD}")).unwrap();
     let rig = serve(shop.clone());
-    is_failed(&rig, &stub, "it answered 500").await;
+    is_failed(&rig, &stub, "the status is 500").await;
     let head = stub.last_head();
     assert!(head.starts_with("GET /path-canary?query-canary=1 HTTP/1.1\r\n"), "{head}");
     assert!(head.contains(&format!("\r\nauthorization: Bearer {PASSWORD}\r\n")), "{head}");
@@ -282,7 +282,7 @@ mod https {
     //! With `https://`, where the certificate counts too.
 
     use super::{Duration, Page, Rig, Stub, Talk, assert_secret, down, plain, serve, up};
-    use crate::tls::{Authority, days, install_provider};
+    use crate::certificate::{Authority, days, install_provider};
     use health::probes::http::Get;
 
     fn get(stub: &Stub, authority: &Authority) -> Get {
@@ -292,8 +292,8 @@ mod https {
 
     async fn is_rejected(rig: &Rig, stub: &Stub, logged: &str) {
         let message = format!("https server at localhost:{} denied access", stub.port());
-        let answer = down(rig, "service", "shop", &message).await;
-        assert_secret(rig, &answer, &[logged]).await;
+        let response = down(rig, "service", "shop", &message).await;
+        assert_secret(rig, &response, &[logged]).await;
     }
 
     #[actix_web::test]
@@ -322,20 +322,20 @@ mod https {
         is_rejected(&serve(get(&stub, &authority)), &stub, "expired").await;
         stub.talk(Talk::Http);
         stub.show(Page::Garbage);
-        let answer = serve(get(&stub, &authority)).health().await;
-        assert_eq!(answer.status, 503, "it speaks no TLS: {answer:?}");
+        let response = serve(get(&stub, &authority)).health().await;
+        assert_eq!(response.status, 503, "it does not speak TLS: {response:?}");
     }
 
     #[actix_web::test]
     async fn a_handshake_without_end_is_waited_for_no_longer_than_the_deadline() {
         let stub = Stub::start(Talk::Tcp);
         let rig = serve(get(&stub, &Authority::new()));
-        let answer = down(&rig, "service", "shop", "timed out after 800 ms").await;
-        assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
+        let response = down(&rig, "service", "shop", "timed out after 800 ms").await;
+        assert!(response.took < Duration::from_secs(5), "{:?}", response.took);
     }
 
     #[test]
-    fn a_bad_authority_is_told_when_the_probe_is_made() {
+    fn an_invalid_authority_is_an_error() {
         install_provider();
         let get = || Get::new("https://localhost/").unwrap();
         get().trusting("no certificate").unwrap_err();

@@ -1,5 +1,5 @@
-//! `lapin::Connection`, `lapin::Channel` and deadpool-lapin's pool. RabbitMQ takes seconds to start, so that each row is shown
-//! by the three in turn, on one server.
+//! `lapin::Connection`, `lapin::Channel` and deadpool-lapin's pool. RabbitMQ takes seconds to start, so each test runs all
+//! three in turn, on one server.
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use lapin::{
 };
 
 use crate::{
-    acceptance::{self, Backend, Not, Password, Told, WRONG},
+    acceptance::{self, Backend, ExpectedMessage, Password, Unsupported, WRONG},
     common::{
         PASSWORD,
         answers::{assert_secret, degraded, down, up},
@@ -35,7 +35,7 @@ struct OfConnection;
 struct OfChannel;
 struct OfPool;
 
-/// A test for each row, of all three.
+/// Declares the tests of the acceptance suite, for all three.
 macro_rules! acceptance_on_one_server {
     ($($row:ident)*) => {$(
         #[actix_web::test]
@@ -53,20 +53,20 @@ macro_rules! acceptance_on_one_server {
 acceptance_on_one_server! {
     is_up_while_its_server_runs
     is_down_when_its_server_stops_and_up_when_it_is_back
-    is_down_in_time_when_its_server_freezes_and_up_when_it_thaws
+    is_down_by_the_deadline_when_its_server_freezes_and_up_when_it_resumes
     is_down_with_wrong_credentials
     is_degraded_while_the_application_uses_all_of_it
     is_down_while_nothing_listens_from_the_start
-    asks_once_a_round_on_the_connections_of_the_application
+    queries_once_per_run_on_the_connections_of_the_application
     closes_everything_when_the_state_is_dropped
 }
 
-/// What the one before had is closed.
+/// Waits until the connections of the previous one are closed.
 async fn settled(rabbit: &Shared) {
     eventually("all connections are closed", || async { connections_to(rabbit.with(RabbitMq::port)) == 0 }).await;
 }
 
-/// Connects anew by itself, again and again, in pauses that don't grow: what the tests measure is the check.
+/// Reconnects with delays that do not grow, because the tests measure the check.
 fn recovering() -> ConnectionProperties {
     ConnectionProperties::default().enable_auto_recover().configure_backoff(|backoff| {
         backoff
@@ -80,10 +80,9 @@ async fn connect(rabbit: &Shared, properties: ConnectionProperties) -> Arc<Conne
     Arc::new(Connection::connect(&rabbit.with(RabbitMq::url), properties).await.unwrap())
 }
 
-const LET_IN: Not = "there is no connection to ask before the server has let it in";
-const SHARED: Not =
-    "a connection is shared among all who ask, and the check has a channel of its own: nothing can be used up";
-/// What lapin says of a connection that is lost.
+const LET_IN: Unsupported = "a connection exists only once the server has accepted its credentials";
+const SHARED: Unsupported = "all clones share a connection, and the check has a channel of its own";
+/// The error of lapin for a lost connection.
 const LOST: (&str, &str) = ("unable to connect to rabbitmq", "invalid connection state");
 
 impl Backend for OfConnection {
@@ -94,33 +93,33 @@ impl Backend for OfConnection {
         Shared::prepared()
     }
 
-    async fn open(rabbit: &Shared, password: Password) -> Result<Arc<Connection>, Not> {
+    async fn open(rabbit: &Shared, password: Password) -> Result<Arc<Connection>, Unsupported> {
         if password == Password::Wrong || !rabbit.with(RabbitMq::runs) {
             return Err(LET_IN);
         }
         Ok(connect(rabbit, recovering()).await)
     }
 
-    fn unreachable(_: &Shared) -> (Told, &'static str) {
-        (Told::Message(LOST.0.to_owned()), LOST.1)
+    fn unreachable(_: &Shared) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message(LOST.0.to_owned()), LOST.1)
     }
 
-    fn rejected(_: &Shared) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Shared) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err(LET_IN)
     }
 
-    async fn saturate(_: &Arc<Connection>) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &Arc<Connection>) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err(SHARED)
     }
 
-    async fn questions(rabbit: &Shared) -> Result<u64, Not> {
+    async fn queries(rabbit: &Shared) -> Result<u64, Unsupported> {
         Ok(rabbit.with(RabbitMq::received))
     }
 
-    /// In bytes, which is what RabbitMQ counts: `channel.flow`, in its frame.
-    const QUESTIONS_A_ROUND: u64 = 13;
+    /// In bytes, because RabbitMQ counts those: the frame of `channel.flow`.
+    const QUERIES_PER_RUN: u64 = 13;
 
-    async fn connections(rabbit: &Shared) -> Result<usize, Not> {
+    async fn connections(rabbit: &Shared) -> Result<usize, Unsupported> {
         Ok(connections_to(rabbit.with(RabbitMq::port)))
     }
 }
@@ -133,29 +132,29 @@ impl Backend for OfChannel {
         Shared::prepared()
     }
 
-    async fn open(rabbit: &Shared, password: Password) -> Result<Channel, Not> {
+    async fn open(rabbit: &Shared, password: Password) -> Result<Channel, Unsupported> {
         Ok(OfConnection::open(rabbit, password).await?.create_channel().await.unwrap())
     }
 
-    fn unreachable(rabbit: &Shared) -> (Told, &'static str) {
+    fn unreachable(rabbit: &Shared) -> (ExpectedMessage, &'static str) {
         (OfConnection::unreachable(rabbit).0, "invalid channel state")
     }
 
-    fn rejected(_: &Shared) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Shared) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err(LET_IN)
     }
 
-    async fn saturate(_: &Channel) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &Channel) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err(SHARED)
     }
 
-    async fn questions(rabbit: &Shared) -> Result<u64, Not> {
-        OfConnection::questions(rabbit).await
+    async fn queries(rabbit: &Shared) -> Result<u64, Unsupported> {
+        OfConnection::queries(rabbit).await
     }
 
-    const QUESTIONS_A_ROUND: u64 = OfConnection::QUESTIONS_A_ROUND;
+    const QUERIES_PER_RUN: u64 = OfConnection::QUERIES_PER_RUN;
 
-    async fn connections(rabbit: &Shared) -> Result<usize, Not> {
+    async fn connections(rabbit: &Shared) -> Result<usize, Unsupported> {
         OfConnection::connections(rabbit).await
     }
 }
@@ -178,33 +177,33 @@ impl Backend for OfPool {
         Shared::prepared()
     }
 
-    async fn open(rabbit: &Shared, password: Password) -> Result<Pool, Not> {
+    async fn open(rabbit: &Shared, password: Password) -> Result<Pool, Unsupported> {
         Ok(pool(rabbit, if password == Password::Right { PASSWORD } else { WRONG }))
     }
 
-    fn unreachable(rabbit: &Shared) -> (Told, &'static str) {
+    fn unreachable(rabbit: &Shared) -> (ExpectedMessage, &'static str) {
         let message = format!("unable to connect to rabbitmq at 127.0.0.1:{}", rabbit.with(RabbitMq::port));
-        (Told::Message(message), "Connection refused")
+        (ExpectedMessage::Message(message), "Connection refused")
     }
 
-    fn rejected(rabbit: &Shared) -> Result<(Told, &'static str), Not> {
+    fn rejected(rabbit: &Shared) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         let message = format!("rabbitmq at 127.0.0.1:{} denied access", rabbit.with(RabbitMq::port));
-        Ok((Told::Message(message), "ACCESS_REFUSED"))
+        Ok((ExpectedMessage::Message(message), "ACCESS_REFUSED"))
     }
 
-    async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         let held = [pool.get().await.unwrap(), pool.get().await.unwrap()];
         Ok((Box::new(held), 2))
     }
 
-    async fn questions(rabbit: &Shared) -> Result<u64, Not> {
-        OfConnection::questions(rabbit).await
+    async fn queries(rabbit: &Shared) -> Result<u64, Unsupported> {
+        OfConnection::queries(rabbit).await
     }
 
     /// A channel is opened and closed again.
-    const QUESTIONS_A_ROUND: u64 = 13 + 21;
+    const QUERIES_PER_RUN: u64 = 13 + 21;
 
-    async fn connections(rabbit: &Shared) -> Result<usize, Not> {
+    async fn connections(rabbit: &Shared) -> Result<usize, Unsupported> {
         OfConnection::connections(rabbit).await
     }
 }
@@ -249,26 +248,26 @@ async fn who_publishes_is_down_during_an_alarm_and_who_does_not_is_up() {
 
     rabbit.with(|it| it.alarm(true));
     publish(&channel, "jobs").await;
-    // One of its two is told, and the other is not.
+    // The broker notifies one of its two connections, and not the other.
     publish(&of_pool, "jobs").await;
-    eventually("they are told", || async { publisher.status().blocked() && held[0].status().blocked() }).await;
+    eventually("they are notified", || async { publisher.status().blocked() && held[0].status().blocked() }).await;
     let message = "rabbitmq is read-only";
     for rig in [&of_connection, &of_channel] {
         down(rig, "queue", "rabbit", message).await;
     }
     up(&of_consumer, "queue", "rabbit").await;
-    let asked = queue(&publisher, "jobs", Limits::new()).await.unwrap_err();
-    assert_eq!(asked.kind(), ProbeErrorKind::ReadOnly);
+    let result = queue(&publisher, "jobs", Limits::new()).await.unwrap_err();
+    assert_eq!(result.kind(), ProbeErrorKind::ReadOnly);
     drop(held);
     let of_pool = serve(pool);
     let message = format!("rabbitmq at 127.0.0.1:{} is read-only", rabbit.with(RabbitMq::port));
-    // Whichever of its connections comes first.
+    // Whichever of its connections is used first.
     for _ in 0..3 {
         down(&of_pool, "queue", "rabbit", &message).await;
     }
 
     rabbit.with(|it| it.alarm(false));
-    eventually("they are told", || async { !publisher.status().blocked() }).await;
+    eventually("they are notified", || async { !publisher.status().blocked() }).await;
     up(&of_connection, "queue", "rabbit").await;
     up(&of_channel, "queue", "rabbit").await;
     eventually("the pool is up", || async { of_pool.health().await.status == 200 }).await;
@@ -281,11 +280,11 @@ async fn a_queue_is_judged_by_its_depth_and_its_consumers_without_a_touch_at_the
     let channel = connection.create_channel().await.unwrap();
     declared(&channel, "jobs").await;
     let limits = Limits::new().degraded_above(2).down_above(4).consumers(0);
-    let told = |asked: Result<(), ProbeError>| asked.map_err(|error| (error.status(), error.to_string()));
+    let outcome = |result: Result<(), ProbeError>| result.map_err(|error| (error.status(), error.to_string()));
     let down = |message: &str| Err((health::Status::Down, message.to_owned()));
 
-    let asked = queue(&connection, "jobs", Limits::new()).await;
-    assert_eq!(told(asked), down("nobody consumes the queue"));
+    let result = queue(&connection, "jobs", Limits::new()).await;
+    assert_eq!(outcome(result), down("the queue has no consumers"));
     for published in 1..=5_u32 {
         publish(&channel, "jobs").await;
         let expected = match published {
@@ -294,21 +293,21 @@ async fn a_queue_is_judged_by_its_depth_and_its_consumers_without_a_touch_at_the
             _ => down("5 messages wait, more than 4"),
         };
         eventually(&format!("{published} are counted"), || async {
-            told(queue(&connection, "jobs", limits).await) == expected
+            outcome(queue(&connection, "jobs", limits).await) == expected
         })
         .await;
     }
     let missing = queue(&connection, "canary-queue", limits).await;
-    assert_eq!(told(missing), down("there is no such queue"));
+    assert_eq!(outcome(missing), down("the queue does not exist"));
 
     let none_wait = Limits::new().down_above(0);
     let consumer =
         channel.basic_consume("jobs".into(), "".into(), BasicConsumeOptions::default(), FieldTable::default()).await;
-    // Delivered, though not acknowledged, they don't wait.
+    // Delivered messages do not wait, even if they are not acknowledged.
     eventually("it is consumed", || async { queue(&connection, "jobs", none_wait).await.is_ok() }).await;
     assert_eq!(
-        told(queue(&connection, "jobs", none_wait.consumers(2)).await),
-        down("1 consume the queue, fewer than 2")
+        outcome(queue(&connection, "jobs", none_wait.consumers(2)).await),
+        down("too few consumers: 1, expected at least 2")
     );
     drop(consumer);
 
@@ -316,7 +315,7 @@ async fn a_queue_is_judged_by_its_depth_and_its_consumers_without_a_touch_at_the
     eventually("its channels are closed", || async { channels(&rabbit) == 1 }).await;
 }
 
-/// How many channels are open.
+/// Returns the number of open channels.
 fn channels(rabbit: &Shared) -> usize {
     let listed = rabbit.with(|it| it.control(&["list_channels", "--no-table-headers", "pid"]));
     listed.lines().filter(|line| !line.is_empty()).count()
@@ -348,10 +347,10 @@ async fn what_does_not_recover_stays_down_and_a_pool_replaces_it() {
     })
     .await;
     for _ in 0..3 {
-        let answer = rig.health().await.json();
+        let response = rig.health().await.json();
         let lost = "unable to connect to rabbitmq";
-        assert_eq!(answer["errors"]["queue"], serde_json::json!({"connection": lost, "channel": lost}), "{answer}");
-        assert_eq!(answer["checks"]["queue"]["pool"], "UP");
+        assert_eq!(response["errors"]["queue"], serde_json::json!({"connection": lost, "channel": lost}), "{response}");
+        assert_eq!(response["checks"]["queue"]["pool"], "UP");
     }
 }
 
@@ -363,8 +362,8 @@ async fn a_channel_that_the_application_lost_is_down_and_its_connection_is_up() 
     let missing = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     channel.queue_declare("missing".into(), missing, FieldTable::default()).await.unwrap_err();
     let rig = serve(channel);
-    let answer = down(&rig, "queue", "rabbit", "unexpected response from rabbitmq").await;
-    assert_secret(&rig, &answer, &["invalid channel state"]).await;
+    let response = down(&rig, "queue", "rabbit", "unexpected response from rabbitmq").await;
+    assert_secret(&rig, &response, &["invalid channel state"]).await;
     up(&serve(connection), "queue", "rabbit").await;
 }
 
@@ -407,7 +406,7 @@ async fn a_pool_that_is_used_up_on_a_frozen_server_is_down() {
     let rig = serve(pool);
     degraded(&rig, "queue", "rabbit", "connection pool exhausted (2 of 2 in use)").await;
     rabbit.freeze();
-    // That the broker accepted a further connection holds for a while.
+    // The outcome of a connection outside the pool is reused for a while.
     eventually("it is down", || async { rig.health().await.json()["status"] == "DOWN" }).await;
     down(&rig, "queue", "rabbit", "timed out after 800 ms").await;
     rabbit.thaw();
@@ -423,7 +422,7 @@ async fn a_long_freeze_leaves_no_channels_behind() {
         connect(&rabbit, ConnectionProperties::default()).await,
     ];
     let channel = second.create_channel().await.unwrap();
-    // One that has no channel yet, and one that has; one that opens a channel each time; and the application's own.
+    // A probe without a channel, one with a channel, and `queue`, which opens a channel each time; and the channels of the application.
     let (new, kept) = (first.kept().unwrap(), second.kept().unwrap());
     kept.probe().await.unwrap();
     rabbit.freeze();
@@ -433,8 +432,8 @@ async fn a_long_freeze_leaves_no_channels_behind() {
         assert!(tokio::time::timeout(soon, new.probe()).await.is_err(), "it is frozen");
         assert!(tokio::time::timeout(soon, kept.probe()).await.is_err(), "it is frozen");
         assert!(tokio::time::timeout(soon, channel.probe()).await.is_err(), "it is frozen");
-        let asked = tokio::time::timeout(soon, queue(&second, "jobs", Limits::new())).await;
-        assert!(asked.is_err(), "it is frozen");
+        let result = tokio::time::timeout(soon, queue(&second, "jobs", Limits::new())).await;
+        assert!(result.is_err(), "it is frozen");
     }
     rabbit.thaw();
     new.probe().await.unwrap();
@@ -444,8 +443,8 @@ async fn a_long_freeze_leaves_no_channels_behind() {
 }
 
 #[actix_web::test]
-async fn a_broker_that_accepts_and_says_nothing_costs_one_thread_however_often_a_pool_is_asked() {
-    // Whoever is behind it hangs, as behind a balancer.
+async fn a_broker_that_accepts_and_is_silent_costs_one_thread_however_many_runs_of_a_pool_there_are() {
+    // The server behind it hangs, as behind a load balancer.
     let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let pool = pool_at(format!("amqp://127.0.0.1:{}/%2f", silent.local_addr().unwrap().port()));
     let kept = pool.kept().unwrap();

@@ -1,4 +1,4 @@
-//! The backends behind features, each against its real server and by one suite: `acceptance`.
+//! The backends behind features, each against its real server and with the suite in `acceptance`.
 
 #![allow(missing_docs, reason = "the names of tests are messages")]
 
@@ -8,6 +8,7 @@ mod common;
 
 mod acceptance;
 mod bb8_redis;
+mod certificate;
 mod deadpool_postgres;
 mod deadpool_redis;
 mod diesel;
@@ -18,19 +19,18 @@ mod everything;
 mod fred;
 mod http;
 mod lapin;
-mod memcached;
+mod memcache;
 mod memory;
-mod mqtt;
 mod nats;
 mod pools;
 mod redis;
 mod redis_cluster;
 mod redis_sentinel;
+mod rumqttc;
 mod sea_orm;
 #[allow(dead_code, reason = "`neighbours` uses the rest")]
 mod servers;
 mod sqlx;
 mod sqlx_0_8;
 mod tcp;
-mod tls;
 mod tokio_postgres;

@@ -1,7 +1,7 @@
-//! `probes::memory::Available`, on the machine as it is. Limits, which take control groups that a test can't make everywhere,
-//! are shown on made-up ones where they are read (`probes/memory.rs`).
+//! `probes::memory::Available`, on this machine. Unit tests in `probes/memory.rs` cover the limits of control groups, which a test cannot
+//! create on every machine.
 //!
-//! The suite's rows are about servers and connections: none fits.
+//! The acceptance suite is about servers and connections, and does not apply.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn serve(memory: Available) -> Rig {
 
 #[actix_web::test]
 async fn a_machine_with_memory_is_up() {
-    // The tests' machine may be busy, and this is no test of it.
+    // The memory of the machine may be used up, which this does not test.
     let any = Amount::bytes(1);
     up(&serve(Available::new().degraded_below(any).down_below(any)), "system", "memory").await;
 }
@@ -39,10 +39,10 @@ async fn less_memory_than_wanted_is_degraded_or_down() {
         (Available::new().degraded_below(all).down_below(Amount::bytes(0)), "DEGRADED", 200),
         (Available::new().down_below(all), "DOWN", 503),
     ] {
-        let answer = serve(memory).health().await;
-        assert_eq!(answer.status, code, "{answer:?}");
-        assert_eq!(answer.json()["status"], status);
-        let message = answer.json()["errors"]["system"]["memory"].as_str().unwrap().to_owned();
+        let response = serve(memory).health().await;
+        assert_eq!(response.status, code, "{response:?}");
+        assert_eq!(response.json()["status"], status);
+        let message = response.json()["errors"]["system"]["memory"].as_str().unwrap().to_owned();
         assert!(message.starts_with("only ") && message.ends_with("of the memory is left"), "{message}");
     }
 }

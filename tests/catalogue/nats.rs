@@ -7,7 +7,7 @@ use async_nats::{Client, ConnectOptions, jetstream};
 use health::{HealthCheck, Probe as _, ProbeError, ProbeErrorKind};
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD, USER,
         answers::{assert_secret, down, up},
@@ -24,13 +24,13 @@ struct JetStream;
 acceptance!(client, Core);
 acceptance!(context, JetStream);
 
-/// Its pauses between attempts don't grow: what the tests measure is the check.
+/// With constant delays between attempts, because the tests measure the check.
 fn options(password: &str) -> ConnectOptions {
     ConnectOptions::with_user_and_password(USER.to_owned(), password.to_owned())
         .reconnect_delay_callback(|_| Duration::from_millis(100))
 }
 
-/// Connected, if that is possible at once; else it goes on trying.
+/// Connects, or retries in the background if that fails.
 async fn connect(nats: &Nats, password: &str) -> Client {
     match options(password).connect(nats.address()).await {
         Ok(client) => client,
@@ -44,22 +44,25 @@ fn started() -> Nats {
     nats
 }
 
-/// What both tell of; they differ in the word for it.
-fn unreachable(word: &str, nats: &Nats) -> (Told, &'static str) {
-    // It does not tell where it connects to before it is connected.
-    let told =
+/// The message of both, which differ in its name.
+fn unreachable(word: &str, nats: &Nats) -> (ExpectedMessage, &'static str) {
+    // The client does not expose its address before it is connected.
+    let messages =
         [format!("unable to connect to {word} at 127.0.0.1:{}", nats.port()), format!("unable to connect to {word}")];
-    (Told::OneOf(told.into()), "Connection refused")
+    (ExpectedMessage::OneOf(messages.into()), "Connection refused")
 }
 
-fn rejected(word: &str) -> (Told, &'static str) {
-    // It tries again and again, and tells its events alone what it was.
-    (Told::Message(format!("unable to connect to {word}")), "the client is pending: its events say why")
+fn rejected(word: &str) -> (ExpectedMessage, &'static str) {
+    // The client retries, and only its events contain the error.
+    (
+        ExpectedMessage::Message(format!("unable to connect to {word}")),
+        "the client is pending; its events contain the reason",
+    )
 }
 
-const SHARED: Not = "a client shares one connection among all who ask: there is nothing to use up";
+const SHARED: Unsupported = "all clones of a client share one connection";
 
-/// How many messages the server was sent by those who are connected.
+/// Returns how many messages the connected clients have sent.
 async fn messages(nats: &Nats) -> u64 {
     nats.connections().await.iter().map(|connection| connection["in_msgs"].as_u64().unwrap()).sum()
 }
@@ -72,27 +75,27 @@ impl Backend for Core {
         Nats::prepared()
     }
 
-    async fn open(nats: &Nats, password: Password) -> Result<Client, Not> {
+    async fn open(nats: &Nats, password: Password) -> Result<Client, Unsupported> {
         Ok(connect(nats, if password == Password::Right { PASSWORD } else { WRONG }).await)
     }
 
-    fn unreachable(nats: &Nats) -> (Told, &'static str) {
+    fn unreachable(nats: &Nats) -> (ExpectedMessage, &'static str) {
         unreachable("nats", nats)
     }
 
-    fn rejected(_: &Nats) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Nats) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Ok(rejected("nats"))
     }
 
-    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err(SHARED)
     }
 
-    async fn questions(nats: &Nats) -> Result<u64, Not> {
+    async fn queries(nats: &Nats) -> Result<u64, Unsupported> {
         Ok(messages(nats).await)
     }
 
-    async fn connections(nats: &Nats) -> Result<usize, Not> {
+    async fn connections(nats: &Nats) -> Result<usize, Unsupported> {
         Ok(nats.connections().await.len())
     }
 }
@@ -105,27 +108,27 @@ impl Backend for JetStream {
         Nats::prepared()
     }
 
-    async fn open(nats: &Nats, password: Password) -> Result<jetstream::Context, Not> {
+    async fn open(nats: &Nats, password: Password) -> Result<jetstream::Context, Unsupported> {
         Core::open(nats, password).await.map(jetstream::new)
     }
 
-    fn unreachable(nats: &Nats) -> (Told, &'static str) {
+    fn unreachable(nats: &Nats) -> (ExpectedMessage, &'static str) {
         unreachable("jetstream", nats)
     }
 
-    fn rejected(_: &Nats) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Nats) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Ok(rejected("jetstream"))
     }
 
-    async fn saturate(_: &jetstream::Context) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &jetstream::Context) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err(SHARED)
     }
 
-    async fn questions(nats: &Nats) -> Result<u64, Not> {
+    async fn queries(nats: &Nats) -> Result<u64, Unsupported> {
         Ok(messages(nats).await)
     }
 
-    async fn connections(nats: &Nats) -> Result<usize, Not> {
+    async fn connections(nats: &Nats) -> Result<usize, Unsupported> {
         Ok(nats.connections().await.len())
     }
 }
@@ -149,12 +152,12 @@ async fn a_server_that_was_reached_once_is_named_when_it_is_gone() {
     up(&rig, "queue", "nats").await;
     nats.stop();
     let message = format!("unable to connect to nats at 127.0.0.1:{}", nats.port());
-    let answer = down(&rig, "queue", "nats", &message).await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let response = down(&rig, "queue", "nats", &message).await;
+    assert_secret(&rig, &response, &["Connection refused"]).await;
 }
 
 #[actix_web::test]
-async fn a_server_that_dies_while_it_is_asked_is_not_waited_for() {
+async fn a_server_that_dies_during_a_run_is_not_waited_for() {
     let mut nats = started();
     let state = web::Data::new(State { nats: connect(&nats, PASSWORD).await });
     let rig = Rig::start(1, move |app| {
@@ -171,8 +174,8 @@ async fn a_server_that_dies_while_it_is_asked_is_not_waited_for() {
 }
 
 #[actix_web::test]
-async fn an_outage_leaves_no_questions_behind() {
-    const ROUNDS: u64 = 10;
+async fn an_outage_leaves_no_messages_behind() {
+    const RUNS: u64 = 10;
     let mut nats = started();
     let client = connect(&nats, PASSWORD).await;
     let rig = serve(client.clone());
@@ -180,13 +183,13 @@ async fn an_outage_leaves_no_questions_behind() {
     nats.stop();
     eventually("the client knows", || async { client.connection_state() != async_nats::connection::State::Connected })
         .await;
-    for _ in 0..ROUNDS {
+    for _ in 0..RUNS {
         assert_eq!(rig.health().await.status, 503);
     }
     nats.restart();
     eventually("it is up again", || async { rig.health().await.status == 200 }).await;
-    // On the new connection: one question a round, and a round may have been lost with the old one.
-    assert!(messages(&nats).await < ROUNDS / 2, "{:?}", nats.connections().await);
+    // On the new connection: one message per run, and a run may have been lost with the old one.
+    assert!(messages(&nats).await < RUNS / 2, "{:?}", nats.connections().await);
     let subscriptions = || async { nats.connections().await[0]["subscriptions"].as_u64().unwrap() };
     eventually("it is subscribed to nothing", || async { subscriptions().await == 0 }).await;
 }
@@ -216,12 +219,14 @@ async fn a_server_without_jetstream_is_up_for_a_client_and_down_for_a_context() 
     let rig = Rig::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope());
     });
-    let answer = rig.health().await;
+    let response = rig.health().await;
     let message = format!("unexpected response from jetstream at 127.0.0.1:{}", nats.port());
-    assert_eq!(answer.json()["checks"]["queue"], serde_json::json!({"nats": "UP", "jobs": "DOWN"}), "{answer:?}");
-    assert_eq!(answer.json()["errors"]["queue"], serde_json::json!({"jobs": message}));
-    eventually("the log says why", || async { logs::text().contains("requested JetStream resource does not exist") })
-        .await;
+    assert_eq!(response.json()["checks"]["queue"], serde_json::json!({"nats": "UP", "jobs": "DOWN"}), "{response:?}");
+    assert_eq!(response.json()["errors"]["queue"], serde_json::json!({"jobs": message}));
+    eventually("the log contains the error", || async {
+        logs::text().contains("requested JetStream resource does not exist")
+    })
+    .await;
 }
 
 #[actix_web::test]
@@ -236,7 +241,7 @@ async fn a_user_who_may_not_publish_to_its_inbox_is_down() {
 }
 
 #[actix_web::test]
-async fn a_client_that_connects_anew_is_no_outage() {
+async fn a_client_that_reconnects_is_up() {
     let nats = started();
     let options = ConnectOptions::with_user_and_password(USER.to_owned(), PASSWORD.to_owned());
     let client = options.connect(nats.address()).await.unwrap();
@@ -252,12 +257,12 @@ async fn the_class_of_an_error_survives_a_check_of_the_users() {
     let nats = started();
     let refused = options(WRONG).connect(nats.address()).await.map(drop).unwrap_err();
     assert_eq!(ProbeError::from(refused).kind(), ProbeErrorKind::Rejected);
-    let nobody = Nats::prepared();
-    let unreachable = options(PASSWORD).connect(nobody.address()).await.map(drop).unwrap_err();
+    let stopped = Nats::prepared();
+    let unreachable = options(PASSWORD).connect(stopped.address()).await.map(drop).unwrap_err();
     let unreachable = anyhow::Error::from(unreachable).context("while an order is sent");
     assert_eq!(ProbeError::from_error(unreachable).kind(), ProbeErrorKind::Unreachable);
     let client = connect(&nats, PASSWORD).await;
-    let nothing = client.request("nobody.listens", "".into()).await.map(drop).unwrap_err();
-    assert_eq!(ProbeError::from(nothing).kind(), ProbeErrorKind::Failed);
+    let unanswered = client.request("no.subscribers", "".into()).await.map(drop).unwrap_err();
+    assert_eq!(ProbeError::from(unanswered).kind(), ProbeErrorKind::Failed);
     client.probe().await.unwrap();
 }

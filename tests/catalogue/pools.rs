@@ -1,4 +1,4 @@
-//! What pools must show besides `acceptance`.
+//! Further tests for all pools.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use redis::Client;
 use sqlx::{Connection as _, PgConnection};
 
 use crate::{
-    acceptance::{Backend, Not, Password},
+    acceptance::{Backend, Password, Unsupported},
     common::{
         answers::{MAX_AGE, assert_secret, down, up},
         eventually,
@@ -21,17 +21,17 @@ use crate::{
 
 /// A pool of connections to a server.
 pub(crate) trait Pooled: Backend<Server = Server> {
-    /// Opens it with the right password, by way of a proxy on that port.
+    /// Opens a pool with the right password, through the proxy on this port.
     async fn open_at(server: &Server, port: u16) -> Self::Resource;
 
-    /// What is told while nothing listens.
+    /// The message while the server is stopped.
     fn refused(server: &Server) -> String;
 
-    /// Has the server close all connections.
+    /// Makes the server close all connections.
     async fn close_all(server: &Server);
 
-    /// Why the pool keeps a connection that is silent, if it does.
-    const KEEPS_SILENT: Option<Not> = None;
+    /// Why the pool keeps a silent connection, if it does.
+    const KEEPS_SILENT: Option<Unsupported> = None;
 }
 
 #[derive(HealthCheck)]
@@ -63,8 +63,8 @@ pub(crate) async fn is_down_when_its_server_froze_while_all_of_it_was_in_use<P: 
     let held = P::saturate(&resource).await.unwrap();
     server.freeze();
     let rig = serve(resource);
-    let answer = down(&rig, group::<P>(), "resource", "timed out after 800 ms").await;
-    assert_secret(&rig, &answer, &[]).await;
+    let response = down(&rig, group::<P>(), "resource", "timed out after 800 ms").await;
+    assert_secret(&rig, &response, &[]).await;
     server.thaw();
     drop(held);
     eventually("it is up again", || async { rig.health().await.status == 200 }).await;
@@ -75,14 +75,14 @@ pub(crate) async fn is_down_when_its_server_stopped_while_all_of_it_was_in_use<P
     let held = P::saturate(&resource).await.unwrap();
     server.stop();
     let rig = serve(resource);
-    let answer = down(&rig, group::<P>(), "resource", &P::refused(&server)).await;
-    assert_secret(&rig, &answer, &[]).await;
+    let response = down(&rig, group::<P>(), "resource", &P::refused(&server)).await;
+    assert_secret(&rig, &response, &[]).await;
     drop(held);
 }
 
 pub(crate) async fn is_up_at_once_when_its_server_closed_idle_connections<P: Pooled>() {
     let (server, resource) = started::<P>().await;
-    // All that it may have are there, and idle.
+    // The maximum number of connections is open and idle.
     drop(P::saturate(&resource).await.unwrap());
     let rig = serve(resource);
     up(&rig, group::<P>(), "resource").await;
@@ -101,9 +101,9 @@ pub(crate) async fn is_degraded_while_its_idle_connections_are_silent_and_new_on
     up(&rig, group::<P>(), "resource").await;
     far.silence();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = rig.health().await.json();
-    assert_eq!(answer["status"], "DEGRADED", "{answer} {}", logs::text());
-    let message = answer["errors"][group::<P>()]["resource"].as_str().unwrap();
+    let response = rig.health().await.json();
+    assert_eq!(response["status"], "DEGRADED", "{response} {}", logs::text());
+    let message = response["errors"][group::<P>()]["resource"].as_str().unwrap();
     assert!(
         message.starts_with("an idle connection to ") && message.ends_with(" does not respond, a new one does"),
         "{message}"
@@ -136,16 +136,16 @@ pub(crate) async fn opens_hardly_a_connection_outside_it_when_its_server_is_far<
     }
 }
 
-/// Has a PostgreSQL close all connections.
+/// Makes a PostgreSQL close all connections.
 pub(crate) async fn close_all_of_postgres(server: &Server) {
     let mut admin = PgConnection::connect(&server.url()).await.unwrap();
-    let asked = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> \
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> \
                  pg_backend_pid()";
-    sqlx::query(asked).execute(&mut admin).await.unwrap();
+    sqlx::query(sql).execute(&mut admin).await.unwrap();
     admin.close().await.unwrap();
 }
 
-/// Has a Redis close all connections.
+/// Makes a Redis close all connections.
 pub(crate) async fn close_all_of_redis(server: &Server) {
     let mut admin = Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
     let kill = ["KILL", "TYPE", "normal", "SKIPME", "yes"];
@@ -153,7 +153,7 @@ pub(crate) async fn close_all_of_redis(server: &Server) {
     assert!(closed > 0, "there is a connection");
 }
 
-/// A test for each, in a module of the pool's name.
+/// Declares the tests of a pool, in a module of its own.
 macro_rules! pools {
     ($module:ident, $pool:ty: $($row:ident)*) => {
         mod $module {

@@ -1,4 +1,4 @@
-//! `redis::aio::ConnectionManager`: what else is asked of it, and of the other handles of redis, is in `tests/caches.rs`.
+//! `redis::aio::ConnectionManager`. Further tests of it, and of the other handles of redis, are in `tests/caches.rs`.
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use redis::{
 };
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD, USER,
         answers::{MAX_AGE, assert_secret, up},
@@ -33,65 +33,65 @@ impl Backend for Manager {
         Server::prepared(Kind::Redis, &[])
     }
 
-    async fn open(server: &Server, password: Password) -> Result<ConnectionManager, Not> {
+    async fn open(server: &Server, password: Password) -> Result<ConnectionManager, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         Ok(manager(Client::open(server.url_with(password)).unwrap()))
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
+    fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
         let message = format!("unable to connect to redis at 127.0.0.1:{}", server.port());
-        (Told::Message(message), "Connection refused")
+        (ExpectedMessage::Message(message), "Connection refused")
     }
 
-    fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
-        // It tries again and again before it says what it was.
-        Ok((Told::Message("timed out after 800 ms".to_owned()), "health check cache.resource is DOWN"))
+    fn rejected(_: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
+        // It retries before it returns the error.
+        Ok((ExpectedMessage::Message("timed out after 800 ms".to_owned()), "health check cache.resource is DOWN"))
     }
 
-    fn frozen(server: &Server) -> Told {
-        // The driver gives up after 500 ms by itself on a connection that it has, and not on one that it opens.
+    fn frozen(server: &Server) -> ExpectedMessage {
+        // The driver times out after 500 ms on an open connection, and not on one that it opens.
         let message = format!("no response from redis at 127.0.0.1:{}", server.port());
-        Told::OneOf(vec![message, "timed out after 800 ms".to_owned()])
+        ExpectedMessage::OneOf(vec![message, "timed out after 800 ms".to_owned()])
     }
 
-    async fn saturate(_: &ConnectionManager) -> Result<(Box<dyn Any>, u32), Not> {
-        Err("a manager shares one connection among all who ask: there is nothing to use up")
+    async fn saturate(_: &ConnectionManager) -> Result<(Box<dyn Any>, u32), Unsupported> {
+        Err("all clones of a manager share one connection")
     }
 
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    async fn queries(server: &Server) -> Result<u64, Unsupported> {
         values_written(server).await
     }
 
-    async fn connections(server: &Server) -> Result<usize, Not> {
+    async fn connections(server: &Server) -> Result<usize, Unsupported> {
         connections_of_redis(server).await
     }
 }
 
-/// How many values a Redis was told to keep.
-pub(crate) async fn values_written(server: &Server) -> Result<u64, Not> {
-    let statistics = asked(server, "INFO", "commandstats").await;
+/// Returns the number of `SET`s that a Redis has executed.
+pub(crate) async fn values_written(server: &Server) -> Result<u64, Unsupported> {
+    let statistics = query(server, "INFO", "commandstats").await;
     let line = statistics.lines().find_map(|line| line.strip_prefix("cmdstat_set:calls="));
     Ok(line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap()))
 }
 
-/// How many connections a Redis has, but for the one that asks.
-pub(crate) async fn connections_of_redis(server: &Server) -> Result<usize, Not> {
-    Ok(asked(server, "CLIENT", "LIST").await.lines().count() - 1)
+/// Returns the number of connections of a Redis, without that of this query.
+pub(crate) async fn connections_of_redis(server: &Server) -> Result<usize, Unsupported> {
+    Ok(query(server, "CLIENT", "LIST").await.lines().count() - 1)
 }
 
-async fn asked(server: &Server, command: &str, argument: &str) -> String {
+async fn query(server: &Server, command: &str, argument: &str) -> String {
     let client = Client::open(server.url()).unwrap();
     let mut admin = client.get_multiplexed_async_connection().await.unwrap();
     redis::cmd(command).arg(argument).query_async(&mut admin).await.unwrap()
 }
 
-/// One whose pauses between attempts don't grow: what the suite measures is the check.
+/// A manager whose delays between attempts do not grow, because the suite measures the check.
 fn manager(client: Client) -> ConnectionManager {
     let config = ConnectionManagerConfig::new().set_max_delay(Duration::from_millis(100)).set_number_of_retries(1000);
     ConnectionManager::new_lazy_with_config(client, config).unwrap()
 }
 
-/// The same server by every handle: asked by a `PING`, and once as it is by default.
+/// All handles to the same server, with `PING`, and one with the default probe.
 #[derive(HealthCheck)]
 struct Pinged {
     #[health(with = health::probes::redis::ping, group = "cache")]
@@ -124,21 +124,21 @@ impl Pinged {
 
 const ALL_UP: [&str; 4] = ["UP"; 4];
 
-/// What is said of client, manager, connection and what is written.
-async fn said(rig: &Rig) -> [String; 4] {
-    let answer = rig.health().await.json();
+/// The statuses of client, manager, connection, and of the default probe.
+async fn statuses(rig: &Rig) -> [String; 4] {
+    let response = rig.health().await.json();
     ["client", "manager", "connection", "written"]
-        .map(|name| answer["checks"]["cache"][name].as_str().unwrap().to_owned())
+        .map(|name| response["checks"]["cache"][name].as_str().unwrap().to_owned())
 }
 
 #[actix_web::test]
 async fn who_may_not_write_keys_is_up_by_a_ping() {
-    // The words of a further user, who may do nothing else.
+    // The rules of a further user without other permissions.
     let words = format!("--user reader on >{PASSWORD} +ping");
     let server = Server::prepared(Kind::Redis, &words.split(' ').collect::<Vec<_>>());
     let server = restarted(server);
     let rig = Pinged::open(&format!("redis://reader:{PASSWORD}@127.0.0.1:{}/", server.port())).await.serve();
-    assert_eq!(said(&rig).await, ["UP", "UP", "UP", "DOWN"], "{}", logs::text());
+    assert_eq!(statuses(&rig).await, ["UP", "UP", "UP", "DOWN"], "{}", logs::text());
     let message = &rig.health().await.json()["errors"]["cache"]["written"];
     assert_eq!(*message, format!("redis at 127.0.0.1:{} denied access", server.port()));
 }
@@ -147,7 +147,7 @@ async fn who_may_not_write_keys_is_up_by_a_ping() {
 async fn a_ping_does_not_see_that_nothing_can_be_written() {
     let server = restarted(Server::prepared(Kind::Redis, &["--maxmemory-policy", "noeviction"]));
     let rig = Pinged::open(&server.url()).await.serve();
-    assert_eq!(said(&rig).await, ALL_UP, "{}", logs::text());
+    assert_eq!(statuses(&rig).await, ALL_UP, "{}", logs::text());
     let mut admin = Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
 
     for (ill, well) in
@@ -155,9 +155,9 @@ async fn a_ping_does_not_see_that_nothing_can_be_written() {
     {
         command(&mut admin, ill).await;
         tokio::time::sleep(MAX_AGE).await;
-        assert_eq!(said(&rig).await, ["UP", "UP", "UP", "DOWN"], "{ill}: {}", logs::text());
+        assert_eq!(statuses(&rig).await, ["UP", "UP", "UP", "DOWN"], "{ill}: {}", logs::text());
         command(&mut admin, well).await;
-        eventually("it is up again", || async { said(&rig).await == ALL_UP }).await;
+        eventually("it is up again", || async { statuses(&rig).await == ALL_UP }).await;
     }
 }
 
@@ -165,26 +165,26 @@ async fn a_ping_does_not_see_that_nothing_can_be_written() {
 async fn a_ping_sees_a_server_that_is_stopped_or_frozen() {
     let mut server = restarted(Server::prepared(Kind::Redis, &[]));
     let rig = Pinged::open(&server.url()).await.serve();
-    assert_eq!(said(&rig).await, ALL_UP, "{}", logs::text());
+    assert_eq!(statuses(&rig).await, ALL_UP, "{}", logs::text());
 
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
-    assert_eq!(said(&rig).await, ["DOWN"; 4], "{}", logs::text());
+    assert_eq!(statuses(&rig).await, ["DOWN"; 4], "{}", logs::text());
     server.thaw();
-    eventually("it is up again", || async { said(&rig).await == ALL_UP }).await;
+    eventually("it is up again", || async { statuses(&rig).await == ALL_UP }).await;
 
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = rig.health().await;
+    let response = rig.health().await;
     let message = format!("unable to connect to redis at 127.0.0.1:{}", server.port());
     let messages = serde_json::json!({
         "client": message, "manager": message, "connection": "unable to connect to redis", "written": message,
     });
-    assert_eq!(answer.json()["errors"]["cache"], messages, "{}", logs::text());
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    assert_eq!(response.json()["errors"]["cache"], messages, "{}", logs::text());
+    assert_secret(&rig, &response, &["Connection refused"]).await;
     server.restart();
-    // A multiplexed connection that is broken is so for good.
-    eventually("it is up again", || async { said(&rig).await == ["UP", "UP", "DOWN", "UP"] }).await;
+    // A broken multiplexed connection never recovers.
+    eventually("it is up again", || async { statuses(&rig).await == ["UP", "UP", "DOWN", "UP"] }).await;
 }
 
 fn restarted(mut server: Server) -> Server {
@@ -205,7 +205,7 @@ struct State<R> {
     cache: R,
 }
 
-/// Every request is a run.
+/// Every request starts a run.
 pub(crate) fn serve_each<R: Probe + Clone>(cache: R) -> Rig {
     let state = web::Data::new(State { cache });
     Rig::start(1, move |app| {
@@ -213,8 +213,8 @@ pub(crate) fn serve_each<R: Probe + Clone>(cache: R) -> Rig {
     })
 }
 
-/// A server that is far away, with nothing wrong: the check is UP, and opens at most one connection at first and none
-/// later. `open` opens the resource by way of the balancer on that port; `warm_up` is how long its first run may take.
+/// Checks that the check of a far server is UP, and opens at most one connection in the first run and none later. `open` opens the resource
+/// through the balancer on a port.
 pub(crate) async fn opens_no_connection_at_any_distance<R: Probe + Clone>(server: u16, open: impl AsyncFn(u16) -> R) {
     const POLLS: usize = 6;
     for distance in [80, 150, 250, 350] {

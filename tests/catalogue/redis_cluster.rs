@@ -8,7 +8,7 @@ use redis::{Value, cluster::ClusterClient, cluster_async::ClusterConnection};
 
 use super::redis::serve_each;
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD,
         answers::{MAX_AGE, assert_secret, down, up},
@@ -33,31 +33,31 @@ impl Backend for Client {
         Cluster::prepared()
     }
 
-    async fn open(cluster: &Cluster, password: Password) -> Result<ClusterClient, Not> {
+    async fn open(cluster: &Cluster, password: Password) -> Result<ClusterClient, Unsupported> {
         Ok(client(cluster, password))
     }
 
-    fn unreachable(cluster: &Cluster) -> (Told, &'static str) {
+    fn unreachable(cluster: &Cluster) -> (ExpectedMessage, &'static str) {
         unreachable_nodes(cluster)
     }
 
-    fn rejected(_: &Cluster) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Cluster) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         let message = "redis cluster denied access".to_owned();
-        Ok((Told::Message(message), "Password authentication failed"))
+        Ok((ExpectedMessage::Message(message), "Password authentication failed"))
     }
 
-    async fn saturate(_: &ClusterClient) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &ClusterClient) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err(SHARED)
     }
 
-    async fn questions(cluster: &Cluster) -> Result<u64, Not> {
+    async fn queries(cluster: &Cluster) -> Result<u64, Unsupported> {
         Ok(values_written(cluster).iter().sum())
     }
 
-    /// One to each master, all at once.
-    const QUESTIONS_A_ROUND: u64 = 3;
+    /// One to each master, concurrently.
+    const QUERIES_PER_RUN: u64 = 3;
 
-    async fn connections(cluster: &Cluster) -> Result<usize, Not> {
+    async fn connections(cluster: &Cluster) -> Result<usize, Unsupported> {
         Ok(connections(cluster))
     }
 }
@@ -70,62 +70,62 @@ impl Backend for Connection {
         Cluster::prepared()
     }
 
-    async fn open(cluster: &Cluster, password: Password) -> Result<ClusterConnection, Not> {
+    async fn open(cluster: &Cluster, password: Password) -> Result<ClusterConnection, Unsupported> {
         let connection = client(cluster, password).get_async_connection().await;
         connection.map_err(|_| "a connection is made where something listens, or not at all")
     }
 
-    fn unreachable(cluster: &Cluster) -> (Told, &'static str) {
+    fn unreachable(cluster: &Cluster) -> (ExpectedMessage, &'static str) {
         unreachable_nodes(cluster)
     }
 
-    fn rejected(_: &Cluster) -> Result<(Told, &'static str), Not> {
-        Err("there is no connection with a wrong password")
+    fn rejected(_: &Cluster) -> Result<(ExpectedMessage, &'static str), Unsupported> {
+        Err("a connection with a wrong password cannot be opened")
     }
 
-    async fn saturate(_: &ClusterConnection) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &ClusterConnection) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err(SHARED)
     }
 
-    async fn questions(cluster: &Cluster) -> Result<u64, Not> {
+    async fn queries(cluster: &Cluster) -> Result<u64, Unsupported> {
         Ok(values_written(cluster).iter().sum())
     }
 
-    const QUESTIONS_A_ROUND: u64 = 3;
+    const QUERIES_PER_RUN: u64 = 3;
 
-    async fn connections(cluster: &Cluster) -> Result<usize, Not> {
+    async fn connections(cluster: &Cluster) -> Result<usize, Unsupported> {
         Ok(connections(cluster))
     }
 }
 
-const SHARED: Not = "one connection to each node is shared among all who ask: there is nothing to use up";
+const SHARED: Unsupported = "all clones share one connection to each node";
 
 fn client(cluster: &Cluster, password: Password) -> ClusterClient {
     let password = if password == Password::Right { PASSWORD } else { WRONG };
     ClusterClient::new(cluster.nodes.iter().map(|node| node.url_with(password))).unwrap()
 }
 
-/// Which of the nodes is named is a matter of which was the first to refuse.
-fn unreachable_nodes(cluster: &Cluster) -> (Told, &'static str) {
-    (Told::OneOf(cluster.ports().map(refused).into()), "Connection refused")
+/// The message names the node that was the first to refuse.
+fn unreachable_nodes(cluster: &Cluster) -> (ExpectedMessage, &'static str) {
+    (ExpectedMessage::OneOf(cluster.ports().map(refused).into()), "Connection refused")
 }
 
 fn refused(port: u16) -> String {
     format!("unable to connect to redis at 127.0.0.1:{port}")
 }
 
-/// How many values each node was told to keep.
+/// Returns the number of `SET`s that each node has executed.
 fn values_written(cluster: &Cluster) -> [u64; 3] {
     [0, 1, 2].map(|node| {
-        let statistics = cluster.ask::<String>(node, "INFO commandstats").unwrap();
+        let statistics = cluster.query::<String>(node, "INFO commandstats").unwrap();
         let calls = statistics.lines().find_map(|line| line.strip_prefix("cmdstat_set:calls="));
         calls.map_or(0, |calls| calls.split(',').next().unwrap().parse().unwrap())
     })
 }
 
-/// How many connections all nodes have, but for those that ask.
+/// Returns the number of connections of all nodes, without those of this query.
 fn connections(cluster: &Cluster) -> usize {
-    (0..3).map(|node| cluster.ask::<String>(node, "CLIENT LIST").unwrap().lines().count() - 1).sum()
+    (0..3).map(|node| cluster.query::<String>(node, "CLIENT LIST").unwrap().lines().count() - 1).sum()
 }
 
 #[derive(HealthCheck)]
@@ -167,7 +167,7 @@ async fn a_ping_writes_nothing_and_sees_a_cluster_that_is_stopped() {
 }
 
 #[actix_web::test]
-async fn every_master_is_asked_once_a_round() {
+async fn every_master_is_queried_once_per_run() {
     let cluster = Cluster::start();
     let rig = serve(client(&cluster, Password::Right));
     up(&rig, "cache", "cache").await;
@@ -190,15 +190,15 @@ async fn a_cluster_with_one_master_of_three_stopped_is_down_whichever_it_is() {
         cluster.nodes[node].stop();
         tokio::time::sleep(MAX_AGE).await;
         for rig in &rigs {
-            let answer = down(rig, "cache", "cache", &refused(cluster.ports()[node])).await;
-            assert_secret(rig, &answer, &["Connection refused"]).await;
+            let response = down(rig, "cache", "cache", &refused(cluster.ports()[node])).await;
+            assert_secret(rig, &response, &["Connection refused"]).await;
         }
         cluster.restart_node(node);
     }
 }
 
 #[actix_web::test]
-async fn a_cluster_with_one_master_of_three_frozen_is_down_in_time_and_up_when_it_thaws() {
+async fn a_cluster_with_one_master_of_three_frozen_is_down_by_the_deadline_and_up_when_it_resumes() {
     let cluster = Cluster::start();
     let rig = serve(client(&cluster, Password::Right));
     for node in 0..3 {
@@ -218,11 +218,11 @@ async fn a_cluster_with_one_master_that_takes_no_writes_is_down() {
     let rig = serve(client(&cluster, Password::Right));
     for node in 0..3 {
         up(&rig, "cache", "cache").await;
-        cluster.ask::<Value>(node, "CONFIG SET maxmemory 1").unwrap();
+        cluster.query::<Value>(node, "CONFIG SET maxmemory 1").unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        let answer = down(&rig, "cache", "cache", "redis cluster is read-only").await;
-        assert_secret(&rig, &answer, &["OOM"]).await;
-        cluster.ask::<Value>(node, "CONFIG SET maxmemory 0").unwrap();
+        let response = down(&rig, "cache", "cache", "redis cluster is read-only").await;
+        assert_secret(&rig, &response, &["OOM"]).await;
+        cluster.query::<Value>(node, "CONFIG SET maxmemory 0").unwrap();
         tokio::time::sleep(MAX_AGE).await;
     }
 }
@@ -236,7 +236,7 @@ async fn killed_idle_connections_are_no_outage() {
         up(rig, "cache", "cache").await;
     }
     for node in 0..3 {
-        cluster.ask::<Value>(node, "CLIENT KILL TYPE normal SKIPME yes").unwrap();
+        cluster.query::<Value>(node, "CLIENT KILL TYPE normal SKIPME yes").unwrap();
     }
     tokio::time::sleep(MAX_AGE).await;
     for rig in &rigs {
@@ -246,18 +246,18 @@ async fn killed_idle_connections_are_no_outage() {
 }
 
 #[actix_web::test]
-async fn a_cluster_with_slots_of_nobody_is_down() {
+async fn a_cluster_with_unassigned_slots_is_down() {
     let cluster = Cluster::start();
     for node in 0..3 {
-        // By default a node would answer nothing at all then.
-        cluster.ask::<Value>(node, "CONFIG SET cluster-require-full-coverage no").unwrap();
+        // By default a node responds to nothing then.
+        cluster.query::<Value>(node, "CONFIG SET cluster-require-full-coverage no").unwrap();
     }
     let rig = serve(client(&cluster, Password::Right));
     up(&rig, "cache", "cache").await;
     for node in 0..3 {
-        cluster.ask::<Value>(node, "CLUSTER DELSLOTSRANGE 16000 16383").unwrap();
+        cluster.query::<Value>(node, "CLUSTER DELSLOTSRANGE 16000 16383").unwrap();
     }
-    // The keys of the check are elsewhere, or nowhere: then the driver looks for them until the check's limit.
+    // The keys of the check have moved, or have no slot; then the driver retries until the check's limit.
     eventually("it is down", || async { rig.health().await.status == 503 }).await;
     let rig = serve(client(&cluster, Password::Right));
     down(&rig, "cache", "cache", "384 slots of redis cluster have no master").await;
@@ -271,14 +271,14 @@ async fn no_connection_is_opened_because_the_nodes_are_far_away() {
         let mut balancers = Vec::new();
         for (node, port) in cluster.ports().into_iter().enumerate() {
             let balancer = Balancer::start(port);
-            // What the driver is told of the nodes leads it to the balancers too.
+            // The addresses that the nodes announce are those of the balancers too.
             let words = format!("CONFIG SET cluster-announce-port {}", balancer.port);
-            cluster.ask::<Value>(node, &words).unwrap();
+            cluster.query::<Value>(node, &words).unwrap();
             balancers.push(balancer);
         }
         eventually("each node knows where the others are", || async {
             (0..3).all(|node| {
-                let nodes = cluster.ask::<String>(node, "CLUSTER NODES").unwrap();
+                let nodes = cluster.query::<String>(node, "CLUSTER NODES").unwrap();
                 balancers.iter().all(|balancer| nodes.contains(&format!("127.0.0.1:{}@", balancer.port)))
             })
         })

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use super::redis::values_written;
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD, USER,
         answers::{MAX_AGE, assert_secret, down, up},
@@ -20,7 +20,7 @@ use crate::{
         rig::Rig,
         servers::Faulty as _,
     },
-    servers::sentinel::{Sentinel, ask},
+    servers::sentinel::{Sentinel, query},
 };
 
 struct Client;
@@ -37,29 +37,29 @@ impl Backend for Client {
         Sentinel::prepared()
     }
 
-    async fn open(servers: &Sentinel, password: Password) -> Result<Locked, Not> {
+    async fn open(servers: &Sentinel, password: Password) -> Result<Locked, Unsupported> {
         Ok(client(servers, if password == Password::Right { PASSWORD } else { WRONG }, SentinelServerType::Master))
     }
 
-    fn unreachable(_: &Sentinel) -> (Told, &'static str) {
-        (Told::Message("unable to connect to the redis master".to_owned()), "Connection refused")
+    fn unreachable(_: &Sentinel) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message("unable to connect to the redis master".to_owned()), "Connection refused")
     }
 
-    fn rejected(_: &Sentinel) -> Result<(Told, &'static str), Not> {
-        Ok((Told::Message("the redis master denied access".to_owned()), "Password authentication failed"))
+    fn rejected(_: &Sentinel) -> Result<(ExpectedMessage, &'static str), Unsupported> {
+        Ok((ExpectedMessage::Message("the redis master denied access".to_owned()), "Password authentication failed"))
     }
 
-    async fn saturate(_: &Locked) -> Result<(Box<dyn Any>, u32), Not> {
-        Err("it opens a connection whenever it is asked for one: there is nothing to use up")
+    async fn saturate(_: &Locked) -> Result<(Box<dyn Any>, u32), Unsupported> {
+        Err("it opens a connection for each use")
     }
 
-    async fn questions(servers: &Sentinel) -> Result<u64, Not> {
+    async fn queries(servers: &Sentinel) -> Result<u64, Unsupported> {
         values_written(&servers.master).await
     }
 
-    async fn connections(servers: &Sentinel) -> Result<usize, Not> {
-        // Without those of the sentinel, and the one that asks.
-        let list: String = ask(&servers.master.url(), "CLIENT LIST TYPE normal").unwrap();
+    async fn connections(servers: &Sentinel) -> Result<usize, Unsupported> {
+        // Without those of the sentinel and that of this query.
+        let list: String = query(&servers.master.url(), "CLIENT LIST TYPE normal").unwrap();
         Ok(list.lines().filter(|line| !line.contains(" name=sentinel")).count() - 1)
     }
 }
@@ -90,18 +90,18 @@ fn serve<S: HealthCheck + Send + Sync + 'static>(state: S) -> Rig {
 }
 
 #[actix_web::test]
-async fn after_a_failover_the_new_master_is_asked() {
+async fn after_a_failover_the_new_master_is_queried() {
     let mut servers = Sentinel::start();
     let rig = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Master) });
     up(&rig, "cache", "cache").await;
 
     servers.master.kill();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "cache", "cache", "unable to connect to the redis master").await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let response = down(&rig, "cache", "cache", "unable to connect to the redis master").await;
+    assert_secret(&rig, &response, &["Connection refused"]).await;
 
     eventually("it is up again, by the new master", || async { rig.health().await.status == 200 }).await;
-    let role: String = ask(&servers.replica.url(), "INFO replication").unwrap();
+    let role: String = query(&servers.replica.url(), "INFO replication").unwrap();
     assert!(role.contains("role:master"), "{role}");
     let before = values_written(&servers.replica).await.unwrap();
     tokio::time::sleep(MAX_AGE).await;
@@ -111,7 +111,7 @@ async fn after_a_failover_the_new_master_is_asked() {
     // When the old one is back, as a replica, nothing changes.
     servers.master.restart();
     eventually("the old master is a replica", || async {
-        ask::<String>(&servers.master.url(), "INFO replication").is_ok_and(|role| role.contains("role:slave"))
+        query::<String>(&servers.master.url(), "INFO replication").is_ok_and(|role| role.contains("role:slave"))
     })
     .await;
     up(&rig, "cache", "cache").await;
@@ -122,13 +122,13 @@ async fn a_master_that_became_a_replica_is_left_for_the_new_one() {
     let servers = Sentinel::start();
     let rig = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Master) });
     up(&rig, "cache", "cache").await;
-    // Both live on: the old connection works, and takes no writes.
+    // Both keep running: the old connection works, and is read-only.
     eventually("the sentinel takes the replica for fit to be the master", || async {
-        ask::<redis::Value>(&servers.url(), "SENTINEL FAILOVER main").is_ok()
+        query::<redis::Value>(&servers.url(), "SENTINEL FAILOVER main").is_ok()
     })
     .await;
     eventually("the old master is a replica", || async {
-        ask::<String>(&servers.master.url(), "INFO replication").is_ok_and(|role| role.contains("role:slave"))
+        query::<String>(&servers.master.url(), "INFO replication").is_ok_and(|role| role.contains("role:slave"))
     })
     .await;
     eventually("it is up, by the new master", || async { rig.health().await.status == 200 }).await;

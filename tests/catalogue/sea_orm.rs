@@ -1,4 +1,4 @@
-//! `sea_orm::DatabaseConnection` on PostgreSQL and SQLite, and what has no pool behind it.
+//! `sea_orm::DatabaseConnection` on PostgreSQL and SQLite, and connections without a pool.
 
 use std::{any::Any, fs, path::Path};
 
@@ -9,7 +9,7 @@ use sea_orm::{
 };
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD,
         answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
@@ -29,7 +29,7 @@ impl Backend for Postgres {
 
     of_postgres!();
 
-    async fn open(server: &Server, password: Password) -> Result<DatabaseConnection, Not> {
+    async fn open(server: &Server, password: Password) -> Result<DatabaseConnection, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         let db = connected(server.url_with(password)).await;
         if password == PASSWORD && listens(server) {
@@ -39,14 +39,14 @@ impl Backend for Postgres {
         Ok(db)
     }
 
-    async fn saturate(db: &DatabaseConnection) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(db: &DatabaseConnection) -> Result<(Box<dyn Any>, u32), Unsupported> {
         let pool = db.get_postgres_connection_pool();
         let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
         Ok((Box::new(held), 2))
     }
 }
 
-/// With two connections at most, and none yet.
+/// With at most two connections, and none open.
 async fn connected(url: String) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
     options.max_connections(2).connect_lazy(true);
@@ -73,13 +73,13 @@ async fn a_file_of_sqlite_that_is_gone_or_no_database_is_down() {
 
     fs::remove_file(&file).unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
-    assert_secret(&rig, &answer, &["No such file"]).await;
+    let response = down(&rig, "database", "db", "unable to connect to sqlite").await;
+    assert_secret(&rig, &response, &["No such file"]).await;
 
-    fs::write(&file, "this is no database, however long it is".repeat(1000)).unwrap();
+    fs::write(&file, "not a database, whatever its length".repeat(1000)).unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "unexpected response from sqlite").await;
-    assert_secret(&rig, &answer, &["not a database"]).await;
+    let response = down(&rig, "database", "db", "unexpected response from sqlite").await;
+    assert_secret(&rig, &response, &["not a database"]).await;
 }
 
 #[actix_web::test]
@@ -111,7 +111,7 @@ async fn what_was_never_connected_is_down() {
 }
 
 #[actix_web::test]
-async fn what_has_no_pool_is_asked_all_the_same() {
+async fn connections_without_a_pool_are_probed() {
     let db = MockDatabase::new(DbBackend::Postgres)
         .append_exec_results([MockExecResult::default()])
         .append_exec_errors([DbErr::Exec(RuntimeErr::Internal("canarybase is gone".to_owned()))])
@@ -119,8 +119,8 @@ async fn what_has_no_pool_is_asked_all_the_same() {
     let rig = serve(&db);
     up(&rig, "database", "db").await;
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "unexpected response from postgres").await;
-    assert_secret(&rig, &answer, &["is gone"]).await;
+    let response = down(&rig, "database", "db", "unexpected response from postgres").await;
+    assert_secret(&rig, &response, &["is gone"]).await;
     assert_eq!(db.resource(), None);
 }
 

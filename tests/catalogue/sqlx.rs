@@ -1,4 +1,4 @@
-//! `sqlx::Pool` of PostgreSQL, and the other questions to a pool. What else is shown of the probe, with MariaDB, is in
+//! `sqlx::Pool` of PostgreSQL, and the further queries on a pool. More tests of the probe, also with MariaDB, are in
 //! `tests/databases.rs`, and SQLite in `tests/sqlite.rs`.
 
 use std::{any::Any, future::Future, net::TcpStream, time::Duration};
@@ -17,7 +17,7 @@ use sqlx::{
 };
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         DATABASE, PASSWORD,
         answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
@@ -28,28 +28,28 @@ use crate::{
     servers::standby::standby_of,
 };
 
-/// What the suite asks of PostgreSQL itself, whichever driver is shown: in an `impl Backend`.
+/// The part of an `impl Backend` that is the same for all drivers of PostgreSQL.
 macro_rules! of_postgres {
     () => {
         fn prepare() -> Server {
             $crate::sqlx::statements_are_counted()
         }
 
-        fn unreachable(server: &Server) -> (Told, &'static str) {
+        fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
             let message = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
-            (Told::Message(message), "Connection refused")
+            (ExpectedMessage::Message(message), "Connection refused")
         }
 
-        fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+        fn rejected(server: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
             let message = format!("postgres at 127.0.0.1:{} denied access", server.port());
-            Ok((Told::Message(message), "password authentication failed"))
+            Ok((ExpectedMessage::Message(message), "password authentication failed"))
         }
 
-        async fn questions(server: &Server) -> Result<u64, Not> {
+        async fn queries(server: &Server) -> Result<u64, Unsupported> {
             $crate::sqlx::statements(server).await
         }
 
-        async fn connections(server: &Server) -> Result<usize, Not> {
+        async fn connections(server: &Server) -> Result<usize, Unsupported> {
             $crate::sqlx::connections_of_postgres(server).await
         }
     };
@@ -67,7 +67,7 @@ impl Backend for Postgres {
 
     of_postgres!();
 
-    async fn open(server: &Server, password: Password) -> Result<PgPool, Not> {
+    async fn open(server: &Server, password: Password) -> Result<PgPool, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         let pool = PgPoolOptions::new().max_connections(2).connect_lazy(&server.url_with(password)).unwrap();
         if password == PASSWORD && listens(server) {
@@ -76,14 +76,14 @@ impl Backend for Postgres {
         Ok(pool)
     }
 
-    async fn saturate(pool: &PgPool) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(pool: &PgPool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
         Ok((Box::new(held), 2))
     }
 }
 
-/// Then both of a pool's connections are opened: a round that follows at once, before the last one's connection is back in
-/// the pool, would open the second, and that is none of the check's.
+/// Opens both connections of a pool, because a run that begins before the connection of the previous one is back in the pool could open the
+/// second one.
 pub(crate) fn listens(server: &Server) -> bool {
     TcpStream::connect(("127.0.0.1", server.port())).is_ok()
 }
@@ -93,27 +93,27 @@ pub(crate) fn statements_are_counted() -> Server {
     Server::prepared(Kind::Postgres, &["-c", "shared_preload_libraries=pg_stat_statements"])
 }
 
-/// How often `SELECT 1` was run on such a server.
-pub(crate) async fn statements(server: &Server) -> Result<u64, Not> {
+/// Returns how often `SELECT 1` was executed on such a server.
+pub(crate) async fn statements(server: &Server) -> Result<u64, Unsupported> {
     let mut admin = admin(server).await;
     sqlx::query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").execute(&mut admin).await.unwrap();
-    let asked = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements WHERE query = 'SELECT $1'";
-    let count: i64 = sqlx::query_scalar(asked).fetch_one(&mut admin).await.unwrap();
+    let sql = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements WHERE query = 'SELECT $1'";
+    let count: i64 = sqlx::query_scalar(sql).fetch_one(&mut admin).await.unwrap();
     admin.close().await.unwrap();
     Ok(count.try_into().unwrap())
 }
 
-/// How many connections a PostgreSQL has, but for those that ask.
-pub(crate) async fn connections_of_postgres(server: &Server) -> Result<usize, Not> {
+/// Returns the number of connections of a PostgreSQL, without that of this query.
+pub(crate) async fn connections_of_postgres(server: &Server) -> Result<usize, Unsupported> {
     let mut admin = admin(server).await;
-    let asked =
+    let sql =
         "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> 'admin'";
-    let count: i64 = sqlx::query_scalar(asked).fetch_one(&mut admin).await.unwrap();
+    let count: i64 = sqlx::query_scalar(sql).fetch_one(&mut admin).await.unwrap();
     admin.close().await.unwrap();
     Ok(count.try_into().unwrap())
 }
 
-/// A connection that is not counted.
+/// Opens a connection that is not counted.
 async fn admin(server: &Server) -> PgConnection {
     let options: PgConnectOptions = server.url().parse().unwrap();
     PgConnection::connect_with(&options.application_name("admin")).await.unwrap()
@@ -130,13 +130,17 @@ pub(crate) fn serve_check(check: Check) -> Rig {
 }
 
 /// A check of a pool by a function.
-fn asking<DB, F>(name: &'static str, pool: &Pool<DB>, ask: impl Fn(Pool<DB>) -> F + Send + Sync + 'static) -> Check
+fn query_check<DB, F>(
+    name: &'static str,
+    pool: &Pool<DB>,
+    query: impl Fn(Pool<DB>) -> F + Send + Sync + 'static,
+) -> Check
 where
     DB: Database,
     F: Future<Output = Result<(), ProbeError>> + Send + 'static,
 {
     let pool = pool.clone();
-    Check::new("database", name, move || ask(pool.clone()))
+    Check::new("database", name, move || query(pool.clone()))
 }
 
 async fn run<DB: Database>(pool: &Pool<DB>, statements: &'static str)
@@ -175,8 +179,8 @@ async fn a_standby_takes_no_writes_until_it_is_promoted() {
     let pool = PgPool::connect_lazy(&standby.url()).unwrap();
     let rig = serve_writable(pool.clone());
     let message = format!("postgres at 127.0.0.1:{} is read-only", standby.port());
-    let answer = down(&rig, "database", "db", &message).await;
-    assert_secret(&rig, &answer, &["a standby, a replica"]).await;
+    let response = down(&rig, "database", "db", &message).await;
+    assert_secret(&rig, &response, &["a standby, a replica"]).await;
     assert!(logs::text().contains("read-only"), "{}", logs::text());
 
     run(&pool, "SELECT pg_promote()").await;
@@ -209,7 +213,7 @@ async fn a_mariadb_that_is_read_only_takes_no_writes() {
         ("SET GLOBAL tx_read_only = ON", "SET GLOBAL tx_read_only = OFF"),
     ] {
         run(&pool, on).await;
-        // A session has its transactions' kind from its beginning.
+        // A session reads the default for its transactions when it begins.
         let rig = serve_writable(MySqlPool::connect_lazy(&server.url()).unwrap());
         down(&rig, "database", "db", &message).await;
         run(&pool, off).await;
@@ -232,13 +236,13 @@ async fn a_sqlite_that_is_read_only_takes_no_writes_and_a_locked_one_is_busy() {
         tokio::time::sleep(MAX_AGE).await;
     }
     let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_master").fetch_one(&pool).await.unwrap();
-    assert_eq!(tables, 0, "what is written is taken back");
+    assert_eq!(tables, 0, "the write is rolled back");
 
     let one = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options.clone().read_only(true));
     let read_only = serve_writable(one.clone());
-    let answer = down(&read_only, "database", "db", "sqlite is read-only").await;
-    assert_secret(&read_only, &answer, &["readonly database"]).await;
-    // The failed write is over: the connection is in no transaction.
+    let response = down(&read_only, "database", "db", "sqlite is read-only").await;
+    assert_secret(&read_only, &response, &["readonly database"]).await;
+    // After the failed write the connection is not in a transaction.
     run(&one, "BEGIN; ROLLBACK").await;
 
     let mut writer = pool.acquire().await.unwrap();
@@ -249,30 +253,30 @@ async fn a_sqlite_that_is_read_only_takes_no_writes_and_a_locked_one_is_busy() {
     back_up(&rig, "database", "db").await;
 }
 
-/// An application that asks a standby with strict limits and with lenient ones.
+/// An application that checks a standby with strict and with lenient limits.
 fn serve_lag(url: &str) -> Rig {
     let pool = PgPool::connect_lazy(url).unwrap();
-    let strict = asking("strict", &pool, |pool| async move { replication_lag(&pool, SECOND / 2, SECOND).await });
-    let lenient = asking("lenient", &pool, |pool| async move { replication_lag(&pool, SECOND, HOUR).await });
+    let strict = query_check("strict", &pool, |pool| async move { replication_lag(&pool, SECOND / 2, SECOND).await });
+    let lenient = query_check("lenient", &pool, |pool| async move { replication_lag(&pool, SECOND, HOUR).await });
     Rig::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).check(strict.clone()).check(lenient.clone()));
     })
 }
 
-/// Waits until the strict check and the lenient one say so.
-async fn eventually_told(rig: &Rig, strict: &str, lenient: &str) -> serde_json::Value {
-    let mut told = json!(null);
+/// Waits until the strict and the lenient check have these statuses.
+async fn eventually_reports(rig: &Rig, strict: &str, lenient: &str) -> serde_json::Value {
+    let mut outcome = json!(null);
     for _ in 0..600 {
-        told = rig.health().await.json();
-        if told["checks"]["database"] == json!({"strict": strict, "lenient": lenient}) {
-            return told["errors"]["database"].clone();
+        outcome = rig.health().await.json();
+        if outcome["checks"]["database"] == json!({"strict": strict, "lenient": lenient}) {
+            return outcome["errors"]["database"].clone();
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("not {strict} and {lenient}: {told}\n{}", logs::text());
+    panic!("not {strict} and {lenient}: {outcome}\n{}", logs::text());
 }
 
-/// What makes a standby notice soon.
+/// Settings with which a standby notices faults soon.
 const SOON: &[&str] = &["-c", "wal_retrieve_retry_interval=100ms", "-c", "wal_receiver_timeout=1s"];
 
 #[actix_web::test]
@@ -282,14 +286,14 @@ async fn a_standby_is_behind_from_a_commit_that_it_has_not_replayed_until_it_has
     run(&written, "CREATE ROLE anybody LOGIN PASSWORD 'any'; CREATE TABLE orders (id int)").await;
     let standby = standby_of(&primary, SOON);
     let replica = PgPool::connect_lazy(&standby.url()).unwrap();
-    // Who owns everything may see what the primary has; another one only how far the standby is.
+    // A superuser can read the position of the primary; other users only that of the standby.
     let anybody = format!("postgres://anybody:any@127.0.0.1:{}/{DATABASE}", standby.port());
     let rigs = [serve_lag(&standby.url()), serve_lag(&anybody)];
     run(&written, "INSERT INTO orders VALUES (1)").await;
     for rig in &rigs {
-        eventually_told(rig, "UP", "UP").await;
+        eventually_reports(rig, "UP", "UP").await;
     }
-    // A primary that is idle for longer than the limits leaves nobody behind.
+    // While the primary is idle for longer than the limits, the standby is not behind.
     tokio::time::sleep(SECOND + SECOND / 2).await;
     for rig in &rigs {
         for _ in 0..3 {
@@ -304,8 +308,8 @@ async fn a_standby_is_behind_from_a_commit_that_it_has_not_replayed_until_it_has
     }
     run(&written, "INSERT INTO orders VALUES (2)").await;
     for rig in &rigs {
-        let told = eventually_told(rig, "DOWN", "DEGRADED").await;
-        for message in [&told["strict"], &told["lenient"]] {
+        let outcome = eventually_reports(rig, "DOWN", "DEGRADED").await;
+        for message in [&outcome["strict"], &outcome["lenient"]] {
             let seconds = message.as_str().and_then(|message| {
                 let rest = message.strip_prefix(&format!("postgres at 127.0.0.1:{} is ", standby.port()))?;
                 rest.strip_suffix(" s behind its primary")?.parse::<u64>().ok()
@@ -315,7 +319,7 @@ async fn a_standby_is_behind_from_a_commit_that_it_has_not_replayed_until_it_has
     }
     run(&replica, "SELECT pg_wal_replay_resume()").await;
     for rig in &rigs {
-        eventually_told(rig, "UP", "UP").await;
+        eventually_reports(rig, "UP", "UP").await;
     }
 }
 
@@ -324,7 +328,7 @@ async fn the_first_commit_after_an_idle_time_is_no_lag_of_that_time() {
     let primary = Server::start(Kind::Postgres);
     let written = PgPool::connect_lazy(&primary.url()).unwrap();
     run(&written, "CREATE TABLE orders (id int)").await;
-    // Each commit is seen to be received and not yet replayed.
+    // Each commit is received and not yet replayed.
     let standby = standby_of(&primary, &["-c", "recovery_min_apply_delay=50ms"]);
     let replica = PgPool::connect_lazy(&standby.url()).unwrap();
     run(&written, "INSERT INTO orders VALUES (1)").await;
@@ -342,28 +346,28 @@ async fn the_first_commit_after_an_idle_time_is_no_lag_of_that_time() {
 }
 
 #[actix_web::test]
-async fn a_standby_that_lost_its_primary_does_not_look_fresh() {
+async fn a_standby_that_lost_its_primary_is_reported() {
     let mut primary = Server::start(Kind::Postgres);
     run(&PgPool::connect_lazy(&primary.url()).unwrap(), "CREATE TABLE orders (id int)").await;
     let mut standby = standby_of(&primary, SOON);
     run(&PgPool::connect_lazy(&primary.url()).unwrap(), "INSERT INTO orders VALUES (1)").await;
     let rig = serve_lag(&standby.url());
-    eventually_told(&rig, "UP", "UP").await;
-    let lost = format!("postgres at 127.0.0.1:{} receives nothing from its primary", standby.port());
+    eventually_reports(&rig, "UP", "UP").await;
+    let lost = format!("postgres at 127.0.0.1:{} is not connected to its primary", standby.port());
 
     primary.stop();
-    let told = eventually_told(&rig, "DOWN", "DEGRADED").await;
-    assert_eq!(told, json!({"strict": lost, "lenient": lost}));
+    let outcome = eventually_reports(&rig, "DOWN", "DEGRADED").await;
+    assert_eq!(outcome, json!({"strict": lost, "lenient": lost}));
     primary.restart();
-    eventually_told(&rig, "UP", "UP").await;
+    eventually_reports(&rig, "UP", "UP").await;
 
     primary.freeze();
-    let told = eventually_told(&rig, "DOWN", "DEGRADED").await;
-    assert_eq!(told, json!({"strict": lost, "lenient": lost}));
+    let outcome = eventually_reports(&rig, "DOWN", "DEGRADED").await;
+    assert_eq!(outcome, json!({"strict": lost, "lenient": lost}));
     primary.thaw();
-    eventually_told(&rig, "UP", "UP").await;
+    eventually_reports(&rig, "UP", "UP").await;
 
-    // One that starts without its primary has not replayed anything that it could tell the time of.
+    // A standby that starts without its primary has not replayed any commit with a time.
     primary.stop();
     standby.stop();
     standby.restart();
@@ -375,42 +379,43 @@ async fn a_standby_that_lost_its_primary_does_not_look_fresh() {
 }
 
 #[actix_web::test]
-async fn a_primary_is_never_behind_and_other_databases_are_not_asked() {
+async fn a_primary_is_never_behind_and_other_databases_are_not_supported() {
     let server = Server::start(Kind::Postgres);
     let pool = PgPool::connect_lazy(&server.url()).unwrap();
     replication_lag(&pool, Duration::ZERO, Duration::ZERO).await.unwrap();
     let sqlite = SqlitePool::connect_lazy("sqlite::memory:").unwrap();
     let error = replication_lag(&sqlite, SECOND, SECOND).await.unwrap_err();
-    assert_eq!(error.to_string(), "only postgres is known how to ask for its replication lag");
+    assert_eq!(error.to_string(), "`replication_lag` supports only PostgreSQL");
 }
 
 #[actix_web::test]
-async fn a_statement_of_ones_own_is_down_while_it_fails_and_its_text_is_told_to_nobody() {
+async fn a_custom_statement_is_down_while_it_fails_and_responses_do_not_contain_it() {
     let mut server = Server::start(Kind::Postgres);
     let pool = PgPoolOptions::new().max_connections(2).connect_lazy(&server.url()).unwrap();
     let rig =
-        serve_check(asking("orders", &pool, |pool| async move { query(&pool, "SELECT 1 FROM orders LIMIT 1").await }));
+        serve_check(query_check(
+            "orders",
+            &pool,
+            |pool| async move { query(&pool, "SELECT 1 FROM orders LIMIT 1").await },
+        ));
     let message = format!("unexpected response from postgres at 127.0.0.1:{}", server.port());
-    let answer = down(&rig, "database", "orders", &message).await;
-    assert_secret(&rig, &answer, &["does not exist"]).await;
-    assert!(!answer.body.contains("SELECT") && !answer.body.contains("relation"), "{answer:?}");
+    let response = down(&rig, "database", "orders", &message).await;
+    assert_secret(&rig, &response, &["does not exist"]).await;
+    assert!(!response.body.contains("SELECT") && !response.body.contains("relation"), "{response:?}");
 
-    // Without a row it runs all the same.
+    // A statement without rows succeeds too.
     run(&pool, "CREATE TABLE orders (id int)").await;
     back_up(&rig, "database", "orders").await;
     run(&pool, "CREATE ROLE anybody LOGIN PASSWORD 'any'").await;
     let anybody = format!("postgres://anybody:any@127.0.0.1:{}/{DATABASE}", server.port());
     let anybody = PgPool::connect_lazy(&anybody).unwrap();
-    let theirs =
-        serve_check(asking(
-            "orders",
-            &anybody,
-            |pool| async move { query(&pool, "SELECT 1 FROM orders LIMIT 1").await },
-        ));
+    let theirs = serve_check(query_check("orders", &anybody, |pool| async move {
+        query(&pool, "SELECT 1 FROM orders LIMIT 1").await
+    }));
     let message = format!("postgres at 127.0.0.1:{} denied access", server.port());
     down(&theirs, "database", "orders", &message).await;
 
-    // By the probe's way to a connection.
+    // It acquires its connection as the probe does.
     let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
     tokio::time::sleep(MAX_AGE).await;
     degraded(&rig, "database", "orders", "connection pool exhausted (2 of 2 in use)").await;
@@ -438,63 +443,63 @@ const TWO: (i64, &str) = (2, "CREATE TABLE two (id INTEGER)");
 const TWO_CHANGED: (i64, &str) = (2, "CREATE TABLE two (id INTEGER, name TEXT)");
 const THREE: (i64, &str) = (3, "CREATE TABLE three (id INTEGER)");
 
-async fn all_migrations_are_applied_whole_and_unchanged_or_it_is_told<DB: Database>(pool: Pool<DB>)
+async fn migrations_are_up_if_all_are_applied_completely_and_unchanged<DB: Database>(pool: Pool<DB>)
 where
     DB::Connection: Migrate,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    let told = async |migrations: &[(i64, &'static str)]| match migrated(&pool, &migrator(migrations)).await {
+    let outcome = async |migrations: &[(i64, &'static str)]| match migrated(&pool, &migrator(migrations)).await {
         Ok(()) => "migrated".to_owned(),
         Err(error) => error.to_string(),
     };
-    assert_eq!(told(&[ONE, TWO]).await, "2 of 2 migrations are not applied");
+    assert_eq!(outcome(&[ONE, TWO]).await, "2 of 2 migrations are not applied");
     let table = pool.acquire().await.unwrap().execute(sqlx::raw_sql("SELECT 1 FROM _sqlx_migrations")).await;
-    assert!(table.is_err(), "asking makes no table");
-    assert_eq!(told(&[]).await, "migrated");
+    assert!(table.is_err(), "the query creates no table");
+    assert_eq!(outcome(&[]).await, "migrated");
 
     migrator(&[ONE]).run(&pool).await.unwrap();
-    assert_eq!(told(&[ONE, TWO]).await, "1 of 2 migrations are not applied");
+    assert_eq!(outcome(&[ONE, TWO]).await, "1 of 2 migrations are not applied");
     migrator(&[ONE, TWO]).run(&pool).await.unwrap();
-    assert_eq!(told(&[ONE, TWO]).await, "migrated");
-    assert_eq!(told(&[ONE, TWO_CHANGED]).await, "a migration was changed after it was applied");
+    assert_eq!(outcome(&[ONE, TWO]).await, "migrated");
+    assert_eq!(outcome(&[ONE, TWO_CHANGED]).await, "a migration was changed after it was applied");
 
     migrator(&[ONE, TWO, THREE]).run(&pool).await.unwrap();
-    assert_eq!(told(&[ONE, TWO]).await, "migrated", "a newer program's migration is no failure of an older one");
+    assert_eq!(outcome(&[ONE, TWO]).await, "migrated", "an unknown migration is ignored");
     run(&pool, "UPDATE _sqlx_migrations SET success = false WHERE version = 2").await;
-    assert_eq!(told(&[ONE, TWO, THREE]).await, "a migration was not finished");
+    assert_eq!(outcome(&[ONE, TWO, THREE]).await, "a migration was not finished");
 }
 
 #[actix_web::test]
-async fn all_migrations_of_a_postgres_are_applied_or_it_is_told() {
+async fn migrations_of_postgres_are_up_if_all_are_applied() {
     let mut server = Server::start(Kind::Postgres);
     let pool = PgPool::connect_lazy(&server.url()).unwrap();
-    all_migrations_are_applied_whole_and_unchanged_or_it_is_told(pool.clone()).await;
+    migrations_are_up_if_all_are_applied_completely_and_unchanged(pool.clone()).await;
 
-    let rig = serve_check(asking("schema", &pool, |pool| async move { migrated(&pool, &migrator(&[ONE])).await }));
-    let answer = down(&rig, "database", "schema", "a migration was not finished").await;
-    assert_secret(&rig, &answer, &["migration 2 is dirty"]).await;
+    let rig = serve_check(query_check("schema", &pool, |pool| async move { migrated(&pool, &migrator(&[ONE])).await }));
+    let response = down(&rig, "database", "schema", "a migration was not finished").await;
+    assert_secret(&rig, &response, &["migration 2 is dirty"]).await;
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
-    let answer = down(&rig, "database", "schema", &message).await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let response = down(&rig, "database", "schema", &message).await;
+    assert_secret(&rig, &response, &["Connection refused"]).await;
 }
 
 #[actix_web::test]
-async fn all_migrations_of_a_mariadb_are_applied_or_it_is_told() {
+async fn migrations_of_mariadb_are_up_if_all_are_applied() {
     let server = Server::start(Kind::MariaDb);
     let pool = MySqlPool::connect_lazy(&server.url()).unwrap();
-    all_migrations_are_applied_whole_and_unchanged_or_it_is_told(pool).await;
+    migrations_are_up_if_all_are_applied_completely_and_unchanged(pool).await;
 }
 
 #[actix_web::test]
-async fn all_migrations_of_a_sqlite_are_applied_or_it_is_told() {
+async fn migrations_of_sqlite_are_up_if_all_are_applied() {
     let folder = tempfile::tempdir().unwrap();
     let options = SqliteConnectOptions::new().filename(folder.path().join("notes.db")).create_if_missing(true);
     let pool = SqlitePool::connect_with(options).await.unwrap();
-    all_migrations_are_applied_whole_and_unchanged_or_it_is_told(pool.clone()).await;
+    migrations_are_up_if_all_are_applied_completely_and_unchanged(pool.clone()).await;
 
-    // The way back is not to be applied.
+    // The migration that reverts it does not have to be applied.
     run(&pool, "UPDATE _sqlx_migrations SET success = true").await;
     let [up, down] = [(MigrationType::ReversibleUp, ONE.1), (MigrationType::ReversibleDown, "DROP TABLE one")]
         .map(|(kind, sql)| Migration::new(1, "reversible".into(), kind, sql.into_sql_str(), false));
@@ -502,7 +507,7 @@ async fn all_migrations_of_a_sqlite_are_applied_or_it_is_told() {
 }
 
 #[actix_web::test]
-async fn migrations_can_be_asked_for_by_who_may_only_read() {
+async fn migrations_can_be_checked_with_read_permission_only() {
     let primary = Server::start(Kind::Postgres);
     migrator(&[ONE]).run(&PgPool::connect_lazy(&primary.url()).unwrap()).await.unwrap();
     let standby = standby_of(&primary, &[]);
@@ -513,7 +518,7 @@ async fn migrations_can_be_asked_for_by_who_may_only_read() {
 }
 
 #[actix_web::test]
-async fn a_pool_of_any_database_is_asked_as_its_url_says() {
+async fn a_pool_of_any_database_is_probed_by_the_scheme_of_its_url() {
     sqlx::any::install_default_drivers();
     let any = |url: &str| AnyPoolOptions::new().max_connections(1).connect_lazy(url).unwrap();
     let postgres = Server::start(Kind::Postgres);
@@ -530,7 +535,7 @@ async fn a_pool_of_any_database_is_asked_as_its_url_says() {
     let status = async || replication_lag(&replica, Duration::ZERO, HOUR).await.map_err(|error| error.status());
     run(&replica, "SELECT pg_wal_replay_pause()").await;
     run(&any(&postgres.url()), "CREATE TABLE orders (id int)").await;
-    // It has replayed no commit yet whose time it could tell.
+    // It has not replayed any commit with a time yet.
     eventually("the standby is behind", || async { status().await == Err(Status::Down) }).await;
     run(&replica, "SELECT pg_wal_replay_resume()").await;
     eventually("the standby is fresh", || async { status().await == Ok(()) }).await;

@@ -1,5 +1,5 @@
-//! `sqlx::Pool` of sqlx 0.8. The code is that of 0.9; what may differ is the driver: how it prints where it connects to, when
-//! it gives up, and its errors.
+//! `sqlx::Pool` of sqlx 0.8. The code is that of 0.9. What may differ is the driver: its `Debug` output,
+//! its timeouts and its errors.
 
 use std::{any::Any, fs};
 
@@ -17,7 +17,7 @@ use sqlx_0_8::{
 };
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD,
         answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
@@ -37,7 +37,7 @@ impl Backend for Postgres {
 
     of_postgres!();
 
-    async fn open(server: &Server, password: Password) -> Result<PgPool, Not> {
+    async fn open(server: &Server, password: Password) -> Result<PgPool, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         let pool = PgPoolOptions::new().max_connections(2).connect_lazy(&server.url_with(password)).unwrap();
         if password == PASSWORD && listens(server) {
@@ -46,7 +46,7 @@ impl Backend for Postgres {
         Ok(pool)
     }
 
-    async fn saturate(pool: &PgPool) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(pool: &PgPool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
         Ok((Box::new(held), 2))
     }
@@ -64,7 +64,7 @@ impl Backend for MariaDb {
         Server::prepared(Kind::MariaDb, &[])
     }
 
-    async fn open(server: &Server, password: Password) -> Result<MySqlPool, Not> {
+    async fn open(server: &Server, password: Password) -> Result<MySqlPool, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         let pool = MySqlPoolOptions::new().max_connections(2).connect_lazy(&server.url_with(password)).unwrap();
         if password == PASSWORD && listens(server) {
@@ -73,33 +73,33 @@ impl Backend for MariaDb {
         Ok(pool)
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
+    fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
         let message = format!("unable to connect to mysql at 127.0.0.1:{}", server.port());
-        (Told::Message(message), "Connection refused")
+        (ExpectedMessage::Message(message), "Connection refused")
     }
 
-    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+    fn rejected(server: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         let message = format!("mysql at 127.0.0.1:{} denied access", server.port());
-        Ok((Told::Message(message), "Access denied for user"))
+        Ok((ExpectedMessage::Message(message), "Access denied for user"))
     }
 
-    async fn saturate(pool: &MySqlPool) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(pool: &MySqlPool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
         Ok((Box::new(held), 2))
     }
 
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    async fn queries(server: &Server) -> Result<u64, Unsupported> {
         let mut admin = admin(server).await;
-        // What the administrator asks here is no SELECT.
+        // The administrator executes no `SELECT` here.
         let (_, count): (String, String) =
             sqlx::query_as("SHOW GLOBAL STATUS LIKE 'Com_select'").fetch_one(&mut admin).await.unwrap();
         sqlx::Connection::close(admin).await.unwrap();
         Ok(count.parse().unwrap())
     }
 
-    async fn connections(server: &Server) -> Result<usize, Not> {
+    async fn connections(server: &Server) -> Result<usize, Unsupported> {
         let mut admin = admin(server).await;
-        // Those of applications are to a database.
+        // The connections of applications have a database.
         let lines = sqlx::query("SHOW PROCESSLIST").fetch_all(&mut admin).await.unwrap();
         sqlx::Connection::close(admin).await.unwrap();
         let database = |line: &sqlx::mysql::MySqlRow| sqlx::Row::get::<Option<String>, _>(line, "db");
@@ -107,7 +107,7 @@ impl Backend for MariaDb {
     }
 }
 
-/// A connection to no database in particular.
+/// Opens a connection without a database.
 async fn admin(server: &Server) -> MySqlConnection {
     let url = server.url();
     let (server, _) = url.rsplit_once('/').expect("a database is named last");
@@ -140,14 +140,14 @@ async fn a_file_of_sqlite_that_is_gone_or_no_database_is_down() {
 
     fs::remove_file(&file).unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
-    assert_secret(&rig, &answer, &["No such file"]).await;
+    let response = down(&rig, "database", "db", "unable to connect to sqlite").await;
+    assert_secret(&rig, &response, &["No such file"]).await;
     assert!(!file.exists());
 
-    fs::write(&file, "this is no database, however long it is".repeat(1000)).unwrap();
+    fs::write(&file, "not a database, whatever its length".repeat(1000)).unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "unexpected response from sqlite").await;
-    assert_secret(&rig, &answer, &["not a database"]).await;
+    let response = down(&rig, "database", "db", "unexpected response from sqlite").await;
+    assert_secret(&rig, &response, &["not a database"]).await;
 }
 
 #[actix_web::test]
@@ -173,12 +173,12 @@ async fn a_sqlite_that_a_writer_locks_and_a_pool_in_use_are_degraded() {
 }
 
 #[actix_web::test]
-async fn the_other_questions_are_asked_too() {
+async fn the_further_queries_work() {
     let mut server = Server::start(Kind::Postgres);
     let pool = PgPool::connect_lazy(&server.url()).unwrap();
-    let asked = pool.clone();
+    let checked = pool.clone();
     let rig = serve_check(Check::new("database", "all", move || {
-        let pool = asked.clone();
+        let pool = checked.clone();
         async move {
             writable(&pool).await?;
             replication_lag(&pool, SECOND, SECOND).await?;
@@ -186,8 +186,8 @@ async fn the_other_questions_are_asked_too() {
         }
     }));
     let message = format!("unexpected response from postgres at 127.0.0.1:{}", server.port());
-    let answer = down(&rig, "database", "all", &message).await;
-    assert_secret(&rig, &answer, &["does not exist"]).await;
+    let response = down(&rig, "database", "all", &message).await;
+    assert_secret(&rig, &response, &["does not exist"]).await;
     sqlx_0_8::raw_sql("CREATE TABLE orders (id int)").execute(&pool).await.unwrap();
     back_up(&rig, "database", "all").await;
 

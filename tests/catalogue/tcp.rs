@@ -1,7 +1,7 @@
-//! `probes::tcp::Connect`, against a server in the test's own process.
+//! `probes::tcp::Connect`, against a server in the test's process.
 //!
-//! Of the suite's rows, these don't fit: a server that freezes (the system accepts for it, which a test of its own shows),
-//! wrong credentials (there are none), saturation and what is closed with the state (nothing is kept between rounds).
+//! The acceptance suite applies without a frozen server (the system accepts its connections, which a separate test covers), wrong
+//! credentials, saturation and open connections.
 
 use std::{any::Any, time::Duration};
 
@@ -9,7 +9,7 @@ use actix_web::web;
 use health::{HealthCheck, probes::tcp::Connect};
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
     common::{answers::up, eventually, rig::Rig, servers::Faulty as _},
     servers::stub::{Stub, Talk},
 };
@@ -25,7 +25,7 @@ mod connect {
         is_down_with_wrong_credentials
         is_degraded_while_the_application_uses_all_of_it
         is_down_while_nothing_listens_from_the_start
-        asks_once_a_round_on_the_connections_of_the_application
+        queries_once_per_run_on_the_connections_of_the_application
         closes_everything_when_the_state_is_dropped
     }
 }
@@ -38,24 +38,24 @@ impl Backend for Tcp {
         Stub::prepared(Talk::Tcp)
     }
 
-    async fn open(server: &Stub, _: Password) -> Result<Connect, Not> {
+    async fn open(server: &Stub, _: Password) -> Result<Connect, Unsupported> {
         Ok(Connect::new(format!("127.0.0.1:{}", server.port())).unwrap())
     }
 
-    fn unreachable(server: &Stub) -> (Told, &'static str) {
-        (Told::Message(format!("unable to connect to 127.0.0.1:{}", server.port())), "Connection refused")
+    fn unreachable(server: &Stub) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message(format!("unable to connect to 127.0.0.1:{}", server.port())), "Connection refused")
     }
 
-    fn rejected(_: &Stub) -> Result<(Told, &'static str), Not> {
-        Err("a connection alone has no credentials")
+    fn rejected(_: &Stub) -> Result<(ExpectedMessage, &'static str), Unsupported> {
+        Err("a TCP connection has no credentials")
     }
 
-    async fn saturate(_: &Connect) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &Connect) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err("it has no connections that could be used up")
     }
 
-    async fn questions(server: &Stub) -> Result<u64, Not> {
-        // One that has been accepted by the system may not have been by the server yet.
+    async fn queries(server: &Stub) -> Result<u64, Unsupported> {
+        // The system may have accepted a connection that the server has not accepted yet.
         let mut before = server.accepted();
         loop {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -67,8 +67,8 @@ impl Backend for Tcp {
         }
     }
 
-    async fn connections(_: &Stub) -> Result<usize, Not> {
-        Err("each round opens a connection and closes it: none is kept")
+    async fn connections(_: &Stub) -> Result<usize, Unsupported> {
+        Err("each run opens a connection and closes it: none is kept")
     }
 }
 
@@ -112,7 +112,7 @@ async fn no_connection_stays_open() {
 }
 
 #[test]
-fn what_is_no_address_is_told_when_the_probe_is_made() {
+fn an_invalid_address_is_an_error() {
     for address in ["", "mail.internal", "mail.internal:smtp", "tcp://mail.internal:25", "bob:pw@mail.internal:25"] {
         let error = Connect::new(address).unwrap_err();
         assert!(!error.to_string().contains("pw"));

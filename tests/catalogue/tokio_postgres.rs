@@ -6,7 +6,7 @@ use tokio_postgres::{Client, NoTls};
 
 use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
-    acceptance::{Backend, Not, Password, Told, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
     common::{
         answers::{MAX_AGE, back_up, down, up},
         eventually,
@@ -19,7 +19,7 @@ struct Connected;
 
 acceptance!(client, Connected);
 
-const ONLY_CONNECTED: Not = "a client exists only once it is connected, and that is what fails";
+const ONLY_CONNECTED: Unsupported = "a client exists only once it is connected, and that is what fails";
 
 impl Backend for Connected {
     type Resource = Arc<Client>;
@@ -29,34 +29,35 @@ impl Backend for Connected {
         statements_are_counted()
     }
 
-    async fn open(server: &Server, password: Password) -> Result<Arc<Client>, Not> {
+    async fn open(server: &Server, password: Password) -> Result<Arc<Client>, Unsupported> {
         assert!(password == Password::Right);
         let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.map_err(|_| ONLY_CONNECTED)?;
         actix_web::rt::spawn(connection);
         Ok(Arc::new(client))
     }
 
-    fn unreachable(_: &Server) -> (Told, &'static str) {
-        (Told::Message("unable to connect to postgres".to_owned()), "connection closed")
+    fn unreachable(_: &Server) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message("unable to connect to postgres".to_owned()), "connection closed")
     }
 
-    fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err(ONLY_CONNECTED)
     }
 
-    async fn saturate(_: &Arc<Client>) -> Result<(Box<dyn Any>, u32), Not> {
-        Err("a client has one connection, and sends what it is asked one after the other: there is nothing to use up")
+    async fn saturate(_: &Arc<Client>) -> Result<(Box<dyn Any>, u32), Unsupported> {
+        Err("a client has one connection, which executes its queries in order")
     }
 
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    async fn queries(server: &Server) -> Result<u64, Unsupported> {
         statements(server).await
     }
 
-    async fn connections(server: &Server) -> Result<usize, Not> {
+    async fn connections(server: &Server) -> Result<usize, Unsupported> {
         connections_of_postgres(server).await
     }
 
-    const NEVER_RECONNECTS: Option<Not> = Some("a client whose connection is closed has no way to open another");
+    const NEVER_RECONNECTS: Option<Unsupported> =
+        Some("a client whose connection is closed has no way to open another");
 }
 
 #[actix_web::test]
@@ -71,10 +72,10 @@ async fn a_client_behind_a_long_statement_is_down_until_that_is_over() {
         async move { client.batch_execute("SELECT pg_sleep(2)").await }
     });
     let sleeps = || async {
-        let (asker, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
+        let (admin, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
         actix_web::rt::spawn(connection);
-        let asked = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
-        !asker.query(asked, &[]).await.unwrap().is_empty()
+        let sql = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        !admin.query(sql, &[]).await.unwrap().is_empty()
     };
     eventually("the statement runs", sleeps).await;
     tokio::time::sleep(MAX_AGE).await;

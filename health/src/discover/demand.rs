@@ -106,7 +106,7 @@ resources! {
     Memcached:
         "`{Self}` looks like a connection to memcached, but `health` can't probe it",
         "nothing would ask this server whether it answers",
-        "`Client`, `exp::AsyncMemcache` and `exp::AsyncMetaClient` of memcache 0.21 are probed with the feature `memcached` of `health`: is it off, or is this another version of memcache?";
+        "`Client`, `exp::AsyncMemcache` and `exp::AsyncMetaClient` of memcache 0.21 are probed with the feature `memcache` of `health`: is it off, or is this another version of memcache?";
     Lapin:
         "`{Self}` looks like a connection to RabbitMQ, but `health` can't probe it",
         "nothing would ask this broker whether it answers",
@@ -118,7 +118,7 @@ resources! {
     Mqtt:
         "`{Self}` looks like an MQTT client, but `health` can't probe it",
         "nothing would ask this broker whether it answers",
-        "`AsyncClient` of rumqttc-next 0.34 is probed with the feature `mqtt` of `health`: is it off, or is this another version? That of rumqttc, and that of MQTT 3.1.1 (rumqttc-v4-next), is not probed: of the first only the event loop hears what the broker answers";
+        "`AsyncClient` of rumqttc-next 0.34 is probed with the feature `rumqttc` of `health`: is it off, or is this another version? That of rumqttc, and that of MQTT 3.1.1 (rumqttc-v4-next), is not probed: of the first only the event loop hears what the broker answers";
     Pool:
         "`{Self}` looks like a pool, but `health` can't probe it",
         "nothing would ask this pool whether its server answers",

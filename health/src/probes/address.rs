@@ -1,8 +1,8 @@
-//! Where a server listens.
+//! A host and a port.
 
 use std::fmt;
 
-/// Prints as `host:port`, or `[host]:port` for an IPv6 address.
+/// Displays as `host:port`, or `[host]:port` for an IPv6 address.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Address {
     pub(super) host: String,
@@ -10,7 +10,7 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// From `host:port`, with brackets around an IPv6 address.
+    /// Parses `host:port`, with brackets around an IPv6 address.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let is_v6 = host.starts_with('[') && host.ends_with(']');
@@ -20,7 +20,7 @@ impl Address {
     }
 }
 
-/// Nothing of a URL, but a name or an address alone.
+/// Whether the text is only a host name or an IP address, without other parts of a URL.
 pub(super) fn is_host(text: &str) -> bool {
     !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control() || "/?#@[]\\".contains(c))
 }
@@ -41,7 +41,7 @@ mod tests {
     use super::Address;
 
     #[test]
-    fn an_address_is_a_host_and_a_port_and_nothing_else() {
+    fn an_address_consists_of_a_host_and_a_port_only() {
         for text in ["db.internal:5432", "127.0.0.1:1", "[::1]:443", "münchen.example:65535"] {
             assert_eq!(Address::parse(text).map(|address| address.to_string()).as_deref(), Some(text));
         }

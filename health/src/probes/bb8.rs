@@ -1,7 +1,7 @@
 //! bb8's side of the algorithm for pools.
 //!
-//! bb8 tries again and again to connect, and says nothing until its own timeout, and it does not give connections away: one that
-//! is silent goes back to the pool, unless its driver can mark it as broken or notices it by itself.
+//! bb8 retries failed attempts to connect, and returns no error before its own timeout. Connections cannot be removed from it: a silent
+//! one returns to the pool, unless its driver can mark it as broken or notices it by itself.
 
 use std::{future::Future, future::pending, pin::Pin, time::Duration};
 
@@ -9,27 +9,16 @@ use bb8::{ManageConnection, PooledConnection, RunError};
 use tokio::time::timeout;
 
 use super::{
-    pool::{Pool, Query, State, TakeError, Usage},
-    pooled::Driver,
+    pool::{Pool, TakeError, Usage},
+    pooled::{Driver, PooledProbe},
 };
-use crate::{
-    error::{ProbeError, ProbeErrorKind},
-    probe::DynProbe,
-};
+use crate::error::ProbeErrorKind;
 
-/// How long an attempt goes on that others have overtaken: the driver of redis gives up a silent connection after 500 ms, and only
-/// bb8's own test of it, if that fails, has the pool close it.
-const ABANDONED_FOR: Duration = Duration::from_secs(1);
+/// How long an abandoned attempt goes on. The driver of redis fails on a silent connection after 500 ms, and the pool closes a
+/// connection only if its own test of it fails.
+const ABANDONED_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A pool of bb8, and what its probe remembers between runs.
-pub(super) struct Bb8Probe<D, M>
-where
-    D: Driver,
-    M: ManageConnection<Connection = D::Connection, Error = D::Error>,
-{
-    pool: Bb8<D, M>,
-    state: State<Bb8<D, M>>,
-}
+pub(super) type Bb8Probe<D, M> = PooledProbe<Bb8<D, M>, D>;
 
 impl<D, M> Bb8Probe<D, M>
 where
@@ -38,38 +27,11 @@ where
 {
     /// `name` is what messages call the resource.
     pub(super) fn new(driver: D, pool: &bb8::Pool<M>, name: &'static str) -> Self {
-        Self { pool: Bb8 { driver, pool: pool.clone(), name }, state: State::new() }
-    }
-
-    pub(super) async fn run(&self) -> Result<(), ProbeError> {
-        let query = self.pool.driver;
-        self.state.run(&self.pool, &On(query)).await.map_err(|failure| failure.into_probe_error(&self.pool))
-    }
-
-    pub(super) fn name(&self) -> String {
-        self.pool.name()
+        Self::of_pool(Bb8 { driver, pool: pool.clone(), name }, driver)
     }
 }
 
-impl<D, M> DynProbe for Bb8Probe<D, M>
-where
-    D: Driver,
-    M: ManageConnection<Connection = D::Connection, Error = D::Error>,
-{
-    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
-        Box::pin(self.run())
-    }
-
-    fn resource(&self) -> Option<String> {
-        Some(self.name())
-    }
-
-    fn never_blocks(&self) -> bool {
-        true
-    }
-}
-
-struct Bb8<D, M: ManageConnection> {
+pub(super) struct Bb8<D, M: ManageConnection> {
     driver: D,
     pool: bb8::Pool<M>,
     name: &'static str,
@@ -81,8 +43,8 @@ impl<D: Driver, M: ManageConnection> Clone for Bb8<D, M> {
     }
 }
 
-/// A connection with a query under way. If that is dropped, or has shown that the connection is dead, it is invalidated.
-struct Taken<D: Driver, M: ManageConnection<Connection = D::Connection>> {
+/// A connection with a query in flight. Unless it is released, it is invalidated when it is dropped.
+pub(super) struct Taken<D: Driver, M: ManageConnection<Connection = D::Connection>> {
     connection: Source<M>,
     invalidate: Option<fn(&mut D::Connection)>,
 }
@@ -113,22 +75,6 @@ impl<D: Driver, M: ManageConnection<Connection = D::Connection>> Drop for Taken<
     }
 }
 
-/// The query of a driver's probe.
-#[derive(Clone, Copy)]
-struct On<D>(D);
-
-impl<D, M> Query<Bb8<D, M>> for On<D>
-where
-    D: Driver,
-    M: ManageConnection<Connection = D::Connection, Error = D::Error>,
-{
-    type Output = ();
-
-    fn run(&self, connection: &mut D::Connection) -> impl Future<Output = Result<(), D::Error>> + Send {
-        D::query(connection)
-    }
-}
-
 impl<D, M> Pool for Bb8<D, M>
 where
     D: Driver,
@@ -138,8 +84,8 @@ where
     type Taken = Taken<D, M>;
     type Error = D::Error;
 
-    const RETRIES_IN_SILENCE: bool = true;
-    const ROUND_TRIPS: u32 = D::ROUND_TRIPS;
+    const RETRIES_SILENTLY: bool = true;
+    const QUERIES: u32 = D::QUERIES;
     const IDLE_IS_CERTAIN: bool = false;
     const CANCEL_SAFE: bool = D::CANCEL_SAFE;
 
@@ -169,7 +115,7 @@ where
         if D::has_server() {
             return self.get().await;
         }
-        // Why there is no connection to a file, only one outside the pool shows.
+        // Only a connection outside the pool returns the error of opening a file.
         let connection = self.pool.dedicated_connection().await.map_err(TakeError::Driver)?;
         Ok(Taken::new(Source::Outside(connection)))
     }
@@ -187,7 +133,7 @@ where
     }
 
     fn abandon(attempt: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        tokio::spawn(timeout(ABANDONED_FOR, attempt));
+        tokio::spawn(timeout(ABANDONED_TIMEOUT, attempt));
     }
 
     fn classify(error: &D::Error) -> ProbeErrorKind {
@@ -219,13 +165,13 @@ where
             Err(error @ RunError::TimedOut) if !D::has_server() => {
                 Err(TakeError::Pool(ProbeErrorKind::TimedOut, error.into()))
             }
-            // It does not say why: a connection outside the pool shows more.
+            // It has no cause. A connection outside the pool returns it.
             Err(RunError::TimedOut) => pending().await,
         }
     }
 }
 
-/// The kind of what is the pool's own; the driver's error is in the chain of sources.
+/// Returns the kind of an error of the pool itself; that of the driver is in the chain of sources.
 pub(super) fn classify<E>(error: &RunError<E>) -> Option<ProbeErrorKind> {
     match error {
         RunError::TimedOut => Some(ProbeErrorKind::TimedOut),

@@ -1,29 +1,28 @@
 //! `bb8::Pool<RedisConnectionManager>` of bb8-redis.
 //!
-//! Each run writes a value and reads it back, in one pipelined round trip on a connection of the application's own pool, as
-//! the probes of [`redis`](super::redis) do. The pool sends a `PING` before it hands a connection out, which is a round trip of
-//! its own, unless it is built with `test_on_check_out(false)`: but then it never replaces a connection that has died, and once
-//! all have, it is DOWN for good, for the application as for its check.
+//! Each run writes a value and reads it back, in one pipelined round trip on a connection of the application's own pool, as the probes
+//! of [`redis`](super::redis) do. Before that the pool sends a `PING`, unless it is built with `test_on_check_out(false)`. Then it never
+//! replaces a dead connection: once all are dead, the check and every operation of the application fail until a restart.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | refused, reset, no such host | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | wrong password, no permission | [`ProbeErrorKind::Rejected`] | DOWN |
-//! | no answer, also not to a new connection | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | no response, not on a new connection either | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | an idle connection is silent, and another idle one responds | | UP |
 //! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
 //! | the pool is exhausted, and the server accepts further connections | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | `LOADING`, another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! bb8 retries a failed attempt to connect in silence, so one connection outside the pool shows why it fails. It does not give
-//! connections away: a silent one is closed by the pool's own test of it, once the driver has given it up after 500 ms. A pool does
-//! not expose where it connects to, so the messages have no address.
+//! bb8 retries failed attempts to connect without an error, so a connection outside the pool finds out why they fail. A silent connection
+//! is closed by the pool's own test of it, when the driver times out after 500 ms. A pool does not expose its address, so messages do
+//! not contain one.
 //!
-//! A warm pool that is not exhausted is probed on its own connections only. What more a probe may cost the server, of each replica
-//! of the application: while the pool is exhausted, while it has to open a connection and is slow at it, or while an idle one is
-//! silent, one connection is opened outside the pool, queried and closed, at most once in 2 s (once in 900 ms while it cannot
-//! connect). A second one is opened beside it only if it gets no response for 2 s.
+//! A warm pool that is not exhausted is probed only on its own connections. While the pool is exhausted, is slow to open a connection, or
+//! has a silent idle one, the check opens a connection outside it, queries and closes it, at most once in 2 s (once in 900 ms while the
+//! server cannot be connected to). It opens a second one concurrently only if the first gets no response for 2 s. Each replica of the
+//! application does so.
 //!
 //! [`ProbeErrorKind::Failed`]: crate::ProbeErrorKind::Failed
 //! [`ProbeErrorKind::ReadOnly`]: crate::ProbeErrorKind::ReadOnly
@@ -44,7 +43,7 @@ use crate::{
     probe::{DynProbe, Probe},
 };
 
-/// A pool does not expose where it connects to.
+/// A pool does not expose its address.
 const DISPLAY_NAME: &str = "redis";
 
 impl Probe for Pool<RedisConnectionManager> {

@@ -85,21 +85,21 @@ fn classify(error: &(dyn Error + 'static)) -> Option<ProbeErrorKind> {
     if let Some(error) = error.downcast_ref() {
         return Some(super::lapin::classify(error));
     }
-    #[cfg(feature = "mqtt")]
-    if let Some(kind) = super::mqtt::classify(error) {
+    #[cfg(feature = "rumqttc")]
+    if let Some(kind) = super::rumqttc::classify(error) {
         return Some(kind);
     }
     #[cfg(feature = "fred")]
     if let Some(error) = error.downcast_ref() {
         return Some(super::fred::classify(error));
     }
-    #[cfg(feature = "memcached")]
+    #[cfg(feature = "memcache")]
     if let Some(error) = error.downcast_ref() {
-        return Some(super::memcached::classify(error));
+        return Some(super::memcache::classify(error));
     }
-    #[cfg(feature = "memcached")]
+    #[cfg(feature = "memcache")]
     if let Some(error) = error.downcast_ref() {
-        return Some(super::memcached::classify_blocking(error));
+        return Some(super::memcache::classify_blocking(error));
     }
     let _ = error;
     None

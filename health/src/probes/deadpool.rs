@@ -1,38 +1,26 @@
 //! deadpool's side of the algorithm for pools.
 //!
-//! A run gets its connection at once or not at all. deadpool tests an idle connection, or opens one, before it hands it out, and
-//! says why it cannot.
+//! deadpool tests an idle connection or opens a new one, and returns the error if that fails. A run does not wait for a connection that
+//! is in use.
 
 use std::{
     future::{Future, pending},
     panic::resume_unwind,
-    pin::Pin,
     time::Duration,
 };
 
 use deadpool::managed::{HookError, Manager, Object, PoolError, TimeoutType, Timeouts};
 
 use super::{
-    pool::{Pool, Query, State, TakeError, Usage},
-    pooled::Driver,
+    pool::{Pool, TakeError, Usage},
+    pooled::{Driver, PooledProbe},
 };
-use crate::{
-    error::{ProbeError, ProbeErrorKind},
-    probe::DynProbe,
-};
+use crate::error::ProbeErrorKind;
 
-/// Without the application's timeouts, which need a runtime that the pool may not have. The check has one.
+/// Without the pool's own timeouts, which need a runtime that the pool may not have. The check has a timeout.
 pub(super) const NO_WAIT: Timeouts = Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
 
-/// A pool of deadpool, and what its probe remembers between runs.
-pub(super) struct DeadpoolProbe<D, M>
-where
-    D: Driver,
-    M: Manager<Type = D::Connection, Error = D::Error> + 'static,
-{
-    pool: Deadpool<D, M>,
-    state: State<Deadpool<D, M>>,
-}
+pub(super) type DeadpoolProbe<D, M> = PooledProbe<Deadpool<D, M>, D>;
 
 impl<D, M> DeadpoolProbe<D, M>
 where
@@ -45,40 +33,13 @@ where
         pool: &deadpool::managed::Pool<M, W>,
         name: fn(&M) -> String,
     ) -> Self {
-        // The same pool of the objects themselves, and not of what a driver wraps them into.
+        // The same pool, with its objects not wrapped into the driver's type.
         let pool = pool.weak().upgrade().expect("the pool is held here");
-        Self { pool: Deadpool { driver, pool, name }, state: State::new() }
-    }
-
-    pub(super) async fn run(&self) -> Result<(), ProbeError> {
-        let query = self.pool.driver;
-        self.state.run(&self.pool, &On(query)).await.map_err(|failure| failure.into_probe_error(&self.pool))
-    }
-
-    pub(super) fn name(&self) -> String {
-        self.pool.name()
+        Self::of_pool(Deadpool { driver, pool, name }, driver)
     }
 }
 
-impl<D, M> DynProbe for DeadpoolProbe<D, M>
-where
-    D: Driver,
-    M: Manager<Type = D::Connection, Error = D::Error> + 'static,
-{
-    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
-        Box::pin(self.run())
-    }
-
-    fn resource(&self) -> Option<String> {
-        Some(self.name())
-    }
-
-    fn never_blocks(&self) -> bool {
-        true
-    }
-}
-
-struct Deadpool<D, M: Manager> {
+pub(super) struct Deadpool<D, M: Manager> {
     driver: D,
     pool: deadpool::managed::Pool<M>,
     name: fn(&M) -> String,
@@ -90,31 +51,15 @@ impl<D: Driver, M: Manager> Clone for Deadpool<D, M> {
     }
 }
 
-/// A connection with a query under way. If that is dropped, the connection is closed: in the pool, the next query would wait
-/// for the response to this one.
-struct Taken<M: Manager>(Option<Object<M>>);
+/// A connection with a query in flight. Unless it is released, it is closed when it is dropped: in the pool, the next query would wait for
+/// the response to this one.
+pub(super) struct Taken<M: Manager>(Option<Object<M>>);
 
 impl<M: Manager> Drop for Taken<M> {
     fn drop(&mut self) {
         if let Some(object) = self.0.take() {
             drop(Object::take(object));
         }
-    }
-}
-
-/// The query of a driver's probe.
-#[derive(Clone, Copy)]
-struct On<D>(D);
-
-impl<D, M> Query<Deadpool<D, M>> for On<D>
-where
-    D: Driver,
-    M: Manager<Type = D::Connection, Error = D::Error> + 'static,
-{
-    type Output = ();
-
-    fn run(&self, connection: &mut D::Connection) -> impl Future<Output = Result<(), D::Error>> + Send {
-        D::query(connection)
     }
 }
 
@@ -127,14 +72,14 @@ where
     type Taken = Taken<M>;
     type Error = D::Error;
 
-    const RETRIES_IN_SILENCE: bool = false;
-    const ROUND_TRIPS: u32 = D::ROUND_TRIPS;
+    const RETRIES_SILENTLY: bool = false;
+    const QUERIES: u32 = D::QUERIES;
     const CANCEL_SAFE: bool = D::CANCEL_SAFE;
 
     fn usage(&self) -> Usage {
         let status = self.pool.status();
         Usage {
-            // Those that wait for a connection to be opened hold a place.
+            // Attempts to open a connection hold a slot.
             taken: status.size.saturating_sub(status.available) + status.waiting,
             idle: status.available,
             max: status.max_size,
@@ -155,7 +100,7 @@ where
 
     async fn acquire(&self) -> Result<Self::Taken, TakeError<D::Error>> {
         let pool = self.pool.clone();
-        match to_the_end::<D, _>(async move { pool.timeout_get(&NO_WAIT).await }).await {
+        match uncancelled::<D, _>(async move { pool.timeout_get(&NO_WAIT).await }).await {
             Ok(object) => Ok(Taken(Some(object))),
             Err(PoolError::Timeout(TimeoutType::Wait)) => Err(TakeError::Exhausted),
             Err(PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error))) => {
@@ -169,11 +114,11 @@ where
         let pool = self.pool.clone();
         let connecting = async move {
             let mut connection = pool.manager().create().await?;
-            // The pool never gets it, so the manager need not know of it.
+            // It is never in the pool, so the manager does not have to track it.
             pool.manager().detach(&mut connection);
             Ok(connection)
         };
-        to_the_end::<D, _>(connecting).await
+        uncancelled::<D, _>(connecting).await
     }
 
     fn connection(taken: &mut Self::Taken) -> &mut D::Connection {
@@ -205,8 +150,8 @@ where
     }
 }
 
-/// Runs an attempt to connect, in a task where it must not be dropped.
-async fn to_the_end<D: Driver, T: Send + 'static>(attempt: impl Future<Output = T> + Send + 'static) -> T {
+/// Runs an attempt to connect, in a task if it must not be cancelled.
+async fn uncancelled<D: Driver, T: Send + 'static>(attempt: impl Future<Output = T> + Send + 'static) -> T {
     if D::CANCEL_SAFE {
         return attempt.await;
     }
@@ -214,13 +159,13 @@ async fn to_the_end<D: Driver, T: Send + 'static>(attempt: impl Future<Output = 
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(payload) => resume_unwind(payload),
-            // The runtime ends, and the run with it.
+            // The runtime is shutting down.
             Err(_) => pending().await,
         },
     }
 }
 
-/// The kind of what is the pool's own; the driver's error is in the chain of sources.
+/// Returns the kind of an error of the pool itself; that of the driver is in the chain of sources.
 pub(super) fn classify<E>(error: &PoolError<E>) -> Option<ProbeErrorKind> {
     match error {
         PoolError::Timeout(_) => Some(ProbeErrorKind::TimedOut),
@@ -260,7 +205,7 @@ mod tests {
         }
     }
 
-    /// The first two are dead, and the pool does not know.
+    /// The first two connections are dead, which the pool does not notice.
     #[derive(Clone, Copy)]
     struct FirstTwoAreDead;
 
@@ -268,7 +213,7 @@ mod tests {
         type Connection = usize;
         type Error = io::Error;
 
-        const ROUND_TRIPS: u32 = 1;
+        const QUERIES: u32 = 1;
 
         async fn query(number: &mut usize) -> io::Result<()> {
             if *number < 2 { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
@@ -280,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_that_turn_out_dead_are_closed_and_another_one_is_queried() {
+    async fn dead_connections_are_closed_and_another_one_is_queried() {
         let pool: Pool<Numbers> = Pool::builder(Numbers::default()).max_size(2).build().unwrap();
         drop([pool.get().await.unwrap(), pool.get().await.unwrap()]);
         assert_eq!(pool.status().size, 2);

@@ -1,14 +1,13 @@
 //! `deadpool_postgres::Pool`.
 //!
-//! Each run executes `SELECT 1` on a connection of the application's own pool: the simple protocol, so one round trip, and
-//! nothing is prepared. A pool that verifies connections (`RecyclingMethod::Verified` or `Clean`) takes a round trip of its own
-//! before that.
+//! Each run executes `SELECT 1` on a connection of the application's own pool, with the simple protocol: one round trip, without a
+//! prepared statement. A pool that verifies connections (`RecyclingMethod::Verified` or `Clean`) takes another round trip before that.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | refused, reset, no such host, shutting down or starting up | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | wrong password, no such database, no permission, TLS | [`ProbeErrorKind::Rejected`] | DOWN |
-//! | no answer, also not to a new connection | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | no response, not on a new connection either | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | an idle connection is silent, and another idle one responds | | UP |
 //! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
 //! | the pool is exhausted, and the server accepts further connections, or is full | [`ProbeErrorKind::Saturated`] | DEGRADED |
@@ -16,12 +15,12 @@
 //! | disk full | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | the pool is closed; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! The query waits for no connection. One that is silent is closed, and not given back.
+//! The check does not wait for a connection that is in use. A silent connection is closed instead of returned to the pool.
 //!
-//! A warm pool that is not exhausted is probed on its own connections only. What more a probe may cost the server, of each replica
-//! of the application: while the pool is exhausted, while it has to open a connection and is slow at it, or while an idle one is
-//! silent, one connection is opened outside the pool, queried and closed, at most once in 2 s (once in 900 ms while it cannot
-//! connect). A second one is opened beside it only if it gets no response for 2 s.
+//! A warm pool that is not exhausted is probed only on its own connections. While the pool is exhausted, is slow to open a connection, or
+//! has a silent idle one, the check opens a connection outside it, queries and closes it, at most once in 2 s (once in 900 ms while the
+//! server cannot be connected to). It opens a second one concurrently only if the first gets no response for 2 s. Each replica of the
+//! application does so.
 
 use std::sync::Arc;
 
@@ -30,7 +29,7 @@ use deadpool_postgres::{ClientWrapper, Manager, Pool, PoolError};
 
 use super::{
     deadpool::DeadpoolProbe,
-    driver::{Address, Described},
+    driver::{Address, DebugFields},
     pooled::Driver,
     tokio_postgres,
 };
@@ -69,11 +68,11 @@ impl Driver for Postgres {
     type Connection = ClientWrapper;
     type Error = Error;
 
-    // The pool's `SELECT 1` or empty query before ours, where it verifies connections.
-    const ROUND_TRIPS: u32 = 2;
+    // A pool that verifies connections runs a query of its own before.
+    const QUERIES: u32 = 2;
 
     async fn query(client: &mut ClientWrapper) -> Result<(), Error> {
-        tokio_postgres::ask(client).await
+        tokio_postgres::select_one(client).await
     }
 
     fn classify(error: &Error) -> ProbeErrorKind {
@@ -81,13 +80,12 @@ impl Driver for Postgres {
     }
 }
 
-/// A manager has no accessor for where it connects to, but prints it.
+/// A manager has no accessor for its address, but its `Debug` output contains it.
 fn name(manager: &Manager) -> String {
-    let described = Described::by_debug(manager);
-    let default_port = || {
-        Some(Address { host: described.text("host: [Tcp(")?, port: 5432 }).filter(|_| described.0.contains("port: []"))
-    };
-    described
+    let fields = DebugFields::of(manager);
+    let default_port =
+        || Some(Address { host: fields.text("host: [Tcp(")?, port: 5432 }).filter(|_| fields.0.contains("port: []"));
+    fields
         .address("host: [Tcp(", "port: [")
         .or_else(default_port)
         .map_or_else(|| "postgres".to_owned(), |address| format!("postgres at {address}"))
@@ -100,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sentence_names_a_host_and_a_port_and_no_path() {
+    fn a_name_contains_a_host_and_a_port_but_no_path() {
         let named =
             |config: &Config| Pool::builder(Manager::new(config.clone(), NoTls)).build().unwrap().resource().unwrap();
         let config = || Config::new().user("a/b@c").password("p").clone();
@@ -108,7 +106,7 @@ mod tests {
         assert_eq!(named(config().host("db.internal")), "postgres at db.internal:5432");
         assert_eq!(named(config().host("::1").port(5433)), "postgres at [::1]:5433");
         assert_eq!(named(config().host("/run/postgresql").port(5433)), "postgres");
-        // Whoever may choose the user's name does not choose what is told.
+        // A user name cannot forge the address.
         assert_eq!(named(config().user("host: [Tcp(\"h\")], port: [1]").host("::1").port(5433)), "postgres");
     }
 }

@@ -1,28 +1,27 @@
 //! `deadpool_redis::Pool`.
 //!
 //! Each run writes a value and reads it back, in one pipelined round trip on a connection of the application's own pool, as
-//! the probes of [`redis`](super::redis) do. The pool sends a `PING` before it hands a connection out, which is a round trip of
-//! its own and cannot be switched off.
+//! the probes of [`redis`](super::redis) do. Before that the pool sends a `PING`, which cannot be disabled.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | refused, reset, no such host | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | wrong password, no permission | [`ProbeErrorKind::Rejected`] | DOWN |
-//! | no answer, also not to a new connection | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | no response, not on a new connection either | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | an idle connection is silent, and another idle one responds | | UP |
 //! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
 //! | the pool is exhausted, and the server accepts further connections | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | `LOADING`, another value read than written, the pool is closed, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! The query waits for no connection. One that is silent is closed, and not given back.
+//! The check does not wait for a connection that is in use. A silent connection is closed instead of returned to the pool.
 //!
-//! A warm pool that is not exhausted is probed on its own connections only. What more a probe may cost the server, of each replica
-//! of the application: while the pool is exhausted, while it has to open a connection and is slow at it, or while an idle one is
-//! silent, one connection is opened outside the pool, queried and closed, at most once in 2 s (once in 900 ms while it cannot
-//! connect). A second one is opened beside it only if it gets no response for 2 s.
+//! A warm pool that is not exhausted is probed only on its own connections. While the pool is exhausted, is slow to open a connection, or
+//! has a silent idle one, the check opens a connection outside it, queries and closes it, at most once in 2 s (once in 900 ms while the
+//! server cannot be connected to). It opens a second one concurrently only if the first gets no response for 2 s. Each replica of the
+//! application does so.
 //!
-//! The pools for clusters and for Sentinel are not probes.
+//! The pools for clusters and for Sentinel are not supported.
 //!
 //! [`ProbeErrorKind::Failed`]: crate::ProbeErrorKind::Failed
 //! [`ProbeErrorKind::ReadOnly`]: crate::ProbeErrorKind::ReadOnly
@@ -35,7 +34,7 @@ use std::sync::Arc;
 
 use deadpool_redis::{Manager, Pool, PoolError};
 
-use super::{deadpool::DeadpoolProbe, driver::Described, pooled_redis::WriteAndRead};
+use super::{deadpool::DeadpoolProbe, driver::DebugFields, pooled_redis::WriteAndRead};
 use crate::{
     error::ProbeError,
     probe::{DynProbe, Probe},
@@ -64,7 +63,7 @@ impl From<PoolError> for ProbeError {
     }
 }
 
-/// A manager has no accessor for its client, but prints it.
+/// A manager has no accessor for its client, but its `Debug` output contains the address.
 fn name(manager: &Manager) -> String {
-    super::redis::name(Described::by_debug(manager).address("addr: Tcp(", ", ").as_ref())
+    super::redis::name(DebugFields::of(manager).address("addr: Tcp(", ", ").as_ref())
 }

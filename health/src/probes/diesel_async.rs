@@ -1,33 +1,32 @@
 //! The deadpool and bb8 pools of diesel-async, of any connection.
 //!
-//! Each run executes `SELECT 1`, on SQLite a query that reads the file, on a connection of the application's own pool. The
-//! pools execute `SELECT 1` before they hand a connection out, which is a round trip of its own, unless they are built with
+//! Each run executes `SELECT 1`, on SQLite a query that reads the file, on a connection of the application's own pool. Before that the
+//! pools execute `SELECT 1` themselves, which is another round trip, and two on the first use of a connection, unless they are built with
 //! `RecyclingMethod::Fast`.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | refused, reset, no such host; SQLite: the file can't be opened | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | the server does not accept a connection: wrong password, no such database, full, starting up | [`ProbeErrorKind::Rejected`] | DOWN |
-//! | no answer, also not to a new connection | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | the server rejects the connection: wrong password, no such database, full, starting up | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | no response, not on a new connection either | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | an idle connection is silent, and another idle one responds | | UP |
 //! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
-//! | the pool is exhausted, and the server accepts further connections, or responds that it does not | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | the pool is exhausted, and the server accepts further connections, or rejects them with an error | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | SQLite: locked by another writer, or silent for 400 ms | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | read-only transaction | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | SQLite: the file is not a database; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! The errors of diesel have no code of the database's, so all responses to a new connection are one kind. SQLite goes on
-//! reading a file that was removed or replaced, and the pools do not expose its path: that is not detected. The pools do not expose
-//! where they connect to, so the messages have no address.
+//! The errors of diesel do not contain the database's code, so all errors of a new connection have one kind. SQLite continues to read a
+//! file that was removed or replaced, which is not detected, because the pools do not expose its path. The pools do not expose their
+//! address, so messages do not contain one.
 //!
-//! A silent connection is closed, and not given back. bb8 keeps one whose
-//! test on check-out does not end, and hands it out again: DEGRADED for as long as it does.
-//! SQLite runs one query at a time, to its end: diesel-async cannot drop one.
+//! A silent connection is closed instead of returned to the pool. bb8 keeps one whose test on check-out hangs, and returns it again: the
+//! check is DEGRADED meanwhile. On SQLite one query runs at a time, and to its end, because diesel-async cannot cancel it.
 //!
-//! A warm pool that is not exhausted is probed on its own connections only. What more a probe may cost the server, of each replica
-//! of the application: while the pool is exhausted, while it has to open a connection and is slow at it, or while an idle one is
-//! silent, one connection is opened outside the pool, queried and closed, at most once in 2 s (once in 900 ms while it cannot
-//! connect). A second one is opened beside it only if it gets no response for 2 s.
+//! A warm pool that is not exhausted is probed only on its own connections. While the pool is exhausted, is slow to open a connection, or
+//! has a silent idle one, the check opens a connection outside it, queries and closes it, at most once in 2 s (once in 900 ms while the
+//! server cannot be connected to). It opens a second one concurrently only if the first gets no response for 2 s. Each replica of the
+//! application does so.
 
 use std::{error::Error, future::Future, marker::PhantomData, pin::Pin, sync::Arc, time::Duration};
 
@@ -48,8 +47,8 @@ use super::{
     bb8::{self, Bb8Probe},
     deadpool::{self, DeadpoolProbe},
     diesel::{classify_connection, classify_error, is_sqlite, message, name, sql},
-    one_at_a_time::OneAtATime,
     pooled::Driver,
+    single_flight::SingleFlight,
 };
 use crate::{
     error::{ProbeError, ProbeErrorKind},
@@ -65,7 +64,7 @@ where
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        fresh(self).probe().await
+        stateless(self).probe().await
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
@@ -90,7 +89,7 @@ where
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        fresh(self).probe().await
+        stateless(self).probe().await
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
@@ -105,16 +104,16 @@ where
 /// How long SQLite may be silent before it is taken to be locked.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// The probe of a pool of connections to a file. A query that is dropped panics in diesel-async on a runtime of one thread, so
-/// each runs to its end.
+/// The probe of a pool of SQLite connections. Runs are not cancelled, because diesel-async panics on a runtime with one thread if a query is
+/// dropped.
 struct SqliteProbe {
     pool: Arc<dyn DynProbe>,
-    under_way: OneAtATime<Result<(), ProbeError>>,
+    in_flight: SingleFlight<Result<(), ProbeError>>,
 }
 
 impl SqliteProbe {
     fn new(pool: impl DynProbe + 'static) -> Self {
-        Self { pool: Arc::new(pool), under_way: OneAtATime::new() }
+        Self { pool: Arc::new(pool), in_flight: SingleFlight::new() }
     }
 }
 
@@ -122,7 +121,7 @@ impl DynProbe for SqliteProbe {
     fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let pool = Arc::clone(&self.pool);
-            let result = timeout(BUSY_TIMEOUT, self.under_way.answer(async move { pool.probe().await })).await;
+            let result = timeout(BUSY_TIMEOUT, self.in_flight.join_or_spawn(async move { pool.probe().await })).await;
             result.unwrap_or_else(|_| Err(ProbeError::new(ProbeErrorKind::Saturated, "sqlite is locked by a writer")))
         })
     }
@@ -152,9 +151,9 @@ where
     Bb8Probe::new(Select::new(), pool, name::<C::Backend>())
 }
 
-/// The probe of a pool, with nothing remembered of earlier runs.
-fn fresh<P: Probe>(pool: &P) -> Arc<dyn DynProbe> {
-    pool.kept().expect("every pool here keeps a state")
+/// Returns a probe that remembers no earlier runs.
+fn stateless<P: Probe>(pool: &P) -> Arc<dyn DynProbe> {
+    pool.kept().expect("the probes of these pools have a state")
 }
 
 impl From<PoolError> for ProbeError {
@@ -196,8 +195,8 @@ impl<C: AsyncConnection + 'static> Driver for Select<C> {
     type Connection = C;
     type Error = PoolError;
 
-    // The pool's `SELECT 1` before ours.
-    const ROUND_TRIPS: u32 = 2;
+    // The pool executes a `SELECT 1` of its own before.
+    const QUERIES: u32 = 2;
 
     async fn query(connection: &mut C) -> Result<(), PoolError> {
         connection.batch_execute(sql::<C::Backend>()).await.map_err(PoolError::QueryError)
@@ -219,7 +218,7 @@ impl<C: AsyncConnection + 'static> Driver for Select<C> {
     }
 
     fn may_serve_others(error: &PoolError) -> bool {
-        // It responds, be it that it is full or something else: connections that are open are served.
+        // Any response, also that it is full, shows that the server works.
         classify_pool(error) == ProbeErrorKind::Rejected
     }
 
@@ -228,7 +227,7 @@ impl<C: AsyncConnection + 'static> Driver for Select<C> {
     }
 }
 
-/// The kind of an error of diesel-async's or of its pools', if it is one.
+/// Returns the kind of an error of diesel-async or of its pools, if it is one.
 pub(super) fn classify(error: &(dyn Error + 'static)) -> Option<ProbeErrorKind> {
     if let Some(error) = error.downcast_ref() {
         return Some(classify_pool(error));

@@ -1,30 +1,29 @@
-//! [`Resolve`]: a name that the system can look up.
+//! [`Resolve`]: a host name that the system can resolve.
 //!
-//! Each round asks the system's resolver (`getaddrinfo`), just as the application's own connections do: `/etc/hosts`, caches and
-//! search domains count. So a name that is cached is up for as long as it is. That call blocks a thread for as long as the
-//! resolver likes, often for tens of seconds when its servers are silent; a check has one such thread at most.
+//! Each run calls the system's resolver (`getaddrinfo`), as the application's own connections do, so `/etc/hosts`, caches and search
+//! domains count. A cached name is UP until its entry expires. The call blocks a thread until the resolver returns, often for tens of
+//! seconds when its servers are silent. No second call starts while one hangs.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | no such name, no address for it, the resolver's servers failed | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | the resolver is silent: no answer by the deadline | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | the resolver is silent: no response by the deadline | [`ProbeErrorKind::TimedOut`] | DOWN |
 //!
-//! The system does not tell a name that is not there from servers that failed in a way that programs can read; its text is in
-//! the log.
+//! The resolver's errors do not distinguish a name that does not exist from servers that failed. Its error text is in the log.
 
 use std::fmt;
 
 use super::{
     InvalidProbe,
     address::{Address, is_host},
-    destination::Destination,
+    endpoint::Endpoint,
 };
 use crate::{
     error::{ProbeError, ProbeErrorKind, classify_io},
     probe::Probe,
 };
 
-/// Looks a name up: up if it has an address.
+/// Resolves a host name: UP if it has an address.
 ///
 /// # Examples
 ///
@@ -42,20 +41,20 @@ use crate::{
 /// # state().unwrap();
 /// ```
 #[derive(Clone)]
-pub struct Resolve(Destination);
+pub struct Resolve(Endpoint);
 
 impl Resolve {
-    /// Looks up this name.
+    /// Resolves this name.
     ///
     /// # Errors
     ///
-    /// It is no name of a host, but an address, or has a port or more of a URL with it.
+    /// Returns an error for anything but a host name, such as an IP address, or a name with a port.
     pub fn new(host: impl AsRef<str>) -> Result<Self, InvalidProbe> {
         let host = host.as_ref();
         if !is_host(host) || host.contains(':') || host.parse::<std::net::IpAddr>().is_ok() {
-            return Err(InvalidProbe::new("expected the name of a host alone, such as `db.internal`"));
+            return Err(InvalidProbe::new("expected only a host name, such as `db.internal`"));
         }
-        Ok(Self(Destination::new(Address { host: host.to_owned(), port: 0 })))
+        Ok(Self(Endpoint::new(Address { host: host.to_owned(), port: 0 })))
     }
 }
 
@@ -77,7 +76,7 @@ impl Probe for Resolve {
     }
 
     fn resource(&self) -> Option<String> {
-        Some(format!("the name {}", self.0.address.host))
+        Some(format!("the host name {}", self.0.address.host))
     }
 }
 
@@ -92,7 +91,7 @@ mod tests {
     use super::Resolve;
 
     #[test]
-    fn what_is_no_name_is_told_when_the_probe_is_made() {
+    fn anything_but_a_host_name_is_an_error() {
         for host in ["", "db:5432", "10.0.0.1", "::1", "http://db", "a b"] {
             Resolve::new(host).unwrap_err();
         }

@@ -1,9 +1,9 @@
 //! `fred::clients::Client` and `fred::clients::Pool`.
 //!
-//! Each run writes a unique value that expires after 10 seconds, and reads it back, in one round trip, under a key that no
-//! other process uses: `health:` and more. Each client of a pool is a connection of its own, and all of them are queried
-//! concurrently: a pool with a dead one fails the application every so often. On a cluster, 16 keys are used concurrently: of
-//! three masters one is left out once in 200 processes.
+//! Each run writes a unique value that expires after 10 s and reads it back, in one round trip, under a key that begins with `health:`
+//! and that no other process uses. Each client of a pool has its own connection, and all of them are queried concurrently, because some
+//! operations of the application fail if one is dead. On a cluster, 16 keys are used concurrently, which reach all of three masters in
+//! 199 of 200 processes.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
@@ -13,9 +13,8 @@
 //! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | `LOADING`, another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! By default a client waits for its connection to come back, however long that takes; a run does not. A client without a
-//! `ReconnectPolicy` is dead for good once its connection is lost, though it still reports itself as connected: it is DOWN
-//! until the process is restarted.
+//! By default, commands wait until the client has reconnected; those of a run do not. A client without a `ReconnectPolicy` never
+//! reconnects, though it still reports itself as connected: once its connection is lost it is DOWN until the process is restarted.
 //!
 //! What a run costs the server: one pipelined `SET` and `GET` on each connection. No connection is opened while the server
 //! responds. While it is silent for longer than twice the longest run before, and at least 300 ms, a TCP connection is opened
@@ -42,22 +41,27 @@ use tokio::{
     time::timeout,
 };
 
-use super::{driver::Address, key, one_at_a_time::OneAtATime, support::reachability::Reachability};
+use super::{
+    driver::Address,
+    single_flight::SingleFlight,
+    support::reachability::Reachability,
+    unique_key::{nonce, unique_key},
+};
 use crate::{
     error::{ProbeError, ProbeErrorKind},
     probe::{DynProbe, Probe},
 };
 
-/// How long a written value is kept.
+/// How long the server keeps a written value.
 const EXPIRY_MS: i64 = 10_000;
 
-/// How long a client may take to connect: a few round trips to a server that is far away, in which it refuses every command.
-const CONNECTING: Duration = Duration::from_millis(550);
+/// How long a run waits for a client that is connecting, and fails every command meanwhile. A far server takes a few round trips.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(550);
 
-/// How long a client that failed to connect may take to report the reason.
-const NEXT_REASON: Duration = Duration::from_millis(100);
+/// How long a client that failed to connect may take to report the error.
+const ERROR_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How many keys a cluster is asked for.
+/// The number of keys that a run writes on a cluster.
 const KEYS: usize = 16;
 
 impl Probe for Client {
@@ -101,30 +105,31 @@ impl From<Error> for ProbeError {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Answer {
-    AsWritten,
-    Other,
+enum RoundTrip {
+    Match,
+    Mismatch,
 }
 
-/// The clients of a pool, or a single one, and what the runs of their check know of the server.
+/// The clients of a pool, or a single one, and what their probe remembers between runs.
 struct ClientsProbe {
     connections: Vec<Connection>,
     reachability: Reachability,
 }
 
-/// A client, and what its check keeps.
+/// A client, and what its probe remembers between runs.
 struct Connection {
     client: Client,
-    /// The same ones in each round, so that the same nodes of a cluster are asked.
+    /// The same in each run, so that all runs query the same nodes of a cluster.
     keys: Vec<String>,
-    /// fred keeps what it has sent until there is an answer, whoever has given it up.
-    under_way: OneAtATime<Result<Vec<Answer>, Error>>,
-    /// Why it does not connect: a command is only told that there is no connection.
-    reasons: Mutex<Reasons>,
+    /// fred keeps a command until it has a response, even if its future is dropped.
+    in_flight: SingleFlight<Result<Vec<RoundTrip>, Error>>,
+    /// A command's own error only says that there is no connection.
+    connect_errors: Mutex<ConnectErrors>,
 }
 
-struct Reasons {
-    told: Receiver<(Error, Option<Server>)>,
+/// Why a client fails to connect.
+struct ConnectErrors {
+    events: Receiver<(Error, Option<Server>)>,
     last: Option<Error>,
 }
 
@@ -138,12 +143,12 @@ impl ClientsProbe {
         self.connections.first().map(|connection| servers(&connection.client)).unwrap_or_default()
     }
 
-    async fn asked(&self) -> Result<Answer, Error> {
-        let answers = try_join_all(self.connections.iter().map(Connection::asked)).await?;
-        Ok(answers.into_iter().find(|answer| *answer == Answer::Other).unwrap_or(Answer::AsWritten))
+    async fn query(&self) -> Result<RoundTrip, Error> {
+        let round_trips = try_join_all(self.connections.iter().map(Connection::query)).await?;
+        Ok(if round_trips.contains(&RoundTrip::Mismatch) { RoundTrip::Mismatch } else { RoundTrip::Match })
     }
 
-    /// Why no server can be connected to, if none can.
+    /// Connects to all servers, and returns an error if all of them refuse.
     async fn refusal(&self) -> Option<Error> {
         let refused = self
             .servers()
@@ -157,17 +162,17 @@ impl ClientsProbe {
 impl DynProbe for ClientsProbe {
     fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
-            let answer = self.reachability.or_refusal(self.asked(), || self.refusal()).await;
+            let result = self.reachability.or_refusal(self.query(), || self.refusal()).await;
             let name = name(&self.servers());
-            match answer {
-                Ok(Answer::AsWritten) => Ok(()),
-                Ok(Answer::Other) => {
+            match result {
+                Ok(RoundTrip::Match) => Ok(()),
+                Ok(RoundTrip::Mismatch) => {
                     Err(ProbeError::new(ProbeErrorKind::Failed, ProbeErrorKind::Failed.message(&name))
                         .with_source("the value read is not the value written"))
                 }
                 Err(error) => {
                     let kind = classify(&error);
-                    let password = self.connections.first().and_then(|kept| kept.client.client_config().password);
+                    let password = self.connections.first().and_then(|first| first.client.client_config().password);
                     Err(ProbeError::new(kind, kind.message(&name)).with_source(error).with_secret(password))
                 }
             }
@@ -185,43 +190,43 @@ impl DynProbe for ClientsProbe {
 
 impl Connection {
     fn new(client: &Client) -> Self {
-        let prefix = key::fresh();
+        let prefix = unique_key();
         let keys = if client.client_config().server.is_clustered() { KEYS } else { 1 };
         Self {
             client: client.clone(),
             keys: (0..keys).map(|number| format!("{prefix}:{number}")).collect(),
-            under_way: OneAtATime::that_may_be_lost(),
-            reasons: Mutex::new(Reasons { told: client.error_rx(), last: None }),
+            in_flight: SingleFlight::abandoning_lost_work(),
+            connect_errors: Mutex::new(ConnectErrors { events: client.error_rx(), last: None }),
         }
     }
 
-    async fn asked(&self) -> Result<Answer, Error> {
+    async fn query(&self) -> Result<RoundTrip, Error> {
         let (client, keys) = (self.client.clone(), self.keys.clone());
-        let question = async move { try_join_all(keys.iter().map(|key| ask(&client, key))).await };
+        let query = async move { try_join_all(keys.iter().map(|key| write_and_read_back(&client, key))).await };
         if !self.client.is_connected() {
-            // Whether it has succeeded, the command shows.
-            let _ = timeout(CONNECTING, self.client.wait_for_connect()).await;
+            // If it has not connected by then, the command fails.
+            let _ = timeout(CONNECT_TIMEOUT, self.client.wait_for_connect()).await;
         }
-        let answers = self.under_way.answer(question).await;
-        let mut reasons = self.reasons.lock().await;
-        reasons.read();
-        match answers {
-            Ok(answers) => {
-                reasons.last = None;
-                Ok(if answers.contains(&Answer::Other) { Answer::Other } else { Answer::AsWritten })
+        let result = self.in_flight.join_or_spawn(query).await;
+        let mut connect_errors = self.connect_errors.lock().await;
+        connect_errors.read();
+        match result {
+            Ok(round_trips) => {
+                connect_errors.last = None;
+                Ok(if round_trips.contains(&RoundTrip::Mismatch) { RoundTrip::Mismatch } else { RoundTrip::Match })
             }
-            // There is no connection, and that is all that the command knows.
-            Err(error) if *error.kind() == ErrorKind::Canceled => Err(reasons.last().await.unwrap_or(error)),
+            // There is no connection.
+            Err(error) if *error.kind() == ErrorKind::Canceled => Err(connect_errors.last().await.unwrap_or(error)),
             Err(error) => Err(error),
         }
     }
 }
 
-impl Reasons {
-    /// Reads what was told meanwhile.
+impl ConnectErrors {
+    /// Reads the events since the last call.
     fn read(&mut self) {
         loop {
-            match self.told.try_recv() {
+            match self.events.try_recv() {
                 Ok((error, _)) => self.last = Some(error),
                 Err(TryRecvError::Lagged(_)) => {}
                 Err(TryRecvError::Closed | TryRecvError::Empty) => return,
@@ -229,10 +234,10 @@ impl Reasons {
         }
     }
 
-    /// Why the client last failed to connect since it was connected, or why it does so now.
+    /// Returns the last error since the client was connected, or waits for the next one.
     async fn last(&mut self) -> Option<Error> {
         if self.last.is_none()
-            && let Ok(Ok((error, _))) = timeout(NEXT_REASON, self.told.recv()).await
+            && let Ok(Ok((error, _))) = timeout(ERROR_TIMEOUT, self.events.recv()).await
         {
             self.last = Some(error);
         }
@@ -240,23 +245,23 @@ impl Reasons {
     }
 }
 
-/// Writes and reads back.
-async fn ask(client: &Client, key: &str) -> Result<Answer, Error> {
-    let nonce = key::nonce().to_string();
-    // A question that nobody waits for any more is not to be sent later.
+/// Writes a unique value and reads it back, in one round trip.
+async fn write_and_read_back(client: &Client, key: &str) -> Result<RoundTrip, Error> {
+    let nonce = nonce().to_string();
+    // Without a connection it must fail, and not be sent later.
     let options = Options { fail_fast: true, max_attempts: Some(1), ..Options::default() };
-    let asked = client.pipeline().with_options(&options);
+    let pipeline = client.pipeline().with_options(&options);
     let expires = Some(Expiration::PX(EXPIRY_MS));
-    let () = asked.set(key, nonce.as_str(), expires, None, false).await?;
-    let () = asked.get(key).await?;
-    let ((), read): ((), Option<String>) = asked.all().await?;
-    Ok(if read.as_deref() == Some(nonce.as_str()) { Answer::AsWritten } else { Answer::Other })
+    let () = pipeline.set(key, nonce.as_str(), expires, None, false).await?;
+    let () = pipeline.get(key).await?;
+    let ((), read): ((), Option<String>) = pipeline.all().await?;
+    Ok(if read.as_deref() == Some(nonce.as_str()) { RoundTrip::Match } else { RoundTrip::Mismatch })
 }
 
-/// Where a client looks for its server, its cluster or its sentinels.
+/// Returns the configured addresses of the server, the cluster's nodes or the sentinels.
 fn servers(client: &Client) -> Vec<Address> {
     let servers = client.client_config().server.hosts();
-    // A socket has a path, and the port 0.
+    // A Unix socket has the port 0.
     servers
         .into_iter()
         .filter(|server| server.port != 0)
@@ -271,7 +276,7 @@ fn name(servers: &[Address]) -> String {
     }
 }
 
-/// The kind of an error, by its kind, or by the code that the server's words begin with.
+/// Returns the kind of an error, from the driver's kind or the code that the server's text begins with.
 pub(crate) fn classify(error: &Error) -> ProbeErrorKind {
     match error.kind() {
         ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Sentinel => ProbeErrorKind::Unreachable,

@@ -1,36 +1,36 @@
 //! [`Get`]: another service, requested over HTTP.
 //!
-//! Each run sends one `GET` and checks the status and, if wanted, for a text in the body. It is HTTP/1.1 on a connection of the
-//! probe's own, which is kept from run to run for at most 30 s. Only a success counts on a kept connection: any failure, also
-//! a whole response with another status, closes it, and the result is that of a new connection, which a balancer leads to
-//! another backend. Where a kept connection is silent for longer than twice the longest response before, and at least 300 ms,
-//! the request is sent on a new one too, at most every 2 s.
+//! Each run sends one `GET`, and checks the status and, with [`Get::body_contains`], the body. It uses HTTP/1.1 on a connection of its
+//! own, which is reused for at most 30 s. Only a success counts on a reused connection. Any failure, including a complete response
+//! with another status, closes it, and the run is repeated on a new one, which a load balancer may route to another backend. If a reused
+//! connection is silent for longer than twice the longest response before, and at least 300 ms, the request is also sent on a new one,
+//! at most every 2 s.
 //!
-//! No redirect is followed, and the environment's proxies are not used. No more than 64 KiB of a body is read; without
+//! Redirects are not followed, and the proxies of the environment are not used. At most 64 KiB of a body are read. Without
 //! [`Get::body_contains`], the connection is closed if the body does not end within 100 ms.
 //!
-//! What a run costs the server: one request. Every 30 s a connection is opened, and the run that opens it sends two requests; a
-//! run that fails opens one, too.
+//! What a run costs the server: one request. Every 30 s a run opens a connection and sends two requests. A run that fails opens a
+//! connection too.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host, closed without an answer | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | 401, 403, 407; a certificate that is not trusted, or our lack of one | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | refused, reset, no such host, closed without a response | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | 401, 403, 407; a certificate that is not trusted; the server requires a client certificate | [`ProbeErrorKind::Rejected`] | DOWN |
 //! | 408, 504 | [`ProbeErrorKind::TimedOut`] | DOWN |
-//! | any other status than the expected one, a body without the expected text, no HTTP, no TLS | [`ProbeErrorKind::Failed`] | DOWN |
+//! | any other status than the expected one, a body without the expected text, not HTTP, not TLS | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! Responses and the log name the server by host and port: never the path, the query or the credentials of the URL.
 //!
-//! `https://` needs the feature `https`. The certificate is verified with the roots that the system trusts, and those given to
-//! [`Get::trusting`](Get#method.trusting). The cryptography is the process's own rustls provider. This crate brings none, so
-//! install one at the start of `main`, before the probe is made:
+//! `https://` needs the feature `https`. The certificate is verified with the roots of the system and those of
+//! [`Get::trusting`](Get#method.trusting), by the process's rustls crypto provider. This crate does not contain one, so install one
+//! at the start of `main`, before the probe is created:
 //!
 //! ```
 //! rustls::crypto::ring::default_provider().install_default().expect("the first one");
 //! ```
 //!
-//! Request a page of a service that shows its liveness or is cheap, and not its own readiness: else one failure takes down all
-//! services in front of it.
+//! Request a cheap page, such as the liveness of the other service, and not its readiness. Otherwise one failed dependency takes all
+//! services that call each other out of rotation.
 
 use std::{fmt, future::poll_fn, pin::Pin, sync::Arc, time::Duration};
 
@@ -51,24 +51,24 @@ use url::{Position, Url};
 use super::{
     InvalidProbe,
     address::Address,
-    destination::Destination,
-    https::Security,
-    support::kept::{Connector, KeptConnection},
+    endpoint::Endpoint,
+    https::TlsClient,
+    support::reused_connection::{Connector, ReusedConnection},
 };
 use crate::{
     error::{BoxError, ProbeError, ProbeErrorKind, classify_io},
     probe::Probe,
 };
 
-/// So much of a body is read, and of a head accepted.
-const LONGEST: usize = 64 * 1024;
+/// The longest part of a body that is read, and the longest head.
+const MAX_LEN: usize = 64 * 1024;
 
-/// How long the rest of a body is waited for that nobody wants, so that its connection can be kept.
-const REST: Duration = Duration::from_millis(100);
+/// How long the rest of a body may take, so that the connection can be reused.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Requests a URL: UP if the response is a success, or the expected one.
 ///
-/// It is a field of the state, where the derive finds it. Clones share one connection.
+/// Clones share one connection.
 ///
 /// # Examples
 ///
@@ -95,35 +95,35 @@ const REST: Duration = Duration::from_millis(100);
 /// ```
 #[derive(Clone)]
 #[must_use]
-pub struct Get(Arc<KeptConnection<Target>>);
+pub struct Get(Arc<ReusedConnection<Target>>);
 
-/// What is requested, where, and what the response must be.
+/// The request, its server, and the expected response.
 #[derive(Clone)]
 pub(super) struct Target {
-    destination: Destination,
-    security: Option<Security>,
+    endpoint: Endpoint,
+    tls: Option<TlsClient>,
     request: Request<String>,
     status: Option<StatusCode>,
     text: Option<Arc<str>>,
 }
 
 impl Get {
-    /// Requests a URL of `http://`, or of `https://` with the feature of that name. Credentials in it are sent as basic
-    /// authorization.
+    /// Requests an `http://` URL, or an `https://` URL with the feature `https`. Credentials in the URL are sent as basic
+    /// authentication.
     ///
     /// # Errors
     ///
-    /// It is not such a URL; or it is one of `https://`, and the process has no rustls provider yet.
+    /// Returns an error if the URL is invalid, and for `https://` if the process has no rustls crypto provider.
     pub fn new(url: impl AsRef<str>) -> Result<Self, InvalidProbe> {
         const NO_URL: InvalidProbe = InvalidProbe::new("expected a URL, such as `http://search.internal:9200/health`");
         let url = Url::parse(url.as_ref()).map_err(|_| NO_URL)?;
-        let is_secure = match url.scheme() {
+        let is_https = match url.scheme() {
             "http" => false,
             "https" => true,
-            _ => return Err(InvalidProbe::new("expected a URL of `http://` or `https://`")),
+            _ => return Err(InvalidProbe::new("expected an `http://` or `https://` URL")),
         };
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { return Err(NO_URL) };
-        // An IPv6 address has brackets in a URL alone.
+        // Only in a URL does an IPv6 address have brackets.
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let mut request = Request::get(&url[Position::BeforePath..Position::AfterQuery])
             .header(HOST, &url[Position::BeforeHost..Position::AfterPort])
@@ -134,8 +134,8 @@ impl Get {
             request.headers_mut().insert(AUTHORIZATION, credentials);
         }
         Ok(Self::of(Target {
-            security: if is_secure { Some(Security::of(&host)?) } else { None },
-            destination: Destination::new(Address { host, port }),
+            tls: if is_https { Some(TlsClient::new(&host)?) } else { None },
+            endpoint: Endpoint::new(Address { host, port }),
             request,
             status: None,
             text: None,
@@ -143,10 +143,10 @@ impl Get {
     }
 
     fn of(target: Target) -> Self {
-        Self(Arc::new(KeptConnection::new(target)))
+        Self(Arc::new(ReusedConnection::new(target)))
     }
 
-    /// With another target, and without the connection of the one before.
+    /// Changes the target. The connection of the previous one is not reused.
     #[allow(dead_code, reason = "only used with the feature `https`")]
     pub(super) fn try_with<E>(self, change: impl FnOnce(&mut Target) -> Result<(), E>) -> Result<Self, E> {
         let mut target = self.target().clone();
@@ -175,14 +175,14 @@ impl Get {
         self.with(|target| target.text = expected)
     }
 
-    /// Sends a header; one of the same name is replaced, `host` and `user-agent` too.
+    /// Sets a request header, including `host` and `user-agent`.
     ///
     /// # Errors
     ///
-    /// The name or the value can't be those of a header.
+    /// Returns an error if the name or the value is not valid in a header.
     pub fn header(self, name: &str, value: &str) -> Result<Self, InvalidProbe> {
-        let name: HeaderName = name.parse().map_err(|_| InvalidProbe::new("that can't be a header's name"))?;
-        let value: HeaderValue = value.parse().map_err(|_| InvalidProbe::new("that can't be a header's value"))?;
+        let name: HeaderName = name.parse().map_err(|_| InvalidProbe::new("invalid name of a header"))?;
+        let value: HeaderValue = value.parse().map_err(|_| InvalidProbe::new("invalid value of a header"))?;
         Ok(self.with(|target| {
             target.request.headers_mut().insert(name, value);
         }))
@@ -190,15 +190,15 @@ impl Get {
 }
 
 impl Target {
-    /// The TLS side of the target, if its URL has one.
+    /// The TLS client, for `https://` URLs.
     #[allow(dead_code, reason = "only used with the feature `https`")]
-    pub(super) fn security_mut(&mut self) -> Option<&mut Security> {
-        self.security.as_mut()
+    pub(super) fn tls_mut(&mut self) -> Option<&mut TlsClient> {
+        self.tls.as_mut()
     }
 
     fn name(&self) -> String {
-        let scheme = if self.security.is_some() { "https" } else { "http" };
-        format!("{scheme} server at {}", self.destination.address)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme} server at {}", self.endpoint.address)
     }
 }
 
@@ -207,10 +207,10 @@ impl Connector for Target {
     type Error = Failure;
 
     async fn connect(&self) -> Result<SendRequest<String>, Failure> {
-        let stream = self.destination.connect().await?;
-        match &self.security {
-            Some(security) => begin(security.secure(stream).await.map_err(Failure::secured)?).await,
-            None => begin(stream).await,
+        let stream = self.endpoint.connect().await?;
+        match &self.tls {
+            Some(tls) => http_handshake(tls.handshake(stream).await.map_err(Failure::tls)?).await,
+            None => http_handshake(stream).await,
         }
     }
 
@@ -222,15 +222,15 @@ impl Connector for Target {
         let mut read = Vec::new();
 
         if !self.status.map_or((200..300).contains(&status), |expected| expected.as_u16() == status) {
-            return Err(Failure { kind: classify_status(status), source: format!("it answered {status}").into() });
+            return Err(Failure { kind: classify_status(status), source: format!("the status is {status}").into() });
         }
         if let Some(text) = &self.text
             && !read_until(&mut body, &mut read, text.as_bytes()).await?
         {
-            let source = "its answer is without the expected text".into();
+            let source = "the body does not contain the expected text".into();
             return Err(Failure { kind: ProbeErrorKind::Failed, source });
         }
-        let rest = timeout(REST, read_until(&mut body, &mut read, &[])).await;
+        let rest = timeout(DRAIN_TIMEOUT, read_until(&mut body, &mut read, &[])).await;
         Ok(rest.is_ok_and(|read| read.is_ok()) && body.is_end_stream())
     }
 }
@@ -250,21 +250,21 @@ impl Probe for Get {
     }
 }
 
-/// Without path, query and credentials.
+/// Formats neither path nor query nor credentials.
 impl fmt::Debug for Get {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Get").field(&self.target().name()).finish()
     }
 }
 
-/// Why there is no response, or not the expected one.
+/// Why a run fails, before it has a public message.
 pub(super) struct Failure {
     kind: ProbeErrorKind,
     source: BoxError,
 }
 
 impl Failure {
-    fn secured(error: std::io::Error) -> Self {
+    fn tls(error: std::io::Error) -> Self {
         Self { kind: super::https::classify(&error), source: error.into() }
     }
 }
@@ -281,7 +281,7 @@ impl From<hyper::Error> for Failure {
     }
 }
 
-/// The authorization for what stands before the host.
+/// Returns the header for the credentials in a URL.
 fn credentials(url: &Url) -> Option<HeaderValue> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
@@ -292,18 +292,19 @@ fn credentials(url: &Url) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(plain))).ok()
 }
 
-async fn begin<S>(stream: S) -> Result<SendRequest<String>, Failure>
+async fn http_handshake<S>(stream: S) -> Result<SendRequest<String>, Failure>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     TokioIo<S>: Read + Write,
 {
-    let (requests, connection) = Builder::new().max_buf_size(LONGEST).handshake(TokioIo::new(stream)).await?;
-    // It ends with its last user. How it fails, the question is told.
+    let (requests, connection) = Builder::new().max_buf_size(MAX_LEN).handshake(TokioIo::new(stream)).await?;
+    // It ends when `requests` is dropped. Its errors are returned by the request.
     tokio::spawn(connection);
     Ok(requests)
 }
 
-/// Reads until the text is there, and says whether it is; no text is never there. At most so much is read in all.
+/// Reads until the body contains the text, and returns whether it does. An empty text reads the whole body and returns `false`. At most
+/// [`MAX_LEN`] bytes are read.
 async fn read_until(body: &mut Incoming, read: &mut Vec<u8>, text: &[u8]) -> Result<bool, hyper::Error> {
     let mut from = 0;
     loop {
@@ -311,12 +312,12 @@ async fn read_until(body: &mut Incoming, read: &mut Vec<u8>, text: &[u8]) -> Res
             return Ok(true);
         }
         from = (read.len() + 1).saturating_sub(text.len()).min(read.len());
-        if read.len() >= LONGEST {
+        if read.len() >= MAX_LEN {
             return Ok(false);
         }
         let Some(frame) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await else { return Ok(false) };
         if let Ok(data) = frame?.into_data() {
-            read.extend_from_slice(&data[..data.len().min(LONGEST - read.len())]);
+            read.extend_from_slice(&data[..data.len().min(MAX_LEN - read.len())]);
         }
     }
 }
@@ -329,7 +330,7 @@ fn classify_status(status: u16) -> ProbeErrorKind {
     }
 }
 
-/// The kind of an error of hyper's: of the operating system's, if that is its cause.
+/// Returns the kind of an error of hyper, which is that of the I/O error in its chain of sources, if there is one.
 pub(crate) fn classify(error: &hyper::Error) -> ProbeErrorKind {
     let io = std::iter::successors(std::error::Error::source(error), |error| error.source())
         .find_map(|error| error.downcast_ref::<std::io::Error>());
@@ -347,25 +348,25 @@ pub(crate) fn classify(error: &hyper::Error) -> ProbeErrorKind {
 mod tests {
     use super::*;
 
-    fn why(url: &str) -> String {
+    fn error(url: &str) -> String {
         Get::new(url).unwrap_err().to_string()
     }
 
     #[test]
-    fn a_bad_url_is_told_when_the_probe_is_made() {
+    fn an_invalid_url_is_an_error() {
         for url in ["", "payments", "payments.internal/health", "http://", "http://[::1", "http://a:99999/"] {
-            assert!(why(url).contains("expected a URL"), "{url}");
+            assert!(error(url).contains("expected a URL"), "{url}");
         }
-        assert!(why("ftp://files.internal/").contains("`http://`"));
-        assert!(why("redis:6379").contains("`http://`"));
+        assert!(error("ftp://files.internal/").contains("`http://`"));
+        assert!(error("redis:6379").contains("`http://`"));
         let needed = if cfg!(feature = "https") { "default_provider().install_default()" } else { "feature `https`" };
-        assert!(why("https://shop.internal/").contains(needed), "{}", why("https://shop.internal/"));
+        assert!(error("https://shop.internal/").contains(needed), "{}", error("https://shop.internal/"));
         Get::new("http://a/").unwrap().header("a b", "c").unwrap_err();
         Get::new("http://a/").unwrap().header("a", "b\r\nc: d").unwrap_err();
     }
 
     #[test]
-    fn nothing_secret_of_a_url_is_printed() {
+    fn debug_output_and_errors_contain_no_credentials() {
         let get = Get::new("http://bob:hunter2@shop.internal/hooks/T0K3N?key=abc").unwrap();
         let get = get.header("x-key", "sesame").unwrap().body_contains("w0rd");
         assert_eq!(format!("{get:?}"), "Get(\"http server at shop.internal:80\")");
@@ -375,10 +376,10 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_what_the_url_says() {
+    fn a_request_has_the_host_path_and_credentials_of_the_url() {
         let get = Get::new("http://b%20b:p%40ss@[::1]:8080/a%20b?c=d e&f={g}|\"h\"#i").unwrap();
-        let Target { destination, request, .. } = get.target();
-        assert_eq!(destination.address.to_string(), "[::1]:8080");
+        let Target { endpoint, request, .. } = get.target();
+        assert_eq!(endpoint.address.to_string(), "[::1]:8080");
         assert_eq!(request.headers()[HOST], "[::1]:8080");
         assert_eq!(request.headers()[AUTHORIZATION], "Basic YiBiOnBAc3M=");
         assert_eq!(request.uri(), "/a%20b?c=d%20e&f={g}|%22h%22");

@@ -1,35 +1,33 @@
-//! `lapin::Connection` in an `Arc`, `lapin::Channel` and deadpool-lapin's pool; how errors of lapin are told apart; and
-//! [`queue`], another way to ask.
+//! `lapin::Connection` in an `Arc`, `lapin::Channel` and deadpool-lapin's pool, how errors of lapin are classified, and [`queue`], which
+//! checks the length of a queue.
 //!
-//! Each round asks one question that only the broker can answer and that changes nothing: `channel.flow`, on a channel. A
-//! passive declaration would not do: if it fails, the broker closes the channel, and lapin declares it anew when it recovers.
+//! Each run sends a request to the broker that changes nothing:
 //!
-//! - Of a `Channel` it is asked on that channel, in one round trip.
-//! - Of a `Connection` it is asked on a channel of the check's own, which is opened in the first round and kept, in one round
-//!   trip.
-//! - Of a pool a connection is taken, and a channel opened on it and closed again, in two round trips: what is pooled
-//!   must go back as it came.
+//! - On a `Channel`, `channel.flow` in one round trip. A passive declaration would not do: if it fails, the broker closes the channel,
+//!   and lapin repeats it when it recovers.
+//! - On a `Connection`, the same on a channel of the check's own, which the first run opens.
+//! - On a connection of a pool, it opens a channel and closes it, in two round trips, because a pooled connection has to be returned
+//!   without additional channels.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host, the connection is closed or connects anew | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | refused, reset, no such host, the connection is closed or reconnecting | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | pool: wrong password, no such virtual host | [`ProbeErrorKind::Rejected`] | DOWN |
 //! | pool: it is exhausted, and the broker accepts further connections | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | pool: idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
 //! | connection: all channels are in use before the check has its own | [`ProbeErrorKind::Saturated`] | DEGRADED |
-//! | memory or disk alarm, of which this connection was told | [`ProbeErrorKind::ReadOnly`] | DOWN |
-//! | the channel was closed by an error of the application's; anything else | [`ProbeErrorKind::Failed`] | DOWN |
+//! | memory or disk alarm, of which the broker has notified this connection | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | the channel was closed because of an error of the application; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! For a pool: A warm pool that is not exhausted is probed on its own connections only. What more a probe may cost the server, of each replica
-//! of the application: while the pool is exhausted, while it has to open a connection and is slow at it, or while an idle one is
-//! silent, one connection is opened outside the pool, queried and closed, at most once in 2 s (once in 900 ms while it cannot
-//! connect). A second one is opened beside it only if it gets no response for 2 s.
-//! An attempt that hangs is never dropped, because lapin would leave its thread behind, so there are at most two.
+//! A warm pool that is not exhausted is probed only on its own connections. While the pool is exhausted, is slow to open a connection, or
+//! has a silent idle one, the check opens a connection outside it, queries and closes it, at most once in 2 s (once in 900 ms while the
+//! server cannot be connected to). It opens a second one concurrently only if the first gets no response for 2 s. Each replica of the
+//! application does so.
+//! An attempt to connect that hangs is never cancelled, because lapin would leak its thread, so there are at most two.
 //!
-//! During an alarm the broker reads nothing more from a connection that publishes, and tells it so; who only consumes is
-//! neither told nor disturbed, and is UP. A connection that is lost is down for good, for the application as for its
-//! check, unless it was made with `enable_auto_recover`. `Connection` and `Channel` don't tell where they are connected to,
-//! so that messages about them have no address.
+//! During an alarm the broker blocks the connections that publish, and notifies them. A connection that only consumes is not affected,
+//! and is UP. A lost connection stays DOWN until the application creates a new one, unless it was created with `enable_auto_recover`.
+//! `Connection` and `Channel` do not expose their address, so messages do not contain one.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -45,9 +43,9 @@ use tokio::sync::Mutex;
 
 use super::{
     deadpool::DeadpoolProbe,
-    driver::{Address, Described},
-    one_at_a_time::OneAtATime,
+    driver::{Address, DebugFields},
     pooled::Driver,
+    single_flight::SingleFlight,
 };
 use crate::{
     error::{ProbeError, ProbeErrorKind, classify_io},
@@ -59,11 +57,11 @@ impl Probe for Connection {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        ask_connection(self).await.map_err(|failure| failure.public(WORD))
+        open_and_close_channel(self).await.map_err(|failure| failure.into_probe_error(DISPLAY_NAME))
     }
 
     fn kept_shared(this: &Arc<Self>) -> Option<Arc<dyn DynProbe>> {
-        Some(Arc::new(Kept { connection: Arc::clone(this), channel: Mutex::default() }))
+        Some(Arc::new(ConnectionProbe { connection: Arc::clone(this), channel: Mutex::default() }))
     }
 }
 
@@ -72,14 +70,14 @@ impl Probe for Channel {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        let asked = async {
-            // A channel has no accessor for its connection, but prints it, before the messages that are under way.
-            if Described::by_start_of_debug(self).says("blocked: true") {
+        let query = async {
+            // A channel has no accessor for its connection, but its `Debug` output contains it, before the messages in flight.
+            if DebugFields::of_prefix(self).contains("blocked: true") {
                 return Err(Failure::Blocked);
             }
-            Ok(question(self).await?)
+            Ok(flow(self).await?)
         };
-        asked.await.map_err(|failure| failure.public(WORD))
+        query.await.map_err(|failure: Failure| failure.into_probe_error(DISPLAY_NAME))
     }
 }
 
@@ -100,35 +98,34 @@ impl Probe for Pool {
     }
 }
 
-/// A pool, and the run that is under way. That is not dropped: to drop an attempt to connect ends nothing, for lapin leaves a
-/// thread and a connection behind.
+/// A pool and its probe. A run is not cancelled, because lapin leaks a thread and a connection if an attempt to connect is dropped.
 struct PoolProbe {
     pool: Pool,
     probe: Arc<DeadpoolProbe<Amqp, Manager>>,
-    under_way: OneAtATime<Result<(), ProbeError>>,
+    in_flight: SingleFlight<Result<(), ProbeError>>,
 }
 
 impl PoolProbe {
     fn new(pool: &Pool) -> Self {
         let probe = Arc::new(DeadpoolProbe::new(Amqp, pool, name));
-        Self { pool: pool.clone(), probe, under_way: OneAtATime::that_may_be_lost() }
+        Self { pool: pool.clone(), probe, in_flight: SingleFlight::abandoning_lost_work() }
     }
 }
 
 impl DynProbe for PoolProbe {
     fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
-            // An alarm is all the broker's, but only connections that have published since know of it.
+            // An alarm is for the whole broker, but it notifies only connections that have published since.
             let mut blocked = false;
             self.pool.retain(|idle, _| {
                 blocked |= idle.status().blocked();
                 true
             });
             if blocked {
-                return Err(Failure::Blocked.public(&name(self.pool.manager())));
+                return Err(Failure::Blocked.into_probe_error(&name(self.pool.manager())));
             }
             let probe = Arc::clone(&self.probe);
-            let result = self.under_way.answer(async move { probe.run().await }).await;
+            let result = self.in_flight.join_or_spawn(async move { probe.run().await }).await;
             result
                 .map_err(|error| error.with_secret(uri(self.pool.manager()).map(|uri| uri.authority.userinfo.password)))
         })
@@ -143,7 +140,7 @@ impl DynProbe for PoolProbe {
     }
 }
 
-/// Connections of a pool. What is pooled must go back as it came, so that each run opens a channel and closes it.
+/// The pool's connections. Each run opens a channel and closes it, so that connections are returned unchanged.
 #[derive(Clone, Copy)]
 struct Amqp;
 
@@ -151,7 +148,7 @@ impl Driver for Amqp {
     type Connection = Connection;
     type Error = lapin::Error;
 
-    const ROUND_TRIPS: u32 = 2;
+    const QUERIES: u32 = 1;
     const CANCEL_SAFE: bool = false;
 
     async fn query(connection: &mut Connection) -> lapin::Result<()> {
@@ -159,7 +156,7 @@ impl Driver for Amqp {
     }
 
     async fn close(connection: Connection) {
-        // How it closes does not matter.
+        // The result of the run is known.
         let _ = connection.close(REPLY_SUCCESS, "OK".into()).await;
     }
 
@@ -174,7 +171,7 @@ impl From<lapin::Error> for ProbeError {
     }
 }
 
-/// What [`queue`] takes for healthy.
+/// The limits of [`queue`].
 ///
 /// # Examples
 ///
@@ -192,24 +189,24 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Any depth, and one consumer.
+    /// Allows any number of messages, and requires one consumer.
     pub const fn new() -> Self {
         Self { degraded: u32::MAX, down: u32::MAX, consumers: 1 }
     }
 
-    /// More messages than that, and the check is DEGRADED. Default is no limit.
+    /// Sets the number of messages above which the check is DEGRADED. Unlimited by default.
     pub const fn degraded_above(mut self, messages: u32) -> Self {
         self.degraded = messages;
         self
     }
 
-    /// More messages than that, and the check is DOWN. Default is no limit.
+    /// Sets the number of messages above which the check is DOWN. Unlimited by default.
     pub const fn down_above(mut self, messages: u32) -> Self {
         self.down = messages;
         self
     }
 
-    /// Fewer consumers than that, and the check is DOWN. Default is 1: a queue that nobody reads is DOWN. 0 if that is no matter.
+    /// Sets the number of consumers below which the check is DOWN. Defaults to 1; with 0, consumers are not checked.
     pub const fn consumers(mut self, at_least: u32) -> Self {
         self.consumers = at_least;
         self
@@ -222,15 +219,15 @@ impl Default for Limits {
     }
 }
 
-/// Asks how many messages wait in a queue, and who consumes them: those that were delivered and not yet acknowledged don't
-/// count.
+/// Checks the number of messages that wait in a queue, and the number of its consumers. Messages that were delivered but not yet
+/// acknowledged do not count.
 ///
-/// It is asked by a passive declaration, on a channel that is opened for it and closed again, in three round trips: the broker
-/// closes the channel if there is no such queue, and it must not be the application's. No permission is needed.
+/// It sends a passive declaration on a channel of its own, which it closes afterwards, in three round trips: the broker closes the channel
+/// if the queue does not exist. No permission is needed.
 ///
 /// # Errors
 ///
-/// There are more messages or fewer consumers than the limits allow; there is no such queue; or the broker does not answer.
+/// Returns an error if a limit is exceeded, if the queue does not exist, or if the broker does not respond.
 ///
 /// # Examples
 ///
@@ -254,31 +251,31 @@ impl Default for Limits {
 /// }
 /// ```
 pub async fn queue(connection: &Connection, name: &str, limits: Limits) -> Result<(), ProbeError> {
-    let asked = async {
-        let channel = open(connection).await?;
+    let query = async {
+        let channel = open_channel(connection).await?;
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let queue = channel.queue_declare(name.into(), options, FieldTable::default()).await?;
         channel.close(REPLY_SUCCESS, "OK".into()).await?;
         Ok((queue.message_count(), queue.consumer_count()))
     };
-    let (messages, consumers) = match asked.await {
+    let (messages, consumers) = match query.await {
         Ok(counts) => counts,
         Err(Failure::Driver(error)) if soft(&error) == Some(&AMQPSoftError::NOTFOUND) => {
-            return Err(ProbeError::new(ProbeErrorKind::Failed, "there is no such queue").with_source(error));
+            return Err(ProbeError::new(ProbeErrorKind::Failed, "the queue does not exist").with_source(error));
         }
-        Err(failure) => return Err(failure.public(WORD)),
+        Err(failure) => return Err(failure.into_probe_error(DISPLAY_NAME)),
     };
     let failed = |message| {
-        let seen = format!("queue {name:?} has {messages} messages and {consumers} consumers");
-        ProbeError::new(ProbeErrorKind::Failed, message).with_source(seen)
+        let source = format!("queue {name:?} has {messages} messages and {consumers} consumers");
+        ProbeError::new(ProbeErrorKind::Failed, message).with_source(source)
     };
     if messages > limits.down {
         return Err(failed(format!("{messages} messages wait, more than {}", limits.down)));
     }
     if consumers < limits.consumers {
         return Err(failed(match consumers {
-            0 => "nobody consumes the queue".to_owned(),
-            _ => format!("{consumers} consume the queue, fewer than {}", limits.consumers),
+            0 => "the queue has no consumers".to_owned(),
+            _ => format!("too few consumers: {consumers}, expected at least {}", limits.consumers),
         }));
     }
     if messages > limits.degraded {
@@ -287,18 +284,17 @@ pub async fn queue(connection: &Connection, name: &str, limits: Limits) -> Resul
     Ok(())
 }
 
-/// What messages call it, where there is no address.
-const WORD: &str = "rabbitmq";
+const DISPLAY_NAME: &str = "rabbitmq";
 
-/// The reply code of who closes a channel for no bad reason.
+/// The reply code of a normal closure.
 const REPLY_SUCCESS: u16 = 200;
 
-/// Why there is no answer, before it has a public message.
+/// Why a run fails, before it has a public message.
 enum Failure {
     Driver(lapin::Error),
-    /// All so many channels are in use.
+    /// All channels are in use: their number.
     Saturated(u16),
-    /// The broker told this connection of an alarm, and reads nothing more from it.
+    /// The broker blocks this connection because of an alarm.
     Blocked,
 }
 
@@ -309,27 +305,26 @@ impl From<lapin::Error> for Failure {
 }
 
 impl Failure {
-    fn public(self, name: &str) -> ProbeError {
-        let of_class = |kind: ProbeErrorKind| ProbeError::new(kind, kind.message(name));
+    fn into_probe_error(self, name: &str) -> ProbeError {
+        let of_kind = |kind: ProbeErrorKind| ProbeError::new(kind, kind.message(name));
         match self {
-            Self::Driver(error) => of_class(classify(&error)).with_source(error),
+            Self::Driver(error) => of_kind(classify(&error)).with_source(error),
             Self::Saturated(channels) => {
                 ProbeError::new(ProbeErrorKind::Saturated, format!("all {channels} channels are in use"))
             }
             Self::Blocked => {
-                of_class(ProbeErrorKind::ReadOnly).with_source("the connection is blocked by an alarm of the broker's")
+                of_kind(ProbeErrorKind::ReadOnly).with_source("the connection is blocked by an alarm of the broker")
             }
         }
     }
 }
 
-/// The broker answers it without doing anything.
-async fn question(channel: &Channel) -> lapin::Result<()> {
+/// Sends a request that changes nothing: the channel is active already.
+async fn flow(channel: &Channel) -> lapin::Result<()> {
     channel.channel_flow(ChannelFlowOptions { active: true }).await.map(drop)
 }
 
-/// A channel for a question that may be asked.
-async fn open(connection: &Connection) -> Result<Channel, Failure> {
+async fn open_channel(connection: &Connection) -> Result<Channel, Failure> {
     if connection.status().blocked() {
         return Err(Failure::Blocked);
     }
@@ -339,40 +334,40 @@ async fn open(connection: &Connection) -> Result<Channel, Failure> {
     })
 }
 
-async fn ask_connection(connection: &Connection) -> Result<(), Failure> {
-    let channel = open(connection).await?;
+async fn open_and_close_channel(connection: &Connection) -> Result<(), Failure> {
+    let channel = open_channel(connection).await?;
     Ok(channel.close(REPLY_SUCCESS, "OK".into()).await?)
 }
 
-/// A connection and the one channel that its check asks on.
-struct Kept {
+/// A connection, and the channel of its probe.
+struct ConnectionProbe {
     connection: Arc<Connection>,
     channel: Mutex<Option<Channel>>,
 }
 
-impl Kept {
-    async fn asked(&self) -> Result<(), Failure> {
+impl ConnectionProbe {
+    async fn query(&self) -> Result<(), Failure> {
         if self.connection.status().blocked() {
             return Err(Failure::Blocked);
         }
-        // It stays there if the question is dropped: answers come in the order of the questions.
-        let mut kept = self.channel.lock().await;
-        if let Some(channel) = &*kept
-            && channel.status().connected()
+        // Also used again if this run is dropped, because the broker responds in the order of the requests.
+        let mut channel = self.channel.lock().await;
+        if let Some(open) = &*channel
+            && open.status().connected()
         {
-            match question(channel).await {
-                // Closed meanwhile.
+            match flow(open).await {
+                // It was closed since.
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => {}
-                answer => return Ok(answer?),
+                result => return Ok(result?),
             }
         }
-        Ok(question(kept.insert(open(&self.connection).await?)).await?)
+        Ok(flow(channel.insert(open_channel(&self.connection).await?)).await?)
     }
 }
 
-impl DynProbe for Kept {
+impl DynProbe for ConnectionProbe {
     fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
-        Box::pin(async { self.asked().await.map_err(|failure| failure.public(WORD)) })
+        Box::pin(async { self.query().await.map_err(|failure| failure.into_probe_error(DISPLAY_NAME)) })
     }
 
     fn never_blocks(&self) -> bool {
@@ -380,19 +375,19 @@ impl DynProbe for Kept {
     }
 }
 
-/// Where a pool connects to. Its manager has no accessor for that, but prints it, password and all.
+/// Returns where a pool connects to. Its manager has no accessor for that, but its `Debug` output contains it, with the password.
 fn uri(manager: &Manager) -> Option<AMQPUri> {
-    Described::by_debug(manager).text("addr: ")?.parse().ok()
+    DebugFields::of(manager).text("addr: ")?.parse().ok()
 }
 
 fn name(manager: &Manager) -> String {
     match uri(manager) {
-        Some(uri) => format!("{WORD} at {}", Address { host: uri.authority.host, port: uri.authority.port }),
-        None => WORD.to_owned(),
+        Some(uri) => format!("{DISPLAY_NAME} at {}", Address { host: uri.authority.host, port: uri.authority.port }),
+        None => DISPLAY_NAME.to_owned(),
     }
 }
 
-/// The error that the broker closed a channel with.
+/// Returns the error with which the broker closed a channel.
 fn soft(error: &lapin::Error) -> Option<&AMQPSoftError> {
     match error.kind() {
         ErrorKind::ProtocolError(error) => match error.kind() {
@@ -403,7 +398,7 @@ fn soft(error: &lapin::Error) -> Option<&AMQPSoftError> {
     }
 }
 
-/// The kind of an error, by its kind and, where the broker sent one, its code.
+/// Returns the kind of an error, from the driver's kind or the code that the broker sent.
 pub(crate) fn classify(error: &lapin::Error) -> ProbeErrorKind {
     match error.kind() {
         ErrorKind::IOError(error) => classify_io(error),

@@ -1,14 +1,15 @@
-//! The probes of the library, one module a backend, each behind the feature of its name: what exactly is asked, and what
-//! each kind of failure means.
+//! The probes of this library, one module per backend, each behind the feature of the crate that it probes: which query a run
+//! sends, and what each failure means.
 //!
-//! They are run on a thread of the library's own. A connection that a pool opens for a check lives there, also when the
-//! application uses it afterwards, and so do the pool's own hooks run there for it: one that blocks its thread holds up the other
-//! checks.
+//! Probes run on a thread of the library. A connection that a pool opens for a check is driven by that thread, also while the
+//! application uses it, and so are the pool's hooks: a hook that blocks delays the other checks.
 
-// The backends' `cfg` lines are here and nowhere else.
+// All `cfg` lines of the backends are in this file.
 
 #[cfg(feature = "bb8-redis")]
 pub mod bb8_redis;
+#[cfg(feature = "certificate")]
+pub mod certificate;
 #[cfg(feature = "deadpool-postgres")]
 pub mod deadpool_postgres;
 #[cfg(feature = "deadpool-redis")]
@@ -27,12 +28,10 @@ pub mod fred;
 pub mod http;
 #[cfg(feature = "lapin")]
 pub mod lapin;
-#[cfg(feature = "memcached")]
-pub mod memcached;
+#[cfg(feature = "memcache")]
+pub mod memcache;
 #[cfg(feature = "memory")]
 pub mod memory;
-#[cfg(feature = "mqtt")]
-pub mod mqtt;
 #[cfg(feature = "async-nats")]
 pub mod nats;
 #[cfg(feature = "redis")]
@@ -41,6 +40,8 @@ pub mod redis;
 pub mod redis_cluster;
 #[cfg(feature = "redis-sentinel")]
 pub mod redis_sentinel;
+#[cfg(feature = "rumqttc")]
+pub mod rumqttc;
 #[cfg(feature = "sea-orm")]
 pub mod sea_orm;
 #[cfg(feature = "sqlx")]
@@ -53,21 +54,17 @@ mod sqlx_migrate;
 mod sqlx_migrate {}
 #[cfg(feature = "tcp")]
 pub mod tcp;
-#[cfg(feature = "tls")]
-pub mod tls;
 #[cfg(feature = "tokio-postgres")]
 pub mod tokio_postgres;
 
+// Shared by the probes of drivers.
 mod classify;
-
 #[cfg(any(feature = "bb8-redis", feature = "diesel-async"))]
 mod bb8;
 #[cfg(any(feature = "deadpool-postgres", feature = "deadpool-redis", feature = "diesel-async", feature = "lapin"))]
 mod deadpool;
-#[allow(dead_code, reason = "how much of it is used depends on the features")]
+#[allow(dead_code, reason = "each backend uses a part of it")]
 mod driver;
-#[cfg(any(feature = "fred", feature = "memcached", feature = "redis"))]
-mod key;
 #[cfg(any(
     feature = "bb8-redis",
     feature = "deadpool-postgres",
@@ -78,7 +75,7 @@ mod key;
     feature = "sqlx",
     feature = "sqlx-0_8"
 ))]
-#[allow(dead_code, reason = "each backend needs a part of it")]
+#[allow(dead_code, reason = "each backend uses a part of it")]
 mod pool;
 #[cfg(any(
     feature = "bb8-redis",
@@ -87,36 +84,46 @@ mod pool;
     feature = "diesel-async",
     feature = "lapin"
 ))]
-#[allow(dead_code, reason = "each backend needs a part of it")]
+#[allow(dead_code, reason = "each backend uses a part of it")]
 mod pooled;
 #[cfg(any(feature = "bb8-redis", feature = "deadpool-redis"))]
 mod pooled_redis;
 #[cfg(any(feature = "sqlx", feature = "sqlx-0_8", feature = "tokio-postgres"))]
 mod sqlstate;
+#[cfg(any(feature = "fred", feature = "memcache", feature = "redis"))]
+mod unique_key;
 
-// What the probes of the system and of the network share.
-#[allow(dead_code, reason = "how much of it is used depends on the features")]
+// Shared by the probes of the system and of the network.
+#[allow(dead_code, reason = "each backend uses a part of it")]
 mod address;
 #[cfg(any(feature = "disk", feature = "memory"))]
 mod amount;
-#[allow(dead_code, reason = "how much of it is used depends on the features")]
-#[cfg(any(feature = "dns", feature = "http", feature = "tcp", feature = "tls"))]
-mod destination;
+#[cfg(any(
+    feature = "certificate",
+    feature = "disk",
+    feature = "dns",
+    feature = "http",
+    feature = "memory",
+    feature = "tcp"
+))]
+mod blocking_single_flight;
+#[allow(dead_code, reason = "each backend uses a part of it")]
+#[cfg(any(feature = "certificate", feature = "dns", feature = "http", feature = "tcp"))]
+mod endpoint;
 #[cfg(feature = "https")]
 mod https;
 #[cfg(all(feature = "http", not(feature = "https")))]
 #[path = "no_https.rs"]
 mod https;
-#[allow(dead_code, reason = "how much of it is used depends on the features")]
-mod one_at_a_time;
-#[cfg(any(feature = "disk", feature = "dns", feature = "http", feature = "memory", feature = "tcp", feature = "tls"))]
-mod one_thread;
-#[cfg(any(feature = "https", feature = "tls"))]
-mod security;
-#[allow(dead_code, reason = "how much of it is used depends on the features")]
+#[allow(dead_code, reason = "each backend uses a part of it")]
+mod single_flight;
+#[allow(dead_code, reason = "each backend uses a part of it")]
 mod support;
+#[cfg(any(feature = "certificate", feature = "https"))]
+mod tls;
 
 #[cfg(any(feature = "disk", feature = "memory"))]
 pub use amount::Amount;
-#[cfg(any(feature = "dns", feature = "http", feature = "tcp", feature = "tls"))]
-pub use destination::InvalidProbe;
+#[cfg(any(feature = "certificate", feature = "dns", feature = "http", feature = "tcp"))]
+pub use endpoint::InvalidProbe;
+

@@ -1,35 +1,34 @@
-//! `async_nats::Client` and its JetStream context, and how errors of async-nats are told apart.
+//! `async_nats::Client` and its JetStream context, and how errors of async-nats are classified.
 //!
-//! Of a `Client` each round sends itself a message: it subscribes to an inbox of its own, publishes a fresh value to it and
-//! waits for that, in one round trip. So the server has to route, and who subscribes to `>` changes nothing. Who is let at
-//! some subjects only needs to publish and subscribe under its own inbox prefix, by default `_INBOX.>`. A client that wants
-//! none of its own messages back (`no_echo`) gets the server's word instead that nobody listens; unless somebody does, with
-//! `>`: such a client needs a check of its own. A `flush` would not do: async-nats only writes to the socket for it.
+//! On a `Client`, each run sends itself a message in one round trip: it subscribes to an inbox of its own and publishes a unique value to
+//! it, so the server has to route. Subscribers of `>` make no difference. Permission is needed only to publish and subscribe below the
+//! inbox prefix, by default `_INBOX.>`. A client with `no_echo` gets the server's response that there are no subscribers instead, unless
+//! there is one of `>`: then write a check of your own. A `flush` would not do, because async-nats only writes to the socket for it.
 //!
-//! Of a [`Context`] each round asks for the account's state, by the context's own prefix or domain. The server answers that
-//! if JetStream is on for the account and, in a cluster, has a leader. Permission: `$JS.API.INFO`.
+//! On a [`Context`], each run requests the account's state, with the prefix or domain of the context. The server responds if JetStream is
+//! enabled for the account and, in a cluster, has a leader. Permission: `$JS.API.INFO`.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | not connected: refused, reset, no such host, wrong password | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | no permission for the question | [`ProbeErrorKind::TimedOut`] | DOWN |
-//! | JetStream: no answer within the context's own time | [`ProbeErrorKind::TimedOut`] | DOWN |
-//! | JetStream: off, off for the account, without a leader; anything else | [`ProbeErrorKind::Failed`] | DOWN |
+//! | no permission for the subjects above | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | JetStream: no response within the context's own timeout | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | JetStream: disabled, disabled for the account, without a leader; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! A client that has lost its connection connects anew by itself, and keeps what it is told to send until then. Why it can't
-//! connect, and that a permission is missing, it tells its events alone. So nothing is asked while it is not connected; the
-//! server's port is tried on the side, for the log; and a wrong password looks as if there were no server. A client that never
-//! was connected does not tell where to, and where it has several servers, no message names one.
+//! A client that has lost its connection reconnects by itself, and sends then what was published meanwhile. So a run sends nothing while the
+//! client is not connected. Only the client's events contain why it cannot connect, and that a permission is missing. For the log, the run
+//! opens a TCP connection to the server; a wrong password is reported as a server that cannot be connected to. A client that was never
+//! connected does not expose its address. With several servers, messages do not contain one.
 //!
-//! What a run costs the server: one message to an inbox, or one request. While the client is not connected, a TCP connection is
-//! opened and closed, at most every 2 s; while it is, none is opened.
+//! What a run costs the server: one message to an inbox, or one request. While the client is not connected, a TCP connection is opened and
+//! closed at most every 2 s.
 
 use std::{
     future::Future,
     hash::{BuildHasher as _, RandomState},
     io,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -42,6 +41,7 @@ use async_nats::{
     },
 };
 use futures_util::future::{Either, join, select};
+use parking_lot::Mutex;
 use serde::de::IgnoredAny;
 use tokio::{
     net::TcpStream,
@@ -49,7 +49,7 @@ use tokio::{
 };
 
 use super::{
-    driver::{Address, PATIENCE},
+    driver::{Address, HEDGE_DELAY},
     support::reachability::Reachability,
 };
 use crate::{
@@ -57,22 +57,22 @@ use crate::{
     probe::{DynProbe, Probe},
 };
 
-/// How often a client is looked at while its connection matters; it has nothing to wait for.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often the state of a client is read, which cannot be awaited.
+const STATE_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long a client may take to be connected for the first time.
-const FIRST_CONNECTION: Duration = Duration::from_millis(600);
+/// How long a run waits for the first connection of a client. To a far server it takes a few round trips.
+const FIRST_CONNECT_TIMEOUT: Duration = Duration::from_millis(600);
 
 impl Probe for Client {
     const GROUP: &'static str = "queue";
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        Kept::new(self.clone()).probe().await
+        HandleProbe::new(self.clone()).probe().await
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
-        Some(Arc::new(Kept::new(self.clone())))
+        Some(Arc::new(HandleProbe::new(self.clone())))
     }
 }
 
@@ -81,25 +81,25 @@ impl Probe for Context {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        Kept::new(self.clone()).probe().await
+        HandleProbe::new(self.clone()).probe().await
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
-        Some(Arc::new(Kept::new(self.clone())))
+        Some(Arc::new(HandleProbe::new(self.clone())))
     }
 }
 
-/// What can be asked.
+/// A client or a context.
 trait Handle: Send + Sync + 'static {
-    /// What messages call it.
-    const WORD: &'static str;
+    /// What messages call the resource.
+    const DISPLAY_NAME: &'static str;
 
     fn client(&self) -> Client;
 
-    fn question(&self) -> impl Future<Output = Result<(), Failure>> + Send;
+    fn query(&self) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
-/// Why there is no answer, before it has a public message.
+/// Why a run fails, before it has a public message.
 struct Failure {
     kind: ProbeErrorKind,
     source: BoxError,
@@ -112,16 +112,16 @@ impl Failure {
 }
 
 impl Handle for Client {
-    const WORD: &'static str = "nats";
+    const DISPLAY_NAME: &'static str = "nats";
 
     fn client(&self) -> Client {
         self.clone()
     }
 
-    async fn question(&self) -> Result<(), Failure> {
+    async fn query(&self) -> Result<(), Failure> {
         let inbox = self.new_inbox();
         let nonce = RandomState::new().hash_one(&inbox).to_string();
-        // The inbox is where it goes, and where answers would go to: a server that must not send it back says so there.
+        // The inbox is also the reply subject, for the response of a server that does not echo the message.
         let request = Request::new().payload(nonce.clone().into()).inbox(inbox.clone()).timeout(None);
         match self.send_request(inbox, request).await {
             Ok(message) if message.payload == nonce.as_bytes() => Ok(()),
@@ -133,14 +133,14 @@ impl Handle for Client {
 }
 
 impl Handle for Context {
-    const WORD: &'static str = "jetstream";
+    const DISPLAY_NAME: &'static str = "jetstream";
 
     fn client(&self) -> Client {
         Self::client(self)
     }
 
-    async fn question(&self) -> Result<(), Failure> {
-        // What `query_account` sends. That reads more of the answer than servers before 2.10 tell.
+    async fn query(&self) -> Result<(), Failure> {
+        // As `query_account`, which fails to parse the response of servers before 2.10.
         match self.request::<_, _, Response<IgnoredAny>>("INFO", b"").await {
             Ok(Response::Ok(IgnoredAny)) => Ok(()),
             Ok(Response::Err { error }) => Err(Failure::new(ProbeErrorKind::Failed, error)),
@@ -149,48 +149,47 @@ impl Handle for Context {
     }
 }
 
-/// A handle, and where its client last said that it connects to: it does not while it has no connection.
-struct Kept<H> {
+/// A handle, and what its probe remembers between runs: a client exposes its address only while it is connected.
+struct HandleProbe<H> {
     handle: H,
     address: Mutex<Option<(String, u16)>>,
     reachability: Reachability,
 }
 
-impl<H: Handle> Kept<H> {
+impl<H: Handle> HandleProbe<H> {
     fn new(handle: H) -> Self {
         Self { handle, address: Mutex::default(), reachability: Reachability::new() }
     }
 
-    async fn asked(&self) -> Result<(), Failure> {
+    async fn query(&self) -> Result<(), Failure> {
         let client = self.handle.client();
         loop {
-            self.connected(&client).await?;
+            self.wait_until_connected(&client).await?;
             let connects = connects(&client);
-            // In this order: what answers the question has told the servers before.
-            let asked = pin!(join(self.look_at_servers(&client), self.handle.question()));
+            // In this order, because the client processes them in order.
+            let query = pin!(join(self.update_address(&client), self.handle.query()));
             let lost = pin!(async {
                 while is_connected(&client) && self::connects(&client) == connects {
-                    sleep(LOOK).await;
+                    sleep(STATE_POLL_INTERVAL).await;
                 }
             });
-            match select(asked, lost).await {
-                Either::Left((((), answer), _)) => return answer,
-                // Nobody will answer any more; the client connects anew, and so we ask anew.
+            match select(query, lost).await {
+                Either::Left((((), result), _)) => return result,
+                // There will be no response. The client reconnects, and the query is repeated.
                 Either::Right(_) => {}
             }
         }
     }
 
-    /// Waits a little for the client to be connected. What is asked before would be sent once it is, over and over.
-    async fn connected(&self, client: &Client) -> Result<(), Failure> {
+    /// Waits for the client to be connected, because it would queue the messages of each run and send all of them later.
+    async fn wait_until_connected(&self, client: &Client) -> Result<(), Failure> {
         let connected = async {
             while !is_connected(client) {
-                sleep(LOOK).await;
+                sleep(STATE_POLL_INTERVAL).await;
             }
         };
-        // The first connection to a server that is far away takes a few round trips.
-        let patience = if connects(client) == 0 { FIRST_CONNECTION } else { PATIENCE };
-        if timeout(patience, connected).await.is_ok() {
+        let limit = if connects(client) == 0 { FIRST_CONNECT_TIMEOUT } else { HEDGE_DELAY };
+        if timeout(limit, connected).await.is_ok() {
             return Ok(());
         }
         let refused = match self.address() {
@@ -202,35 +201,35 @@ impl<H: Handle> Kept<H> {
         };
         let state = client.connection_state();
         let source = refused.unwrap_or_else(|| {
-            io::Error::new(io::ErrorKind::NotConnected, format!("the client is {state}: its events say why"))
+            io::Error::new(io::ErrorKind::NotConnected, format!("the client is {state}; its events contain the reason"))
         });
         Err(Failure::new(ProbeErrorKind::Unreachable, source))
     }
 
-    async fn look_at_servers(&self, client: &Client) {
+    async fn update_address(&self, client: &Client) {
         let Ok(servers) = client.server_pool().await else { return };
         let mut configured = servers.iter().filter(|server| !server.is_discovered);
         let address = match (configured.next(), configured.next()) {
             (Some(server), None) => Some((server.addr.host().to_owned(), server.addr.port())),
             _ => None,
         };
-        *self.address.lock().unwrap_or_else(PoisonError::into_inner) = address;
+        *self.address.lock() = address;
     }
 
     fn address(&self) -> Option<Address> {
-        let address = self.address.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = self.address.lock();
         address.clone().map(|(host, port)| Address { host, port })
     }
 
     fn name(&self) -> String {
-        self.address().map_or_else(|| H::WORD.to_owned(), |address| format!("{} at {address}", H::WORD))
+        self.address().map_or_else(|| H::DISPLAY_NAME.to_owned(), |address| format!("{} at {address}", H::DISPLAY_NAME))
     }
 }
 
-impl<H: Handle> DynProbe for Kept<H> {
+impl<H: Handle> DynProbe for HandleProbe<H> {
     fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
-            self.asked().await.map_err(|Failure { kind, source }| {
+            self.query().await.map_err(|Failure { kind, source }| {
                 ProbeError::new(kind, kind.message(&self.name())).with_source(source)
             })
         })
@@ -253,7 +252,7 @@ fn connects(client: &Client) -> u64 {
     client.statistics().connects.load(Ordering::Relaxed)
 }
 
-/// The kind of an error of async-nats, by its type and kind.
+/// Returns the kind of an error of async-nats, from its type and kind.
 pub(crate) fn classify(error: &(dyn std::error::Error + 'static)) -> Option<ProbeErrorKind> {
     if let Some(error) = error.downcast_ref() {
         return Some(classify_request(error));
@@ -295,7 +294,7 @@ fn classify_jetstream(error: &context::RequestError) -> ProbeErrorKind {
     }
 }
 
-/// So that `?` does it.
+/// Implements `From` for `?`.
 macro_rules! into_probe_errors {
     ($($error:ty),*) => {$(
         impl From<$error> for ProbeError {

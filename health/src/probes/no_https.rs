@@ -1,4 +1,4 @@
-//! What stands in for `https` where that feature is off.
+//! Replaces `https` without that feature.
 
 use std::io;
 
@@ -9,14 +9,14 @@ use super::InvalidProbe;
 pub(super) use crate::error::classify_io as classify;
 
 #[derive(Clone)]
-pub(super) enum Security {}
+pub(super) enum TlsClient {}
 
-impl Security {
-    pub(super) fn of(_: &str) -> Result<Self, InvalidProbe> {
+impl TlsClient {
+    pub(super) fn new(_: &str) -> Result<Self, InvalidProbe> {
         Err(InvalidProbe::new("an `https://` URL needs the feature `https` of health"))
     }
 
-    pub(super) async fn secure(&self, _: TcpStream) -> io::Result<TcpStream> {
+    pub(super) async fn handshake(&self, _: TcpStream) -> io::Result<TcpStream> {
         match *self {}
     }
 }

@@ -1,11 +1,11 @@
-//! The query on a pooled connection to Redis, whatever the pool.
+//! The query on a pooled connection to Redis, for all pools.
 
 use redis::{RedisError, aio::MultiplexedConnection};
 
 use super::{
-    key,
     pooled::Driver,
     redis::{classify, write_and_read_back},
+    unique_key::unique_key,
 };
 use crate::error::ProbeErrorKind;
 
@@ -16,11 +16,11 @@ impl Driver for WriteAndRead {
     type Connection = MultiplexedConnection;
     type Error = RedisError;
 
-    // The pool's `PING` before ours.
-    const ROUND_TRIPS: u32 = 2;
+    // The pool sends a `PING` before it returns the connection.
+    const QUERIES: u32 = 2;
 
     async fn query(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
-        write_and_read_back(connection, &key::fresh()).await
+        write_and_read_back(connection, &unique_key()).await
     }
 
     fn classify(error: &RedisError) -> ProbeErrorKind {

@@ -36,24 +36,24 @@ use redis::{
 use tokio::net::TcpStream;
 
 use super::{
-    driver::{Address, Described, answer_or},
-    key,
+    driver::{Address, DebugFields, hedged},
     support::{
-        kept::{Connector, KeptConnection},
         reachability::Reachability,
+        reused_connection::{Connector, ReusedConnection},
     },
+    unique_key::{nonce, unique_key},
 };
 use crate::{
     error::{ProbeError, ProbeErrorKind},
     probe::{DynProbe, Probe},
 };
 
-/// How long a written value is kept.
+/// How long the server keeps a written value.
 const EXPIRY_MS: u64 = 10_000;
 
-/// How long a `PING` may take before the server is connected to directly. [`ping`] remembers no round trips, so this is longer
-/// than drivers wait for a response on a connection that works.
-pub(super) const PING_PATIENCE: Duration = Duration::from_millis(600);
+/// How long a `PING` may take before the server is connected to directly. [`ping`] does not know the round trips of earlier runs, so
+/// this is longer than drivers wait for a response.
+pub(super) const PING_HEDGE_DELAY: Duration = Duration::from_millis(600);
 
 impl Probe for ConnectionManager {
     const GROUP: &'static str = "cache";
@@ -72,7 +72,7 @@ impl Probe for ConnectionManager {
     }
 }
 
-/// A manager, and what the runs of its check know of its server.
+/// A manager, and what its probe remembers between runs.
 struct ManagerProbe {
     manager: ConnectionManager,
     address: Option<Address>,
@@ -89,7 +89,7 @@ impl DynProbe for ManagerProbe {
     fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let address = self.address.as_ref();
-            // While it connects again, with growing pauses between its attempts, every command waits for it.
+            // While it reconnects, with growing delays between the attempts, every command waits.
             let query = write_and_read_back_retried(self.manager.clone());
             let result = self.reachability.or_refusal(query, || refusal(address)).await;
             into_probe_result(result, address, None)
@@ -105,9 +105,9 @@ impl DynProbe for ManagerProbe {
     }
 }
 
-/// A manager has no accessor for its client, but prints it.
+/// A manager has no accessor for its client, but its `Debug` output contains the address.
 fn address_of(manager: &ConnectionManager) -> Option<Address> {
-    Described::by_debug(manager).address("addr: Tcp(", ", ")
+    DebugFields::of(manager).address("addr: Tcp(", ", ")
 }
 
 impl Probe for MultiplexedConnection {
@@ -115,7 +115,7 @@ impl Probe for MultiplexedConnection {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        into_probe_result(write_and_read_back(&mut self.clone(), &key::fresh()).await, None, None)
+        into_probe_result(write_and_read_back(&mut self.clone(), &unique_key()).await, None, None)
     }
 }
 
@@ -124,11 +124,11 @@ impl Probe for Client {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        KeptConnection::new(ClientConnector(self.clone())).probe().await
+        ReusedConnection::new(ClientConnector(self.clone())).probe().await
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
-        Some(Arc::new(KeptConnection::new(ClientConnector(self.clone()))))
+        Some(Arc::new(ReusedConnection::new(ClientConnector(self.clone()))))
     }
 }
 
@@ -150,11 +150,11 @@ impl Connector for ClientConnector {
     }
 
     async fn query(&self, connection: &mut MultiplexedConnection) -> RedisResult<bool> {
-        write_and_read_back(connection, &key::fresh()).await.map(|()| true)
+        write_and_read_back(connection, &unique_key()).await.map(|()| true)
     }
 }
 
-impl DynProbe for KeptConnection<ClientConnector> {
+impl DynProbe for ReusedConnection<ClientConnector> {
     fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
             let client = &self.connector().0;
@@ -171,7 +171,7 @@ impl DynProbe for KeptConnection<ClientConnector> {
     }
 }
 
-/// Where a client connects to, unless it is a Unix socket.
+/// Returns where a client connects to, unless that is a Unix socket.
 pub(super) fn address_of_client(client: &Client) -> Option<Address> {
     match client.get_connection_info().addr() {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
@@ -185,19 +185,18 @@ pub(super) fn password_of(client: &Client) -> Option<String> {
     client.get_connection_info().redis_settings().password().map(str::to_owned)
 }
 
-/// Asks for a `PING`: for `#[health(with = health::probes::redis::ping)]`, on any handle of redis that is a [`Probe`], where the
-/// application may not write keys.
+/// Sends a `PING`, for applications that have no permission to write keys. Works on every type of redis that implements [`Probe`], as
+/// `#[health(with = health::probes::redis::ping)]`.
 ///
-/// It sees a server that is gone, frozen, still loading its data or unable to save it, and a wrong password. It does **not** see
-/// a replica that takes no writes, a server out of memory, too few replicas to write, permissions that were taken away, nor,
-/// of a cluster, slots that nobody serves. So where keys may be written, leave this out: the field is probed without it.
+/// It detects a server that is stopped, frozen, loading its data or unable to save it, and a wrong password. It does **not** detect a
+/// replica, a server that is out of memory or has too few replicas to write, revoked permissions, and unassigned slots of a cluster.
+/// Where keys can be written, do not use it: the field's own probe detects more.
 ///
-/// A [`Client`] holds no connection, so one is opened for each round; `ConnectionManager` and `MultiplexedConnection` are asked
-/// on their own.
+/// For a [`Client`], each run opens a connection. `ConnectionManager` and `MultiplexedConnection` use their own.
 ///
 /// # Errors
 ///
-/// The server does not answer, or does not let us in: the kinds are those of this module.
+/// Returns an error if the server does not respond or denies access. The kinds are those of this module.
 ///
 /// # Examples
 ///
@@ -215,7 +214,7 @@ pub async fn ping<R: Ping>(redis: &R) -> Result<(), ProbeError> {
 }
 
 pub(super) mod sealed {
-    /// A handle of redis that [`ping`](super::ping) can ask.
+    /// A handle of redis that [`ping`](super::ping) accepts.
     pub trait Ping: Send + Sync {
         #[doc(hidden)]
         fn ping(&self) -> impl Future<Output = Result<(), crate::ProbeError>> + Send;
@@ -233,46 +232,41 @@ impl<R: Ping> Ping for Arc<R> {
 impl Ping for ConnectionManager {
     async fn ping(&self) -> Result<(), ProbeError> {
         let address = address_of(self);
-        let asked = async {
+        let ping = async {
             match ping_on(&mut self.clone()).await {
                 Err(error) if error.is_unrecoverable_error() => ping_on(&mut self.clone()).await,
-                answer => answer,
+                result => result,
             }
         };
-        let answer = answer_or(asked, PING_PATIENCE, async { refusal(address.as_ref()).await.map(Err) }).await;
-        into_probe_result(answer.and_then(is_as_written), address.as_ref(), None)
+        let result = hedged(ping, PING_HEDGE_DELAY, async { refusal(address.as_ref()).await.map(Err) }).await;
+        into_probe_result(result, address.as_ref(), None)
     }
 }
 
 impl Ping for MultiplexedConnection {
     async fn ping(&self) -> Result<(), ProbeError> {
-        into_probe_result(ping_on(&mut self.clone()).await.and_then(is_as_written), None, None)
+        into_probe_result(ping_on(&mut self.clone()).await, None, None)
     }
 }
 
 impl Ping for Client {
     async fn ping(&self) -> Result<(), ProbeError> {
-        let answer = async { ping_on(&mut self.get_multiplexed_async_connection().await?).await };
-        let result = answer.await.and_then(is_as_written);
-        into_probe_result(result, address_of_client(self).as_ref(), password_of(self))
+        let ping = async { ping_on(&mut self.get_multiplexed_async_connection().await?).await };
+        into_probe_result(ping.await, address_of_client(self).as_ref(), password_of(self))
     }
 }
 
-/// Asks for a `PING` alone.
-pub(super) async fn ping_on(connection: &mut impl ConnectionLike) -> RedisResult<Answer> {
-    let answer: String = redis::cmd("PING").query_async(connection).await?;
-    Ok(if answer == "PONG" { Answer::AsWritten } else { Answer::Other })
+pub(super) async fn ping_on(connection: &mut impl ConnectionLike) -> RedisResult<()> {
+    let response: String = redis::cmd("PING").query_async(connection).await?;
+    match response.as_str() {
+        "PONG" => Ok(()),
+        _ => Err((ErrorKind::UnexpectedReturnType, "the response to PING is not PONG").into()),
+    }
 }
 
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Answer {
-    AsWritten,
-    Other,
-}
-
-/// Writes and reads back under that key.
-pub(super) async fn ask_for(connection: &mut impl ConnectionLike, key: &str) -> RedisResult<Answer> {
-    let nonce = key::nonce();
+/// Writes a unique value and reads it back, in one round trip.
+pub(super) async fn write_and_read_back(connection: &mut impl ConnectionLike, key: &str) -> RedisResult<()> {
+    let nonce = nonce();
     let (read,): (Option<u64>,) = redis::pipe()
         .cmd("SET")
         .arg(key)
@@ -284,31 +278,22 @@ pub(super) async fn ask_for(connection: &mut impl ConnectionLike, key: &str) -> 
         .arg(key)
         .query_async(connection)
         .await?;
-    Ok(if read == Some(nonce) { Answer::AsWritten } else { Answer::Other })
-}
-
-/// A run: writes a value under this key and reads it back.
-pub(super) async fn write_and_read_back(connection: &mut impl ConnectionLike, key: &str) -> RedisResult<()> {
-    is_as_written(ask_for(connection, key).await?)
-}
-
-/// Another value, or another reply, is a failure of the server.
-fn is_as_written(answer: Answer) -> RedisResult<()> {
-    match answer {
-        Answer::AsWritten => Ok(()),
-        Answer::Other => Err((ErrorKind::UnexpectedReturnType, "the value read is not the value written").into()),
+    if read == Some(nonce) {
+        Ok(())
+    } else {
+        Err((ErrorKind::UnexpectedReturnType, "the value read is not the value written").into())
     }
 }
 
-/// A connection that was closed while it was idle shows that at the first query, and is replaced by the second.
+/// Retries once, because the driver notices only by a failed query that its idle connection was closed, and then replaces it.
 async fn write_and_read_back_retried(mut connection: impl ConnectionLike) -> RedisResult<()> {
-    match write_and_read_back(&mut connection, &key::fresh()).await {
-        Err(error) if error.is_unrecoverable_error() => write_and_read_back(&mut connection, &key::fresh()).await,
+    match write_and_read_back(&mut connection, &unique_key()).await {
+        Err(error) if error.is_unrecoverable_error() => write_and_read_back(&mut connection, &unique_key()).await,
         result => result,
     }
 }
 
-/// Why the server can't be connected to, if it can't.
+/// Connects to the server, and returns the error if that fails.
 async fn refusal(address: Option<&Address>) -> Option<RedisError> {
     let Address { host, port } = address?;
     TcpStream::connect((host.as_str(), *port)).await.err().map(RedisError::from)
@@ -329,7 +314,7 @@ fn into_probe_result(
     })
 }
 
-/// The kind of an error, by its kind and, where the server sent one, its code.
+/// Returns the kind of an error, from the driver's kind or the code that the server sent.
 pub(crate) fn classify(error: &RedisError) -> ProbeErrorKind {
     match error.kind() {
         ErrorKind::Io if error.is_timeout() => ProbeErrorKind::TimedOut,
@@ -338,7 +323,7 @@ pub(crate) fn classify(error: &RedisError) -> ProbeErrorKind {
         }
         ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => ProbeErrorKind::Rejected,
         ErrorKind::Server(ServerErrorKind::ReadOnly) => ProbeErrorKind::ReadOnly,
-        // The code of a failure inside a pipeline is to be had only so.
+        // Only this returns the code of a failure inside a pipeline.
         _ => match error
             .clone()
             .into_server_errors()
@@ -424,13 +409,13 @@ mod tests {
     async fn a_server_at_its_maxclients_is_down_when_the_kept_connection_is_old() {
         let server = Server::start();
         let mut admin = server.admin().await;
-        let kept = KeptConnection::with_max_age(ClientConnector(server.client("")), AGE);
+        let kept = ReusedConnection::with_max_age(ClientConnector(server.client("")), AGE);
         kept.probe().await.unwrap();
         config(&mut admin, "maxclients", "1").await;
         sleep(AGE).await;
         kept.connector().connect().await.map(drop).unwrap_err();
         for _ in 0..3 {
-            // It sends an error and resets the connection: the driver may see one or the other.
+            // The server sends an error and resets the connection; the driver returns the one or the other.
             kept.probe().await.unwrap_err();
         }
         config(&mut admin, "maxclients", "100").await;
@@ -442,7 +427,7 @@ mod tests {
         let server = Server::start();
         let mut admin = server.admin().await;
         config(&mut admin, "requirepass", "first").await;
-        let kept = KeptConnection::with_max_age(ClientConnector(server.client("?pass=first")), AGE);
+        let kept = ReusedConnection::with_max_age(ClientConnector(server.client("?pass=first")), AGE);
         kept.probe().await.unwrap();
         config(&mut admin, "requirepass", "second").await;
         sleep(AGE).await;

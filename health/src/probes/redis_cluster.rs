@@ -6,31 +6,26 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | a master refuses connections and nobody has taken its place; or all do | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | a master refuses connections and no replica was promoted; or all refuse | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | wrong password, no permission | [`ProbeErrorKind::Rejected`] | DOWN |
-//! | a master takes no writes: out of memory, a full disk | [`ProbeErrorKind::ReadOnly`] | DOWN |
-//! | slots that no master has; another value read than written; anything else | [`ProbeErrorKind::Failed`] | DOWN |
+//! | a master is read-only: out of memory, a full disk | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | slots without a master; another value read than written; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! The driver retries a node that fails, and is silent meanwhile, for seconds. So when a run takes longer than twice the longest
 //! one before, and at least 300 ms, the nodes are connected to directly, at most every 2 s. That finds a node that refuses
 //! connections. It does not find one that is frozen, where the check's limit ends the run.
 //!
-//! A `ClusterClient` connects for each use, so its check keeps a connection of its own, which is one to each node, from run to
-//! run, and never for longer than 30 s. Only a success counts on it: a failure is retried once on a new one. Keys are
-//! `health:` and more.
+//! A `ClusterClient` connects for each use, so its check reuses a connection of its own, which is one to each node, for at most 30 s.
+//! Only a success counts on it: a failure is retried once on a new one. If connecting takes longer than 2 s, a second connection is
+//! opened concurrently. All keys begin with `health:`.
 //!
 //! What a run costs the servers: one pipelined `SET` and `GET` on each master, and one `CLUSTER SLOTS`. A `ClusterClient`'s
 //! check opens one connection to each node every 30 s, and in each run that fails.
 
-use std::{
-    collections::HashSet,
-    future::Future,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::future::{join_all, select_ok, try_join, try_join_all};
+use parking_lot::Mutex;
 use redis::{
     ErrorKind, RedisError, RedisResult, Value,
     cluster::ClusterClient,
@@ -41,13 +36,13 @@ use redis::{
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{
-    driver::{Address, Described, answer_or},
-    key,
-    redis::{Answer, PING_PATIENCE, ask_for, classify, ping_on, sealed::Ping},
+    driver::{Address, DebugFields, hedged},
+    redis::{PING_HEDGE_DELAY, classify, ping_on, sealed::Ping, write_and_read_back},
     support::{
-        kept::{Connector, KeptConnection},
         reachability::Reachability,
+        reused_connection::{Connector, ReusedConnection},
     },
+    unique_key::unique_key,
 };
 use crate::{
     error::{ProbeError, ProbeErrorKind},
@@ -56,10 +51,10 @@ use crate::{
 
 const SLOTS: u16 = 16384;
 
-/// How long the driver may look for somebody who knows the masters, before those that were known are looked at.
-const SILENCE: Duration = Duration::from_millis(200);
+/// How long the nodes may take to report the masters before those of the last run are connected to.
+const TOPOLOGY_TIMEOUT: Duration = Duration::from_millis(200);
 
-const NAME: &str = "redis cluster";
+const DISPLAY_NAME: &str = "redis cluster";
 
 impl Probe for ClusterConnection {
     const GROUP: &'static str = "cache";
@@ -70,7 +65,7 @@ impl Probe for ClusterConnection {
     }
 
     fn resource(&self) -> Option<String> {
-        Some(NAME.to_owned())
+        Some(DISPLAY_NAME.to_owned())
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
@@ -87,7 +82,7 @@ impl Probe for ClusterClient {
     }
 
     fn resource(&self) -> Option<String> {
-        Some(NAME.to_owned())
+        Some(DISPLAY_NAME.to_owned())
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
@@ -98,23 +93,19 @@ impl Probe for ClusterClient {
 impl Ping for ClusterConnection {
     async fn ping(&self) -> Result<(), ProbeError> {
         // The driver sends it to all masters.
-        Ok(ponged(ping_on(&mut self.clone()).await)?)
+        Ok(ping_on(&mut self.clone()).await.map_err(Failure::from)?)
     }
 }
 
 impl Ping for ClusterClient {
     async fn ping(&self) -> Result<(), ProbeError> {
-        let ping = async { ponged(ping_on(&mut self.get_async_connection().await?).await) };
+        let ping = async { Ok(ping_on(&mut self.get_async_connection().await?).await?) };
         let refusal = async { all_refused(initial_nodes(self)).await.map(Err) };
-        Ok(answer_or(ping, PING_PATIENCE, refusal).await?)
+        Ok(hedged(ping, PING_HEDGE_DELAY, refusal).await?)
     }
 }
 
-fn ponged(answer: RedisResult<Answer>) -> Result<(), Failure> {
-    if answer? == Answer::AsWritten { Ok(()) } else { Err(Failure::Mismatch) }
-}
-
-/// A cluster's check, and what it knows of the cluster.
+/// A cluster, and what its probe remembers between runs.
 struct ClusterProbe {
     connections: Connections,
     topology: Arc<Topology>,
@@ -122,10 +113,10 @@ struct ClusterProbe {
 }
 
 enum Connections {
-    /// The application's.
+    /// That of the application.
     Application(ClusterConnection),
-    /// The check's own.
-    Kept(KeptConnection<ClusterConnector>),
+    /// That of the probe.
+    Probe(ReusedConnection<ClusterConnector>),
 }
 
 /// Connects as the application does, for each use.
@@ -134,7 +125,7 @@ struct ClusterConnector {
     topology: Arc<Topology>,
 }
 
-/// What the runs of a check learned of a cluster.
+/// What the runs have learned about the cluster.
 #[derive(Default)]
 struct Topology {
     masters: Mutex<Masters>,
@@ -142,15 +133,15 @@ struct Topology {
     connection: Mutex<Option<ClusterConnection>>,
 }
 
-/// The masters of a cluster, as one of them described it.
+/// The masters of a cluster, as one of them reported them.
 #[derive(Default)]
 struct Masters {
     slots: Vec<Slots>,
-    /// One for each master.
+    /// One key for each master.
     keys: Vec<String>,
 }
 
-/// A range of slots, and whose they are.
+/// A range of slots and its master.
 #[derive(PartialEq)]
 struct Slots {
     first: u16,
@@ -158,15 +149,13 @@ struct Slots {
     master: Option<(String, u16)>,
 }
 
-/// Why the question has no answer, before it has a public message.
+/// Why a run fails, before it has a public message.
 enum Failure {
     Driver(RedisError),
-    /// That node can't be connected to.
+    /// A node cannot be connected to.
     Refused(Address, RedisError),
-    /// This many slots have no master.
+    /// The number of slots without a master.
     Unserved(u16),
-    /// The value read is not the value written.
-    Mismatch,
 }
 
 impl From<RedisError> for Failure {
@@ -184,28 +173,45 @@ impl ClusterProbe {
     fn of_client(client: &ClusterClient) -> Self {
         let topology = Arc::<Topology>::default();
         let connector = ClusterConnector { client: client.clone(), topology: Arc::clone(&topology) };
-        let connections = Connections::Kept(KeptConnection::new(connector));
+        let connections = Connections::Probe(ReusedConnection::new(connector));
         Self { connections, topology, reachability: Reachability::new() }
     }
 
     async fn query(&self) -> Result<(), Failure> {
         match &self.connections {
             Connections::Application(connection) => self.topology.write_on_all_masters(connection).await,
-            Connections::Kept(kept) => kept.query().await,
+            Connections::Probe(reused) => reused.query().await,
         }
     }
 
-    /// What the nodes themselves show while the driver is silent.
+    /// The first run has to know the masters before it can query them. That is a round trip of its own, so that the nodes of a far
+    /// cluster are not taken for silent ones.
+    async fn learn_masters(&self) -> Result<(), Failure> {
+        match &self.connections {
+            Connections::Application(connection) if self.topology.masters.lock().keys.is_empty() => {
+                let learn = async {
+                    self.topology.update(slots(connection).await?);
+                    Ok(())
+                };
+                self.reachability.or_refusal(learn, || self.refusal()).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Connects to the nodes directly while the driver is silent.
     async fn refusal(&self) -> Option<Failure> {
-        let connection = lock(&self.topology.connection).clone();
+        let connection = self.topology.connection.lock().clone();
         let known = match connection {
-            // A node that failed may have been replaced meanwhile.
-            Some(connection) => timeout(SILENCE, slots(&connection)).await.ok().and_then(Result::ok),
+            // A replica may have been promoted in place of a failed master.
+            Some(connection) => timeout(TOPOLOGY_TIMEOUT, slots(&connection)).await.ok().and_then(Result::ok),
             None => None,
         };
-        let masters = addresses(known.as_ref().unwrap_or(&lock(&self.topology.masters).slots));
+        let masters = addresses(known.as_ref().unwrap_or(&self.topology.masters.lock().slots));
         match &self.connections {
-            Connections::Kept(kept) if masters.is_empty() => all_refused(initial_nodes(&kept.connector().client)).await,
+            Connections::Probe(reused) if masters.is_empty() => {
+                all_refused(initial_nodes(&reused.connector().client)).await
+            }
             _ => one_refused(masters).await,
         }
     }
@@ -226,29 +232,23 @@ impl Connector for ClusterConnector {
 
 impl Topology {
     async fn write_on_all_masters(&self, connection: &ClusterConnection) -> Result<(), Failure> {
-        *lock(&self.connection) = Some(connection.clone());
-        let keys = lock(&self.masters).keys.clone();
+        *self.connection.lock() = Some(connection.clone());
+        let keys = self.masters.lock().keys.clone();
         let keys = if keys.is_empty() { self.update(slots(connection).await?) } else { keys };
         let written = keys.iter().map(|key| {
             let mut connection = connection.clone();
-            async move { ask_for(&mut connection, key).await }
+            async move { write_and_read_back(&mut connection, key).await }
         });
-        let (answers, slots) = try_join(try_join_all(written), slots(connection)).await?;
+        let (_, slots) = try_join(try_join_all(written), slots(connection)).await?;
         let length = |range: &Slots| range.last.saturating_sub(range.first).saturating_add(1);
         let served = slots.iter().map(length).fold(0, u16::saturating_add);
         self.update(slots);
-        if answers.contains(&Answer::Other) {
-            Err(Failure::Mismatch)
-        } else if served < SLOTS {
-            Err(Failure::Unserved(SLOTS - served))
-        } else {
-            Ok(())
-        }
+        if served < SLOTS { Err(Failure::Unserved(SLOTS - served)) } else { Ok(()) }
     }
 
-    /// Remembers the masters, and a key for each, which it returns.
+    /// Remembers the masters, and returns a key for each.
     fn update(&self, slots: Vec<Slots>) -> Vec<String> {
-        let mut masters = lock(&self.masters);
+        let mut masters = self.masters.lock();
         if masters.slots != slots {
             masters.keys = keys(&slots);
             masters.slots = slots;
@@ -257,15 +257,15 @@ impl Topology {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl DynProbe for ClusterProbe {
     fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async {
-            let result = match self.reachability.or_refusal(self.query(), || self.refusal()).await {
-                // The driver does not say which node it is.
+            let queried = async {
+                self.learn_masters().await?;
+                self.reachability.or_refusal(self.query(), || self.refusal()).await
+            };
+            let result = match queried.await {
+                // The driver's error does not name the node.
                 Err(Failure::Driver(error))
                     if !is_rejected(&error) && classify(&error) == ProbeErrorKind::Unreachable =>
                 {
@@ -278,7 +278,7 @@ impl DynProbe for ClusterProbe {
     }
 
     fn resource(&self) -> Option<String> {
-        Some(NAME.to_owned())
+        Some(DISPLAY_NAME.to_owned())
     }
 
     fn never_blocks(&self) -> bool {
@@ -286,33 +286,33 @@ impl DynProbe for ClusterProbe {
     }
 }
 
-/// Asks one of the masters who they are.
+/// Queries one of the masters for all.
 async fn slots(connection: &ClusterConnection) -> RedisResult<Vec<Slots>> {
     let mut connection = connection.clone();
     let mut command = redis::cmd("CLUSTER");
     command.arg("SLOTS");
     let one = RoutingInfo::SingleNode(SingleNodeRoutingInfo::RandomPrimary);
-    let answer = connection.route_command(command, one).await?;
-    let ranges: Vec<Vec<Value>> = from_redis_value_ref(&answer)?;
-    ranges.iter().map(|range| Slots::told(range)).collect()
+    let response = connection.route_command(command, one).await?;
+    let ranges: Vec<Vec<Value>> = from_redis_value_ref(&response)?;
+    ranges.iter().map(|range| Slots::parse(range)).collect()
 }
 
 impl Slots {
-    /// Whose a range is: a master without a name owns nothing else.
+    /// Identifies the master of the range. One without an address is identified by the range.
     fn owner(&self) -> (Option<&(String, u16)>, u16) {
         self.master.as_ref().map_or((None, self.first), |master| (Some(master), 0))
     }
 
-    /// First, last, master, and replicas; a node is host, port and more.
-    fn told(range: &[Value]) -> RedisResult<Self> {
+    /// Parses a range: first, last, master, and replicas. A node is host, port and more.
+    fn parse(range: &[Value]) -> RedisResult<Self> {
         let [first, last, master, ..] = range else {
-            return Err((ErrorKind::UnexpectedReturnType, "CLUSTER SLOTS has a range of nobody's").into());
+            return Err((ErrorKind::UnexpectedReturnType, "CLUSTER SLOTS returned a range without a master").into());
         };
         let node: Vec<Value> = from_redis_value_ref(master)?;
         let master = match node.as_slice() {
             [host, port, ..] => {
                 let host: Option<String> = from_redis_value_ref(host)?;
-                // A node that does not know its own name says nothing, or a question mark.
+                // A node that does not know its own host name reports none, or a question mark.
                 host.filter(|host| !host.is_empty() && host != "?").zip(Some(from_redis_value_ref(port)?))
             }
             _ => None,
@@ -328,12 +328,12 @@ fn addresses(slots: &[Slots]) -> Vec<Address> {
     masters.into_iter().map(|(host, port)| Address { host, port }).collect()
 }
 
-/// A key for each master.
+/// Finds a key for each master.
 fn keys(slots: &[Slots]) -> Vec<String> {
-    let prefix = key::fresh();
+    let prefix = unique_key();
     let mut left: HashSet<_> = slots.iter().map(Slots::owner).collect();
     let mut keys = Vec::with_capacity(left.len());
-    // Enough that also a master of a single slot gets its key, and an end in any case.
+    // Bounded, and enough to find a key for a master with a single slot.
     for number in 0..u32::from(SLOTS) * 16 {
         if left.is_empty() {
             break;
@@ -348,7 +348,7 @@ fn keys(slots: &[Slots]) -> Vec<String> {
     keys
 }
 
-/// The slot of a key, as <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/> has it: CRC16, XMODEM.
+/// Returns the slot of a key, as <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/> specifies it: CRC16, XMODEM.
 fn slot_of(key: &str) -> u16 {
     let crc = key.bytes().fold(0_u16, |crc, byte| {
         (0..8)
@@ -357,14 +357,14 @@ fn slot_of(key: &str) -> u16 {
     crc % SLOTS
 }
 
-/// Where a client looks for the cluster. It has no accessor for that, but prints it.
+/// Returns the initial nodes of a client. It has no accessor for them, but its `Debug` output contains them.
 fn initial_nodes(client: &ClusterClient) -> Vec<Address> {
     const NODE: &str = "addr: Tcp(";
-    let printed = Described::by_debug(client).0;
-    printed.split(NODE).skip(1).filter_map(|node| Described(format!("{NODE}{node}")).address(NODE, ", ")).collect()
+    let output = DebugFields::of(client).0;
+    output.split(NODE).skip(1).filter_map(|node| DebugFields(format!("{NODE}{node}")).address(NODE, ", ")).collect()
 }
 
-/// Why a node can't be connected to, if one can't.
+/// Connects to all nodes, and returns the failure if one of them refuses.
 async fn one_refused(nodes: Vec<Address>) -> Option<Failure> {
     if nodes.is_empty() {
         return None;
@@ -373,7 +373,7 @@ async fn one_refused(nodes: Vec<Address>) -> Option<Failure> {
     select_ok(refused).await.ok().map(|(failure, _)| failure)
 }
 
-/// Why no node can be connected to, if none can.
+/// Connects to all nodes, and returns a failure if all of them refuse.
 async fn all_refused(nodes: Vec<Address>) -> Option<Failure> {
     let refused = join_all(nodes.into_iter().map(refused)).await;
     refused.into_iter().collect::<Option<Vec<_>>>()?.into_iter().next()
@@ -388,13 +388,10 @@ async fn refused(node: Address) -> Option<Failure> {
 
 impl From<Failure> for ProbeError {
     fn from(failure: Failure) -> Self {
-        let of_cluster = |kind: ProbeErrorKind| Self::new(kind, kind.message(NAME));
+        let of_cluster = |kind: ProbeErrorKind| Self::new(kind, kind.message(DISPLAY_NAME));
         match failure {
-            Failure::Mismatch => {
-                of_cluster(ProbeErrorKind::Failed).with_source("the value read is not the value written")
-            }
             Failure::Unserved(slots) => {
-                Self::new(ProbeErrorKind::Failed, format!("{slots} slots of {NAME} have no master"))
+                Self::new(ProbeErrorKind::Failed, format!("{slots} slots of {DISPLAY_NAME} have no master"))
                     .with_source(format!("{slots} of {SLOTS} slots are unassigned"))
             }
             Failure::Refused(node, error) => {
@@ -409,8 +406,8 @@ impl From<Failure> for ProbeError {
     }
 }
 
-/// Whether the nodes did not let us in. That one can't be connected to, the driver tells by the kind of its error, whatever
-/// it was; that of the node's own error is in the text alone, where it prints it.
+/// Whether the nodes rejected the credentials. The driver's error has the kind of a failed connection; the kind of the node's own error
+/// is only in its text.
 fn is_rejected(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Io && error.detail().is_some_and(|detail| detail.contains("AuthenticationFailed"))
 }
@@ -426,14 +423,14 @@ mod tests {
     }
 
     #[test]
-    fn the_slot_of_a_key_is_the_drivers() {
+    fn the_slot_of_a_key_is_that_of_the_driver() {
         for key in ["", "123456789", "health:0123456789abcdef:17:3"] {
             assert_eq!(Slot::new(slot_of(key)), Some(Slot::for_key(key)), "{key}");
         }
     }
 
     #[test]
-    fn each_master_has_one_key_also_one_of_a_single_slot() {
+    fn each_master_has_one_key_including_one_with_a_single_slot() {
         let slots = [range(0, 99, 1), range(100, 100, 2), range(101, 16000, 3), range(16001, 16383, 1)];
         let keys = keys(&slots);
         assert_eq!(keys.len(), 3, "{keys:?}");

@@ -1,22 +1,20 @@
 //! `redis::sentinel::SentinelClient`, in an `Arc<tokio::sync::Mutex<…>>`: it can't be used by several tasks otherwise.
 //!
-//! Each run writes a unique value on the master and reads it back, in one round trip, on a connection that the check keeps. If
-//! that fails, also because the master has become a replica, the sentinels are queried for the master, and the run is
-//! repeated there: after a failover the check follows within one run. The client, which is the application's own, is locked
-//! only while the sentinels are queried.
+//! Each run writes a unique value on the master and reads it back, in one round trip, on a connection that the check reuses. If that
+//! fails, for example because the master has become a replica, the run queries the sentinels for the master and is repeated there, so
+//! the check follows a failover within one run. The application's client is locked only while the sentinels are queried.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | no sentinel or no master to connect to, or no sentinel knows the master | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | no sentinel or no master can be connected to, or no sentinel knows the master | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | wrong password, no permission | [`ProbeErrorKind::Rejected`] | DOWN |
-//! | no answer within the connection's own time | [`ProbeErrorKind::TimedOut`] | DOWN |
-//! | the master takes no writes: out of memory, a full disk, too few replicas | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | no response within the connection's own time | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | the master is read-only: out of memory, a full disk, too few replicas | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! The connection is kept for 30 s, so the sentinels are queried every 30 s too: that none of them responds, or that they name
-//! another master while the old one still takes writes, is seen within a minute, as by the application, which queries them for
-//! each connection. A client of replicas (`SentinelServerType::Replica`) can't write and is DOWN; it is for
-//! [`redis::ping`](super::redis::ping).
+//! The connection is reused for 30 s, then the sentinels are queried for the next one. So the check notices within a minute that none of
+//! them responds, or that they name another master while the old one still accepts writes. A client of replicas
+//! (`SentinelServerType::Replica`) cannot write and is DOWN; use [`redis::ping`](super::redis::ping) for it.
 //!
 //! What a run costs the servers: one pipelined `SET` and `GET`. Every 30 s, and in each run that fails, it also opens one
 //! connection to a sentinel and one to the master.
@@ -28,12 +26,12 @@ use tokio::sync::Mutex;
 
 use super::{
     driver::Address,
-    key,
-    redis::{Answer, address_of_client, classify, password_of, ping_on, sealed::Ping, write_and_read_back},
-    support::kept::{Connector, KeptConnection},
+    redis::{address_of_client, classify, password_of, ping_on, sealed::Ping, write_and_read_back},
+    support::reused_connection::{Connector, ReusedConnection},
+    unique_key::unique_key,
 };
 use crate::{
-    error::{BoxError, ProbeError, ProbeErrorKind},
+    error::ProbeError,
     probe::{DynProbe, Probe},
 };
 
@@ -42,7 +40,7 @@ impl Probe for Arc<Mutex<SentinelClient>> {
     const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
-        KeptConnection::new(MasterConnector(Arc::clone(self))).probe().await
+        ReusedConnection::new(MasterConnector(Arc::clone(self))).probe().await
     }
 
     fn resource(&self) -> Option<String> {
@@ -50,42 +48,37 @@ impl Probe for Arc<Mutex<SentinelClient>> {
     }
 
     fn kept(&self) -> Option<Arc<dyn DynProbe>> {
-        Some(Arc::new(KeptConnection::new(MasterConnector(Arc::clone(self)))))
+        Some(Arc::new(ReusedConnection::new(MasterConnector(Arc::clone(self)))))
     }
 }
 
 impl Ping for Mutex<SentinelClient> {
     async fn ping(&self) -> Result<(), ProbeError> {
         let Master { mut connection, server } = connect(self).await?;
-        match ping_on(&mut connection).await {
-            Ok(Answer::AsWritten) => Ok(()),
-            Ok(Answer::Other) => Err(server.failure(ProbeErrorKind::Failed, "the response to PING is not PONG").into()),
-            Err(error) => Err(server.driver_failure(error).into()),
-        }
+        Ok(ping_on(&mut connection).await.map_err(|error| server.failure(error))?)
     }
 }
 
 /// Connects to the master that the sentinels name.
 struct MasterConnector(Arc<Mutex<SentinelClient>>);
 
-/// A connection to the master as it was then.
+/// A connection to the server that was the master when it was opened.
 struct Master {
     connection: MultiplexedConnection,
     server: Server,
 }
 
-/// The server that the sentinels named, if they did.
+/// The server that the sentinels named, if any.
 #[derive(Clone, Default)]
 struct Server {
     address: Option<Address>,
     password: Option<String>,
 }
 
-/// A failure and the server that it is of.
+/// A failure of a server.
 struct Failure {
     server: Server,
-    kind: ProbeErrorKind,
-    source: BoxError,
+    error: RedisError,
 }
 
 impl Connector for MasterConnector {
@@ -97,12 +90,12 @@ impl Connector for MasterConnector {
     }
 
     async fn query(&self, master: &mut Master) -> Result<bool, Failure> {
-        let written = write_and_read_back(&mut master.connection, &key::fresh()).await;
-        written.map(|()| true).map_err(|error| master.server.driver_failure(error))
+        let written = write_and_read_back(&mut master.connection, &unique_key()).await;
+        written.map(|()| true).map_err(|error| master.server.failure(error))
     }
 }
 
-impl DynProbe for KeptConnection<MasterConnector> {
+impl DynProbe for ReusedConnection<MasterConnector> {
     fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
         Box::pin(async { Ok(self.query().await?) })
     }
@@ -119,11 +112,11 @@ impl DynProbe for KeptConnection<MasterConnector> {
 
 async fn connect(client: &Mutex<SentinelClient>) -> Result<Master, Failure> {
     let named: RedisResult<Client> = client.lock().await.async_get_client().await;
-    let master = named.map_err(|error| Server::default().driver_failure(error))?;
+    let master = named.map_err(|error| Server::default().failure(error))?;
     let server = Server { address: address_of_client(&master), password: password_of(&master) };
     match master.get_multiplexed_async_connection().await {
         Ok(connection) => Ok(Master { connection, server }),
-        Err(error) => Err(server.driver_failure(error)),
+        Err(error) => Err(server.failure(error)),
     }
 }
 
@@ -132,17 +125,14 @@ fn name(address: Option<&Address>) -> String {
 }
 
 impl Server {
-    fn driver_failure(&self, error: RedisError) -> Failure {
-        self.failure(classify(&error), error)
-    }
-
-    fn failure(&self, kind: ProbeErrorKind, source: impl Into<BoxError>) -> Failure {
-        Failure { server: self.clone(), kind, source: source.into() }
+    fn failure(&self, error: RedisError) -> Failure {
+        Failure { server: self.clone(), error }
     }
 }
 
 impl From<Failure> for ProbeError {
-    fn from(Failure { server, kind, source }: Failure) -> Self {
-        Self::new(kind, kind.message(&name(server.address.as_ref()))).with_source(source).with_secret(server.password)
+    fn from(Failure { server, error }: Failure) -> Self {
+        let kind = classify(&error);
+        Self::new(kind, kind.message(&name(server.address.as_ref()))).with_source(error).with_secret(server.password)
     }
 }

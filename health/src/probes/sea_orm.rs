@@ -1,11 +1,11 @@
-//! `sea_orm::DatabaseConnection` of 2.x, and how errors of `SeaORM` are told apart.
+//! `sea_orm::DatabaseConnection` of 2.x, and how errors of `SeaORM` are classified.
 //!
-//! Behind it is a pool of sqlx 0.9, and that pool is asked: the question, the kinds and the messages are those of the
-//! module `sqlx`. Its other questions take the pool: `writable(db.get_postgres_connection_pool())`.
+//! It contains a pool of sqlx 0.9, which is probed: queries, kinds and messages are those of the module `sqlx`. Its further queries take
+//! the pool: `writable(db.get_postgres_connection_pool())`.
 //!
-//! What has no such pool:
+//! Connections without such a pool:
 //!
-//! | what | the question | what is not told |
+//! | connection | query | not available |
 //! | --- | --- | --- |
 //! | a proxy, a mock | the same, by `execute_unprepared` | the address; saturation |
 //! | `DatabaseConnection::default()` | none: it is [`ProbeErrorKind::Unreachable`], 'the database was never connected to' | |
@@ -28,7 +28,7 @@ impl Probe for DatabaseConnection {
     async fn probe(&self) -> Result<(), ProbeError> {
         match pool_of(self) {
             Some(pool) => pool.probe().await,
-            None => ask(self).await,
+            None => query(self).await,
         }
     }
 
@@ -47,24 +47,24 @@ impl From<DbErr> for ProbeError {
     }
 }
 
-/// The pool of sqlx, whose probe is asked.
+/// Returns the probe of the connection's sqlx pool, if it has one.
 ///
-/// Which pools there are is up to the features of sea-orm that the application has on, and no dependent can see those. But
-/// a method of the type itself goes before one of a trait: where sea-orm has the accessor that is called, else it is the
-/// trait's, which has nothing to give.
+/// Which accessors exist depends on the features of sea-orm that the application enables, which a dependent crate cannot see. Inherent
+/// methods take precedence over those of a trait, so sea-orm's accessor is called if it exists, and otherwise that of [`Accessors`], which
+/// returns nothing.
 fn pool_of(db: &DatabaseConnection) -> Option<Arc<dyn DynProbe>> {
-    // The variants are there or not as the accessors are, which panic at each other's; their names are told everywhere.
+    // Each accessor panics for other variants. The variants exist with the same features, but their names can be compared without them.
     match &*format!("{:?}", db.inner) {
-        "SqlxPostgresPoolConnection" => db.get_postgres_connection_pool().probed(),
-        "SqlxMySqlPoolConnection" => db.get_mysql_connection_pool().probed(),
-        "SqlxSqlitePoolConnection" => db.get_sqlite_connection_pool().probed(),
+        "SqlxPostgresPoolConnection" => db.get_postgres_connection_pool().into_probe(),
+        "SqlxMySqlPoolConnection" => db.get_mysql_connection_pool().into_probe(),
+        "SqlxSqlitePoolConnection" => db.get_sqlite_connection_pool().into_probe(),
         _ => None,
     }
 }
 
 struct NoPool;
 
-#[allow(dead_code, reason = "each gives way to sea-orm's own")]
+#[allow(dead_code, reason = "the accessors of sea-orm take precedence")]
 trait Accessors {
     fn get_postgres_connection_pool(&self) -> NoPool {
         NoPool
@@ -81,32 +81,32 @@ trait Accessors {
 
 impl Accessors for DatabaseConnection {}
 
-trait Probed {
-    fn probed(self) -> Option<Arc<dyn DynProbe>>;
+trait IntoProbe {
+    fn into_probe(self) -> Option<Arc<dyn DynProbe>>;
 }
 
-impl Probed for NoPool {
-    fn probed(self) -> Option<Arc<dyn DynProbe>> {
+impl IntoProbe for NoPool {
+    fn into_probe(self) -> Option<Arc<dyn DynProbe>> {
         None
     }
 }
 
-impl<DB> Probed for &Pool<DB>
+impl<DB> IntoProbe for &Pool<DB>
 where
     DB: Database,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    fn probed(self) -> Option<Arc<dyn DynProbe>> {
+    fn into_probe(self) -> Option<Arc<dyn DynProbe>> {
         Some(erase(self.clone()))
     }
 }
 
-/// Asks by what every connection can do.
-async fn ask(db: &DatabaseConnection) -> Result<(), ProbeError> {
+/// Executes the query by a method that every connection has.
+async fn query(db: &DatabaseConnection) -> Result<(), ProbeError> {
     if matches!(db.inner, DatabaseConnectionType::Disconnected) {
         return Err(ProbeError::new(ProbeErrorKind::Unreachable, "the database was never connected to"));
     }
-    let (word, sql) = match db.get_database_backend() {
+    let (name, sql) = match db.get_database_backend() {
         DbBackend::Postgres => ("postgres", "SELECT 1"),
         DbBackend::MySql => ("mysql", "SELECT 1"),
         DbBackend::Sqlite => ("sqlite", "SELECT count(*) FROM sqlite_master"),
@@ -114,14 +114,14 @@ async fn ask(db: &DatabaseConnection) -> Result<(), ProbeError> {
     };
     db.execute_unprepared(sql).await.map(drop).map_err(|error| {
         let kind = classify(&error);
-        ProbeError::new(kind, kind.message(word)).with_source(error)
+        ProbeError::new(kind, kind.message(name)).with_source(error)
     })
 }
 
-/// The kind of an error, by the driver's where there is one.
+/// Returns the kind of an error, which is that of sqlx's error if there is one.
 pub(crate) fn classify(error: &DbErr) -> ProbeErrorKind {
     match error {
-        // All connections may be in use, or none be to be had: sea-orm says no more.
+        // The error does not distinguish an exhausted pool from a server that cannot be connected to.
         DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => ProbeErrorKind::TimedOut,
         DbErr::Conn(RuntimeErr::SqlxError(error))
         | DbErr::Exec(RuntimeErr::SqlxError(error))

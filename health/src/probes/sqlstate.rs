@@ -1,8 +1,8 @@
-//! What the codes of databases mean.
+//! The kinds of the error codes of databases.
 
 use crate::error::ProbeErrorKind;
 
-/// SQLSTATE has five characters (<https://www.postgresql.org/docs/current/errcodes-appendix.html>,
+/// Returns the kind of a code. An SQLSTATE has five characters (<https://www.postgresql.org/docs/current/errcodes-appendix.html>,
 /// <https://mariadb.com/kb/en/mariadb-error-code-reference/>); SQLite's result codes are numbers of one to four digits
 /// (<https://www.sqlite.org/rescode.html>), of which the low byte is the primary one.
 pub(super) fn classify_code(code: &str) -> ProbeErrorKind {
@@ -18,7 +18,7 @@ pub(super) fn classify_code(code: &str) -> ProbeErrorKind {
         };
     }
     match code {
-        // The session was ended: idle in a transaction, or a transaction for too long.
+        // The server ended the session, because a transaction was idle or took too long.
         "25P03" | "25P04" => ProbeErrorKind::Unreachable,
         "53300" | "08004" => ProbeErrorKind::Saturated, // too many connections: PostgreSQL, MySQL
         "25006" | "53100" => ProbeErrorKind::ReadOnly,  // read-only transaction, disk full
@@ -32,13 +32,13 @@ pub(super) fn classify_code(code: &str) -> ProbeErrorKind {
     }
 }
 
-/// What the number of an error of MySQL or MariaDB means, where its SQLSTATE tells less: 42000 and HY000 stand for hundreds
-/// (<https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html>).
+/// Returns the kind of an error of MySQL or MariaDB by its number, if that is more exact than the SQLSTATE: 42000 and HY000 are the code
+/// of hundreds of errors (<https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html>).
 pub(super) fn classify_mysql(number: u16, message: &str) -> Option<ProbeErrorKind> {
     Some(match number {
         // Too many connections: to the server, of one account.
         1040 | 1203 => ProbeErrorKind::Saturated,
-        // A limit of the account; of its queries, each connection of the application is affected.
+        // A limit of the account. One of its queries, in contrast, affects each connection.
         1226 if message.contains("connections") => ProbeErrorKind::Saturated,
         // The host is blocked or not allowed; wrong password, no permission, no such database; locked and expired accounts,
         // TLS required.
@@ -49,17 +49,17 @@ pub(super) fn classify_mysql(number: u16, message: &str) -> Option<ProbeErrorKin
         1053 | 1077 | 1079 | 1080 | 1152 | 1158..=1161 | 1184 | 1927 | 3168 | 3169 | 4031 => {
             ProbeErrorKind::Unreachable
         }
-        // A statement that took longer than the server lets it.
+        // A statement exceeded a time limit of the server.
         1317 | 1969 | 3024 => ProbeErrorKind::TimedOut,
         1021 | 1792 | 1836 => ProbeErrorKind::ReadOnly,
         1290 if message.contains("read-only") || message.contains("read_only") => ProbeErrorKind::ReadOnly,
-        // A statement that is not one.
+        // A syntax error.
         1064 => ProbeErrorKind::Failed,
         _ => return None,
     })
 }
 
-/// pgbouncer has no code of its own for that it has as many clients as it takes (`max_client_conn`).
+/// Whether pgbouncer has reached `max_client_conn`, for which it has no code of its own.
 pub(super) fn is_full_pgbouncer(code: &str, message: &str) -> bool {
     code == "08P01" && message.contains("no more connections allowed")
 }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_of_three_databases_are_told_apart() {
+    fn codes_of_three_databases_are_classified() {
         for (code, kind) in [
             ("28P01", ProbeErrorKind::Rejected),
             ("3D000", ProbeErrorKind::Rejected),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_mysql_decides_before_its_code() {
+    fn the_number_of_mysql_takes_precedence_over_its_code() {
         for (number, kind) in [
             (1040, Some(ProbeErrorKind::Saturated)),
             (1203, Some(ProbeErrorKind::Saturated)),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pgbouncer_that_is_full_says_so_in_words() {
+    fn a_full_pgbouncer_is_recognized_by_its_message() {
         assert!(is_full_pgbouncer("08P01", "no more connections allowed (max_client_conn)"));
         assert!(!is_full_pgbouncer("08P01", "unsupported startup parameter: extra_float_digits"));
         assert!(!is_full_pgbouncer("08006", "no more connections allowed"));

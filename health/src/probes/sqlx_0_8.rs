@@ -1,13 +1,13 @@
-//! `sqlx::Pool` of any database, of sqlx 0.8: what is asked, what each failure means, and the other questions are those of
-//! sqlx 0.9, see the module `sqlx` beside this one. There is no `migrated`.
+//! `sqlx::Pool` of any database, of sqlx 0.8. Queries and failures are those of the module `sqlx`, which is for sqlx 0.9. `migrated` does not
+//! exist for this version.
 
-// One body for two versions: each reads the files with its own `sqlx`.
+// The same files are compiled for both versions, each with its own `sqlx`.
 #[allow(clippy::duplicate_mod)]
 #[path = "sqlx/pool.rs"]
 mod pool;
 #[allow(clippy::duplicate_mod)]
-#[path = "sqlx/questions.rs"]
-mod questions;
+#[path = "sqlx/queries.rs"]
+mod queries;
 #[allow(clippy::duplicate_mod)]
 #[path = "sqlx/sqlite.rs"]
 mod sqlite;
@@ -15,4 +15,4 @@ mod sqlite;
 use ::sqlx_0_8 as sqlx;
 
 pub(crate) use self::pool::classify;
-pub use self::questions::{query, replication_lag, writable};
+pub use self::queries::{query, replication_lag, writable};

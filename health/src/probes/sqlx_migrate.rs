@@ -1,4 +1,4 @@
-//! `migrated`, which is re-exported by `sqlx`: it needs what sqlx has only with its own feature `migrate`.
+//! `migrated`, which `sqlx` re-exports. It needs the feature `migrate` of sqlx.
 
 use sqlx::{
     Database, Error, Pool,
@@ -8,24 +8,24 @@ use sqlx::{
 use super::sqlx::pool::{Query, run};
 use crate::error::{ProbeError, ProbeErrorKind};
 
-/// Whether all migrations of a `Migrator` are applied to the database, whole and unchanged.
+/// Checks that all migrations of a `Migrator` are applied to the database, completely and unchanged.
 ///
-/// For a service whose migrations are run by something else: it is not ready before they are. Unlike `Migrator::run`, this
-/// takes no lock, makes no table and writes nothing, so it can be asked of a standby and by who may only read. Migrations that
-/// this program doesn't know are no failure: in a rolling update, the newer one applies its own while the older still serves.
+/// For a service that is not ready before something else has run its migrations. Unlike `Migrator::run`, this takes no lock, creates no
+/// table and writes nothing, so it works on a standby and with read permission only. Unknown migrations are ignored, because in a rolling
+/// update the new version applies its own while the old one still serves.
 ///
-/// | what it finds | the message |
+/// | state of the database | message |
 /// | --- | --- |
-/// | all are applied, with the checksums of the `Migrator`'s | |
+/// | all are applied, with the checksums of the `Migrator` | |
 /// | some are not, or there is no table of migrations | '2 of 7 migrations are not applied' |
-/// | one was begun and not finished | 'a migration was not finished' |
-/// | one was applied that had another text | 'a migration was changed after it was applied' |
+/// | one was started and not finished | 'a migration was not finished' |
+/// | one was applied with another text | 'a migration was changed after it was applied' |
 ///
-/// Their kind is [`ProbeErrorKind::Failed`]; which migrations they are is in the log.
+/// The kind is [`ProbeErrorKind::Failed`], and the log contains the versions.
 ///
 /// # Errors
 ///
-/// They are not, or there is no answer: see the table of the module.
+/// Returns an error for the states above, and if the query fails as in the table of the module.
 ///
 /// # Examples
 ///
@@ -51,17 +51,17 @@ where
     DB: Database,
     DB::Connection: Migrate,
 {
-    let found = run(pool, Applied { table: migrator.table_name.to_string() }).await?;
+    let state = run(pool, ReadMigrations { table: migrator.table_name.to_string() }).await?;
     let failed =
-        |message: String, which: String| Err(ProbeError::new(ProbeErrorKind::Failed, message).with_source(which));
-    if let Some(version) = found.unfinished {
+        |message: String, source: String| Err(ProbeError::new(ProbeErrorKind::Failed, message).with_source(source));
+    if let Some(version) = state.unfinished {
         return failed("a migration was not finished".to_owned(), format!("migration {version} is dirty"));
     }
-    // A reversible migration is two: the way back is never applied.
-    let ours = || migrator.iter().filter(|migration| !migration.migration_type.is_down_migration());
+    // A reversible migration consists of two, of which the one that reverts it is not applied.
+    let expected = || migrator.iter().filter(|migration| !migration.migration_type.is_down_migration());
     let mut missing = Vec::new();
-    for migration in ours() {
-        match found.applied.iter().find(|applied| applied.version == migration.version) {
+    for migration in expected() {
+        match state.applied.iter().find(|applied| applied.version == migration.version) {
             None => missing.push(migration.version),
             Some(applied) if applied.checksum != migration.checksum => {
                 return failed(
@@ -75,45 +75,45 @@ where
     if missing.is_empty() {
         return Ok(());
     }
-    let message = format!("{} of {} migrations are not applied", missing.len(), ours().count());
+    let message = format!("{} of {} migrations are not applied", missing.len(), expected().count());
     failed(message, format!("not applied: {missing:?}"))
 }
 
-/// Which migrations the database has.
+/// Reads which migrations are applied.
 #[derive(Clone)]
-struct Applied {
+struct ReadMigrations {
     table: String,
 }
 
 #[derive(Default)]
-struct Found {
+struct MigrationState {
     applied: Vec<AppliedMigration>,
     unfinished: Option<i64>,
 }
 
-impl<DB> Query<DB> for Applied
+impl<DB> Query<DB> for ReadMigrations
 where
     DB: Database,
     DB::Connection: Migrate,
 {
-    type Output = Found;
+    type Output = MigrationState;
 
-    async fn run(&self, connection: &mut DB::Connection) -> Result<Found, Error> {
-        let asked = async {
+    async fn run(&self, connection: &mut DB::Connection) -> Result<MigrationState, Error> {
+        let state = async {
             let unfinished = connection.dirty_version(&self.table).await?;
-            Ok(Found { applied: connection.list_applied_migrations(&self.table).await?, unfinished })
+            Ok(MigrationState { applied: connection.list_applied_migrations(&self.table).await?, unfinished })
         };
-        match asked.await {
-            Ok(found) => Ok(found),
-            Err(MigrateError::Execute(error)) if is_no_such_table(&error) => Ok(Found::default()),
+        match state.await {
+            Ok(state) => Ok(state),
+            Err(MigrateError::Execute(error)) if is_missing_table(&error) => Ok(MigrationState::default()),
             Err(MigrateError::Execute(error)) => Err(error),
             Err(other) => Err(Error::Migrate(Box::new(other))),
         }
     }
 }
 
-/// PostgreSQL's code for it, MySQL's, and SQLite's for a statement that makes no sense to it.
-fn is_no_such_table(error: &Error) -> bool {
+/// Checks for the codes of PostgreSQL and MySQL, and that of SQLite for any invalid statement.
+fn is_missing_table(error: &Error) -> bool {
     let Error::Database(error) = error else { return false };
     error.code().is_some_and(|code| matches!(&*code, "42P01" | "42S02" | "1"))
 }

@@ -1,23 +1,23 @@
-//! [`Connect`]: a server that can be connected to.
+//! [`Connect`]: a server that accepts TCP connections.
 //!
-//! Each run looks up the name, opens a TCP connection and closes it at once. That proves little: the operating system accepts
-//! connections for a server that hangs, so such a server is UP. Where the server itself can be queried (`probes::http`, or a
-//! [`Probe`] of your own), do that. A server may log a connection that ends without data.
+//! Each run resolves the name, opens a TCP connection and closes it at once. The operating system accepts connections for a server
+//! that hangs, so such a server is UP. Prefer a probe that sends a request (`probes::http`, or a [`Probe`] of your own). A server may
+//! log a connection that ends without data.
 //!
-//! What a run costs the server: one connection. Where it is silent, as behind a firewall that drops packets, another one is
-//! opened every 2 s.
+//! What a run costs the server: one connection. If it is silent, as behind a firewall that drops packets, another one is opened every
+//! 2 s.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | refused, reset, no route, no such host | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | a firewall that swallows it: no answer by the deadline | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
-//! | the own system forbids it | [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected) | DOWN |
+//! | packets are dropped: no response by the deadline | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
+//! | this system forbids the connection | [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected) | DOWN |
 
 use std::fmt;
 
 use super::{
     InvalidProbe,
-    destination::Destination,
+    endpoint::Endpoint,
     support::attempts::{INTERVAL, first_result},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     probe::Probe,
 };
 
-/// Connects to a host and port: up if the connection is accepted.
+/// Connects to a host and port: UP if the connection is accepted.
 ///
 /// # Examples
 ///
@@ -43,16 +43,16 @@ use crate::{
 /// # state().unwrap();
 /// ```
 #[derive(Clone)]
-pub struct Connect(Destination);
+pub struct Connect(Endpoint);
 
 impl Connect {
     /// Connects to `host:port`, or `[address]:port` for an IPv6 address.
     ///
     /// # Errors
     ///
-    /// It is no such address. Whether there is such a host, the probe finds out.
+    /// Returns an error for any other format. The host is resolved only by the runs.
     pub fn new(address: impl AsRef<str>) -> Result<Self, InvalidProbe> {
-        Destination::parse(address.as_ref()).map(Self)
+        Endpoint::parse(address.as_ref()).map(Self)
     }
 }
 

@@ -222,6 +222,9 @@ mod tests {
 
         let (unblock, blocked) = mpsc::channel::<()>();
         first.handle.spawn(async move { blocked.recv() });
+        while first.is_idle() {
+            thread::yield_now();
+        }
         let waiting = thread::spawn({
             let first = Arc::clone(&first);
             move || first.poll(async {})

@@ -1,4 +1,4 @@
-//! What a check reports after something happened to its server, beside what the application's own operations return.
+//! Compares what a check reports after a fault of its server with the results of the application's own operations.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use super::{
 };
 use crate::common::{answers::MAX_AGE, eventually, proxy::Proxy};
 
-/// An application that works, and the way of its connections.
+/// A working application, and the proxy in front of its server.
 pub(crate) struct Subject {
     pub(crate) application: Application,
     pub(crate) proxy: Proxy,
 }
 
 impl Subject {
-    /// With all connections that it may have, and a check that is UP.
+    /// Opens its maximum number of connections, and waits until the check is UP.
     pub(crate) async fn working(row: Row, server: u16) -> Self {
         let proxy = Proxy::start(server).await;
         let application = row.open(proxy.port).await;
@@ -38,19 +38,19 @@ impl Subject {
 pub(crate) enum Right {
     /// UP in every response if the application works, and not UP in the end if it does not.
     AsTheApplication,
-    /// Idle connections are silent. The application's first operation begins with the first run of the check: where it hangs, not
-    /// all is well. And it is not DOWN if the application works in the end, for new connections do.
+    /// Idle connections are silent, and the application's first operation begins together with the first run. If that operation hangs, not
+    /// all responses may be UP. None may be DOWN if later operations work, because new connections do.
     Silent,
     Degraded,
     Down,
 }
 
-/// So many operations of the application are compared with the check.
+/// The number of operations of the application that are compared with the check.
 const OPERATIONS: usize = 3;
 
-/// Polls the check, then does what the application does, then polls again.
+/// Polls the check, runs operations of the application, and polls again.
 async fn observe(application: &Application, time: Duration, right: Right) -> Cell {
-    // What was found before is not served any more.
+    // Cached results expire.
     tokio::time::sleep(MAX_AGE).await;
     let (polled, hangs) = if right == Right::Silent {
         let (first, polled) = tokio::join!(application.operate(), application.poll(time));
@@ -59,7 +59,7 @@ async fn observe(application: &Application, time: Duration, right: Right) -> Cel
         (application.poll(time).await, false)
     };
     let mut errors = Vec::new();
-    // With all its connections in use it would wait for one.
+    // With all connections in use it would wait for one.
     let operations = if right == Right::Degraded { 0 } else { OPERATIONS };
     for _ in 0..operations {
         if let Err(error) = application.operate().await {
@@ -117,7 +117,7 @@ pub(crate) async fn observe_all(subjects: Vec<Subject>, time: Duration, right: R
     cells
 }
 
-/// A line for each driver, a column for each thing that happened.
+/// Adds a line for each driver, with a column for each event.
 pub(crate) fn lines(table: &mut super::table::Table, rows: &[Row], columns: Vec<Vec<Cell>>) {
     let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
     for row in rows {

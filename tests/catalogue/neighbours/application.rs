@@ -1,4 +1,4 @@
-//! A running application with one resource and its health check, whichever driver it uses.
+//! A running application with one resource and its health check, for every driver.
 
 use std::{
     fmt,
@@ -16,15 +16,16 @@ use crate::common::{answers::MAX_AGE, rig::Rig};
 
 pub(crate) type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
-/// A row of the tables: a driver, and what it connects to.
+/// A row of the tables: a driver and its kind of server.
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) server: Kind,
-    /// How many connections the application needs for its first operation, and keeps.
+    /// The number of connections that the application opens for its first operation and keeps.
     pub(crate) connections: u64,
-    /// How many round trips the check takes in a cold start for each of the application's.
-    pub(crate) round_trips: u32,
+    /// How long a run of the check takes, in operations of the application: the first run of a cold start, and a later one.
+    pub(crate) first_run: u32,
+    pub(crate) run: u32,
     open: fn(u16) -> LocalBoxFuture<'static, Application>,
 }
 
@@ -36,7 +37,7 @@ pub(crate) const ROWS: [Row; 23] = [
     row::<drivers::DeadpoolPostgres>("deadpool-postgres", Kind::Postgres, 1),
     row::<drivers::DieselDeadpool>("diesel-async, deadpool", Kind::Postgres, 1),
     row::<drivers::DieselBb8>("diesel-async, bb8", Kind::Postgres, 1),
-    // It opens all that it may have.
+    // It opens the maximum at once.
     row::<drivers::DieselR2d2>("diesel, r2d2", Kind::Postgres, 2),
     row::<drivers::SqlxMariaDb>("sqlx, MariaDB", Kind::MariaDb, 1),
     row::<drivers::Sqlx08MariaDb>("sqlx 0.8, MariaDB", Kind::MariaDb, 1),
@@ -48,21 +49,21 @@ pub(crate) const ROWS: [Row; 23] = [
     row::<drivers::FredClient>("fred, Client", Kind::Redis, 1),
     row::<drivers::FredPool>("fred, Pool", Kind::Redis, 2),
     row::<drivers::MemcachedAsync>("memcache, asynchronous", Kind::Memcached, 1),
-    // An idle one besides the one in use.
-    // Its pool asks for the version before each of the probe's operations.
-    Row { round_trips: 4, ..row::<drivers::MemcachedBlocking>("memcache, blocking", Kind::Memcached, 2) },
+    // An idle connection in addition to the one in use. A run writes and reads, which are two operations for this client, and the
+    // first one queries the versions before that.
+    Row { first_run: 3, run: 2, ..row::<drivers::MemcachedBlocking>("memcache, blocking", Kind::Memcached, 2) },
     row::<drivers::Nats>("async_nats::Client", Kind::Nats, 1),
     row::<drivers::JetStream>("jetstream::Context", Kind::Nats, 1),
     row::<drivers::Mqtt>("rumqttc", Kind::Mosquitto, 1),
     row::<drivers::Http>("http::Get", Kind::Http, 1),
 ];
 
-/// Behind a sentinel, which is in the table of failovers only: it names the address of its master, where no proxy is.
+/// Only in the table of failovers, because a sentinel names the address of its master, without a proxy.
 pub(crate) const SENTINEL_ROW: Row = row::<drivers::SentinelClient>("SentinelClient", Kind::Sentinel, 1);
 
-/// These take seconds to start, and are in the long tables only.
+/// Only in the long tables, because their servers take seconds to start.
 pub(crate) const SLOW_ROWS: [Row; 5] = [
-    // To the node that it is given, and to each of the three.
+    // One to the configured node, and one to each of the three.
     row::<drivers::ClusterClient>("ClusterClient", Kind::Cluster, 4),
     row::<drivers::ClusterConnection>("ClusterConnection", Kind::Cluster, 4),
     row::<drivers::LapinConnection>("lapin, Connection", Kind::RabbitMq, 1),
@@ -71,16 +72,30 @@ pub(crate) const SLOW_ROWS: [Row; 5] = [
 ];
 
 const fn row<D: Driver>(name: &'static str, server: Kind, connections: u64) -> Row {
-    Row { name, server, connections, round_trips: 1, open: |port| Box::pin(Application::start::<D>(port)) }
+    Row { name, server, connections, first_run: 1, run: 1, open: |port| Box::pin(Application::start::<D>(port)) }
 }
 
 /// All drivers of a kind of server.
 pub(crate) fn rows_of(kinds: &[Kind]) -> Vec<Row> {
-    ROWS.into_iter().chain(SLOW_ROWS).chain([SENTINEL_ROW]).filter(|row| kinds.contains(&row.server)).collect()
+    let rows = ROWS.into_iter().chain(SLOW_ROWS).chain([SENTINEL_ROW]);
+    rows.filter(|row| kinds.contains(&row.server) && row.is_selected()).collect()
 }
 
+/// The environment variable that restricts the tables to the rows whose names contain one of its parts, which semicolons
+/// separate: `ROWS='sqlx, PostgreSQL;lapin'`. The documentation is not updated then.
+pub(crate) const ROWS_VAR: &str = "ROWS";
+
 impl Row {
-    /// Opens the resource, and an application that checks it and has not done so yet.
+    /// The number of TCP connections of one client connection.
+    pub(crate) fn connections_of_client(&self) -> u64 {
+        if self.server == Kind::Cluster { self.connections } else { 1 }
+    }
+
+    pub(crate) fn is_selected(&self) -> bool {
+        std::env::var(ROWS_VAR).map_or(true, |parts| parts.split(';').any(|part| self.name.contains(part)))
+    }
+
+    /// Opens the resource, and starts an application whose check has not run yet.
     pub(crate) async fn open(self, port: u16) -> Application {
         (self.open)(port).await
     }
@@ -92,10 +107,11 @@ pub(crate) struct Application {
     group: &'static str,
 }
 
-/// A driver's functions on one resource of it.
+/// The functions of a driver, on one resource.
 trait Resource {
     fn operate(&self) -> LocalBoxFuture<'_, anyhow::Result<()>>;
     fn hold(&self) -> LocalBoxFuture<'_, anyhow::Result<Held>>;
+    fn fill_pool(&self) -> LocalBoxFuture<'_, ()>;
     fn on_each(&self, statement: &'static str) -> LocalBoxFuture<'_, anyhow::Result<()>>;
     fn close(self: Box<Self>) -> LocalBoxFuture<'static, ()>;
 }
@@ -114,6 +130,10 @@ impl<D: Driver> Resource for Opened<D> {
         Box::pin(D::hold(&self.resource))
     }
 
+    fn fill_pool(&self) -> LocalBoxFuture<'_, ()> {
+        Box::pin(D::fill_pool(&self.resource, self.port))
+    }
+
     fn on_each(&self, statement: &'static str) -> LocalBoxFuture<'_, anyhow::Result<()>> {
         Box::pin(D::on_each(&self.resource, statement))
     }
@@ -129,8 +149,8 @@ struct State<R> {
     resource: R,
 }
 
-/// The longest that an operation of the application's is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an operation of the application may take.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Application {
     async fn start<D: Driver>(port: u16) -> Self {
@@ -143,12 +163,12 @@ impl Application {
         Self { rig, resource, group: <D::Resource as Probe>::GROUP }
     }
 
-    /// An operation of the application's own, and how long it took.
+    /// Runs an operation of the application, and returns its duration.
     pub(crate) async fn operate(&self) -> anyhow::Result<Duration> {
         let started = Instant::now();
-        match tokio::time::timeout(PATIENCE, self.resource.operate()).await {
+        match tokio::time::timeout(OPERATION_TIMEOUT, self.resource.operate()).await {
             Ok(done) => done.map(|()| started.elapsed()),
-            Err(_) => bail!("no reply within {PATIENCE:?}"),
+            Err(_) => bail!("no reply within {OPERATION_TIMEOUT:?}"),
         }
     }
 
@@ -157,9 +177,9 @@ impl Application {
         self.resource.hold().await
     }
 
-    /// Has two idle connections in its pool, or as many as it shares.
+    /// Fills the pool with two idle connections, or opens the shared connection.
     pub(crate) async fn warm_up(&self) {
-        drop(self.hold().await);
+        self.resource.fill_pool().await;
         for _ in 0..20 {
             if self.operate().await.is_ok() {
                 return;
@@ -173,7 +193,7 @@ impl Application {
         self.resource.on_each(statement).await
     }
 
-    /// The status of its check, as a response has it.
+    /// Returns the status of its check in a response.
     pub(crate) async fn status(&self) -> Status {
         let response = self.rig.health().await.json();
         match response["checks"][self.group]["resource"].as_str() {
@@ -184,7 +204,7 @@ impl Application {
         }
     }
 
-    /// The statuses of all responses for that time, four a second, of which every second one is of a new run.
+    /// Polls for this time, four times a second; every second response is that of a new run.
     pub(crate) async fn poll(&self, time: Duration) -> Polled {
         let started = Instant::now();
         let mut polled = Polled(Vec::new());
@@ -200,7 +220,7 @@ impl Application {
 
     pub(crate) async fn close(self) {
         self.rig.stop().await;
-        let _ = tokio::time::timeout(PATIENCE, self.resource.close()).await;
+        let _ = tokio::time::timeout(OPERATION_TIMEOUT, self.resource.close()).await;
     }
 }
 
@@ -234,7 +254,7 @@ impl Status {
     }
 }
 
-/// Statuses, each with the time at which the response was complete.
+/// Statuses, each with the time of its response.
 pub(crate) struct Polled(Vec<(Duration, Status)>);
 
 impl Polled {
@@ -251,7 +271,7 @@ impl Polled {
         self.0.iter().any(|(_, status)| is(status))
     }
 
-    /// From the first response with that status on all have it.
+    /// Whether all responses have this status from the first one that has it.
     pub(crate) fn stays(&self, is: impl Fn(&Status) -> bool) -> bool {
         let mut rest = self.0.iter().skip_while(|(_, status)| !is(status)).peekable();
         rest.peek().is_some() && rest.all(|(_, status)| is(status))
@@ -270,7 +290,7 @@ impl Polled {
     }
 }
 
-/// In runs of the same status: `DOWN 3, UP 21`; a word alone if there is only one.
+/// Formats sequences of the same status: `DOWN 3, UP 21`; without a number if there is only one sequence.
 impl fmt::Display for Polled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words: Vec<_> = self.0.iter().map(|(_, status)| status.word()).collect();

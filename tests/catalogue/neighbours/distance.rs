@@ -44,17 +44,21 @@ impl Start {
 
 /// The limit of a check.
 const LIMIT: Duration = Duration::from_millis(800);
-/// What the machine may add to a time.
+/// The shortest time between two connections that a check opens to hedge a silent one.
+const HEDGE_INTERVAL: Duration = Duration::from_secs(2);
+/// The tolerance for a busy machine.
 const NOISE: Duration = Duration::from_millis(150);
-/// How many cells are measured at the same time: as many as the servers of that kind leave to the drivers of two cores.
-fn at_once(kind: Kind) -> usize {
+/// How many cells are measured concurrently: a run of two round trips of 350 ms has to fit the limit on two cores, next to the servers
+/// of this kind.
+fn concurrency(kind: Kind) -> usize {
     match kind {
-        Kind::RabbitMq | Kind::Cluster => 8,
+        Kind::RabbitMq => 4,
+        Kind::Cluster => 8,
         _ => 20,
     }
 }
 
-/// One server of each kind for all.
+/// One server of each kind, for all rows.
 struct Servers {
     postgres: Server,
     mariadb: Server,
@@ -105,13 +109,13 @@ impl Servers {
     }
 }
 
-/// The way to a server, or to all nodes of a cluster, whose replies are late on it.
-struct Road {
+/// The proxies in front of a server, or of all nodes of a cluster, which delay the replies.
+struct Route {
     proxies: Vec<Proxy>,
     _cluster: Option<Cluster>,
 }
 
-impl Road {
+impl Route {
     fn new(kind: Kind, servers: &Servers, delay: Duration) -> Self {
         let proxy = |port| Proxy::start_with(port, Fault::Distance(delay));
         if kind != Kind::Cluster {
@@ -132,20 +136,27 @@ impl Road {
     }
 }
 
-/// What is measured of a row.
+/// The measurements of a cell.
 struct Measured {
-    /// The application's own operation: on an idle connection in a warm start, else its first one.
-    own: Option<Duration>,
+    row: Row,
+    own: Own,
     polled: Polled,
-    /// For how long.
+    /// How long it was polled.
     time: Duration,
     /// Connections beyond those that the application needs.
     outside: u64,
-    /// How many round trips the check takes in a cold start for each of the application's.
-    round_trips: u32,
 }
 
-/// How long the first operation takes that succeeds; how long in all, if some before it failed.
+/// How long operations of the application take, if they succeed.
+#[derive(Clone, Copy)]
+struct Own {
+    /// In a warm start on an idle connection, otherwise the first operation.
+    first: Option<Duration>,
+    /// The one after the first. Some pools test a connection before its second use, and prepare a statement for that.
+    second: Option<Duration>,
+}
+
+/// Returns the time until an operation has succeeded, including failed ones before.
 async fn first_operation(application: &Application) -> Option<Duration> {
     let started = std::time::Instant::now();
     while started.elapsed() < Duration::from_secs(10) {
@@ -157,69 +168,82 @@ async fn first_operation(application: &Application) -> Option<Duration> {
     None
 }
 
-/// Nothing if the driver has no such start.
-async fn measure(row: Row, start: Start, time: Duration, road: Road, twin: Road) -> Option<Measured> {
+/// Measures a cell. Returns `None` if the driver has no such start.
+async fn measure(row: Row, start: Start, time: Duration, route: Route, twin: Route) -> Option<Measured> {
     let (application, own, before, held) = match start {
         Start::Cold => {
-            // By an application of the same kind, so that this one stays cold.
+            // Measured with another application, so that this one stays cold.
             let other = row.open(twin.port()).await;
-            let own = first_operation(&other).await;
+            let own = Own { first: first_operation(&other).await, second: other.operate().await.ok() };
             other.close().await;
-            let application = row.open(road.port()).await;
+            let application = row.open(route.port()).await;
             (application, own, row.connections, None)
         }
         Start::InUse => {
-            // A connection outside the pool takes as long as one of the application's that is not held.
+            // A connection outside the pool takes as long as the first operation of another application.
             let other = row.open(twin.port()).await;
-            let own = first_operation(&other).await;
+            let own = Own { first: first_operation(&other).await, second: None };
             other.close().await;
-            let application = row.open(road.port()).await;
+            let application = row.open(route.port()).await;
             let held = application.hold().await.ok()?;
-            (application, own, road.opened(), Some(held))
+            (application, own, route.opened(), Some(held))
         }
         Start::Warm => {
-            let application = row.open(road.port()).await;
+            let application = row.open(route.port()).await;
             first_operation(&application).await;
             application.poll(3 * LIMIT).await;
-            let own = application.operate().await.ok();
-            // What was opened for that is back in its pool.
+            let own = Own { first: application.operate().await.ok(), second: None };
+            // The connections are back in the pool.
             tokio::time::sleep(LIMIT).await;
-            let before = road.opened();
+            let before = route.opened();
             (application, own, before, None)
         }
     };
     let polled = application.poll(time).await;
-    let outside = road.opened().saturating_sub(before);
+    let outside = route.opened().saturating_sub(before);
     drop(held);
     application.close().await;
-    Some(Measured { own, polled, time, outside, round_trips: row.round_trips })
+    Some(Measured { row, own, polled, time, outside })
 }
 
 impl Measured {
     fn is_right(&self, start: Start) -> bool {
-        let Self { own, polled, time, outside, round_trips } = self;
+        let Self { row, own: Own { first, second }, polled, time, outside } = self;
         match start {
             Start::Cold => {
-                // A connection that takes longer than the limit may be waited for; then it is there.
-                let Some(own) = own.map(|own| own * *round_trips) else { return polled.all(Status::is_down) };
-                let allowed = if own + NOISE < LIMIT { LIMIT + NOISE } else { own + 2 * LIMIT };
-                let first = polled.first(Status::is_up);
-                let in_time = first.is_some_and(|first| first <= allowed);
-                in_time
-                    && (own + NOISE >= LIMIT || polled.all(Status::is_up))
-                    && polled.stays(Status::is_up)
-                    && *outside <= 1
+                let Some(first_run) = first.map(|first| first * row.first_run) else {
+                    return polled.all(Status::is_down);
+                };
+                let run = second.unwrap_or_default() * row.run;
+                // One more for each interval that connecting takes; for a cluster's client that is one to each node.
+                let silent = u64::try_from(first_run.as_millis() / HEDGE_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+                let is_outside_right = *outside <= 1 + silent * row.connections_of_client();
+                if row.run > 1 && run >= LIMIT {
+                    return polled.all(Status::is_down) && is_outside_right;
+                }
+                let in_time = if first_run + NOISE < LIMIT {
+                    polled.all(Status::is_up) && polled.first(Status::is_up).is_some_and(|at| at <= LIMIT + NOISE)
+                } else {
+                    // The run that connects is too late, and is followed by one that is in time, unless that is the first one to test
+                    // its connection and too late as well.
+                    let tests = if run < LIMIT { Duration::ZERO } else { run };
+                    polled.first(Status::is_up).is_some_and(|at| at <= first_run + tests + 2 * LIMIT)
+                };
+                in_time && polled.stays(Status::is_up) && is_outside_right
             }
-            // One every two seconds.
             Start::InUse => {
-                // Before one has been opened outside a pool that was never probed before, nothing is known of its server.
-                let is_slow = own.is_none_or(|own| own + NOISE >= LIMIT);
-                let allowed = own.unwrap_or_default() + 2 * LIMIT;
+                // Until the first connection outside the pool was opened, the check does not know whether the server works.
+                let is_slow = first.is_none_or(|first| first + NOISE >= LIMIT);
+                let allowed = first.unwrap_or_default() + 2 * LIMIT;
                 let in_time = polled.first(Status::is_degraded).is_some_and(|first| first <= allowed);
                 (polled.all(Status::is_degraded) || is_slow && in_time && polled.stays(Status::is_degraded))
                     && *outside <= time.as_secs() / 2 + 1
             }
-            Start::Warm => polled.all(Status::is_up) && *outside == 0,
+            // A run of several operations may exceed the limit, and cannot be UP then.
+            Start::Warm => {
+                let fits = row.run == 1 || first.is_some_and(|first| first * row.run < LIMIT);
+                polled.all(if fits { Status::is_up } else { Status::is_down }) && *outside == 0
+            }
         }
     }
 
@@ -228,7 +252,7 @@ impl Measured {
         let first = self.polled.first(Status::is_up).filter(|_| start == Start::Cold);
         let after = first.map(|first| format!(" after {} ms", first.as_millis())).unwrap_or_default();
         let mut parts = vec![format!("{}{after}", self.polled)];
-        match self.own {
+        match self.own.first {
             Some(own) => parts.push(format!("query {} ms", own.as_millis())),
             None => parts.push("query fails".to_owned()),
         }
@@ -240,26 +264,27 @@ impl Measured {
     }
 }
 
-async fn table_of(rows: Vec<Row>, delays: &[u64], polled: Duration) -> Table {
+async fn table_of(mut rows: Vec<Row>, delays: &[u64], polled: Duration) -> Table {
+    rows.retain(Row::is_selected);
     let servers = Servers::start(&rows);
     let columns = delays.iter().map(|delay| format!("replies {delay} ms late"));
     let mut table = Table::new(["driver".to_owned(), "start".to_owned()].into_iter().chain(columns));
     let lines: Vec<_> = rows.iter().flat_map(|&row| Start::ALL.map(|start| (row, start))).collect();
     let cells = lines.iter().flat_map(|&line| delays.iter().map(move |&delay| (line, delay))).collect::<Vec<_>>();
     let mut measured = Vec::new();
-    let alike = cells.chunk_by(|((a, _), _), ((b, _), _)| at_once(a.server) == at_once(b.server));
-    for cells in alike.flat_map(|cells| cells.chunks(at_once(cells[0].0.0.server))) {
-        // To start a cluster blocks this thread, on which drivers run: so all roads are there before anything is measured.
-        let roads = cells.iter().map(|((row, start), delay)| {
-            let road = || Road::new(row.server, &servers, Duration::from_millis(*delay));
-            let twin = if *start == Start::Warm { Road { proxies: Vec::new(), _cluster: None } } else { road() };
-            (road(), twin)
+    let alike = cells.chunk_by(|((a, _), _), ((b, _), _)| concurrency(a.server) == concurrency(b.server));
+    for cells in alike.flat_map(|cells| cells.chunks(concurrency(cells[0].0.0.server))) {
+        // All routes are created first, because starting a cluster blocks this thread, on which the drivers run.
+        let routes = cells.iter().map(|((row, start), delay)| {
+            let route = || Route::new(row.server, &servers, Duration::from_millis(*delay));
+            let twin = if *start == Start::Warm { Route { proxies: Vec::new(), _cluster: None } } else { route() };
+            (route(), twin)
         });
-        let roads: Vec<_> = roads.collect();
+        let routes: Vec<_> = routes.collect();
         let running: Vec<_> = cells
             .iter()
-            .zip(roads)
-            .map(|(&((row, start), _), (road, twin))| actix_web::rt::spawn(measure(row, start, polled, road, twin)))
+            .zip(routes)
+            .map(|(&((row, start), _), (route, twin))| actix_web::rt::spawn(measure(row, start, polled, route, twin)))
             .collect();
         for measuring in running {
             measured.push(measuring.await.unwrap());

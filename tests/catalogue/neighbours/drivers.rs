@@ -1,5 +1,5 @@
-//! The drivers of the catalogue as an application uses them, each with an operation of the application's own: the status of a
-//! check is compared with the result of that.
+//! The drivers of the catalogue as an application uses them, each with an operation of the application, whose result is compared with
+//! the status of the check.
 
 use std::{any::Any, fmt::Display, sync::Arc, time::Duration};
 
@@ -30,10 +30,10 @@ use crate::{
     servers::rabbitmq::RabbitMq,
 };
 
-/// Of drivers between two attempts to connect.
+/// The delay of drivers between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a driver connects to.
+/// The kind of server that a driver connects to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
     Postgres,
@@ -54,23 +54,28 @@ pub(crate) type Held = Box<dyn Any>;
 pub(crate) trait Driver: 'static {
     type Resource: Probe + Clone;
 
-    /// Opens the resource on a port of this machine: without a connection, where the driver can.
+    /// Opens the resource on a port of this machine, without a connection if the driver supports that.
     async fn open(port: u16) -> Self::Resource;
 
-    /// An operation of the application's own, which writes where the check does.
+    /// Runs an operation of the application, which writes if the check does.
     async fn operate(resource: &Self::Resource, port: u16) -> anyhow::Result<()>;
 
-    /// Takes all connections of a pool, two, out of it.
+    /// Takes both connections of a pool.
     async fn hold(_: &Self::Resource) -> anyhow::Result<Held> {
         bail!("its connections are shared or its own: nothing can be used up")
     }
 
-    /// Runs a statement of SQL on each of the two connections of a pool, or on the one that there is.
+    /// Fills the pool with two idle connections, if there is a pool.
+    async fn fill_pool(resource: &Self::Resource, _port: u16) {
+        drop(Self::hold(resource).await);
+    }
+
+    /// Runs an SQL statement on both connections of a pool, or on the only connection.
     async fn on_each(_: &Self::Resource, _: &'static str) -> anyhow::Result<()> {
         bail!("it has no SQL")
     }
 
-    /// Ends what goes on without its resource.
+    /// Ends tasks that outlive the resource.
     async fn close(_: Self::Resource) {}
 }
 
@@ -82,7 +87,7 @@ fn redis_url(port: u16) -> String {
     format!("redis://{USER}:{PASSWORD}@127.0.0.1:{port}/")
 }
 
-/// Opens what needs a connection, however far the server is: the driver's own limit may be over before.
+/// Opens a resource that needs a connection. Retries, because the driver's own timeout may be too short for a far server.
 async fn opened<T, E: Display>(mut open: impl AsyncFnMut() -> Result<T, E>) -> T {
     for _ in 0..5 {
         match open().await {
@@ -276,7 +281,7 @@ impl Driver for DieselR2d2 {
     }
 }
 
-/// A value written, as the checks of redis do.
+/// Writes a value, as the checks of redis do.
 async fn set(connection: &mut impl ConnectionLike) -> anyhow::Result<()> {
     redis::cmd("SET").arg(&["application", "1"]).query_async::<()>(connection).await?;
     Ok(())
@@ -302,7 +307,7 @@ impl Driver for RedisManager {
     type Resource = ConnectionManager;
 
     async fn open(port: u16) -> Self::Resource {
-        // Its pauses between attempts don't grow: what is measured is the check.
+        // With constant delays between attempts, because the tests measure the check.
         let config = ConnectionManagerConfig::new().set_max_delay(PAUSE).set_number_of_retries(1000);
         ConnectionManager::new_lazy_with_config(RedisClient::open(port).await, config).unwrap()
     }
@@ -413,7 +418,7 @@ impl Driver for Bb8Redis {
     }
 }
 
-/// Of clients that connect again and again.
+/// Builds clients that reconnect.
 fn fred_builder(port: u16) -> fred::types::Builder {
     let config = Config {
         server: ServerConfig::new_centralized("127.0.0.1", port),
@@ -479,6 +484,11 @@ impl Driver for MemcachedAsync {
     async fn operate(client: &Self::Resource, _: u16) -> anyhow::Result<()> {
         Ok(client.set("application", "1", memcache::exp::Ttl::secs(60)).await?)
     }
+
+    /// Its pool lends no connections, but two concurrent operations use two.
+    async fn fill_pool(client: &Self::Resource, port: u16) {
+        let _ = tokio::join!(Self::operate(client, port), Self::operate(client, port));
+    }
 }
 
 pub(crate) struct MemcachedBlocking;
@@ -498,7 +508,7 @@ impl Driver for MemcachedBlocking {
     }
 }
 
-/// Connects again by itself.
+/// The properties of a connection that reconnects.
 fn recovering() -> lapin::ConnectionProperties {
     lapin::ConnectionProperties::default()
         .enable_auto_recover()
@@ -567,7 +577,7 @@ impl Driver for Nats {
     }
 
     async fn operate(client: &Self::Resource, _: u16) -> anyhow::Result<()> {
-        // The server's own reply to a request that no service listens to.
+        // The reply of the server itself to a request without subscribers.
         match client.request("application", "".into()).await {
             Err(error) if error.kind() == async_nats::RequestErrorKind::NoResponders => Ok(()),
             Err(error) => Err(error.into()),
@@ -586,7 +596,7 @@ impl Driver for JetStream {
     }
 
     async fn operate(context: &Self::Resource, _: u16) -> anyhow::Result<()> {
-        // `query_account` can't read what servers before 2.10 reply.
+        // `query_account` fails to parse the response of servers before 2.10.
         context.request::<_, _, serde_json::Value>("INFO", b"").await?;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Every way in which a server ends the connections of a driver, with a message or without: what the check reports then, beside
+//! Every way in which a server ends the connections of a driver, with a message or without: what the check reports then, compared with
 //! what the application gets.
 
 use std::{cell::Cell as Flag, rc::Rc, time::Duration};
@@ -35,19 +35,19 @@ use crate::{
     },
 };
 
-/// How long each is polled.
+/// How long checks are polled.
 const POLLED: Duration = Duration::from_secs(4);
-/// Where a change is seen by new connections only: longer than a check keeps one.
+/// How long they are polled if only new connections notice the change: longer than a check reuses one.
 const A_MINUTE: Duration = Duration::from_secs(60);
 
 /// One way in which connections end.
 struct Ending<S> {
     name: &'static str,
-    /// On the command line of the server.
+    /// Command line arguments of the server.
     args: &'static [&'static str],
     polled: Duration,
     right: Right,
-    /// Does it. What it returns goes on until all is measured.
+    /// Ends the connections. The returned guard is dropped after the measurement.
     end: End<S>,
 }
 
@@ -74,7 +74,19 @@ impl<S> Ending<S> {
     }
 }
 
-/// A server of that kind, prepared with those arguments, and its port.
+impl<S: Faulty> Ending<S> {
+    fn shutdown_and_start() -> Self {
+        Self::new("shutdown and start", |server, _| {
+            Box::pin(async move {
+                server.stop();
+                server.restart();
+                over()
+            })
+        })
+    }
+}
+
+/// How to prepare a server of this kind with arguments, and its port.
 struct Servers<S> {
     kind: Kind,
     prepared: fn(&[&str]) -> S,
@@ -97,12 +109,12 @@ async fn table_of<S: Faulty>(servers: Servers<S>, endings: Vec<Ending<S>>) -> Ta
     table
 }
 
-/// Nothing goes on.
+/// An empty guard.
 fn over() -> Held {
     Box::new(())
 }
 
-/// Takes every connection that a server has to give, and goes on to do so until it is dropped.
+/// Opens connections until the server rejects further ones, repeatedly until it is dropped.
 struct Hog(Rc<Flag<bool>>);
 
 impl Hog {
@@ -128,7 +140,7 @@ impl Drop for Hog {
     }
 }
 
-/// For things that need a moment, and that no one reports: sessions that time out, others that take all connections.
+/// For events that cannot be observed: sessions that time out, and other clients that open connections.
 async fn wait(seconds: f64) {
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
 }
@@ -235,17 +247,17 @@ fn endings_of_postgres() -> Vec<Ending<Server>> {
     ]
 }
 
-/// By the socket, as root, whom no limit holds.
+/// Connects by the Unix socket as root, for whom there are no limits.
 async fn root_of_mariadb(server: &Server) -> MySqlConnection {
     let options = MySqlConnectOptions::new().username("root").socket(server.folder().join("socket"));
     MySqlConnection::connect_with(&options).await.unwrap()
 }
 
-/// Ends all connections of applications, which have a database.
+/// Kills all connections with a database, which are those of applications.
 async fn kill_all_of_mariadb(root: &mut MySqlConnection) {
     let ids = "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE db IS NOT NULL";
     for id in sqlx::query_scalar::<_, i64>(ids).fetch_all(&mut *root).await.unwrap() {
-        // It may be gone already.
+        // It may be closed already.
         let _ = root.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!("KILL {id}")))).await;
     }
 }
@@ -326,13 +338,7 @@ fn endings_of_mariadb() -> Vec<Ending<Server>> {
         })
         .args(&["--max-connections=20"])
         .right(Right::Down),
-        Ending::<Server>::new("shutdown and start", |server, _| {
-            Box::pin(async move {
-                server.stop();
-                server.restart();
-                over()
-            })
-        }),
+        Ending::shutdown_and_start(),
     ]
 }
 
@@ -393,13 +399,7 @@ fn endings_of_redis() -> Vec<Ending<Server>> {
         })
         .args(&["--enable-debug-command", "yes"])
         .right(Right::Down),
-        Ending::<Server>::new("shutdown and start", |server, _| {
-            Box::pin(async move {
-                server.stop();
-                server.restart();
-                over()
-            })
-        }),
+        Ending::shutdown_and_start(),
     ]
 }
 
@@ -422,13 +422,7 @@ fn endings_of_cluster() -> Vec<Ending<Cluster>> {
                 over()
             })
         }),
-        Ending::<Cluster>::new("shutdown and start", |cluster, _| {
-            Box::pin(async move {
-                cluster.stop();
-                cluster.restart();
-                over()
-            })
-        }),
+        Ending::shutdown_and_start(),
     ]
 }
 
@@ -450,17 +444,11 @@ fn endings_of_memcached() -> Vec<Ending<Memcached>> {
             })
         })
         .args(&["-c", "64", "-o", "maxconns_fast"]),
-        Ending::<Memcached>::new("shutdown and start", |server, _| {
-            Box::pin(async move {
-                server.stop();
-                server.restart();
-                over()
-            })
-        }),
+        Ending::shutdown_and_start(),
     ]
 }
 
-/// A connection, if the server lets it in.
+/// Opens a connection, if the server accepts it.
 async fn other_of_memcached(port: u16) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     stream.write_all(b"mn\r\n").await.ok()?;
@@ -477,13 +465,7 @@ fn endings_of_http() -> Vec<Ending<Stub>> {
                 over()
             })
         }),
-        Ending::<Stub>::new("shutdown and start", |stub, _| {
-            Box::pin(async move {
-                stub.stop();
-                stub.restart();
-                over()
-            })
-        }),
+        Ending::shutdown_and_start(),
     ]
 }
 
@@ -495,13 +477,7 @@ fn endings_of_rabbitmq() -> Vec<Ending<RabbitMq>> {
                 over()
             })
         }),
-        Ending::<RabbitMq>::new("shutdown and start", |server, _| {
-            Box::pin(async move {
-                server.stop();
-                server.restart();
-                over()
-            })
-        }),
+        Ending::shutdown_and_start(),
     ]
 }
 
@@ -531,17 +507,11 @@ fn endings_of_nats() -> Vec<Ending<Nats>> {
                 Box::new(other) as Held
             })
         }),
-        Ending::<Nats>::new("shutdown and start", |server, _| {
-            Box::pin(async move {
-                server.stop();
-                server.restart();
-                over()
-            })
-        }),
+        Ending::shutdown_and_start(),
     ]
 }
 
-/// Connects as that client, whose connection the broker then ends, and leaves.
+/// Connects with this client id, so that the broker closes the connection of the client that uses it.
 async fn take_over(port: u16, id: &str) {
     let mut fields = b"\x00\x04MQTT\x04\xc2\x00\x3c".to_vec();
     for field in [id, USER, PASSWORD] {
@@ -565,17 +535,11 @@ fn endings_of_mosquitto() -> Vec<Ending<Mosquitto>> {
                 over()
             })
         }),
-        Ending::<Mosquitto>::new("shutdown and start", |server, _| {
-            Box::pin(async move {
-                server.stop();
-                server.restart();
-                over()
-            })
-        }),
+        Ending::shutdown_and_start(),
     ]
 }
 
-/// Those whose connections are cut off and opened again in a moment.
+/// The first three endings, which take seconds.
 #[actix_web::test]
 async fn connections_that_their_server_ended_are_no_outage() {
     let of = server_of(Kind::Postgres, postgres);

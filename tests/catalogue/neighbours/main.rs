@@ -1,7 +1,7 @@
-//! The neighbours of each fault: every driver of the catalogue at a distance (`distance`), behind a name that leads to another
-//! server (`failover`), and on connections that their server ends (`endings`). Each is a table of `docs/faults.md`.
+//! Faults for every driver: a far server (`distance`), a name or a load balancer that leads to another server (`failover`), and
+//! connections that the server closes (`endings`). Each is a table of `docs/faults.md`.
 //!
-//! A binary of its own: it takes as long to compile as `catalogue`, and the tests whose names begin with `long_` run for minutes.
+//! A separate binary, because it takes as long to compile as `catalogue`, and the tests whose names begin with `long_` run for minutes.
 
 #![allow(missing_docs, reason = "the names of tests are messages")]
 
@@ -24,8 +24,8 @@ use std::fs;
 
 use common::servers::{Kind, Server};
 
-/// A PostgreSQL with the password in clear text. In a test's build the drivers spend so much time on SCRAM that a machine of two
-/// cores is late by itself.
+/// A PostgreSQL that authenticates with a clear-text password. In a debug build, SCRAM takes the drivers so long that it would affect the
+/// measured times.
 fn postgres(args: &[&str]) -> Server {
     let server = Server::prepared(Kind::Postgres, args);
     fs::write(server.folder().join("data/pg_hba.conf"), "host all all 127.0.0.1/32 password\n").unwrap();

@@ -1,10 +1,11 @@
-//! A table of Markdown whose cells are right or wrong.
+//! A Markdown table whose cells are right or wrong.
 
 use std::fmt::Write as _;
 
+use super::application::ROWS_VAR;
 use crate::common::docs;
 
-/// What a cell of a table says, and whether that is as it must be.
+/// The text of a cell, and whether it is right.
 pub(crate) struct Cell {
     pub(crate) text: String,
     pub(crate) is_right: bool,
@@ -29,7 +30,7 @@ impl Table {
         Self { text, columns, wrong: Vec::new() }
     }
 
-    /// A line; `heads` stand before its cells. What is wrong is bold.
+    /// Adds a line that begins with `heads`. Wrong cells are bold.
     pub(crate) fn line(&mut self, heads: &[&str], cells: Vec<Cell>) {
         let mut line = heads.iter().map(|&head| head.to_owned()).collect::<Vec<_>>();
         for cell in cells {
@@ -43,10 +44,12 @@ impl Table {
         writeln!(self.text, "| {} |", line.join(" | ")).unwrap();
     }
 
-    /// Prints it, updates the documentation where it has a name there, and fails if anything is wrong.
+    /// Prints the table, updates it in the documentation if it has a name, and panics if a cell is wrong.
     pub(crate) fn finish(self, name: Option<&str>) {
         println!("{}", self.text);
-        if let Some(name) = name {
+        if let Some(name) = name
+            && std::env::var_os(ROWS_VAR).is_none()
+        {
             docs::update(name, &self.text);
         }
         assert!(self.wrong.is_empty(), "wrong are:\n{}", self.wrong.join("\n"));

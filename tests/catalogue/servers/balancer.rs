@@ -1,5 +1,5 @@
-//! A TCP balancer between a client and its servers: it leads new connections to another server while the old ones stay
-//! where they are, makes the server seem far away, and counts what is opened.
+//! A TCP load balancer between a client and its servers, which leads new connections to another server while the old ones stay, delays
+//! replies, and counts connections.
 
 use std::{
     sync::{
@@ -36,7 +36,7 @@ struct Shared {
 }
 
 impl Balancer {
-    /// In front of the server on this port.
+    /// Starts a balancer in front of the server on this port.
     pub(crate) fn start(server: u16) -> Self {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -47,7 +47,7 @@ impl Balancer {
             accepted: AtomicUsize::new(0),
         });
         let (running, stopped) = oneshot::channel();
-        // A thread of its own: clients that block must not block it.
+        // A separate thread, which clients that block their thread do not block.
         thread::spawn({
             let shared = Arc::clone(&shared);
             move || {
@@ -73,7 +73,7 @@ impl Balancer {
         self.shared.delay_ms.store(delay.as_millis().try_into().unwrap(), Ordering::SeqCst);
     }
 
-    /// How many connections were opened until now.
+    /// Returns how many connections were opened.
     pub(crate) fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::SeqCst)
     }
@@ -97,7 +97,7 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-/// Reads on while a reply is held back, as a long line does.
+/// Continues to read while a reply is delayed, as a long line does.
 async fn delayed(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: Arc<Shared>) {
     let (send, mut receive) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     let read = async move {

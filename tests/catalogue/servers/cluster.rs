@@ -11,7 +11,7 @@ use crate::common::servers::{Faulty, Kind, Server, free_port};
 
 const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
 
-/// A cluster of the test's own. As a whole it is one server to break; its nodes can be broken one by one.
+/// A cluster for one test. The cluster and each of its nodes can be stopped and frozen.
 pub(crate) struct Cluster {
     pub(crate) nodes: [Server; 3],
     buses: [u16; 3],
@@ -19,9 +19,9 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// A cluster that was never started.
+    /// Prepares a cluster without starting it.
     pub(crate) fn prepared() -> Self {
-        // By default it is the node's port and 10000, which may be no port.
+        // By default it is the node's port plus 10000, which may be invalid.
         let buses = [(); 3].map(|()| free_port());
         let nodes = buses.map(|bus| {
             let words = format!(
@@ -43,8 +43,8 @@ impl Cluster {
         self.nodes.each_ref().map(Server::port)
     }
 
-    /// Asks one of the nodes.
-    pub(crate) fn ask<T: FromRedisValue>(&self, node: usize, words: &str) -> RedisResult<T> {
+    /// Executes a command on a node.
+    pub(crate) fn query<T: FromRedisValue>(&self, node: usize, words: &str) -> RedisResult<T> {
         let mut words = words.split(' ');
         let mut command = redis::cmd(words.next().unwrap());
         command.arg(words.collect::<Vec<_>>());
@@ -52,7 +52,7 @@ impl Cluster {
         command.query(&mut client.get_connection_with_timeout(Duration::from_secs(5))?)
     }
 
-    /// Starts one of the nodes again, and waits until the cluster is whole.
+    /// Restarts a node, and waits until the cluster is complete.
     pub(crate) fn restart_node(&mut self, node: usize) {
         self.nodes[node].restart();
         self.wait_until_it_is_whole();
@@ -61,21 +61,21 @@ impl Cluster {
     pub(crate) fn wait_until_it_is_whole(&self) {
         let started = Instant::now();
         let is_whole =
-            |node| self.ask(node, "CLUSTER INFO").is_ok_and(|info: String| info.contains("cluster_state:ok"));
+            |node| self.query(node, "CLUSTER INFO").is_ok_and(|info: String| info.contains("cluster_state:ok"));
         while !(0..3).all(is_whole) {
             assert!(started.elapsed() < Duration::from_secs(60), "the nodes don't find one another");
             thread::sleep(Duration::from_millis(50));
         }
     }
 
-    /// Has the nodes name these ports of proxies as theirs, and waits until each names all of them.
+    /// Makes the nodes announce these ports of proxies, and waits until each of them reports all.
     pub(crate) fn announce(&self, ports: &[u16]) {
         for (node, port) in ports.iter().enumerate() {
-            self.ask::<Value>(node, &format!("CONFIG SET cluster-announce-port {port}")).unwrap();
+            self.query::<Value>(node, &format!("CONFIG SET cluster-announce-port {port}")).unwrap();
         }
         let started = Instant::now();
         let names_all = |node| {
-            let slots: Value = self.ask(node, "CLUSTER SLOTS").unwrap();
+            let slots: Value = self.query(node, "CLUSTER SLOTS").unwrap();
             let slots = format!("{slots:?}");
             ports.iter().all(|port| slots.contains(&format!("int({port})")))
         };
@@ -88,11 +88,11 @@ impl Cluster {
     fn make(&self) {
         let ports = self.ports();
         for (node, (first, last)) in SLOTS.into_iter().enumerate() {
-            self.ask::<Value>(node, &format!("CLUSTER ADDSLOTSRANGE {first} {last}")).unwrap();
-            self.ask::<Value>(node, &format!("CLUSTER SET-CONFIG-EPOCH {}", node + 1)).unwrap();
+            self.query::<Value>(node, &format!("CLUSTER ADDSLOTSRANGE {first} {last}")).unwrap();
+            self.query::<Value>(node, &format!("CLUSTER SET-CONFIG-EPOCH {}", node + 1)).unwrap();
         }
         for (port, bus) in ports.iter().zip(self.buses).skip(1) {
-            self.ask::<Value>(0, &format!("CLUSTER MEET 127.0.0.1 {port} {bus}")).unwrap();
+            self.query::<Value>(0, &format!("CLUSTER MEET 127.0.0.1 {port} {bus}")).unwrap();
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::common::{
     servers::{Faulty, free_port},
 };
 
-/// A server of the test's own, to break.
+/// A server for one test.
 pub(crate) struct Memcached {
     port: u16,
     folder: TempDir,
@@ -24,7 +24,7 @@ pub(crate) struct Memcached {
 }
 
 impl Memcached {
-    /// A server that was never started, with further arguments on its command line.
+    /// Prepares a server with further command line arguments, without starting it.
     pub(crate) fn prepared(args: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("health-").tempdir().unwrap();
         give(folder.path(), "memcache");
@@ -45,12 +45,12 @@ impl Memcached {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// One of its counters, e.g. `cmd_set`.
+    /// Returns one of its counters, e.g. `cmd_set`.
     pub(crate) fn counter(&self, name: &str) -> u64 {
         self.looked_up(name).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// How many connections it has, as the system knows: its own counter is a moment late.
+    /// Returns the number of connections from the kernel, because the counter of the server is updated later.
     pub(crate) fn connections(&self) -> usize {
         const ESTABLISHED: &str = "01";
 
@@ -65,7 +65,7 @@ impl Memcached {
 
     fn looked_up(&self, name: &str) -> io::Result<u64> {
         let mut connection = TcpStream::connect(self.address())?;
-        // One that wants credentials waits for them.
+        // A server with credentials waits for them.
         connection.set_read_timeout(Some(Duration::from_millis(500)))?;
         connection.write_all(b"stats\r\nquit\r\n")?;
         let mut text = String::new();

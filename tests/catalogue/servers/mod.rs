@@ -1,4 +1,4 @@
-//! The servers of the catalogue alone.
+//! The servers that only the catalogue needs.
 
 pub(crate) mod balancer;
 pub(crate) mod cluster;
@@ -10,7 +10,7 @@ pub(crate) mod sentinel;
 pub(crate) mod standby;
 pub(crate) mod stub;
 
-/// How many connections are established to a port of this machine, as the kernel counts them.
+/// Returns the number of connections to a port of this machine, from the kernel.
 pub(crate) fn connections_to(port: u16) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let local = format!(":{port:04X}");

@@ -1,4 +1,4 @@
-//! A mosquitto of the test's own, which tells its log of every message.
+//! A mosquitto for one test, which logs every message.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::common::{
     servers::{Faulty, free_port},
 };
 
-/// The user that Debian's package makes.
+/// The user of Debian's package.
 const OWNER: &str = "mosquitto";
 
 pub(crate) struct Mosquitto {
@@ -27,7 +27,7 @@ pub(crate) struct Mosquitto {
 }
 
 impl Mosquitto {
-    /// It is not started.
+    /// Prepares a server without starting it.
     pub(crate) fn prepared() -> Self {
         let mosquitto = Self {
             port: free_port(),
@@ -52,12 +52,12 @@ impl Mosquitto {
         mosquitto
     }
 
-    /// All that its user may do, in a line of an access file.
+    /// Sets the permissions of its user, as a line of an access file.
     pub(crate) fn allow(&self, line: &str) {
         fs::write(self.path("access"), format!("user {USER}\n{line}\n")).unwrap();
     }
 
-    /// Ends it at once, also when it is frozen.
+    /// Kills the server, also if it is frozen.
     pub(crate) fn kill(&mut self) {
         self.process.take().expect("it runs").kill();
     }
@@ -66,7 +66,7 @@ impl Mosquitto {
         self.port
     }
 
-    /// How many messages it received since it was started.
+    /// Returns how many messages it has received since its start.
     pub(crate) fn received(&self) -> u64 {
         let log = self.log_text();
         log.lines().filter(|line| line.contains("Received PUBLISH from")).count().try_into().unwrap()
@@ -85,7 +85,7 @@ impl Faulty for Mosquitto {
     fn restart(&mut self) {
         assert!(self.process.is_none(), "stop it first");
         let args = ["-c".to_owned(), self.path("configuration").display().to_string()];
-        // Debian keeps it off the path of those who are not root.
+        // On Debian it is not in the `PATH` of other users than root.
         let sbin = "/usr/sbin/mosquitto";
         let program = if Path::new(sbin).exists() { sbin } else { "mosquitto" };
         self.process = Some(Process::start(OWNER, program, &args, &self.path("log")));

@@ -1,4 +1,4 @@
-//! A nats-server of the test's own, with JetStream, a user with a password, and a port to ask it how it is.
+//! A nats-server for one test, with JetStream, a user with a password, and a monitoring port.
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ pub(crate) struct Nats {
 }
 
 impl Nats {
-    /// With JetStream. It is not started.
+    /// Prepares a server with JetStream, without starting it.
     pub(crate) fn prepared() -> Self {
         let mut nats = Self::without_jetstream();
         let store = nats.folder.path().join("jetstream").display().to_string();
@@ -44,13 +44,13 @@ impl Nats {
         nats
     }
 
-    /// Lets in that user alone, as its configuration describes one.
+    /// Allows only this user, in the format of its configuration.
     pub(crate) fn authorize(&self, user: &str) {
         let configuration = format!("authorization {{ users: [{user}] }}");
         fs::write(self.folder.path().join("configuration"), configuration).unwrap();
     }
 
-    /// Ends it at once, also when it is frozen.
+    /// Kills the server, also if it is frozen.
     pub(crate) fn kill(&mut self) {
         self.process.take().expect("it runs").kill();
     }
@@ -60,7 +60,7 @@ impl Nats {
         self.process.as_ref().expect("it runs").signal(signal);
     }
 
-    /// Further settings, beside its one user.
+    /// Further settings.
     pub(crate) fn configure(&self, settings: &str) {
         self.authorize(&format!("{{user: {USER}, password: \"{PASSWORD}\"}}"));
         let mut file = fs::OpenOptions::new().append(true).open(self.folder.path().join("configuration")).unwrap();
@@ -75,17 +75,17 @@ impl Nats {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// The open connections of drivers, each with what it did.
+    /// Returns the open connections of drivers, with their counters.
     pub(crate) async fn connections(&self) -> Vec<serde_json::Value> {
         let monitor = SocketAddr::from(([127, 0, 0, 1], self.monitor));
-        let answer = http::get(monitor, "/connz").await.json();
-        let mut connections = answer["connections"].as_array().expect("a list of connections").clone();
-        // Those that only saw whether the server is there, and may be listed for a moment yet, don't say what they are.
+        let response = http::get(monitor, "/connz").await.json();
+        let mut connections = response["connections"].as_array().expect("a list of connections").clone();
+        // Connections that only checked whether the server listens, and may be listed for a moment, have no name.
         connections.retain(|connection| connection["lang"] == "rust");
         connections
     }
 
-    /// It greets who connects.
+    /// The server greets new connections.
     fn serves(&self) -> bool {
         let Ok(mut stream) = TcpStream::connect(self.address()) else { return false };
         stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
@@ -101,7 +101,7 @@ impl Faulty for Nats {
         let fixed = ["-a", "127.0.0.1", "-p", &port, "-m", &monitor];
         let args: Vec<_> = fixed.iter().map(|&arg| arg.to_owned()).chain(self.args.clone()).collect();
         let log = self.folder.path().join("log");
-        // Debian keeps it off the path of those who are not root.
+        // On Debian it is not in the `PATH` of other users than root.
         let sbin = "/usr/sbin/nats-server";
         let program = if Path::new(sbin).exists() { sbin } else { "nats-server" };
         self.process = Some(Process::start("nats", program, &args, &log));

@@ -1,4 +1,4 @@
-//! A RabbitMQ of the test's own, and the name service (epmd) that it needs: both end with it.
+//! A RabbitMQ for one test, and the name service (epmd) that it needs. Both end with the test.
 
 use std::{
     cell::RefCell,
@@ -18,7 +18,7 @@ use crate::common::{
     servers::{Faulty, free_port},
 };
 
-/// The user that Debian's package makes.
+/// The user of Debian's package.
 const OWNER: &str = "rabbitmq";
 
 /// Debian's wrappers in `/usr/sbin` are for the system's own RabbitMQ.
@@ -26,18 +26,18 @@ const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
 
 pub(crate) struct RabbitMq {
     port: u16,
-    /// Between nodes, and their tools.
+    /// The port between nodes and their tools.
     distribution: u16,
-    /// Of epmd.
+    /// The port of epmd.
     names: u16,
     folder: TempDir,
-    /// Dropped, and so ended, in this order.
+    /// Dropped, and therefore ended, in this order.
     node: Option<Process>,
     epmd: Option<Process>,
 }
 
 impl RabbitMq {
-    /// It is not started.
+    /// Prepares a server without starting it.
     pub(crate) fn prepared() -> Self {
         let folder = tempfile::Builder::new().prefix("health-").tempdir().unwrap();
         let port = free_port();
@@ -62,7 +62,7 @@ impl RabbitMq {
         url(password, self.port)
     }
 
-    /// By way of a proxy on that port.
+    /// Returns the URL through the proxy on this port.
     pub(crate) fn url_at(port: u16) -> String {
         url(PASSWORD, port)
     }
@@ -71,7 +71,7 @@ impl RabbitMq {
         self.url_with(PASSWORD)
     }
 
-    /// Asks it by its own tool, and returns what that prints.
+    /// Runs `rabbitmqctl`, and returns its output.
     pub(crate) fn control(&self, args: &[&str]) -> String {
         let node = self.node_name();
         let output = as_user(OWNER, "env")
@@ -84,13 +84,13 @@ impl RabbitMq {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// How many bytes it received on the connections that it has.
+    /// Returns how many bytes it has received on its open connections.
     pub(crate) fn received(&self) -> u64 {
         let listed = self.control(&["list_connections", "--no-table-headers", "recv_oct"]);
         listed.lines().filter(|line| !line.is_empty()).map(|line| line.trim().parse::<u64>().unwrap()).sum()
     }
 
-    /// No memory is enough any more; or again as by default.
+    /// Sets or clears the memory alarm.
     pub(crate) fn alarm(&self, on: bool) {
         let limit: &[&str] = if on { &["absolute", "1000"] } else { &["0.4"] };
         self.control(&[&["set_vm_memory_high_watermark"], limit].concat());
@@ -100,7 +100,7 @@ impl RabbitMq {
         format!("health-{}@localhost", self.port)
     }
 
-    /// As arguments of `env`: nothing else of ours, and its cookie in its own folder.
+    /// Arguments of `env`: an empty environment, and a cookie in a separate folder.
     fn environment(&self) -> Vec<String> {
         let path = |name: &str| self.folder.path().join(name).display().to_string();
         let home = path("");
@@ -118,10 +118,10 @@ impl RabbitMq {
             "RABBITMQ_LOGS=-".to_owned(),
             format!("RABBITMQ_ENABLED_PLUGINS_FILE={}", path("enabled_plugins")),
             format!("RABBITMQ_PID_FILE={}", path("pid")),
-            // One scheduler that does not spin, and no other address than the loopback's.
+            // One scheduler that does not spin, and only the loopback address.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+S 1:1 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}"
                 .to_owned(),
-            // The script becomes the server, instead of waiting for it: so that what is killed is the server.
+            // The script becomes the server, so that a signal reaches the server.
             "RUNNING_UNDER_SYSTEMD=true".to_owned(),
         ]);
         args
@@ -180,7 +180,7 @@ fn wait_for(mut holds: impl FnMut() -> bool, otherwise: impl Fn() -> String) {
     }
 }
 
-/// One RabbitMQ for all who ask on this thread while somebody holds it: it takes seconds to start.
+/// A RabbitMQ that the tests of this thread share, because it takes seconds to start.
 #[derive(Clone)]
 pub(crate) struct Shared(Rc<RefCell<RabbitMq>>);
 
@@ -202,13 +202,13 @@ impl Shared {
         shared
     }
 
-    pub(crate) fn with<T>(&self, ask: impl FnOnce(&RabbitMq) -> T) -> T {
-        ask(&self.0.borrow())
+    pub(crate) fn with<T>(&self, read: impl FnOnce(&RabbitMq) -> T) -> T {
+        read(&self.0.borrow())
     }
 }
 
 impl Faulty for Shared {
-    /// Also when it runs already.
+    /// Does nothing if it is running.
     fn restart(&mut self) {
         if !self.0.borrow().runs() {
             self.0.borrow_mut().restart();

@@ -15,7 +15,7 @@ use crate::common::{
     servers::{Faulty, Kind, Server, free_port},
 };
 
-/// A master and its replica, as they are at first, and the sentinel. As a whole they are one server to break.
+/// A master, its replica and the sentinel, by their initial roles. All of them can be stopped and frozen together.
 pub(crate) struct Sentinel {
     pub(crate) master: Server,
     pub(crate) replica: Server,
@@ -25,7 +25,7 @@ pub(crate) struct Sentinel {
 }
 
 impl Sentinel {
-    /// They were never started.
+    /// Prepares them without starting them.
     pub(crate) fn prepared() -> Self {
         let credentials = format!("--masteruser {USER} --masterauth {PASSWORD} --repl-diskless-sync-delay 0");
         let words = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
@@ -44,7 +44,7 @@ impl Sentinel {
             folder.path().display(),
             master.port()
         );
-        // It writes to the file what it finds out.
+        // The sentinel writes its state to the file.
         fs::write(folder.path().join("sentinel.conf"), config).unwrap();
         give(folder.path(), "redis");
         Self { master, replica, port, folder, process: None }
@@ -56,21 +56,21 @@ impl Sentinel {
         servers
     }
 
-    /// Of the sentinel, which has no password.
+    /// Returns the URL of the sentinel, which has no password.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// Of the sentinel.
+    /// Returns the port of the sentinel.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Waits until the sentinel knows the master, and a replica that could take its place.
+    /// Waits until the sentinel knows the master and a replica to promote.
     fn wait_until_it_is_whole(&self) {
         wait("the sentinel does not find them", || {
-            let replicas: Vec<HashMap<String, String>> = ask(&self.url(), "SENTINEL REPLICAS main")?;
-            let quorum: String = ask(&self.url(), "SENTINEL CKQUORUM main")?;
+            let replicas: Vec<HashMap<String, String>> = query(&self.url(), "SENTINEL REPLICAS main")?;
+            let quorum: String = query(&self.url(), "SENTINEL CKQUORUM main")?;
             let is_fit = |replica: &HashMap<String, String>| {
                 replica.get("flags").is_some_and(|flags| flags == "slave")
                     && replica.get("master-link-status").is_some_and(|status| status == "ok")
@@ -79,10 +79,10 @@ impl Sentinel {
         });
     }
 
-    /// Waits until the replica follows its master. What the sentinel sees before that, it believes for ten seconds.
+    /// Waits until the replica follows its master, because the sentinel caches what it sees before for ten seconds.
     fn wait_until_it_is_followed(&self) {
         wait("the replica does not follow its master", || {
-            let state: String = ask(&self.replica.url(), "INFO replication")?;
+            let state: String = query(&self.replica.url(), "INFO replication")?;
             Ok(state.contains("master_link_status:up"))
         });
     }
@@ -104,8 +104,8 @@ fn wait(what: &str, holds: impl Fn() -> RedisResult<bool>) {
     }
 }
 
-/// Asks a server of that URL.
-pub(crate) fn ask<T: FromRedisValue>(url: &str, words: &str) -> RedisResult<T> {
+/// Executes a command on the server at a URL.
+pub(crate) fn query<T: FromRedisValue>(url: &str, words: &str) -> RedisResult<T> {
     let mut words = words.split(' ');
     let mut command = redis::cmd(words.next().unwrap());
     command.arg(words.collect::<Vec<_>>());
@@ -124,7 +124,7 @@ impl Faulty for Sentinel {
     }
 
     fn stop(&mut self) {
-        // The sentinel first: it has no failover to begin.
+        // The sentinel first, so that it begins no failover.
         self.stop_sentinel();
         self.replica.stop();
         self.master.stop();

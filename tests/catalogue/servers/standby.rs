@@ -1,6 +1,6 @@
 //! A standby of PostgreSQL, which streams from a primary of the harness.
 
-#![allow(dead_code, reason = "of the catalogue's tests alone")]
+#![allow(dead_code, reason = "only the tests of the catalogue use it")]
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Small servers in a thread of the test's own, to break: of plain TCP, of HTTP, and of TLS.
+//! Stub servers in a thread of the test: TCP, HTTP and TLS.
 
 use std::{
     future::Future,
@@ -23,49 +23,49 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::common::servers::{Faulty, free_port};
 
-/// What HTTP answers.
+/// An HTTP response.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Page {
     /// With `Authorization: Basic` of [`USER`](crate::common::USER) and [`PASSWORD`](crate::common::PASSWORD) 200 and `all is well`, else 401.
     Guarded,
     /// A status, a further line of the head, and a body.
     Plain(u16, &'static str, String),
-    /// 200, and a body that never ends, which begins so.
+    /// 200, and a body that begins with this text and never ends.
     Endless(&'static str),
     /// 200, and the first eleven bytes of a hundred: `all is well`.
     Unfinished,
-    /// The connection is closed after each answer, which does not say so.
+    /// The connection is closed after each response, without a header that announces it.
     ClosesAfterwards,
     /// A head that never ends.
     EndlessHead,
-    /// One byte of a good answer every 200 ms.
+    /// One byte of a good response every 200 ms.
     Slow,
     Garbage,
-    /// Accepts and says nothing.
+    /// Accepts the connection and sends nothing.
     Silent,
-    /// Closes without an answer.
+    /// Closes the connection without a response.
     HangsUp,
 }
 
-/// How a server talks on a connection.
+/// The protocol of the server.
 #[derive(Clone)]
 pub(crate) enum Talk {
-    /// Accepts, and waits for the end.
+    /// Accepts, and waits until the client closes.
     Tcp,
-    /// Says who it is before it is asked, as a mail server does.
+    /// Sends a greeting first, as a mail server does.
     Greets,
     Http,
-    /// Shakes hands, and talks HTTP.
+    /// HTTP over TLS.
     Tls(Arc<rustls::ServerConfig>),
 }
 
-/// What a server and its test share.
+/// The state that a server and its test share.
 struct Shared {
     page: Mutex<Page>,
     talk: Mutex<Talk>,
     frozen: watch::Sender<bool>,
     accepted: AtomicU64,
-    questions: AtomicU64,
+    requests: AtomicU64,
     open: AtomicUsize,
     last_head: Mutex<String>,
 }
@@ -83,14 +83,14 @@ pub(crate) struct Stub {
 }
 
 impl Stub {
-    /// A server that was never started: nothing listens on its port.
+    /// Prepares a server without starting it.
     pub(crate) fn prepared(talk: Talk) -> Self {
         let shared = Shared {
             page: Mutex::new(Page::Guarded),
             talk: Mutex::new(talk),
             frozen: watch::Sender::new(false),
             accepted: AtomicU64::new(0),
-            questions: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             last_head: Mutex::default(),
         };
@@ -103,14 +103,14 @@ impl Stub {
         stub
     }
 
-    /// A server of HTTP with that page.
+    /// Starts an HTTP server with this page.
     pub(crate) fn page(page: Page) -> Self {
         let stub = Self::start(Talk::Http);
         stub.show(page);
         stub
     }
 
-    /// A server of HTTP that was never started, and that responds 200 to everything.
+    /// Prepares an HTTP server that responds 200 to all requests.
     pub(crate) fn good() -> Self {
         let stub = Self::prepared(Talk::Http);
         stub.show(Page::Plain(200, "", "all is well".to_owned()));
@@ -121,7 +121,7 @@ impl Stub {
         *self.shared.page.lock().unwrap() = page;
     }
 
-    /// From the next connection on.
+    /// Changes the page, from the next connection on.
     pub(crate) fn talk(&self, talk: Talk) {
         *self.shared.talk.lock().unwrap() = talk;
     }
@@ -130,22 +130,22 @@ impl Stub {
         self.port
     }
 
-    /// How many connections it has accepted.
+    /// Returns how many connections it has accepted.
     pub(crate) fn accepted(&self) -> u64 {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
-    /// How many requests it has read, or handshakes made.
-    pub(crate) fn questions(&self) -> u64 {
-        self.shared.questions.load(Ordering::SeqCst)
+    /// Returns how many requests it has read, or TLS handshakes performed.
+    pub(crate) fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::SeqCst)
     }
 
-    /// How many connections it has.
+    /// Returns how many connections are open.
     pub(crate) fn open(&self) -> usize {
         self.shared.open.load(Ordering::SeqCst)
     }
 
-    /// The head of the last request.
+    /// Returns the head of the last request.
     pub(crate) fn last_head(&self) -> String {
         self.shared.last_head.lock().unwrap().clone()
     }
@@ -212,7 +212,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let open = Open(shared.clone());
         tokio::spawn(async move {
             let shared = &open.0;
-            // The system accepts for one that is frozen.
+            // The system accepts connections of a frozen server.
             shared.thawed().await;
             let talk = shared.talk.lock().unwrap().clone();
             serve(stream, talk, shared).await;
@@ -239,10 +239,10 @@ async fn serve(mut stream: TcpStream, talk: Talk, shared: &Shared) {
 async fn http(mut stream: impl AsyncRead + AsyncWrite + Unpin + Send, shared: &Shared) {
     while let Some(head) = head(&mut stream).await {
         shared.thawed().await;
-        shared.questions.fetch_add(1, Ordering::SeqCst);
+        shared.requests.fetch_add(1, Ordering::SeqCst);
         shared.last_head.lock().unwrap().clone_from(&head);
         let page = shared.page.lock().unwrap().clone();
-        if answer(&mut stream, page, &head).await.is_none() {
+        if response(&mut stream, page, &head).await.is_none() {
             return;
         }
     }
@@ -256,8 +256,8 @@ async fn head(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     String::from_utf8(head).ok()
 }
 
-/// Nothing if the connection is at its end.
-fn answer<'a>(
+/// Returns `None` at the end of the connection.
+fn response<'a>(
     stream: &'a mut (impl AsyncWrite + Unpin + Send),
     page: Page,
     head: &'a str,
@@ -269,7 +269,7 @@ fn answer<'a>(
     Box::pin(async move {
         match page {
             Page::Guarded if head.contains(CREDENTIALS) => stream.write_all(GOOD.as_bytes()).await.ok(),
-            Page::Guarded => answer(stream, Page::Plain(401, "www-authenticate: Basic", String::new()), head).await,
+            Page::Guarded => response(stream, Page::Plain(401, "www-authenticate: Basic", String::new()), head).await,
             Page::Plain(status, line, body) => {
                 let line = if line.is_empty() { String::new() } else { format!("{line}\r\n") };
                 let head = format!("HTTP/1.1 {status} Canary\r\n{line}content-length: {}\r\n\r\n", body.len());

@@ -1,23 +1,22 @@
-//! How a connection pool is probed, whichever library it is of: one algorithm over the trait [`Pool`].
+//! How a connection pool is probed, of any library: one algorithm over the trait [`Pool`].
 //!
-//! | the pool | what a run does | status |
+//! | state of the pool | a run | status |
 //! | --- | --- | --- |
-//! | has an idle connection | queries it | UP |
-//! | its idle connection is closed | discards it and tries the next one, or a new one | UP |
-//! | its idle connection is silent | queries another idle one, and one outside the pool | UP if another one responds; DEGRADED if only the new one does; silent ones are discarded |
-//! | may open a connection | has it open one, and queries that | UP |
-//! | cannot open one | opens one outside the pool, which says why, for pools retry in silence | DOWN |
-//! | is exhausted | opens one outside the pool | DEGRADED if the server accepts it or is full; DOWN otherwise |
-//! | has no connection, and the server is full | | DOWN |
+//! | it has an idle connection | queries it | UP |
+//! | its idle connection is closed | discards it, and queries the next one or a new one | UP |
+//! | its idle connection is silent | queries another idle one, and one outside the pool | UP if another idle one responds; DEGRADED if only the new one does; silent ones are discarded |
+//! | it may open a connection | acquires a new one and queries it | UP |
+//! | it fails to open one | opens one outside the pool for the error, because some pools retry without one | DOWN |
+//! | it is exhausted | opens one outside the pool | DEGRADED if the server accepts it or is full; DOWN otherwise |
+//! | it has no connection, and the server is full | | DOWN |
 //!
-//! A connection outside the pool is opened, queried and closed at most once in 2 s, or once in 900 ms while the server cannot be
-//! connected to; a second one is opened beside one that has been silent for 2 s. A warm pool that is not exhausted needs none.
-//! See [`outside`].
+//! A connection outside the pool is opened, queried and closed at most once in 2 s, or once in 900 ms while the server cannot be connected to.
+//! A second one is opened concurrently if the first has been silent for 2 s. A warm pool that is not exhausted needs none. See [`outside`].
 //!
-//! An attempt goes on behind the limit of its check as long as the run does, so that distance only delays the first `UP`. Of two
-//! attempts that are under way, one ends only because the other has succeeded.
+//! An attempt continues after the limit of its check for as long as the run does, so that distance only delays the first `UP`. It is cancelled
+//! only when a concurrent one has succeeded.
 //!
-//! What a probe remembers between runs is in [`State`].
+//! [`State`] is what a probe remembers between runs.
 
 mod outside;
 #[cfg(test)]
@@ -28,7 +27,7 @@ use std::{
     future::Future,
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -39,6 +38,7 @@ use futures_util::{
     future::{Either, select},
     stream::FuturesUnordered,
 };
+use parking_lot::Mutex;
 use tokio::{
     task::AbortHandle,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
@@ -48,37 +48,40 @@ use self::outside::{Outcome, Outside, Wanted};
 use super::support::hedge::HedgeDelay;
 use crate::error::{BoxError, ProbeError, ProbeErrorKind};
 
-/// How long a pool that retries in silence may be silent before a connection outside it shows why.
-const CONNECT_PATIENCE: Duration = Duration::from_millis(200);
+/// How long a pool that retries silently may take to connect before a connection outside it is opened for the error.
+const CONNECT_HEDGE_DELAY: Duration = Duration::from_millis(200);
 
-/// How often a run that waits for a connection outside an exhausted pool looks whether the pool has one again.
-const EXHAUSTED_TICK: Duration = Duration::from_millis(100);
+/// How often a run that waits for a connection outside an exhausted pool checks whether the pool has one again.
+const EXHAUSTED_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// After that long, attempts of the pool's own that are silent beside a server that accepts connections are lost.
+/// After this time, silent attempts of the pool are considered lost if the server accepts other connections.
 const LOST_AFTER: Duration = Duration::from_secs(10);
 
-/// Between two attempts of the pool to open a connection on a full server.
+/// The pause between two attempts of the pool to open a connection on a full server.
 const FULL_RETRY: Duration = Duration::from_secs(1);
 
-/// A round trip that took longer was a fault of the server, and is no measure of its distance.
+/// How often a run checks whether a connection that an earlier run released is idle again.
+const RELEASE_POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Longer round trips are caused by a fault of the server, and not by its distance.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(1);
 
-/// A pool, and what its driver's errors mean. Clones share the pool.
+/// A pool, and the meaning of its driver's errors. Clones share the pool.
 pub(super) trait Pool: Clone + Send + Sync + 'static {
     /// What a query runs on.
     type Connection: Send;
 
-    /// A connection taken from the pool. If it is dropped it is closed, because a query may be under way; see
-    /// [`release`](Self::release).
+    /// A connection taken from the pool. It is closed when dropped, because a query may be in flight, unless it is
+    /// [released](Self::release).
     type Taken: Send;
 
     type Error: Error + Send + Sync + 'static;
 
-    /// Whether the pool retries a failed attempt to connect by itself, and does not say why it fails.
-    const RETRIES_IN_SILENCE: bool;
+    /// Whether the pool retries failed attempts to connect without returning the error.
+    const RETRIES_SILENTLY: bool;
 
-    /// How many round trips a run takes on an idle connection, with those of the pool's own before it hands one out.
-    const ROUND_TRIPS: u32 = 1;
+    /// How long a run on an idle connection takes, in queries: more than one where the pool tests connections before it returns them.
+    const QUERIES: u32 = 1;
 
     /// Whether [`take_idle`](Self::take_idle) never opens a connection.
     const IDLE_IS_CERTAIN: bool = true;
@@ -86,33 +89,36 @@ pub(super) trait Pool: Clone + Send + Sync + 'static {
     /// Whether an attempt to connect ends when it is dropped.
     const CANCEL_SAFE: bool = true;
 
+    /// Whether the pool queries a released connection before it is idle again.
+    const PINGS_ON_RELEASE: bool = false;
+
     fn usage(&self) -> Usage;
 
-    /// Whether there is a server. To connect to a file may create it, and shows nothing.
+    /// Whether there is a server. Connecting to a file may create it, and shows nothing about the pool's connections.
     fn has_server(&self) -> bool {
         true
     }
 
-    /// An idle connection, or `None` if there is none after all.
+    /// Takes an idle connection. Returns `None` if there is none.
     fn take_idle(&self) -> impl Future<Output = Option<Result<Self::Taken, TakeError<Self::Error>>>> + Send;
 
-    /// An idle connection, or one that the pool opens.
+    /// Takes an idle connection, or waits for the pool to open one.
     fn acquire(&self) -> impl Future<Output = Result<Self::Taken, TakeError<Self::Error>>> + Send;
 
-    /// How long the application waits for a connection, where [`Usage::connected`] is not known.
+    /// How long the application waits for a connection, if [`Usage::connected`] is unknown.
     fn acquire_timeout(&self) -> Duration {
         Duration::MAX
     }
 
-    /// A connection outside the pool.
+    /// Opens a connection outside the pool.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send;
 
     fn connection(taken: &mut Self::Taken) -> &mut Self::Connection;
 
-    /// Gives a connection back to the pool.
+    /// Returns a connection to the pool.
     fn release(taken: Self::Taken);
 
-    /// Closes a connection of the pool's that is dead. Returns when its place is free.
+    /// Closes a dead connection of the pool. Completes when its slot is free.
     fn discard(taken: Self::Taken) -> impl Future<Output = ()> + Send {
         drop(taken);
         async {}
@@ -124,29 +130,29 @@ pub(super) trait Pool: Clone + Send + Sync + 'static {
         async {}
     }
 
-    /// Ends an attempt that is silent while others succeed. The default drops it.
+    /// Ends an attempt that is silent while others succeed. By default it is dropped.
     fn abandon(attempt: Pin<Box<dyn Future<Output = ()> + Send>>) {
         drop(attempt);
     }
 
     fn classify(error: &Self::Error) -> ProbeErrorKind;
 
-    /// Whether a connection is of no more use after this error.
-    fn is_dead(error: &Self::Error) -> bool {
+    /// Whether a connection is unusable after this error.
+    fn is_broken(error: &Self::Error) -> bool {
         Self::classify(error) == ProbeErrorKind::Unreachable
     }
 
-    /// Whether the driver gave up waiting for a response with this error.
-    fn is_overdue(error: &Self::Error) -> bool {
+    /// Whether the driver returns this error when a response times out.
+    fn is_timeout(error: &Self::Error) -> bool {
         Self::classify(error) == ProbeErrorKind::TimedOut
     }
 
-    /// Whether the server has as many connections as it takes.
+    /// Whether the server has reached its maximum number of connections.
     fn is_full(error: &Self::Error) -> bool {
         Self::classify(error) == ProbeErrorKind::Saturated
     }
 
-    /// Whether a server that does not accept one more connection with this error may well serve those that it has.
+    /// Whether a server that rejects a new connection with this error may still serve its open connections.
     fn may_serve_others(error: &Self::Error) -> bool {
         Self::is_full(error)
     }
@@ -154,18 +160,18 @@ pub(super) trait Pool: Clone + Send + Sync + 'static {
     /// What messages call the resource, e.g. `postgres at 127.0.0.1:5432`.
     fn name(&self) -> String;
 
-    /// The public message of an error.
+    /// Returns the public message of an error.
     fn message(error: &Self::Error, name: &str) -> String {
         Self::classify(error).message(name)
     }
 
-    /// A password that the driver's text might repeat.
+    /// Returns the password, which error texts of the driver may contain.
     fn secret(&self) -> Option<String> {
         None
     }
 }
 
-/// What runs on a connection.
+/// A query on a connection.
 pub(super) trait Query<P: Pool>: Clone + Send + Sync + 'static {
     type Output: Send + 'static;
 
@@ -175,11 +181,11 @@ pub(super) trait Query<P: Pool>: Clone + Send + Sync + 'static {
 /// The counters of a pool.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Usage {
-    /// Places that are taken: by connections in use, and where the pool counts those, by attempts to open one.
+    /// Used slots: connections in use and, if the pool counts those, attempts to open one.
     pub(super) taken: usize,
     pub(super) idle: usize,
     pub(super) max: usize,
-    /// Connections, in use and idle, where the pool does not count attempts as such.
+    /// Connections, in use and idle. `None` if the pool counts attempts to connect as connections.
     pub(super) connected: Option<usize>,
 }
 
@@ -193,13 +199,13 @@ impl Usage {
     }
 }
 
-/// Why the pool gives no connection.
+/// Why the pool returns no connection.
 #[derive(Debug)]
 pub(super) enum TakeError<E> {
     /// All are in use.
     Exhausted,
     Driver(E),
-    /// The pool's own reason.
+    /// An error of the pool itself.
     Pool(ProbeErrorKind, BoxError),
 }
 
@@ -208,11 +214,11 @@ pub(super) enum TakeError<E> {
 pub(super) enum Failure<E> {
     Driver(Arc<E>),
     Pool(ProbeErrorKind, BoxError),
-    /// That many connections are all in use, and they work.
+    /// All connections are in use, and work: their number.
     Exhausted(usize),
-    /// The pool has connections that work, and the server accepts no more.
+    /// The pool has connections that work, and the server rejects further ones.
     Full(Arc<E>),
-    /// The pool has no connection, and the server accepts none.
+    /// The pool has no connection, and the server rejects new ones.
     NoConnection(Arc<E>),
     /// An idle connection is silent, and a new one responds.
     SilentConnection,
@@ -253,18 +259,20 @@ pub(super) fn exhausted(connections: usize) -> ProbeError {
     )
 }
 
-/// What the probe of a pool remembers between runs. Attempts that are under way end when it is dropped.
+/// What the probe of a pool remembers between runs. Attempts in flight end when it is dropped.
 pub(super) struct State<P: Pool> {
     delay: HedgeDelay,
     outside: Outside<P::Error>,
-    /// The last run ended because idle connections were silent.
+    /// Whether the last run ended because idle connections were silent.
     silent: AtomicBool,
     starvation: Arc<Starvation>,
-    /// Waits for a connection of a pool whose server is full.
+    /// The task that waits for a connection of a pool whose server is full.
     waiting: Mutex<Option<AbortHandle>>,
+    /// The time by which the connection that the last run released is idle again, if the pool pings it before.
+    released_until: Mutex<Option<Instant>>,
 }
 
-/// Whether a pool that counts attempts as connections has none that works.
+/// Whether a pool that counts attempts to connect as connections has no connection that works.
 #[derive(Default)]
 struct Starvation(AtomicBool);
 
@@ -278,16 +286,16 @@ impl Starvation {
     }
 }
 
-/// What the pool's own attempt came to.
+/// The outcome of an attempt of the pool.
 enum Attempted<T, E> {
     Responded {
         output: T,
         query: Duration,
         total: Duration,
     },
-    /// The connection was dead, and is discarded.
+    /// The connection was dead and has been discarded.
     Dead(E),
-    /// There was no idle connection after all.
+    /// There was no idle connection.
     NoneIdle,
     Exhausted,
     /// The pool could not open a connection.
@@ -297,10 +305,10 @@ enum Attempted<T, E> {
     Pool(ProbeErrorKind, BoxError),
 }
 
-/// How a part of a run ends.
+/// The outcome of a part of a run.
 enum Step<T, E> {
     End(Result<T, Failure<E>>),
-    /// With this error if the pool has no other connection.
+    /// The run continues. If the pool has no other connection, this is the error of the run.
     Retry(Option<E>),
     Exhausted,
 }
@@ -315,19 +323,25 @@ impl<P: Pool> State<P> {
             silent: AtomicBool::new(false),
             starvation: Arc::default(),
             waiting: Mutex::default(),
+            released_until: Mutex::default(),
         }
     }
 
     /// Runs a query on a connection of the pool.
     pub(super) async fn run<Q: Query<P>>(&self, pool: &P, query: &Q) -> Result<Q::Output, Failure<P::Error>> {
-        // After a restart of the server all idle connections are dead. One that responds is enough; and a pool that does not
-        // replace dead ones gives them again and again.
+        // After a restart of the server all idle connections are dead. One that responds is enough. A pool that does not replace dead
+        // connections returns them repeatedly.
         let mut dead_left = pool.usage().size() + 1;
         let mut refused = false;
         loop {
             let usage = pool.usage();
+            let released_until = if refused { None } else { self.released_until.lock().take() };
             let step = if usage.idle > 0 && !refused {
                 self.run_on_idle(pool, query).await
+            } else if let Some(until) = released_until {
+                // Otherwise the pool of a far server would open another connection while that one is pinged.
+                wait_for_idle(pool, until).await;
+                Step::Retry(None)
             } else if usage.is_exhausted() || refused {
                 self.run_exhausted(pool, query, refused).await
             } else {
@@ -348,7 +362,7 @@ impl<P: Pool> State<P> {
         }
     }
 
-    /// Queries an idle connection; if it is silent, another one and one outside the pool.
+    /// Queries an idle connection. If it is silent, queries another one, and one outside the pool.
     async fn run_on_idle<Q: Query<P>>(&self, pool: &P, query: &Q) -> Step<Q::Output, P::Error> {
         let begun = Instant::now();
         let mut attempts = Attempts::<P, Q::Output>::new();
@@ -356,19 +370,19 @@ impl<P: Pool> State<P> {
         let delay = self.delay.get();
         if !pool.has_server() {
             let attempted = attempts.next().await;
-            return self.settle(pool, attempted, None);
+            return self.evaluate(pool, attempted, None);
         }
         if let Ok(attempted) = timeout(delay, attempts.next()).await {
-            return self.settle(pool, attempted, None);
+            return self.evaluate(pool, attempted, None);
         }
-        // It may be dead without having been closed: behind a firewall that lost its state, or opened by a blocked thread. Then
-        // another one may work. It gets the time that a round trip may take.
+        // It may be dead without having been closed, behind a firewall that lost its state, or driven by a blocked thread. Another one may
+        // work, and gets as much time as a round trip may take.
         let mut silent_at = begun + delay;
         if pool.usage().idle > 0 {
             attempts.push(idle_attempt(pool, query));
             silent_at += delay / 2;
         }
-        // That a new one responded earlier says nothing about a server that may be frozen now, unless idle ones were silent then.
+        // An earlier outcome does not count, because the server may be frozen since, unless idle connections were silent then, too.
         let mut wanted =
             if self.silent.swap(false, Ordering::Relaxed) { Wanted::Since(begun) } else { Wanted::After(begun) };
         loop {
@@ -383,13 +397,13 @@ impl<P: Pool> State<P> {
             };
             let step = match first {
                 Either::Left(attempted) => {
-                    let step = self.settle(pool, attempted, None);
+                    let step = self.evaluate(pool, attempted, None);
                     if matches!(step, Step::Retry(_)) && !attempts.is_empty() {
                         continue;
                     }
                     step
                 }
-                // What is waited for is a new connection.
+                // The attempt is opening a new connection.
                 Either::Right(Outcome::Works(_)) if !P::IDLE_IS_CERTAIN && pool.usage().size() == 0 => {
                     Step::Retry(None)
                 }
@@ -398,7 +412,7 @@ impl<P: Pool> State<P> {
                     Step::End(Err(Failure::SilentConnection))
                 }
                 Either::Right(Outcome::Failed(error)) if !P::IDLE_IS_CERTAIN => Step::End(Err(Failure::Driver(error))),
-                // The idle connection may still be served: only its own response counts, or that of a new one later on.
+                // The idle connection may still work: only its response counts, or that of a later connection.
                 Either::Right(_) => {
                     silent_at = Instant::now() + outside::RETRY_INTERVAL;
                     wanted = Wanted::After(Instant::now());
@@ -410,22 +424,22 @@ impl<P: Pool> State<P> {
         }
     }
 
-    /// Queries a connection that the pool opens; if that is silent, looks outside for the reason.
+    /// Queries a connection that the pool opens. If that is silent, opens one outside the pool for the error.
     async fn run_on_new<Q: Query<P>>(&self, pool: &P, query: &Q, before: Usage) -> Step<Q::Output, P::Error> {
         let begun = Instant::now();
         let mut attempts = Attempts::<P, Q::Output>::new();
         attempts.push(new_attempt(pool, query));
         if !pool.has_server() {
             let attempted = attempts.next().await;
-            return self.settle(pool, attempted, Some(before));
+            return self.evaluate(pool, attempted, Some(before));
         }
-        let patience = if P::RETRIES_IN_SILENCE { CONNECT_PATIENCE } else { self.delay.get() };
-        if let Ok(attempted) = timeout(patience, attempts.next()).await {
-            return self.settle(pool, attempted, Some(before));
+        let delay = if P::RETRIES_SILENTLY { CONNECT_HEDGE_DELAY } else { self.delay.get() };
+        if let Ok(attempted) = timeout(delay, attempts.next()).await {
+            return self.evaluate(pool, attempted, Some(before));
         }
         let outcome = self.outside.outcome(pool, query, Wanted::Since(begun));
         let outcome = match select(pin!(attempts.next()), pin!(outcome)).await {
-            Either::Left((attempted, _)) => return self.settle(pool, attempted, Some(before)),
+            Either::Left((attempted, _)) => return self.evaluate(pool, attempted, Some(before)),
             Either::Right((outcome, _)) => outcome,
         };
         let took = match outcome {
@@ -439,11 +453,11 @@ impl<P: Pool> State<P> {
                 return Step::End(Err(Failure::Driver(error)));
             }
         };
-        // The server accepts connections. The pool's own attempt takes as long as the one outside did, by the same way, or it
-        // waits: for a place in the pool, for the pause between two attempts of the pool's own, or because it was lost.
-        let late_at = begun + patience + took + took / 2 + CONNECT_PATIENCE;
+        // The server accepts connections. The attempt of the pool takes as long as the one outside, or it waits: for a slot of the pool, for
+        // the pause between two attempts of the pool, or because it is lost.
+        let late_at = begun + delay + took + took / 2 + CONNECT_HEDGE_DELAY;
         if let Ok(attempted) = timeout_at(late_at, attempts.next()).await {
-            return self.settle(pool, attempted, Some(before));
+            return self.evaluate(pool, attempted, Some(before));
         }
         if pool.usage().is_exhausted() {
             attempts.abandon();
@@ -452,7 +466,7 @@ impl<P: Pool> State<P> {
         attempts.push(new_attempt(pool, query));
         let lost_at = Instant::now() + LOST_AFTER;
         let step = loop {
-            // Meanwhile the server may stop.
+            // The server may stop meanwhile.
             let outcome = self.outside.outcome(pool, query, Wanted::After(Instant::now()));
             let first = match timeout_at(lost_at, select(pin!(attempts.next()), pin!(outcome))).await {
                 Ok(Either::Left((attempted, _))) => Some(Either::Left(attempted)),
@@ -460,7 +474,7 @@ impl<P: Pool> State<P> {
                 Err(_) => None,
             };
             break match first {
-                Some(Either::Left(attempted)) => self.settle(pool, attempted, Some(before)),
+                Some(Either::Left(attempted)) => self.evaluate(pool, attempted, Some(before)),
                 Some(Either::Right(Outcome::Works(_))) => continue,
                 Some(Either::Right(Outcome::Full(error))) => Step::End(Err(self.full(pool, before, error))),
                 Some(Either::Right(Outcome::Failed(error))) => Step::End(Err(Failure::Driver(error))),
@@ -471,8 +485,8 @@ impl<P: Pool> State<P> {
         step
     }
 
-    /// Finds out whether the connections that are all in use work. The counters do not tell a busy server from a dead one: the
-    /// application's own attempts to connect to one that is frozen soon take every place of the pool.
+    /// Finds out whether the connections, which are all in use, work. The counters do not distinguish a busy server from a dead one: the
+    /// application's attempts to connect to a frozen server soon use all slots of the pool.
     async fn run_exhausted<Q: Query<P>>(&self, pool: &P, query: &Q, refused: bool) -> Step<Q::Output, P::Error> {
         let usage = pool.usage();
         if !pool.has_server() {
@@ -480,9 +494,9 @@ impl<P: Pool> State<P> {
         }
         let mut outcome = pin!(self.outside.outcome(pool, query, Wanted::Recent));
         let outcome = loop {
-            match select(outcome.as_mut(), pin!(sleep(EXHAUSTED_TICK))).await {
+            match select(outcome.as_mut(), pin!(sleep(EXHAUSTED_POLL_INTERVAL))).await {
                 Either::Left((outcome, _)) => break outcome,
-                // One came free.
+                // A connection became free.
                 Either::Right(_) if !pool.usage().is_exhausted() => return Step::Retry(None),
                 Either::Right(_) => {}
             }
@@ -502,20 +516,24 @@ impl<P: Pool> State<P> {
         }))
     }
 
-    /// What the end of the pool's own attempt means; `before` are the counters before the pool was to open a connection.
-    fn settle<T>(
+    /// Evaluates the outcome of an attempt of the pool. `before` are the counters before it, if the pool had to open a connection.
+    fn evaluate<T>(
         &self,
         pool: &P,
         attempted: Option<Attempted<T, P::Error>>,
         before: Option<Usage>,
     ) -> Step<T, P::Error> {
-        match attempted.expect("an attempt is under way") {
+        match attempted.expect("an attempt is in flight") {
             Attempted::Responded { output, query, total } => {
-                let round_trip = if before.is_some() { query * P::ROUND_TRIPS } else { total };
+                let round_trip = if before.is_some() { query * P::QUERIES } else { total };
                 if round_trip <= MAX_ROUND_TRIP {
                     self.delay.record(round_trip);
                 }
                 self.starvation.set(false);
+                if P::PINGS_ON_RELEASE {
+                    let ping = query.min(MAX_ROUND_TRIP);
+                    *self.released_until.lock() = Some(Instant::now() + ping + ping / 2 + 5 * RELEASE_POLL_INTERVAL);
+                }
                 Step::End(Ok(output))
             }
             Attempted::Dead(error) => Step::Retry(Some(error)),
@@ -529,7 +547,7 @@ impl<P: Pool> State<P> {
         }
     }
 
-    /// The server accepts no more connections, and the pool has none idle: do those that it has work?
+    /// The failure of a pool without idle connections whose server is full, by whether it has connections that work.
     fn full(&self, pool: &P, before: Usage, error: Arc<P::Error>) -> Failure<P::Error> {
         let works = match before.connected {
             Some(connected) => connected > 0,
@@ -544,17 +562,17 @@ impl<P: Pool> State<P> {
         if works { Failure::Full(error) } else { Failure::NoConnection(error) }
     }
 
-    /// Where the pool counts attempts as connections, only waiting for one as the application does shows whether it has any. That
-    /// goes on between the runs.
+    /// Finds out whether a pool that counts attempts to connect as connections has any, by waiting for one as the application does, also
+    /// between the runs.
     fn wait_for_connection(&self, pool: &P) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         if waiting.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
         let (pool, starvation) = (pool.clone(), Arc::clone(&self.starvation));
         *waiting = Some(
             tokio::spawn(async move {
-                let came_free = async {
+                let became_free = async {
                     loop {
                         match pool.acquire().await {
                             Ok(taken) => return P::release(taken),
@@ -562,8 +580,8 @@ impl<P: Pool> State<P> {
                         }
                     }
                 };
-                let came_free = timeout(pool.acquire_timeout(), Box::pin(came_free)).await;
-                starvation.set(came_free.is_err());
+                let became_free = timeout(pool.acquire_timeout(), Box::pin(became_free)).await;
+                starvation.set(became_free.is_err());
             })
             .abort_handle(),
         );
@@ -572,13 +590,20 @@ impl<P: Pool> State<P> {
 
 impl<P: Pool> Drop for State<P> {
     fn drop(&mut self) {
-        if let Some(task) = self.waiting.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(task) = self.waiting.get_mut().take() {
             task.abort();
         }
     }
 }
 
-/// The pool's own attempts that are under way.
+/// Waits until the pool has an idle connection, but not longer than `until`.
+async fn wait_for_idle<P: Pool>(pool: &P, until: Instant) {
+    while pool.usage().idle == 0 && Instant::now() < until {
+        sleep(RELEASE_POLL_INTERVAL).await;
+    }
+}
+
+/// The attempts of the pool in flight.
 struct Attempts<P: Pool, T>(FuturesUnordered<Attempt<P, T>>);
 
 impl<P: Pool, T: Send + 'static> Attempts<P, T> {
@@ -598,7 +623,7 @@ impl<P: Pool, T: Send + 'static> Attempts<P, T> {
         self.0.next().await
     }
 
-    /// Ends those that are silent.
+    /// Ends all attempts.
     fn abandon(self) {
         for attempt in self.0 {
             P::abandon(Box::pin(async move { drop(attempt.await) }));
@@ -640,12 +665,12 @@ async fn run_on<P: Pool, Q: Query<P>>(
             P::release(taken);
             Attempted::Responded { output, query: queried.elapsed(), total: begun.elapsed() }
         }
-        Err(error) if P::is_dead(&error) => {
+        Err(error) if P::is_broken(&error) => {
             P::discard(taken).await;
             Attempted::Dead(error)
         }
-        // A reply may still come: what is dropped here is closed.
-        Err(error) if P::is_overdue(&error) => Attempted::Failed(error),
+        // The response may still arrive, so the connection is dropped, which closes it.
+        Err(error) if P::is_timeout(&error) => Attempted::Failed(error),
         Err(error) => {
             P::release(taken);
             Attempted::Failed(error)

@@ -1,17 +1,18 @@
-//! Connections outside the pool: when one is opened, how many at a time, and for how long its outcome holds.
+//! Connections outside the pool: when one is opened, how many there are concurrently, and how long an outcome is reused.
 //!
-//! They are opened by tasks, so that an attempt outlives the run that wanted it: a far server is not connected to in vain,
-//! and the next run uses the outcome.
+//! Tasks open them, so that an attempt continues if its run ends, and the next run uses the outcome. Otherwise no run would ever get the
+//! outcome of a far server.
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::future::select;
+use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
     task::AbortHandle,
@@ -23,30 +24,30 @@ use super::{Pool, Query};
 /// The shortest time between two attempts, and how long an outcome is reused.
 pub(super) const INTERVAL: Duration = Duration::from_secs(2);
 
-/// The shortest time between two attempts while the server cannot be connected to. It fits two polls of a kubelet, and a server
-/// that is back is noticed within a second.
+/// The shortest time between two attempts while the server cannot be connected to, so that a run notices within a second that the server is
+/// back.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_millis(900);
 
 /// How long a run waits for the next attempt before it reuses an outcome that is older than [`INTERVAL`].
-const GRACE: Duration = Duration::from_millis(200);
+const REUSE_DELAY: Duration = Duration::from_millis(200);
 
-/// How long a run waits for a newer failure than one from before it began.
-const FAILURE_GRACE: Duration = Duration::from_millis(450);
+/// How long a run waits for a newer outcome before it reuses a failure from before it began.
+const FAILURE_REUSE_DELAY: Duration = Duration::from_millis(450);
 
-/// An outcome that is older is not reused, however far the server is.
+/// An older outcome is not reused, however far the server is.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
 const MAX_IN_FLIGHT: usize = 2;
 
-/// How long the connection may take to close.
+/// How long a connection may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a connection outside the pool showed.
+/// The outcome of a connection outside the pool.
 #[derive(Debug)]
 pub(super) enum Outcome<E> {
-    /// The server accepted it and responded, after that time.
+    /// The server accepted it and responded, after this time.
     Works(Duration),
-    /// The server has as many connections as it takes, which it says itself.
+    /// The server has reached its maximum number of connections.
     Full(Arc<E>),
     Failed(Arc<E>),
 }
@@ -61,15 +62,15 @@ impl<E> Clone for Outcome<E> {
     }
 }
 
-/// Which outcomes a run can use.
+/// Which outcomes a run accepts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Wanted {
-    /// Any that is recent. A run that reuses a success once more does so while the next attempt is in flight.
+    /// Recent ones. An older success is reused while the next attempt is in flight.
     Recent,
-    /// Failures only of attempts that began since then, unless none can begin soon: earlier ones say nothing about what the
-    /// pool does now.
+    /// Recent successes, and failures of attempts that began after this time. An earlier failure is accepted only if no attempt can begin
+    /// soon.
     Since(Instant),
-    /// Only of attempts that began since then.
+    /// Those of attempts that began after this time.
     After(Instant),
 }
 
@@ -84,12 +85,12 @@ struct Shared<E> {
     next_id: AtomicU64,
 }
 
-/// What is known; decides without waiting.
+/// The attempts and the last outcome. Its methods do not wait.
 struct Attempts<E> {
     in_flight: Vec<InFlight>,
     /// When the newest attempt began.
     last_begun: Option<Instant>,
-    /// When the first attempt began that had no outcome yet, since the last outcome.
+    /// When the oldest attempt in flight began, since the last outcome.
     silent_since: Option<Instant>,
     last: Option<Ended<E>>,
 }
@@ -109,48 +110,48 @@ struct Ended<E> {
 enum Decision<E> {
     Use(Outcome<E>),
     Begin,
-    /// Until then, or until an attempt ends.
+    /// Until this time, or until an attempt ends.
     Wait(Option<Instant>),
 }
 
 impl<E> Attempts<E> {
-    fn decide(&self, wanted: Wanted, asked: Instant, now: Instant, cancel_safe: bool) -> Decision<E> {
-        if let Some(outcome) = self.usable(wanted, asked, now) {
+    fn decide(&self, wanted: Wanted, called_at: Instant, now: Instant, cancel_safe: bool) -> Decision<E> {
+        if let Some(outcome) = self.usable(wanted, called_at, now) {
             return Decision::Use(outcome);
         }
         let may_begin = self.may_begin(now, cancel_safe);
         if may_begin.is_some_and(|at| at <= now) {
             return Decision::Begin;
         }
-        let grace_ends = asked + if wanted == Wanted::Recent { GRACE } else { FAILURE_GRACE };
-        Decision::Wait(may_begin.into_iter().chain(Some(grace_ends).filter(|at| *at > now)).min())
+        let reuse_at = called_at + if wanted == Wanted::Recent { REUSE_DELAY } else { FAILURE_REUSE_DELAY };
+        Decision::Wait(may_begin.into_iter().chain(Some(reuse_at).filter(|at| *at > now)).min())
     }
 
-    fn usable(&self, wanted: Wanted, asked: Instant, now: Instant) -> Option<Outcome<E>> {
+    fn usable(&self, wanted: Wanted, called_at: Instant, now: Instant) -> Option<Outcome<E>> {
         let last = self.last.as_ref()?;
         let age = now.saturating_duration_since(last.at);
         let usable = match (&last.outcome, wanted) {
             (_, Wanted::After(begun)) => last.begun >= begun,
             (Outcome::Failed(_), Wanted::Recent) => age < RETRY_INTERVAL,
             (Outcome::Failed(_), Wanted::Since(begun)) => {
-                last.begun >= begun || age < RETRY_INTERVAL && now >= asked + FAILURE_GRACE
+                last.begun >= begun || age < RETRY_INTERVAL && now >= called_at + FAILURE_REUSE_DELAY
             }
             (Outcome::Works(_) | Outcome::Full(_), _) if age < INTERVAL => true,
             (Outcome::Works(_) | Outcome::Full(_), Wanted::Recent) => {
                 let took = last.at.saturating_duration_since(last.begun);
-                age < MAX_AGE && now >= asked + GRACE && self.is_in_flight_no_longer_than(took, now)
+                age < MAX_AGE && now >= called_at + REUSE_DELAY && self.is_in_flight_no_longer_than(took, now)
             }
             (_, Wanted::Since(_)) => false,
         };
         usable.then(|| last.outcome.clone())
     }
 
-    /// Whether an attempt is in flight, and has not taken notably longer yet than the last one did.
+    /// Whether an attempt is in flight, and has not taken notably longer than the last one.
     fn is_in_flight_no_longer_than(&self, took: Duration, now: Instant) -> bool {
         self.silent_since.is_some_and(|begun| now.saturating_duration_since(begun) <= took + took / 4)
     }
 
-    /// When the next attempt may begin; never, while too many that cannot be cancelled are in flight.
+    /// When the next attempt may begin. `None` while too many that cannot be cancelled are in flight.
     fn may_begin(&self, now: Instant, cancel_safe: bool) -> Option<Instant> {
         let Some(last_begun) = self.last_begun else { return Some(now) };
         if self.in_flight.is_empty() && matches!(&self.last, Some(Ended { outcome: Outcome::Failed(_), .. })) {
@@ -159,7 +160,7 @@ impl<E> Attempts<E> {
         (cancel_safe || self.in_flight.len() < MAX_IN_FLIGHT).then(|| last_begun + INTERVAL)
     }
 
-    /// Registers an attempt. The oldest one ends if there are too many: it has been silent for twice the interval.
+    /// Registers an attempt. If there are too many, cancels the oldest one, which has been silent for twice the interval.
     fn begin(&mut self, id: u64, now: Instant) {
         while self.in_flight.len() >= MAX_IN_FLIGHT {
             if let Some(task) = self.in_flight.remove(0).task {
@@ -181,12 +182,6 @@ impl<E> Attempts<E> {
     }
 }
 
-impl<E> Shared<E> {
-    fn lock(&self) -> MutexGuard<'_, Attempts<E>> {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl<E: Send + Sync + 'static> Outside<E> {
     pub(super) fn new() -> Self {
         let attempts = Attempts { in_flight: Vec::new(), last_begun: None, silent_since: None, last: None };
@@ -194,16 +189,17 @@ impl<E: Send + Sync + 'static> Outside<E> {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The outcome of a connection outside the pool: of a recent one, or of one that is opened now or as soon as it may be.
+    /// Returns the outcome of a connection outside the pool: an accepted earlier one, or that of a connection which is opened as soon as it
+    /// may be.
     pub(super) async fn outcome<P, Q>(&self, pool: &P, query: &Q, wanted: Wanted) -> Outcome<E>
     where
         P: Pool<Error = E>,
         Q: Query<P>,
     {
-        let asked = Instant::now();
+        let called_at = Instant::now();
         loop {
             let ended = self.shared.ended.notified();
-            let decision = self.shared.lock().decide(wanted, asked, Instant::now(), P::CANCEL_SAFE);
+            let decision = self.shared.attempts.lock().decide(wanted, called_at, Instant::now(), P::CANCEL_SAFE);
             match decision {
                 Decision::Use(outcome) => return outcome,
                 Decision::Begin => self.begin(pool, query),
@@ -221,10 +217,10 @@ impl<E: Send + Sync + 'static> Outside<E> {
         Q: Query<P>,
     {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
-        self.shared.lock().begin(id, Instant::now());
+        self.shared.attempts.lock().begin(id, Instant::now());
         let registered = Registered { shared: Arc::clone(&self.shared), id };
         let (pool, query) = (pool.clone(), query.clone());
-        // In a box: it is large, and rarely made.
+        // Boxed, because the future is large and rarely created.
         let attempt = Box::pin(async move {
             let begun = Instant::now();
             let responded = async {
@@ -242,12 +238,12 @@ impl<E: Send + Sync + 'static> Outside<E> {
                 Err(error) => Outcome::Failed(Arc::new(error)),
             });
             if let Some(connection) = connection {
-                // The outcome is known; how the connection closes does not matter.
+                // The outcome is known already.
                 let _ = timeout(CLOSE_TIMEOUT, P::close(connection)).await;
             }
         });
         let task = tokio::spawn(attempt).abort_handle();
-        if let Some(attempt) = self.shared.lock().in_flight.iter_mut().find(|attempt| attempt.id == id) {
+        if let Some(attempt) = self.shared.attempts.lock().in_flight.iter_mut().find(|attempt| attempt.id == id) {
             attempt.task = Some(task);
         }
     }
@@ -255,7 +251,7 @@ impl<E: Send + Sync + 'static> Outside<E> {
 
 impl<E> Drop for Outside<E> {
     fn drop(&mut self) {
-        for attempt in self.shared.lock().in_flight.drain(..) {
+        for attempt in self.shared.attempts.lock().in_flight.drain(..) {
             if let Some(task) = attempt.task {
                 task.abort();
             }
@@ -263,7 +259,7 @@ impl<E> Drop for Outside<E> {
     }
 }
 
-/// Removes an attempt that ends without an outcome: it panicked or was aborted.
+/// Removes an attempt that ends without an outcome, because it panicked or was aborted.
 struct Registered<E> {
     shared: Arc<Shared<E>>,
     id: u64,
@@ -271,13 +267,13 @@ struct Registered<E> {
 
 impl<E> Registered<E> {
     fn end(self, outcome: Outcome<E>) {
-        self.shared.lock().end(self.id, Instant::now(), Some(outcome));
+        self.shared.attempts.lock().end(self.id, Instant::now(), Some(outcome));
     }
 }
 
 impl<E> Drop for Registered<E> {
     fn drop(&mut self) {
-        self.shared.lock().end(self.id, Instant::now(), None);
+        self.shared.attempts.lock().end(self.id, Instant::now(), None);
         self.shared.ended.notify_waiters();
     }
 }

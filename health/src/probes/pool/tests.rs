@@ -1,14 +1,8 @@
-//! The rules of the algorithm, on a paused clock and with a pool and a server that are made up.
+//! The rules of the algorithm, on a paused clock, with a fake pool and a fake server.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    future::pending,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{collections::VecDeque, fmt, future::pending, pin::Pin, sync::Arc, time::Duration};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::{Failure, Pool, Query, State, TakeError, Usage};
@@ -23,7 +17,7 @@ enum Server {
     Full,
 }
 
-/// What becomes of a connection.
+/// What a connection does with a query.
 #[derive(Clone, Copy, PartialEq)]
 enum Fate {
     Works,
@@ -37,18 +31,22 @@ struct World {
     idle: VecDeque<Fate>,
     in_use: usize,
     max: usize,
-    /// The next attempts of the pool that are lost on the way.
+    /// The number of further attempts of the pool that are lost.
     lost: usize,
-    /// When each connection outside the pool was begun.
+    /// When each attempt outside the pool began.
     outside: Vec<Instant>,
     outside_in_flight: usize,
     most_outside_in_flight: usize,
-    /// Attempts of the pool that were dropped on the way.
+    /// Attempts of the pool that were dropped.
     cancelled: usize,
+    /// Connections that the pool opened.
+    opened: usize,
+    /// Whether the pool queries a released connection before it is idle, as sqlx does.
+    pings_on_release: bool,
     queries: usize,
 }
 
-/// A pool. One that retries hides why it cannot connect, and counts its attempts as connections, as sqlx does.
+/// A pool. One that retries returns no error if it cannot connect, and counts attempts to connect as connections, as sqlx does.
 struct Fake<const RETRIES: bool>(Arc<Mutex<World>>);
 
 type Retrying = Fake<true>;
@@ -80,6 +78,16 @@ struct Taken<const R: bool> {
 impl<const R: bool> Drop for Taken<R> {
     fn drop(&mut self) {
         let mut world = self.pool.world();
+        if self.released && world.pings_on_release {
+            let (pool, fate, round_trip) = (self.pool.clone(), self.fate, world.round_trip);
+            tokio::spawn(async move {
+                sleep(round_trip).await;
+                let mut world = pool.world();
+                world.in_use -= 1;
+                world.idle.push_back(fate);
+            });
+            return;
+        }
         world.in_use -= 1;
         if self.released {
             world.idle.push_back(self.fate);
@@ -103,6 +111,8 @@ impl<const R: bool> Fake<R> {
             outside_in_flight: 0,
             most_outside_in_flight: 0,
             cancelled: 0,
+            opened: 0,
+            pings_on_release: false,
             queries: 0,
         })))
     }
@@ -113,7 +123,7 @@ impl<const R: bool> Fake<R> {
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap()
+        self.0.lock()
     }
 
     fn set(&self, server: Server) {
@@ -158,13 +168,13 @@ impl<const R: bool> Fake<R> {
     }
 }
 
-/// Something under way, which counts if it is dropped.
-struct UnderWay<F: FnMut(bool)> {
+/// Calls `ended` when it is dropped.
+struct OnDrop<F: FnMut(bool)> {
     ended: F,
     finished: bool,
 }
 
-impl<F: FnMut(bool)> Drop for UnderWay<F> {
+impl<F: FnMut(bool)> Drop for OnDrop<F> {
     fn drop(&mut self) {
         (self.ended)(self.finished);
     }
@@ -175,7 +185,8 @@ impl<const R: bool> Pool for Fake<R> {
     type Taken = Taken<R>;
     type Error = FakeError;
 
-    const RETRIES_IN_SILENCE: bool = R;
+    const RETRIES_SILENTLY: bool = R;
+    const PINGS_ON_RELEASE: bool = R;
 
     fn usage(&self) -> Usage {
         let world = self.world();
@@ -214,7 +225,7 @@ impl<const R: bool> Pool for Fake<R> {
         self.world().in_use += 1;
         let mut taken = Taken { pool: self.clone(), fate: Fate::Works, released: false };
         let pool = self.clone();
-        let mut under_way = UnderWay {
+        let mut on_drop = OnDrop {
             ended: move |finished| {
                 if !finished {
                     pool.world().cancelled += 1;
@@ -234,13 +245,14 @@ impl<const R: bool> Pool for Fake<R> {
         loop {
             match self.open().await {
                 Ok(fate) => {
-                    under_way.finished = true;
+                    on_drop.finished = true;
+                    self.world().opened += 1;
                     taken.fate = fate;
                     return Ok(taken);
                 }
                 Err(_) if R && waited.elapsed() < ACQUIRE_TIMEOUT => sleep(Duration::from_millis(50)).await,
                 Err(error) => {
-                    under_way.finished = true;
+                    on_drop.finished = true;
                     return Err(TakeError::Driver(error));
                 }
             }
@@ -259,7 +271,7 @@ impl<const R: bool> Pool for Fake<R> {
             world.most_outside_in_flight = world.most_outside_in_flight.max(world.outside_in_flight);
         }
         let pool = self.clone();
-        let _under_way = UnderWay { ended: move |_| pool.world().outside_in_flight -= 1, finished: true };
+        let _on_drop = OnDrop { ended: move |_| pool.world().outside_in_flight -= 1, finished: true };
         self.open().await
     }
 
@@ -296,7 +308,7 @@ impl<const R: bool> Query<Fake<R>> for Ping<R> {
     }
 }
 
-/// What a poll shows.
+/// The outcome of a poll.
 #[derive(Debug, PartialEq)]
 enum Shown {
     Up,
@@ -308,7 +320,7 @@ enum Shown {
     NoConnection,
     SilentConnection,
     Down(ProbeErrorKind),
-    /// Without a result by the limit; the run goes on.
+    /// No result by the limit. The run continues.
     Overdue,
 }
 
@@ -316,7 +328,7 @@ const LIMIT: Duration = Duration::from_millis(800);
 
 type Run = Pin<Box<dyn Future<Output = Shown>>>;
 
-/// Polls as the engine does: one run at a time, which goes on behind the limit.
+/// Polls as the engine does: one run at a time, which continues after the limit.
 struct Check<const R: bool> {
     pool: Fake<R>,
     state: Arc<State<Fake<R>>>,
@@ -350,7 +362,7 @@ impl<const R: bool> Check<R> {
         shown
     }
 
-    /// Polls once in half a second for so long; returns what was shown after so many seconds.
+    /// Polls twice a second for this time, and returns each outcome with its time.
     async fn poll_for(&mut self, seconds: u64) -> Vec<(Duration, Shown)> {
         let begun = Instant::now();
         let mut shown = Vec::new();
@@ -378,14 +390,14 @@ async fn a_warm_pool_is_probed_on_its_own_connections_however_far_its_server_is(
         let mut check = Check::of(&pool);
         check.poll().await;
         let opened = pool.outside();
-        assert!(opened <= 1, "before any round trip was seen");
+        assert!(opened <= 1, "before any round trip is known");
         check.always_shows(&Shown::Up, 20).await;
         assert_eq!(pool.outside(), opened, "{distance} ms");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cold_pool_of_a_far_server_is_up_as_soon_as_the_query_can_be_answered() {
+async fn a_cold_pool_of_a_far_server_is_up_as_soon_as_it_can_respond_to_the_query() {
     async fn cold<const R: bool>(distance: u64) {
         let pool = Fake::<R>::new(2, &[]).far(distance);
         let mut check = Check::of(&pool);
@@ -402,6 +414,21 @@ async fn a_cold_pool_of_a_far_server_is_up_as_soon_as_the_query_can_be_answered(
     for distance in DISTANCES {
         cold::<true>(distance).await;
         cold::<false>(distance).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_pool_that_pings_released_connections_opens_no_second_one_for_the_next_run() {
+    for distance in DISTANCES {
+        let pool = Retrying::new(2, &[]).far(distance);
+        pool.world().pings_on_release = true;
+        let mut check = Check::of(&pool);
+        let begun = Instant::now();
+        // The next run begins as soon as this one has ended.
+        while check.poll().await == Shown::Overdue {}
+        check.always_shows(&Shown::Up, 10).await;
+        assert_eq!(pool.world().opened, 1, "{distance} ms, after {:?}", begun.elapsed());
+        assert!(pool.outside() <= 1, "{distance} ms: {}", pool.outside());
     }
 }
 
@@ -426,7 +453,7 @@ async fn silent_idle_connections_are_degraded_while_a_new_one_responds_and_are_d
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_connection_beside_one_that_responds_is_up_and_is_discarded() {
+async fn a_silent_connection_next_to_one_that_responds_is_up_and_is_discarded() {
     let pool = Plain::new(2, &[Fate::Silent, Fate::Works]);
     let mut check = Check::of(&pool);
     check.always_shows(&Shown::Up, 5).await;
@@ -533,7 +560,7 @@ async fn an_exhausted_pool_whose_server_refuses_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_comes_free_while_the_server_is_silent_is_queried() {
+async fn a_connection_that_becomes_free_while_the_server_is_silent_is_queried() {
     let pool = Plain::new(1, &[]);
     pool.exhaust();
     pool.set(Server::Frozen);
@@ -565,7 +592,7 @@ async fn a_full_server_is_degraded_while_the_pool_has_connections_and_down_witho
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_that_counts_attempts_is_down_once_none_came_free_for_as_long_as_the_application_waits() {
+async fn a_pool_that_counts_attempts_is_down_once_none_became_free_for_as_long_as_the_application_waits() {
     let pool = Retrying::new(2, &[]);
     pool.exhaust();
     pool.set(Server::Full);
@@ -577,7 +604,7 @@ async fn a_pool_that_counts_attempts_is_down_once_none_came_free_for_as_long_as_
     assert!(shown[..down].iter().all(|(_, shown)| *shown == Shown::Exhausted), "{shown:?}");
     assert!(shown[down..].iter().all(|(_, shown)| *shown == Shown::NoConnection), "{shown:?}");
 
-    // One that works comes free and is taken again: what is in use works.
+    // A connection that works becomes free and is taken again, so those in use work.
     {
         let mut world = pool.world();
         world.in_use -= 1;
@@ -603,7 +630,7 @@ async fn a_pool_without_any_connection_is_down_at_once_on_a_full_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_that_retries_in_silence_is_down_with_the_servers_reason_and_up_when_it_is_back() {
+async fn a_pool_that_retries_silently_is_down_with_the_error_of_the_server_and_up_when_it_is_back() {
     let pool = Retrying::new(2, &[]);
     pool.set(Server::Refuses);
     let mut check = Check::of(&pool);
@@ -621,7 +648,7 @@ async fn an_attempt_of_the_pool_that_is_lost_is_overtaken_by_another_one() {
     let mut check = Check::of(&pool);
     check.always_shows(&Shown::Up, 5).await;
 
-    // Where it has the only place, the pool is exhausted by it, once.
+    // If it uses the only slot, the pool is exhausted, once.
     let one = Retrying::new(1, &[]);
     one.world().lost = 1;
     let mut check = Check::of(&one);
@@ -670,7 +697,7 @@ async fn a_server_that_stops_soon_after_a_connection_outside_worked_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_freezes_soon_after_a_connection_outside_worked_is_not_taken_to_respond() {
+async fn a_server_that_freezes_soon_after_a_connection_outside_worked_is_overdue() {
     let pool = Retrying::new(2, &[]).far(80);
     let mut check = Check::of(&pool);
     assert_eq!(check.poll().await, Shown::Up);

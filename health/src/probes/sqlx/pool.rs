@@ -1,4 +1,4 @@
-//! The probe of a pool. This file is read once for each version of sqlx, which `super::sqlx` is; nothing in it is of one alone.
+//! The probe of a pool. This file is compiled for each version of sqlx, which is `super::sqlx`.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     error::{ProbeError, ProbeErrorKind, classify_io},
     probe::{DynProbe, Probe},
     probes::{
-        driver::Described,
+        driver::DebugFields,
         pool::{self, Failure, Pool, State, TakeError, Usage},
         sqlstate::{classify_code, classify_mysql, is_full_pgbouncer},
     },
@@ -69,7 +69,7 @@ impl<DB: Database> PoolProbe<DB> {
         if Kind::of(pool) == Kind::Sqlite {
             return sqlite::run(&self.pool, &self.file, &query).await;
         }
-        self.state.run(&self.pool, &On(query)).await.map_err(|failure| failure.into_probe_error(&self.pool))
+        self.state.run(&self.pool, &OnPool(query)).await.map_err(|failure| failure.into_probe_error(&self.pool))
     }
 }
 
@@ -94,14 +94,14 @@ where
 /// How long a dead connection may take to close before it is dropped.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// What runs on a connection.
+/// A query on a connection.
 pub(crate) trait Query<DB: Database>: Clone + Send + Sync + 'static {
     type Output: Send + 'static;
 
     fn run(&self, connection: &mut DB::Connection) -> impl Future<Output = Result<Self::Output, Error>> + Send;
 }
 
-/// A statement that must run; what it returns does not matter.
+/// A statement that has to succeed, whatever it returns.
 #[derive(Clone, Copy)]
 pub(super) struct Statement(pub(super) &'static str);
 
@@ -113,22 +113,21 @@ where
     type Output = ();
 
     async fn run(&self, connection: &mut DB::Connection) -> Result<(), Error> {
-        // Raw, so that it is one round trip also on a connection that has not seen it before, and behind a proxy that keeps
-        // no prepared statements.
+        // Raw SQL takes one round trip also on a new connection, and works behind proxies without prepared statements.
         connection.execute(sqlx::raw_sql(self.0)).await.map(drop)
     }
 }
 
-/// Runs a query on a connection of the pool, with nothing remembered of earlier runs.
+/// Runs a query on a connection of the pool, without the state of earlier runs.
 pub(crate) async fn run<DB: Database, Q: Query<DB>>(pool: &sqlx::Pool<DB>, query: Q) -> Result<Q::Output, ProbeError> {
     PoolProbe::new(pool.clone()).run(query).await
 }
 
-/// A query on any pool of sqlx.
+/// A query of this module, for the algorithm for pools.
 #[derive(Clone)]
-struct On<Q>(Q);
+struct OnPool<Q>(Q);
 
-impl<DB: Database, Q: Query<DB>> pool::Query<SqlxPool<DB>> for On<Q> {
+impl<DB: Database, Q: Query<DB>> pool::Query<SqlxPool<DB>> for OnPool<Q> {
     type Output = Q::Output;
 
     fn run(&self, connection: &mut DB::Connection) -> impl Future<Output = Result<Q::Output, Error>> + Send {
@@ -136,7 +135,7 @@ impl<DB: Database, Q: Query<DB>> pool::Query<SqlxPool<DB>> for On<Q> {
     }
 }
 
-/// sqlx's side of the algorithm.
+/// sqlx's side of the algorithm for pools.
 pub(super) struct SqlxPool<DB: Database>(pub(super) sqlx::Pool<DB>);
 
 impl<DB: Database> Clone for SqlxPool<DB> {
@@ -145,8 +144,8 @@ impl<DB: Database> Clone for SqlxPool<DB> {
     }
 }
 
-/// A connection with a query under way. If that is dropped, the connection is closed: in the pool, the next query would wait
-/// for the response to this one.
+/// A connection with a query in flight. Unless it is released, it is closed when it is dropped: in the pool, the next query would wait for
+/// the response to this one.
 pub(super) struct Taken<DB: Database>(Option<PoolConnection<DB>>);
 
 impl<DB: Database> Taken<DB> {
@@ -168,7 +167,8 @@ impl<DB: Database> Pool for SqlxPool<DB> {
     type Taken = Taken<DB>;
     type Error = Error;
 
-    const RETRIES_IN_SILENCE: bool = true;
+    const RETRIES_SILENTLY: bool = true;
+    const PINGS_ON_RELEASE: bool = true;
 
     fn usage(&self) -> Usage {
         let (size, idle) = (self.0.size() as usize, self.0.num_idle());
@@ -176,13 +176,13 @@ impl<DB: Database> Pool for SqlxPool<DB> {
             taken: size.saturating_sub(idle),
             idle,
             max: self.0.options().get_max_connections() as usize,
-            // Its size counts attempts to connect.
+            // The size includes attempts to connect.
             connected: None,
         }
     }
 
     async fn take_idle(&self) -> Option<Result<Taken<DB>, TakeError<Error>>> {
-        // Without the ping of `acquire`: the query shows as much.
+        // Without the ping of `acquire`, which the query makes redundant.
         self.0.try_acquire().map(|connection| Ok(Taken(Some(connection))))
     }
 
@@ -208,7 +208,7 @@ impl<DB: Database> Pool for SqlxPool<DB> {
 
     async fn discard(mut taken: Taken<DB>) {
         if let Some(connection) = taken.0.take() {
-            // How it closes does not matter; one that is dead may not even do that.
+            // A dead connection may not close in time.
             let _ = timeout(CLOSE_TIMEOUT, connection.close()).await;
         }
     }
@@ -221,12 +221,12 @@ impl<DB: Database> Pool for SqlxPool<DB> {
         classify(error)
     }
 
-    fn is_dead(error: &Error) -> bool {
-        is_dead(error)
+    fn is_broken(error: &Error) -> bool {
+        is_broken(error)
     }
 
-    fn is_overdue(_: &Error) -> bool {
-        // It never gives up by itself; what is overdue was cancelled by the server, which said so.
+    fn is_timeout(_: &Error) -> bool {
+        // The driver itself has no timeout. These errors are of the server, which has cancelled the query.
         false
     }
 
@@ -235,26 +235,26 @@ impl<DB: Database> Pool for SqlxPool<DB> {
     }
 
     fn secret(&self) -> Option<String> {
-        described(&self.0).text("password: Some(")
+        debug_fields(&self.0).text("password: Some(")
     }
 }
 
-/// Whether a connection is of no more use.
-fn is_dead(error: &Error) -> bool {
+/// Whether a connection is unusable after this error.
+fn is_broken(error: &Error) -> bool {
     match error {
         Error::Io(_) | Error::Tls(_) | Error::Protocol(_) | Error::WorkerCrashed => true,
-        // PostgreSQL ends the session with these, whatever the code; a severity has no accessor here, but is printed.
+        // PostgreSQL ends the session with these severities, whatever the code. They have no accessor, but the `Debug` output contains them.
         Error::Database(error) => {
-            let printed = Described::by_debug(error);
-            printed.says("severity: Fatal")
-                || printed.says("severity: Panic")
-                || classify_database(error, &printed) == ProbeErrorKind::Unreachable
+            let fields = DebugFields::of(error);
+            fields.contains("severity: Fatal")
+                || fields.contains("severity: Panic")
+                || classify_database(error, &fields) == ProbeErrorKind::Unreachable
         }
         error => classify(error) == ProbeErrorKind::Unreachable,
     }
 }
 
-/// What kind of server a pool is of, in the word that messages use.
+/// The database of a pool.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Kind {
     Postgres,
@@ -279,7 +279,8 @@ impl Kind {
         }
     }
 
-    fn word(self) -> &'static str {
+    /// Returns what messages call the database.
+    fn display_name(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
             Self::MySql => "mysql",
@@ -288,82 +289,82 @@ impl Kind {
         }
     }
 
-    /// The query. SQLite reads its file only in a read transaction, which this begins.
+    /// Returns the query. SQLite reads its file only in a read transaction, which the query begins.
     fn sql(self) -> &'static str {
         if self == Self::Sqlite { "SELECT count(*) FROM sqlite_master" } else { "SELECT 1" }
     }
 }
 
-/// Where a pool connects to. `ConnectOptions::to_url_lossy` would be the public way, but it panics on hosts and user names
-/// that are no part of a URL. Those of `Any` are the URL that they were made of, and are described as its drivers' are.
-pub(super) fn described<DB: Database>(pool: &sqlx::Pool<DB>) -> Described {
+/// Returns the fields of a pool's options. `ConnectOptions::to_url_lossy` panics on hosts and user names that are invalid in a URL. The
+/// options of `Any` contain the original URL, whose parts are returned in the form of the other drivers.
+pub(super) fn debug_fields<DB: Database>(pool: &sqlx::Pool<DB>) -> DebugFields {
     let options = pool.connect_options();
     if DB::NAME != "Any" {
-        return Described::by_debug(&options);
+        return DebugFields::of(&options);
     }
     let url = options.to_url_lossy();
     let default_port = match Kind::of(pool) {
         Kind::Postgres => 5432,
         Kind::MySql => 3306,
-        Kind::Sqlite => return described_file(url.as_str()),
-        Kind::Other => return Described::default(),
+        Kind::Sqlite => return file_fields(url.as_str()),
+        Kind::Other => return DebugFields::default(),
     };
     if url.query_pairs().any(|(key, _)| matches!(&*key, "host" | "hostaddr" | "port" | "socket")) {
-        // It says otherwise than the URL's own host.
-        return Described::default();
+        // The query overrides the host of the URL.
+        return DebugFields::default();
     }
-    url.host_str().map_or_else(Described::default, |host| {
+    url.host_str().map_or_else(DebugFields::default, |host| {
         let port = url.port().unwrap_or(default_port);
         let password = url.password().map(|password| percent_decode_str(password).decode_utf8_lossy());
-        Described(format!("host: {host:?}, port: {port}, password: {password:?}"))
+        DebugFields(format!("host: {host:?}, port: {port}, password: {password:?}"))
     })
 }
 
-/// As sqlx reads the URL of a SQLite database: <https://docs.rs/sqlx/0.9/sqlx/sqlite/struct.SqliteConnectOptions.html>.
-fn described_file(url: &str) -> Described {
+/// Parses the URL of a SQLite database as sqlx does: <https://docs.rs/sqlx/0.9/sqlx/sqlite/struct.SqliteConnectOptions.html>.
+fn file_fields(url: &str) -> DebugFields {
     let rest = url.strip_prefix("sqlite:").unwrap_or(url);
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let (file, query) = rest.split_once('?').unwrap_or((rest, ""));
     let file = percent_decode_str(file).decode_utf8_lossy();
     let in_memory = file == ":memory:" || query.split('&').any(|pair| pair == "mode=memory");
-    Described(format!("filename: {file:?}, in_memory: {in_memory}, vfs: None"))
+    DebugFields(format!("filename: {file:?}, in_memory: {in_memory}, vfs: None"))
 }
 
-/// What a pool is of, in the words of messages.
+/// Returns what messages call the database of a pool.
 pub(crate) fn name<DB: Database>(pool: &sqlx::Pool<DB>) -> String {
-    public_name(pool, &described(pool))
+    public_name(pool, &debug_fields(pool))
 }
 
-fn public_name<DB: Database>(pool: &sqlx::Pool<DB>, described: &Described) -> String {
-    let word = Kind::of(pool).word();
-    // A socket has a path, which may tell more than an address.
+fn public_name<DB: Database>(pool: &sqlx::Pool<DB>, fields: &DebugFields) -> String {
+    let name = Kind::of(pool).display_name();
+    // The path of a Unix socket is not public.
     let is_path = |host: &str| host.starts_with('/') || host.to_ascii_lowercase().contains("%2f");
-    match described.address("host: ", "port: ") {
-        Some(address) if !described.0.contains("socket: Some(") && !is_path(&address.host) => {
-            format!("{word} at {address}")
+    match fields.address("host: ", "port: ") {
+        Some(address) if !fields.contains("socket: Some(") && !is_path(&address.host) => {
+            format!("{name} at {address}")
         }
-        _ => word.to_owned(),
+        _ => name.to_owned(),
     }
 }
 
-/// The kind of an error, by its variant and, where the database sent one, its code.
+/// Returns the kind of an error, from its variant or the code that the database sent.
 pub(crate) fn classify(error: &Error) -> ProbeErrorKind {
     match error {
         Error::Io(error) => classify_io(error),
         Error::Tls(_) => ProbeErrorKind::Rejected,
         Error::PoolTimedOut => ProbeErrorKind::TimedOut,
         Error::WorkerCrashed => ProbeErrorKind::Unreachable,
-        Error::Database(error) => classify_database(error, &Described::by_debug(error)),
+        Error::Database(error) => classify_database(error, &DebugFields::of(error)),
         _ => ProbeErrorKind::Failed,
     }
 }
 
-/// The kind of an error that the database sent, which is also given as it is printed.
-#[allow(clippy::borrowed_box, reason = "it is printed as the driver's own, which is behind it")]
-fn classify_database(error: &Box<dyn DatabaseError>, printed: &Described) -> ProbeErrorKind {
-    // MySQL's number tells more than its code, which may be missing, and is to be had only as it is printed.
-    if printed.starts_with("MySqlDatabaseError")
-        && let Some(number) = printed.number("number: ")
+/// Returns the kind of an error that the database sent.
+#[allow(clippy::borrowed_box, reason = "only the box has the `Debug` output of the driver's type")]
+fn classify_database(error: &Box<dyn DatabaseError>, fields: &DebugFields) -> ProbeErrorKind {
+    // MySQL's number is more exact than its code. It has no accessor, but the `Debug` output contains it.
+    if fields.starts_with("MySqlDatabaseError")
+        && let Some(number) = fields.number("number: ")
         && let Some(kind) = classify_mysql(number, error.message())
     {
         return kind;

@@ -1,20 +1,21 @@
-//! SQLite, whose server is a file. Like `pool.rs`, read once for each version of sqlx.
+//! SQLite, whose server is a file. Like `pool.rs`, compiled for each version of sqlx.
 //!
-//! It goes its own way to a connection, because no rule of the algorithm for pools applies: a connection does not die, one outside
-//! the pool shows nothing and may create the file, and silence means that another connection writes. What can go wrong is the file.
+//! It does not use the algorithm for pools: a connection does not die, one outside the pool shows nothing and may create the file, and a
+//! silent connection waits for another writer. What can fail is the file.
 
 use std::{
     fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::{
-    pool::{Query, SqlxPool, described},
+    pool::{Query, SqlxPool, debug_fields},
     sqlx::{ConnectOptions as _, Connection as _, Database, Error},
 };
 use crate::{
@@ -22,10 +23,10 @@ use crate::{
     probes::pool::{Failure, Pool as _, TakeError, exhausted},
 };
 
-/// How long SQLite may be silent before it is taken to be locked.
+/// After this time without a response the database is considered locked.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// Runs a query on a connection of the pool, and looks at the file while that is open.
+/// Runs a query on a connection of the pool, and checks the file while the connection is open.
 pub(super) async fn run<DB: Database, Q: Query<DB>>(
     pool: &SqlxPool<DB>,
     file: &SqliteFile,
@@ -48,22 +49,22 @@ pub(super) async fn run<DB: Database, Q: Query<DB>>(
             _ => failed(Error::PoolTimedOut),
         })?;
         let result = query.run(taken.connection()).await;
-        if result.as_ref().is_err_and(SqlxPool::<DB>::is_dead) {
+        if result.as_ref().is_err_and(SqlxPool::<DB>::is_broken) {
             SqlxPool::discard(taken).await;
             return result.map_err(failed);
         }
-        let looked = match result {
-            Ok(output) => file.look(pool, query, Connected::Yes).await.map(|()| output),
+        let checked = match result {
+            Ok(output) => file.check(pool, query, Connected::Yes).await.map(|()| output),
             Err(error) => Err(error),
         };
         SqlxPool::release(taken);
-        looked.map_err(failed)
+        checked.map_err(failed)
     };
     match timeout(BUSY_TIMEOUT, Box::pin(queried)).await {
         Ok(result) => result,
-        // Another connection, perhaps of another process, writes, and sqlx waits for it; by default longer than a check does. A
-        // disk that does not respond is silent here too.
-        Err(_) => match file.look(pool, query, Connected::Unknown).await {
+        // Another connection, perhaps of another process, writes, and sqlx waits for it, by default for longer than the check's limit. A
+        // disk that does not respond also ends here.
+        Err(_) => match file.check(pool, query, Connected::Unknown).await {
             Ok(()) => Err(ProbeError::new(ProbeErrorKind::Saturated, "sqlite is locked by a writer")),
             Err(error) => Err(failed(error)),
         },
@@ -72,18 +73,18 @@ pub(super) async fn run<DB: Database, Q: Query<DB>>(
 
 /// The file of a database, as the probe last saw it.
 ///
-/// SQLite keeps reading a file that has been removed or replaced, and in WAL mode it may not look at one that was overwritten. The
-/// application would lose what it writes there, so the file is looked at by its path.
+/// SQLite continues to read a file that was removed or replaced, and in WAL mode it may not notice that one was overwritten. The application
+/// would lose what it writes there, so the file is also opened by its path.
 ///
-/// A file that replaces another one is found out on Linux only, from the files that this process has open. Where one of them was
-/// deleted under the database's path, or is a file that this probe saw there earlier, a connection still has it. Connections that
-/// were opened to a file which was moved away before the first run are found out as long as none has the new one.
+/// A replaced file is detected only on Linux, from the open files of this process. If one of them was deleted under the database's path,
+/// or was at that path in an earlier run, a connection still uses it. Connections to a file that was moved before the first run are
+/// detected until one has opened the new file.
 #[derive(Default)]
 pub(super) struct SqliteFile {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// Whether a connection of the pool is open while the file is looked at.
+/// Whether a connection of the pool is open while the file is checked.
 #[derive(Clone, Copy, PartialEq)]
 enum Connected {
     Yes,
@@ -95,37 +96,37 @@ type FileId = (u64, u64);
 
 #[derive(Default)]
 struct Seen {
-    /// The file that all connections have.
+    /// The file that all connections use.
     current: Option<FileId>,
-    /// Files that the path led to earlier.
+    /// Files that were at the path earlier.
     earlier: Vec<FileId>,
 }
 
 impl SqliteFile {
     /// # Errors
     ///
-    /// The file is gone, was replaced, or is not a database.
-    async fn look<DB: Database, Q: Query<DB>>(
+    /// Returns an error if the file does not exist, was replaced, or is not a database.
+    async fn check<DB: Database, Q: Query<DB>>(
         &self,
         pool: &SqlxPool<DB>,
         query: &Q,
         connected: Connected,
     ) -> Result<(), Error> {
-        let described = described(&pool.0);
-        if !described.says("in_memory: false") || !described.says("vfs: None") {
+        let fields = debug_fields(&pool.0);
+        if !fields.contains("in_memory: false") || !fields.contains("vfs: None") {
             return Ok(());
         }
         // Other names are not paths: https://www.sqlite.org/c3ref/open.html
         let is_path = |name: &String| !name.is_empty() && name != ":memory:" && !name.starts_with("file:");
-        let Some(file) = described.text("filename: ").filter(is_path).map(PathBuf::from) else { return Ok(()) };
+        let Some(file) = fields.text("filename: ").filter(is_path).map(PathBuf::from) else { return Ok(()) };
         let seen = Arc::clone(&self.seen);
-        let looked = tokio::task::spawn_blocking(move || {
+        let checked = tokio::task::spawn_blocking(move || {
             let header = header(&file)?;
-            Ok((header, seen.lock().unwrap_or_else(PoisonError::into_inner).check(&file, connected)))
+            Ok((header, seen.lock().check(&file, connected)))
         });
-        let (header, checked) = looked.await.map_err(|_| Error::WorkerCrashed)?.map_err(Error::Io)?;
+        let (header, checked) = checked.await.map_err(|_| Error::WorkerCrashed)?.map_err(Error::Io)?;
         if header == Header::Other {
-            // Not a database, or an encrypted one: a connection knows, and does not create a file, for there is one.
+            // Not a database, or an encrypted one, which a new connection finds out. It creates no file, because there is one.
             let mut connection = pool.0.connect_options().connect().await?;
             query.run(&mut connection).await?;
             let _ = connection.close().await;
@@ -135,10 +136,10 @@ impl SqliteFile {
 }
 
 impl Seen {
-    /// Whether the connections have the file that the path leads to.
+    /// Checks that the connections use the file at the path.
     fn check(&mut self, file: &Path, connected: Connected) -> io::Result<()> {
         let Some(id) = id_of(&fs::metadata(file)?) else { return Ok(()) };
-        // Connections that were opened since have it too.
+        // Connections that were opened since use it too.
         if self.current == Some(id) {
             return Ok(());
         }
@@ -149,7 +150,7 @@ impl Seen {
         if has_old || connected == Connected::Yes && !open.ids.contains(&id) {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
-                "the file was replaced, and connections have the old one",
+                "the file was replaced, and connections use the old one",
             ));
         }
         if connected == Connected::Yes {
@@ -173,21 +174,21 @@ fn id_of(_: &fs::Metadata) -> Option<FileId> {
     None
 }
 
-/// What this process has open.
+/// The open files of this process.
 struct OpenFiles {
     ids: Vec<FileId>,
-    /// One of them was deleted under the path that was asked for.
+    /// One of them was deleted at the database's path.
     deleted: bool,
 }
 
-/// Nothing where it cannot be found out.
+/// Returns `None` on systems without `/proc`.
 fn open_files(file: &Path) -> Option<OpenFiles> {
     let mut deleted = fs::canonicalize(file).ok()?.into_os_string();
     deleted.push(" (deleted)");
     let mut open = OpenFiles { ids: Vec::new(), deleted: false };
     for descriptor in fs::read_dir("/proc/self/fd").ok()?.flatten() {
         open.deleted |= fs::read_link(descriptor.path()).is_ok_and(|path| path.as_os_str() == deleted);
-        // Through the link, which leads to the open file itself.
+        // Through the link, which refers to the open file itself.
         open.ids.extend(fs::metadata(descriptor.path()).ok().as_ref().and_then(id_of));
     }
     Some(open)
@@ -195,7 +196,7 @@ fn open_files(file: &Path) -> Option<OpenFiles> {
 
 #[derive(PartialEq)]
 enum Header {
-    /// That of a database, or none yet.
+    /// That of a database, or of an empty file.
     Sqlite,
     Other,
 }

@@ -1,7 +1,7 @@
-//! A further attempt when the one before stays silent.
+//! A further attempt when the previous one is silent.
 //!
-//! What was sent while the path to a server was broken is sent again by TCP after longer and longer pauses, so an attempt
-//! from that time may stay silent for as long as the outage took after the server is back. A new attempt is answered at once.
+//! While the path to a server is broken, TCP retransmits after longer and longer pauses, so an attempt from that time may stay silent after
+//! the server is back for as long as the outage took. A new attempt gets its response at once.
 
 use std::{
     future::Future,
@@ -15,11 +15,11 @@ use tokio::time::timeout;
 /// The shortest time between two attempts, and so between two connections that are opened for them.
 pub(in crate::probes) const INTERVAL: Duration = Duration::from_secs(2);
 
-/// At most so many attempts are in flight, also in a run that may take minutes.
+/// The maximum number of attempts in flight, for runs that may take minutes.
 const MAX_ATTEMPTS: usize = 15;
 
-/// Returns the result of the attempt that has one first. Another attempt begins whenever there was none for an `interval`;
-/// the earlier ones go on, because they may only be slow.
+/// Returns the first result of any attempt. Another attempt begins after each `interval` without a result; the earlier ones continue,
+/// because they may only be slow.
 pub(in crate::probes) async fn first_result<F: Future>(
     interval: Duration,
     mut attempt: impl FnMut() -> F,
@@ -57,14 +57,14 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_attempt_is_followed_by_another_one_and_goes_on() {
+    async fn a_silent_attempt_is_followed_by_another_one_and_continues() {
         let started = Instant::now();
         let mut begun = 0;
         let result = first_result(INTERVAL, || {
             begun += 1;
             let number = begun;
             async move {
-                // The first one is slow, and all others are lost.
+                // The first one is slow, and all others hang.
                 if number == 1 {
                     sleep(Duration::from_secs(7)).await;
                 } else {
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_attempt_after_the_server_is_back_has_the_result() {
+    async fn the_first_attempt_after_the_server_is_back_has_the_result() {
         let started = Instant::now();
         let back = Duration::from_secs(9);
         let result = first_result(INTERVAL, || async {

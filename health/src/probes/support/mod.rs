@@ -1,6 +1,6 @@
-//! Algorithms that several probes share, one a file, each with its own tests.
+//! Algorithms that several probes share.
 
 pub(super) mod attempts;
 pub(super) mod hedge;
-pub(super) mod kept;
 pub(super) mod reachability;
+pub(super) mod reused_connection;

@@ -1,30 +1,28 @@
-//! Whether a server can be connected to at all, found out while its driver is silent.
+//! Whether a server can be connected to, while its driver is silent.
 //!
-//! A driver that has lost its connection connects again and again, and its callers wait in silence meanwhile. So when a query
-//! takes longer than its round trips took so far, a plain TCP connection is tried. If the server refuses it, that is the
-//! result of the run; if not, the driver is waited for.
+//! A driver that has lost its connection reconnects repeatedly, and its commands wait meanwhile. So if a query takes longer than its round
+//! trips took so far, a plain TCP connection is opened. If the server refuses it, that is the result of the run. Otherwise the run waits for
+//! the driver.
 //!
-//! This costs a server that works nothing. One that is silent gets a connection that is closed at once, every two seconds.
+//! A server that responds costs nothing. A silent one gets a connection that is closed at once, every two seconds.
 
 use std::{
     future::Future,
     pin::pin,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use futures_util::future::{Either, select};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::{attempts::INTERVAL, hedge::HedgeDelay};
 
-/// The delay while the last run has failed: then the driver is probably connecting.
+/// The delay after a failed run, because then the driver is probably reconnecting.
 const DELAY_AFTER_FAILURE: Duration = Duration::from_millis(100);
 
-/// What the earlier runs of a check found out about the connection to its server.
+/// What earlier runs of a check have learned about the connection to its server.
 #[derive(Debug, Default)]
 pub(in crate::probes) struct Reachability {
     round_trips: HedgeDelay,
@@ -37,8 +35,8 @@ impl Reachability {
         Self::default()
     }
 
-    /// Returns the result of the driver's query, or why `refusal` can't connect, whichever is there first. `refusal` returns
-    /// `None` where it has connected.
+    /// Returns the result of the driver's query, or the error of `refusal`, whichever is there first. `refusal` connects to the server, and
+    /// returns `None` on success.
     pub(in crate::probes) async fn or_refusal<T, E, F>(
         &self,
         query: impl Future<Output = Result<T, E>>,
@@ -69,8 +67,8 @@ impl Reachability {
         result
     }
 
-    /// Why a server can't be connected to, where the driver has failed and does not say. `None` also where it was connected to
-    /// in the last two seconds.
+    /// Returns the error of `refusal`, for a driver whose own error does not contain the cause. Returns `None` if a connection succeeded in
+    /// the last two seconds.
     pub(in crate::probes) async fn refusal<E>(&self, refusal: impl Future<Output = Option<E>>) -> Option<E> {
         if self.last_connection().is_some_and(|last| last.elapsed() < INTERVAL) {
             return None;
@@ -79,17 +77,17 @@ impl Reachability {
     }
 
     fn last_connection(&self) -> Option<Instant> {
-        *self.last_connection.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.last_connection.lock()
     }
 
-    /// Connections that succeed are two seconds apart; a refused one costs the server nothing.
+    /// Successful connections are two seconds apart; a refused one costs the server nothing.
     async fn connect<E>(&self, refusal: impl Future<Output = Option<E>>) -> Option<E> {
         if let Some(last) = self.last_connection() {
             sleep_until(last + INTERVAL).await;
         }
         let refused = refusal.await;
         if refused.is_none() {
-            *self.last_connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *self.last_connection.lock() = Some(Instant::now());
         }
         refused
     }
@@ -120,7 +118,7 @@ mod tests {
         let silent = || reachability.or_refusal(pending::<Outcome>(), || ready(Some("refused")));
         assert_eq!(silent().await, Err("refused"));
         assert_eq!(started.elapsed(), Duration::from_millis(300));
-        // Also in the runs after that, and sooner.
+        // The next runs return it sooner.
         for _ in 0..3 {
             let started = Instant::now();
             assert_eq!(silent().await, Err("refused"));
@@ -140,26 +138,26 @@ mod tests {
                 };
                 reachability.or_refusal(after(round_trip, Ok(())), connect).await.unwrap();
             }
-            // In the first run nothing is known of the distance.
+            // In the first run the distance is unknown.
             let at_first = u32::from(round_trip > 300);
             assert_eq!(connections.load(Ordering::SeqCst), at_first, "{round_trip} ms away");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_accepts_and_never_replies_is_connected_to_every_two_seconds() {
+    async fn a_server_that_accepts_and_never_responds_is_connected_to_every_two_seconds() {
         let reachability = Reachability::new();
         let connections = AtomicU32::new(0);
         let connect = || async {
             connections.fetch_add(1, Ordering::SeqCst);
             None
         };
-        // A run that goes on over its limit, and runs that end.
+        // A run that exceeds its limit, and runs that end.
         timeout(Duration::from_secs(20), reachability.or_refusal(pending::<Outcome>(), connect)).await.unwrap_err();
         for _ in 0..40 {
             reachability.or_refusal(after(500, Err("timed out")), connect).await.unwrap_err();
         }
-        // Runs that fail and leave the reason to us, one after the other.
+        // Runs that fail without a cause.
         for _ in 0..40 {
             assert_eq!(reachability.refusal(connect()).await, None::<&str>);
             sleep(Duration::from_millis(500)).await;
@@ -170,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_driver_is_waited_for_where_the_server_accepts() {
+    async fn a_run_waits_for_the_driver_while_the_server_accepts_connections() {
         let reachability = Reachability::new();
         assert_eq!(reachability.or_refusal(after(700, Ok(())), || ready(None)).await, Ok(()));
         assert_eq!(reachability.or_refusal(after(700, Err("mine")), || ready(None)).await, Err("mine"));

@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
+use ::rumqttc::{AsyncClient, MqttOptions, PublishOptions, QoS};
 use actix_web::web;
 use health::{HealthCheck, Probe as _, ProbeError, ProbeErrorKind};
-use rumqttc::{AsyncClient, MqttOptions, PublishOptions, QoS};
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD, USER,
         answers::{assert_secret, down, up},
@@ -35,13 +35,13 @@ fn options(mosquitto: &Mosquitto, password: &str) -> MqttOptions {
     options
 }
 
-/// A client, and an event loop that is polled as applications do: it connects anew after a pause, until it hears that there is no
+/// A client, and an event loop that is polled as applications do: it reconnects after a pause, until there is no
 /// client any more.
 fn connect(mosquitto: &Mosquitto, password: &str) -> AsyncClient {
     connect_until(mosquitto, password, Arc::default())
 }
 
-/// And until the application ends it.
+/// It also ends when the application ends it.
 fn connect_until(mosquitto: &Mosquitto, password: &str, ended: Arc<AtomicBool>) -> AsyncClient {
     let (client, mut events) = AsyncClient::builder(options(mosquitto, password)).capacity(10).build();
     actix_web::rt::spawn(async move {
@@ -64,28 +64,28 @@ impl Backend for OfClient {
         Mosquitto::prepared()
     }
 
-    async fn open(mosquitto: &Mosquitto, password: Password) -> Result<AsyncClient, Not> {
+    async fn open(mosquitto: &Mosquitto, password: Password) -> Result<AsyncClient, Unsupported> {
         Ok(connect(mosquitto, if password == Password::Right { PASSWORD } else { WRONG }))
     }
 
-    fn unreachable(_: &Mosquitto) -> (Told, &'static str) {
-        // The client keeps what it is told, and its event loop alone knows why nothing comes of it.
-        (Told::Message("timed out after 800 ms".to_owned()), "health check queue.resource is DOWN")
+    fn unreachable(_: &Mosquitto) -> (ExpectedMessage, &'static str) {
+        // The client queues messages, and only its event loop returns the error.
+        (ExpectedMessage::Message("timed out after 800 ms".to_owned()), "health check queue.resource is DOWN")
     }
 
-    fn rejected(mosquitto: &Mosquitto) -> Result<(Told, &'static str), Not> {
+    fn rejected(mosquitto: &Mosquitto) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Ok(Self::unreachable(mosquitto))
     }
 
-    async fn saturate(_: &AsyncClient) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &AsyncClient) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err("a client has one connection, which all share: there is nothing to use up")
     }
 
-    async fn questions(mosquitto: &Mosquitto) -> Result<u64, Not> {
+    async fn queries(mosquitto: &Mosquitto) -> Result<u64, Unsupported> {
         Ok(mosquitto.received())
     }
 
-    async fn connections(mosquitto: &Mosquitto) -> Result<usize, Not> {
+    async fn connections(mosquitto: &Mosquitto) -> Result<usize, Unsupported> {
         Ok(connections_to(mosquitto.port()))
     }
 }
@@ -108,24 +108,24 @@ fn started() -> Mosquitto {
     mosquitto
 }
 
-/// Asks, and gives up soon, as the engine does at its hard limit.
-macro_rules! no_answer {
+/// Runs a probe and drops it soon, as the engine does at its hard limit.
+macro_rules! assert_no_response {
     ($kept:expr) => {
-        let asked = tokio::time::timeout(Duration::from_millis(100), $kept.probe()).await;
-        assert!(asked.is_err(), "{asked:?}");
+        let result = tokio::time::timeout(Duration::from_millis(100), $kept.probe()).await;
+        assert!(result.is_err(), "{result:?}");
     };
 }
 
 #[actix_web::test]
-async fn an_outage_leaves_one_message_behind_however_often_it_was_asked() {
+async fn an_outage_leaves_one_message_behind_however_many_runs_there_are() {
     let mut mosquitto = started();
     let client = connect(&mosquitto, PASSWORD);
     let kept = client.kept().unwrap();
     kept.probe().await.unwrap();
     mosquitto.stop();
-    // More often than the client's queue has places.
+    // More runs than the queue of the client has slots.
     for _ in 0..12 {
-        no_answer!(kept);
+        assert_no_response!(kept);
     }
     mosquitto.restart();
     kept.probe().await.unwrap();
@@ -133,19 +133,19 @@ async fn an_outage_leaves_one_message_behind_however_often_it_was_asked() {
 }
 
 #[actix_web::test]
-async fn an_answer_of_yesterday_says_nothing_of_today() {
+async fn the_acknowledgement_of_an_earlier_run_does_not_count() {
     let mosquitto = started();
     let client = connect(&mosquitto, PASSWORD);
     let kept = client.kept().unwrap();
     kept.probe().await.unwrap();
     mosquitto.freeze();
-    no_answer!(kept);
+    assert_no_response!(kept);
     mosquitto.thaw();
-    // The client has the answer before that to a later message.
+    // The client gets this acknowledgement before that of a later message.
     let later = client.publish_tracked("orders", "1", PublishOptions::new(QoS::AtLeastOnce)).await.unwrap();
     later.wait_async().await.unwrap();
     mosquitto.freeze();
-    no_answer!(kept);
+    assert_no_response!(kept);
     mosquitto.thaw();
     kept.probe().await.unwrap();
 }
@@ -162,8 +162,8 @@ async fn a_message_that_was_lost_with_its_connection_is_sent_again() {
         mosquitto.kill();
         mosquitto.restart();
     };
-    let (asked, ()) = tokio::join!(kept.probe(), restarted);
-    asked.unwrap();
+    let (result, ()) = tokio::join!(kept.probe(), restarted);
+    result.unwrap();
 }
 
 #[actix_web::test]
@@ -172,8 +172,8 @@ async fn a_user_who_may_not_write_the_topic_is_refused() {
     mosquitto.allow("topic readwrite orders/#");
     mosquitto.restart();
     let rig = serve(connect(&mosquitto, PASSWORD));
-    let answer = down(&rig, "queue", "mqtt", "mqtt denied access").await;
-    assert_secret(&rig, &answer, &["NotAuthorized"]).await;
+    let response = down(&rig, "queue", "mqtt", "mqtt denied access").await;
+    assert_secret(&rig, &response, &["NotAuthorized"]).await;
 }
 
 #[actix_web::test]
@@ -184,14 +184,14 @@ async fn an_event_loop_that_has_ended_is_no_connection() {
     up(&rig, "queue", "mqtt").await;
     ended.store(true, Ordering::Relaxed);
     eventually("it has ended", || async { connections_to(mosquitto.port()) == 0 }).await;
-    let answer = down(&rig, "queue", "mqtt", "unable to connect to mqtt").await;
-    assert_secret(&rig, &answer, &["Request channel is disconnected"]).await;
+    let response = down(&rig, "queue", "mqtt", "unable to connect to mqtt").await;
+    assert_secret(&rig, &response, &["Request channel is disconnected"]).await;
 }
 
 #[actix_web::test]
 async fn the_class_of_an_error_survives_a_check_of_the_users() {
-    let nobody = Mosquitto::prepared();
-    let (client, events) = AsyncClient::builder(options(&nobody, PASSWORD)).capacity(1).build();
+    let stopped = Mosquitto::prepared();
+    let (client, events) = AsyncClient::builder(options(&stopped, PASSWORD)).capacity(1).build();
     let publish = || client.try_publish("orders", "1", PublishOptions::new(QoS::AtLeastOnce));
     publish().unwrap();
     assert_eq!(ProbeError::from(publish().unwrap_err()).kind(), ProbeErrorKind::TimedOut);

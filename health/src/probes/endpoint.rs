@@ -1,4 +1,4 @@
-//! A host and a port that a probe of its own connects to.
+//! The host and port that a probe connects to by itself.
 
 use std::{
     error::Error,
@@ -8,16 +8,16 @@ use std::{
 
 use tokio::net::TcpStream;
 
-use super::{address::Address, one_thread::OneThread};
+use super::{address::Address, blocking_single_flight::BlockingSingleFlight};
 
-/// Why a probe can't be made of what was given: a URL, an address or a name that is none. What was given is not repeated, for
-/// it may hold a password.
+/// The URL, address or name that a probe was created with is invalid. The message does not repeat it, because it may contain a
+/// password.
 #[derive(Debug)]
 pub struct InvalidProbe(&'static str);
 
 impl InvalidProbe {
-    pub(super) const fn new(why: &'static str) -> Self {
-        Self(why)
+    pub(super) const fn new(reason: &'static str) -> Self {
+        Self(reason)
     }
 }
 
@@ -29,20 +29,20 @@ impl fmt::Display for InvalidProbe {
 
 impl Error for InvalidProbe {}
 
-/// A name is looked up anew each time, as the operating system does it for the application too, and without more than one
-/// thread, which a resolver that hangs would block.
+/// A host and a port. Each use resolves the host by the system's resolver, as the application does, and blocks at most one thread
+/// while the resolver hangs.
 #[derive(Clone)]
-pub(super) struct Destination {
+pub(super) struct Endpoint {
     pub(super) address: Address,
-    lookup: OneThread<io::Result<Vec<SocketAddr>>>,
+    lookup: BlockingSingleFlight<io::Result<Vec<SocketAddr>>>,
 }
 
-impl Destination {
+impl Endpoint {
     pub(super) fn new(address: Address) -> Self {
-        Self { address, lookup: OneThread::new() }
+        Self { address, lookup: BlockingSingleFlight::new() }
     }
 
-    /// From `host:port`.
+    /// Parses `host:port`.
     pub(super) fn parse(text: &str) -> Result<Self, InvalidProbe> {
         let address = Address::parse(text);
         address
@@ -56,7 +56,7 @@ impl Destination {
             return Ok(vec![(ip, *port).into()]);
         }
         let name = (host.clone(), *port);
-        self.lookup.ask(move || Ok((name.0.as_str(), name.1).to_socket_addrs()?.collect())).await?
+        self.lookup.run(move || Ok((name.0.as_str(), name.1).to_socket_addrs()?.collect())).await?
     }
 
     pub(super) async fn connect(&self) -> io::Result<TcpStream> {

@@ -1,7 +1,7 @@
-//! `probes::tls`, with certificates that the test makes, in files and on a TLS server in its own process.
+//! `probes::certificate`, with certificates of the test, in files and on a TLS server in its process.
 //!
-//! Of the suite's rows, a server's certificate shows all that fit: there are no credentials, no connections to use up, and none
-//! is kept. Of a file, which is no server, none fits.
+//! A server's certificate runs the applicable tests of the suite: it has no credentials and no pool, and no connection
+//! is reused. For a file none of them applies.
 
 use std::{
     any::Any,
@@ -14,14 +14,14 @@ use std::{
 use actix_web::web;
 use health::{
     HealthCheck, Probe,
-    probes::tls::{CertificateFile, ServerCertificate},
+    probes::certificate::{CertificateFile, ServerCertificate},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer, version::TLS12};
 use tempfile::TempDir;
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
     common::{
         answers::{assert_secret, degraded, down, up},
         logs,
@@ -30,20 +30,20 @@ use crate::{
     servers::stub::{Stub, Talk},
 };
 
-/// So many days from now, and an hour, so that a slow test is not in the next one.
+/// Returns the time in this number of days and an hour, so that a slow test does not reach the next day.
 pub(crate) fn days(days: i32) -> SystemTime {
     let time = Duration::from_secs(u64::from(days.unsigned_abs()) * 24 * 60 * 60);
     let hour = Duration::from_secs(60 * 60);
     if days < 0 { SystemTime::now() - time } else { SystemTime::now() + time + hour }
 }
 
-/// As an application does it at its start.
+/// Installs a crypto provider, as an application at its start.
 pub(crate) fn install_provider() {
-    // Once in a process.
+    // Fails if another test of the process has installed it.
     let _ = ring::default_provider().install_default();
 }
 
-/// Who makes certificates.
+/// A certificate authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate with its key.
@@ -70,7 +70,7 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A server with a certificate of this authority, which it shows too.
+    /// Starts a server with a certificate of this authority, which presents the whole chain.
     pub(crate) fn server(&self, name: &str, from: SystemTime, to: SystemTime) -> Talk {
         let made = self.make(name, from, to);
         let chain = vec![made.der, self.0.der().clone()];
@@ -89,7 +89,7 @@ impl Authority {
     }
 }
 
-/// One for the tests that don't care.
+/// An authority for tests in which it does not matter.
 fn good() -> Talk {
     static GOOD: OnceLock<Talk> = OnceLock::new();
     GOOD.get_or_init(|| Authority::new().server("localhost", days(-1), days(90))).clone()
@@ -107,29 +107,29 @@ impl Backend for Server {
         Stub::prepared(good())
     }
 
-    async fn open(server: &Stub, _: Password) -> Result<ServerCertificate, Not> {
+    async fn open(server: &Stub, _: Password) -> Result<ServerCertificate, Unsupported> {
         Ok(ServerCertificate::of(format!("127.0.0.1:{}", server.port())).unwrap())
     }
 
-    fn unreachable(server: &Stub) -> (Told, &'static str) {
+    fn unreachable(server: &Stub) -> (ExpectedMessage, &'static str) {
         let message = format!("unable to connect to tls server at 127.0.0.1:{}", server.port());
-        (Told::Message(message), "Connection refused")
+        (ExpectedMessage::Message(message), "Connection refused")
     }
 
-    fn rejected(_: &Stub) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Stub) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err("a handshake has no credentials: a server that wants a certificate of ours shows its own before")
     }
 
-    async fn saturate(_: &ServerCertificate) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &ServerCertificate) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err("it has no connections that could be used up")
     }
 
-    async fn questions(server: &Stub) -> Result<u64, Not> {
+    async fn queries(server: &Stub) -> Result<u64, Unsupported> {
         Ok(server.accepted())
     }
 
-    async fn connections(_: &Stub) -> Result<usize, Not> {
-        Err("each round opens a connection and closes it: none is kept")
+    async fn connections(_: &Stub) -> Result<usize, Unsupported> {
+        Err("each run opens a connection and closes it: none is kept")
     }
 }
 
@@ -207,7 +207,7 @@ async fn the_days_can_be_set() {
 async fn the_certificate_of_a_chain_that_expires_first_counts() {
     let authority = Authority::valid(days(-400), days(5));
     let made = authority.make("localhost", days(-1), days(90));
-    // Beside its key, as some servers want it.
+    // In one file with its key, as some servers require.
     let (_folder, path) = file(&(made.key.serialize_pem() + &made.pem + &authority.pem()));
     let message = "a further certificate of the chain expires in 5 days";
     is_degraded(&serve(CertificateFile::new(path)), message).await;
@@ -238,20 +238,20 @@ async fn a_file_without_a_certificate_is_down() {
         "0",
     ] {
         fs::write(&path, broken).unwrap();
-        is_down(&rig, "the certificate can't be read").await;
+        is_down(&rig, "unable to parse the certificate").await;
     }
     fs::remove_file(&path).unwrap();
-    let answer = down(&rig, "system", "certificate", "the certificate's file is not there").await;
-    assert_secret(&rig, &answer, &[]).await;
+    let response = down(&rig, "system", "certificate", "the certificate's file does not exist").await;
+    assert_secret(&rig, &response, &[]).await;
 }
 
 #[actix_web::test]
-async fn the_log_names_the_file_and_the_answer_does_not() {
+async fn the_log_contains_the_path_and_responses_do_not() {
     let (_folder, path) = file("");
     fs::remove_file(&path).unwrap();
     let rig = serve(CertificateFile::new(&path));
-    let answer = down(&rig, "system", "certificate", "the certificate's file is not there").await;
-    assert_secret(&rig, &answer, &["canarybase.pem", "No such file"]).await;
+    let response = down(&rig, "system", "certificate", "the certificate's file does not exist").await;
+    assert_secret(&rig, &response, &["canarybase.pem", "No such file"]).await;
     assert!(logs::text().contains("canarybase.pem"));
 }
 
@@ -286,17 +286,17 @@ async fn a_server_that_speaks_no_tls_is_down() {
     let stub = Stub::start(Talk::Greets);
     let rig = serve(ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap());
     let message = format!("unexpected response from tls server at 127.0.0.1:{}", stub.port());
-    let answer = down(&rig, "system", "certificate", &message).await;
-    assert_secret(&rig, &answer, &["received corrupt message"]).await;
+    let response = down(&rig, "system", "certificate", &message).await;
+    assert_secret(&rig, &response, &["received corrupt message"]).await;
     stub.talk(Talk::Tcp);
-    let answer = down(&rig, "system", "certificate", "timed out after 800 ms").await;
-    assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
+    let response = down(&rig, "system", "certificate", "timed out after 800 ms").await;
+    assert!(response.took < Duration::from_secs(5), "{:?}", response.took);
 }
 
 #[actix_web::test]
 async fn a_server_that_ends_the_handshake_by_an_alert_has_refused() {
     install_provider();
-    // It has a certificate for no name that we ask for.
+    // It has no certificate for the requested name.
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
     let none = config.with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
@@ -304,8 +304,8 @@ async fn a_server_that_ends_the_handshake_by_an_alert_has_refused() {
     let server = ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap();
     let rig = serve(server.server_name("shop.example").unwrap());
     let message = format!("tls server at 127.0.0.1:{} denied access", stub.port());
-    let answer = down(&rig, "system", "certificate", &message).await;
-    assert_secret(&rig, &answer, &["received fatal alert"]).await;
+    let response = down(&rig, "system", "certificate", &message).await;
+    assert_secret(&rig, &response, &["received fatal alert"]).await;
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn without_a_provider_of_the_process_no_probe_is_made_and_the_error_names_the_st
 }
 
 #[test]
-fn what_is_no_address_is_told_when_the_probe_is_made() {
+fn an_invalid_address_is_an_error() {
     install_provider();
     for address in ["", "shop.example", "https://shop.example:443", "shop example:443", "a..b:443"] {
         ServerCertificate::of(address).unwrap_err();

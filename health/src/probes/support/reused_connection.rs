@@ -1,18 +1,16 @@
-//! The connection that a probe keeps for a client that has none.
+//! The connection of a probe for a client that has none of its own.
 //!
-//! A client such as `redis::Client` connects for each use. To connect in every run would load the server, so its probe keeps
-//! one connection, by rules that keep its result that of the application's next connection:
+//! A client such as `redis::Client` connects for each use. Connecting in every run would load the server, so the probe reuses one connection,
+//! by rules that make its result that of the application's next connection:
 //!
-//! - Only a success counts on a kept connection. Any failure on it closes it, and the result is that of one query on a new
-//!   connection: the name, or a balancer, may lead elsewhere meanwhile.
-//! - A kept connection that stays silent for longer than its round trips took so far is hedged: the query is sent on a new
-//!   one too, and the first result counts. There are at least two seconds between two hedges.
-//! - A connection is kept for [`MAX_AGE`]. The run after that opens its successor next to it. If that fails, so does the run,
-//!   because the application could not connect either. A successor that is slow, because its server is far away, delays no
-//!   run: the old connection is used until the new one is there.
+//! - On a reused connection only a success counts. Any failure closes it, and the result is that of one query on a new connection, which
+//!   DNS or a load balancer may lead to another server.
+//! - A reused connection that is silent for longer than its round trips took so far is hedged: the query is also sent on a new one, and the
+//!   first result counts. There are at least two seconds between two hedges.
+//! - A connection is reused for [`MAX_AGE`]. The next run opens its successor concurrently. If that fails, the run fails, because the
+//!   application could not connect either. If it is slow, because the server is far away, the old connection is used until it is open.
 //!
-//! One query in a run, then; two when a connection is hedged or renewed. A new connection every 30 s, one in each run that
-//! fails, and none otherwise.
+//! So a run sends one query, or two when a connection is hedged or renewed. A new connection is opened every 30 s and in each run that fails.
 
 use std::{
     future::Future,
@@ -35,10 +33,10 @@ use super::{
     hedge::HedgeDelay,
 };
 
-/// How long a connection is kept: a server that admits no new ones is reported within a minute.
+/// How long a connection is reused, so that a server that rejects new ones is reported within a minute.
 pub(in crate::probes) const MAX_AGE: Duration = Duration::from_secs(30);
 
-/// How long a run that has succeeded on the old connection waits for the new one.
+/// How long a run that has succeeded on the old connection waits for its successor.
 const RENEWAL_GRACE: Duration = Duration::from_millis(100);
 
 /// Opens connections and queries them.
@@ -48,12 +46,12 @@ pub(in crate::probes) trait Connector: Send + Sync + 'static {
 
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send;
 
-    /// Makes the server do real work. Returns whether the connection can be used again.
+    /// Makes the server do real work. Returns whether the connection can be reused.
     fn query(&self, connection: &mut Self::Connection) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 }
 
-/// A connector and the connection that is kept from run to run.
-pub(in crate::probes) struct KeptConnection<C: Connector> {
+/// A connector, and the connection that its runs reuse.
+pub(in crate::probes) struct ReusedConnection<C: Connector> {
     shared: Arc<Shared<C>>,
     max_age: Duration,
     state: Mutex<State<C>>,
@@ -65,7 +63,7 @@ struct Shared<C> {
 }
 
 struct State<C: Connector> {
-    kept: Option<Opened<C::Connection>>,
+    reused: Option<Opened<C::Connection>>,
     renewal: Option<Renewal<C>>,
     last_hedge: Option<Instant>,
 }
@@ -76,41 +74,40 @@ struct Opened<T> {
     at: Instant,
 }
 
-/// What came of a new connection: `None` if it can't be used again.
-type Fresh<C> = Result<Option<Opened<<C as Connector>::Connection>>, <C as Connector>::Error>;
+/// The outcome of a new connection: `None` if it cannot be reused.
+type OpenResult<C> = Result<Option<Opened<<C as Connector>::Connection>>, <C as Connector>::Error>;
 
-impl<C: Connector> KeptConnection<C> {
+impl<C: Connector> ReusedConnection<C> {
     pub(in crate::probes) fn new(connector: C) -> Self {
         Self::with_max_age(connector, MAX_AGE)
     }
 
     pub(in crate::probes) fn with_max_age(connector: C, max_age: Duration) -> Self {
         let shared = Arc::new(Shared { connector, round_trips: HedgeDelay::new() });
-        Self { shared, max_age, state: Mutex::new(State { kept: None, renewal: None, last_hedge: None }) }
+        Self { shared, max_age, state: Mutex::new(State { reused: None, renewal: None, last_hedge: None }) }
     }
 
     pub(in crate::probes) fn connector(&self) -> &C {
         &self.shared.connector
     }
 
-    /// What `read` reads of the kept connection, if there is one that is not in use.
+    /// Returns what `read` reads from the connection, if there is one and it is not in use.
     pub(in crate::probes) fn inspect<T>(&self, read: impl FnOnce(&C::Connection) -> T) -> Option<T> {
         let state = self.state.try_lock().ok()?;
-        state.kept.as_ref().map(|kept| read(&kept.connection))
+        state.reused.as_ref().map(|reused| read(&reused.connection))
     }
 
-    /// One run: a query on the kept connection, or on a new one.
+    /// Runs a query on the reused connection, or on a new one.
     pub(in crate::probes) async fn query(&self) -> Result<(), C::Error> {
         let mut state = self.state.lock().await;
-        let State { kept, renewal, last_hedge } = &mut *state;
+        let State { reused, renewal, last_hedge } = &mut *state;
         if let Some(ended) = renewal.take_if(|renewal| renewal.is_finished()) {
-            // A failure is of the past: this run connects again.
-            *kept = ended.await.ok().flatten();
+            // A failure is outdated, and this run connects again.
+            *reused = ended.await.ok().flatten();
         }
-        // Taken out: if this run is dropped, the next one opens a connection. One that no run has renewed in time is not
-        // better than a new one.
-        let Some(mut old) = kept.take().filter(|old| old.at.elapsed() < self.max_age * 2) else {
-            *kept = self.replacement(renewal).await?;
+        // Taken, so that the next run opens a connection if this one is dropped. A connection that no run has renewed in time is closed.
+        let Some(mut old) = reused.take().filter(|old| old.at.elapsed() < self.max_age * 2) else {
+            *reused = self.replacement(renewal).await?;
             return Ok(());
         };
         if old.at.elapsed() >= self.max_age && renewal.is_none() {
@@ -125,7 +122,7 @@ impl<C: Connector> KeptConnection<C> {
             match timeout_at(hedge_at, &mut query).await {
                 Ok(Ok(reusable)) => reusable,
                 Ok(Err(_)) => {
-                    *kept = self.replacement(renewal).await?;
+                    *reused = self.replacement(renewal).await?;
                     return Ok(());
                 }
                 Err(_) => {
@@ -133,11 +130,11 @@ impl<C: Connector> KeptConnection<C> {
                     match select(query, pin!(self.replacement(renewal))).await {
                         Either::Left((Ok(reusable), _)) => reusable,
                         Either::Left((Err(_), replacement)) => {
-                            *kept = replacement.await?;
+                            *reused = replacement.await?;
                             return Ok(());
                         }
                         Either::Right((replacement, _)) => {
-                            *kept = replacement?;
+                            *reused = replacement?;
                             return Ok(());
                         }
                     }
@@ -146,19 +143,19 @@ impl<C: Connector> KeptConnection<C> {
         };
         self.shared.round_trips.record(started.elapsed());
 
-        *kept = reusable.then_some(old);
+        *reused = reusable.then_some(old);
         if let Some(new) = renewal
             && let Ok(renewed) = timeout(RENEWAL_GRACE, new).await
         {
             *renewal = None;
-            *kept = None;
-            *kept = renewed?;
+            *reused = None;
+            *reused = renewed?;
         }
         Ok(())
     }
 
-    /// A new connection: the one that is being opened already, if there is one.
-    async fn replacement(&self, renewal: &mut Option<Renewal<C>>) -> Fresh<C> {
+    /// Opens a new connection, or waits for the one that is being opened already.
+    async fn replacement(&self, renewal: &mut Option<Renewal<C>>) -> OpenResult<C> {
         let interval = INTERVAL.max(self.shared.round_trips.get());
         first_result(interval, || match renewal.take() {
             Some(renewal) => Either::Left(renewal),
@@ -169,7 +166,7 @@ impl<C: Connector> KeptConnection<C> {
 }
 
 impl<C: Connector> Shared<C> {
-    async fn open(&self) -> Fresh<C> {
+    async fn open(&self) -> OpenResult<C> {
         let mut connection = self.connector.connect().await?;
         let started = Instant::now();
         let reusable = self.connector.query(&mut connection).await?;
@@ -178,8 +175,8 @@ impl<C: Connector> Shared<C> {
     }
 }
 
-/// A new connection that is opened while the old one is in use. Dropping it closes the connection.
-struct Renewal<C: Connector>(JoinHandle<Fresh<C>>);
+/// A new connection that is being opened while the old one is in use. Dropping it closes the connection.
+struct Renewal<C: Connector>(JoinHandle<OpenResult<C>>);
 
 impl<C: Connector> Renewal<C> {
     fn spawn(shared: &Arc<Shared<C>>) -> Self {
@@ -193,10 +190,10 @@ impl<C: Connector> Renewal<C> {
 }
 
 impl<C: Connector> Future for Renewal<C> {
-    type Output = Fresh<C>;
+    type Output = OpenResult<C>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Fresh<C>> {
-        // Only aborted when dropped, so an error is a panic.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<OpenResult<C>> {
+        // The task is aborted only on drop, so an error is a panic.
         let joined = Pin::new(&mut self.0).poll(context);
         joined.map(|joined| joined.unwrap_or_else(|error| resume_unwind(error.into_panic())))
     }
@@ -219,16 +216,16 @@ mod tests {
 
     use super::*;
 
-    /// A server that behaves as it is told to; a connection is its number.
+    /// A fake server, whose connections are numbered.
     #[derive(Default)]
     struct Server {
         opened: AtomicU32,
         queries: AtomicU32,
         dropped: AtomicU32,
-        /// Connections up to this number fail, or stay silent.
+        /// Connections up to these numbers fail or are silent.
         broken: AtomicU32,
         silent: AtomicU32,
-        admits_none: AtomicBool,
+        rejects: AtomicBool,
         connect_ms: AtomicU64,
         query_ms: AtomicU64,
         closes_afterwards: AtomicBool,
@@ -250,8 +247,8 @@ mod tests {
 
         async fn connect(&self) -> Result<Connection, &'static str> {
             sleep(Duration::from_millis(self.0.connect_ms.load(SeqCst))).await;
-            if self.0.admits_none.load(SeqCst) {
-                return Err("admits none");
+            if self.0.rejects.load(SeqCst) {
+                return Err("rejected");
             }
             Ok(Connection(Arc::clone(&self.0), self.0.opened.fetch_add(1, SeqCst) + 1))
         }
@@ -269,75 +266,71 @@ mod tests {
         }
     }
 
-    fn kept() -> (Arc<Server>, KeptConnection<Client>) {
+    fn reused() -> (Arc<Server>, ReusedConnection<Client>) {
         let server = Arc::new(Server::default());
-        (Arc::clone(&server), KeptConnection::new(Client(server)))
-    }
-
-    async fn after(time: Duration) {
-        sleep(time).await;
+        (Arc::clone(&server), ReusedConnection::new(Client(server)))
     }
 
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_works_is_kept() {
-        let (server, kept) = kept();
+    async fn a_connection_that_works_is_reused() {
+        let (server, reused) = reused();
         for _ in 0..20 {
-            kept.query().await.unwrap();
-            after(SECOND).await;
+            reused.query().await.unwrap();
+            sleep(SECOND).await;
         }
         assert_eq!((server.opened.load(SeqCst), server.queries.load(SeqCst)), (1, 20));
-        assert_eq!(kept.inspect(|connection| connection.1), Some(1));
+        assert_eq!(reused.inspect(|connection| connection.1), Some(1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_on_a_kept_connection_is_decided_by_a_new_one() {
-        let (server, kept) = kept();
-        kept.query().await.unwrap();
+    async fn after_a_failure_on_a_reused_connection_the_result_is_that_of_a_new_one() {
+        let (server, reused) = reused();
+        reused.query().await.unwrap();
         server.broken.store(1, SeqCst);
         for _ in 0..3 {
-            kept.query().await.unwrap();
+            reused.query().await.unwrap();
         }
-        assert_eq!((server.opened.load(SeqCst), server.dropped.load(SeqCst)), (2, 1), "the new one is kept");
+        assert_eq!((server.opened.load(SeqCst), server.dropped.load(SeqCst)), (2, 1), "the new one is reused");
 
         server.broken.store(3, SeqCst);
-        assert_eq!(kept.query().await, Err("broken"));
-        assert_eq!((server.opened.load(SeqCst), server.dropped.load(SeqCst)), (3, 3), "and none that fails");
-        kept.query().await.unwrap();
-        server.admits_none.store(true, SeqCst);
+        assert_eq!(reused.query().await, Err("broken"));
+        assert_eq!((server.opened.load(SeqCst), server.dropped.load(SeqCst)), (3, 3), "failed ones are closed");
+        reused.query().await.unwrap();
+        server.rejects.store(true, SeqCst);
         server.broken.store(4, SeqCst);
-        assert_eq!(kept.query().await, Err("admits none"));
+        assert_eq!(reused.query().await, Err("rejected"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_connection_is_hedged_and_replaced() {
-        let (server, kept) = kept();
-        kept.query().await.unwrap();
+        let (server, reused) = reused();
+        reused.query().await.unwrap();
         server.silent.store(1, SeqCst);
         let started = Instant::now();
-        kept.query().await.unwrap();
+        reused.query().await.unwrap();
         assert!(started.elapsed() < Duration::from_millis(400), "{:?}", started.elapsed());
         assert_eq!((server.opened.load(SeqCst), server.dropped.load(SeqCst)), (2, 1));
 
-        // The hedge's failure is the result: the kept connection may never say anything.
-        after(INTERVAL).await;
+        // The failure of the hedge is the result, because the reused connection may stay silent forever.
+        sleep(INTERVAL).await;
         server.silent.store(2, SeqCst);
-        server.admits_none.store(true, SeqCst);
-        assert_eq!(kept.query().await, Err("admits none"));
+        server.rejects.store(true, SeqCst);
+        assert_eq!(reused.query().await, Err("rejected"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn hedges_are_two_seconds_apart() {
-        let (server, kept) = kept();
+        let (server, reused) = reused();
         for silent in 0..6 {
             server.silent.store(silent, SeqCst);
-            kept.query().await.unwrap();
+            reused.query().await.unwrap();
         }
         // The first run connects, and five are hedged.
         let started = Instant::now();
         server.silent.store(6, SeqCst);
-        kept.query().await.unwrap();
+        reused.query().await.unwrap();
         assert!(started.elapsed() + Duration::from_millis(400) >= INTERVAL, "{:?}", started.elapsed());
         assert_eq!(server.opened.load(SeqCst), 7);
     }
@@ -345,11 +338,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_server_that_is_far_away_is_not_hedged() {
         for round_trip in [80, 150, 250, 350, 700, 2_000] {
-            let (server, kept) = kept();
+            let (server, reused) = reused();
             server.connect_ms.store(round_trip, SeqCst);
             server.query_ms.store(round_trip, SeqCst);
             for _ in 0..8 {
-                kept.query().await.unwrap();
+                reused.query().await.unwrap();
             }
             assert_eq!((server.opened.load(SeqCst), server.queries.load(SeqCst)), (1, 8), "{round_trip} ms away");
         }
@@ -357,92 +350,92 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_old_connection_is_renewed_while_it_is_in_use() {
-        let (server, kept) = kept();
+        let (server, reused) = reused();
         for _ in 0..=90 {
-            kept.query().await.unwrap();
-            after(SECOND).await;
+            reused.query().await.unwrap();
+            sleep(SECOND).await;
         }
         assert_eq!((server.opened.load(SeqCst), server.dropped.load(SeqCst)), (4, 3));
         assert_eq!(server.queries.load(SeqCst), 91 + 3, "two queries in the runs that renew it");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_admits_no_new_connection_is_reported_when_the_kept_one_is_old() {
-        let (server, kept) = kept();
-        kept.query().await.unwrap();
-        server.admits_none.store(true, SeqCst);
+    async fn a_server_that_rejects_new_connections_is_reported_when_the_reused_one_is_old() {
+        let (server, reused) = reused();
+        reused.query().await.unwrap();
+        server.rejects.store(true, SeqCst);
         for _ in 0..29 {
-            after(SECOND).await;
-            kept.query().await.unwrap();
+            sleep(SECOND).await;
+            reused.query().await.unwrap();
         }
-        after(SECOND).await;
+        sleep(SECOND).await;
         for _ in 0..3 {
-            assert_eq!(kept.query().await, Err("admits none"), "also in the runs after that");
+            assert_eq!(reused.query().await, Err("rejected"), "and in the runs after that");
         }
-        server.admits_none.store(false, SeqCst);
-        kept.query().await.unwrap();
+        server.rejects.store(false, SeqCst);
+        reused.query().await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_renewal_delays_no_run() {
-        let (server, kept) = kept();
-        kept.query().await.unwrap();
+        let (server, reused) = reused();
+        reused.query().await.unwrap();
         server.connect_ms.store(3_000, SeqCst);
         server.query_ms.store(200, SeqCst);
         for _ in 0..40 {
-            after(SECOND).await;
+            sleep(SECOND).await;
             let started = Instant::now();
-            kept.query().await.unwrap();
+            reused.query().await.unwrap();
             assert!(started.elapsed() <= Duration::from_millis(300), "{:?}", started.elapsed());
         }
         assert_eq!((server.opened.load(SeqCst), server.dropped.load(SeqCst)), (2, 1));
 
-        // One that fails after its run is found by the next one.
-        server.admits_none.store(true, SeqCst);
+        // A renewal that fails after its run is noticed by the next one.
+        server.rejects.store(true, SeqCst);
         let mut results = Vec::new();
         for _ in 0..30 {
-            after(SECOND).await;
-            results.push(kept.query().await);
+            sleep(SECOND).await;
+            results.push(reused.query().await);
         }
-        assert_eq!(results.last(), Some(&Err("admits none")));
+        assert_eq!(results.last(), Some(&Err("rejected")));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_was_idle_for_long_is_not_queried() {
-        let (server, kept) = kept();
-        kept.query().await.unwrap();
-        after(MAX_AGE * 2).await;
-        kept.query().await.unwrap();
+        let (server, reused) = reused();
+        reused.query().await.unwrap();
+        sleep(MAX_AGE * 2).await;
+        reused.query().await.unwrap();
         assert_eq!((server.opened.load(SeqCst), server.queries.load(SeqCst)), (2, 2));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_the_server_closes_after_each_query_is_not_kept() {
-        let (server, kept) = kept();
+    async fn a_connection_that_the_server_closes_after_each_query_is_not_reused() {
+        let (server, reused) = reused();
         server.closes_afterwards.store(true, SeqCst);
         for _ in 0..3 {
-            kept.query().await.unwrap();
+            reused.query().await.unwrap();
         }
         assert_eq!((server.opened.load(SeqCst), server.dropped.load(SeqCst)), (3, 3));
-        assert_eq!(kept.inspect(|connection| connection.1), None);
+        assert_eq!(reused.inspect(|connection| connection.1), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_run_that_is_dropped_leaves_no_connection_behind() {
-        let (server, kept) = kept();
-        kept.query().await.unwrap();
+        let (server, reused) = reused();
+        reused.query().await.unwrap();
         server.silent.store(u32::MAX, SeqCst);
-        timeout(MAX_AGE, kept.query()).await.unwrap_err();
+        timeout(MAX_AGE, reused.query()).await.unwrap_err();
         assert_eq!(server.opened.load(SeqCst), server.dropped.load(SeqCst));
         server.silent.store(0, SeqCst);
-        kept.query().await.unwrap();
+        reused.query().await.unwrap();
 
-        after(MAX_AGE).await;
+        sleep(MAX_AGE).await;
         server.connect_ms.store(10_000, SeqCst);
-        kept.query().await.unwrap();
+        reused.query().await.unwrap();
         let opened = server.opened.load(SeqCst);
-        drop(kept);
-        after(MAX_AGE).await;
+        drop(reused);
+        sleep(MAX_AGE).await;
         assert_eq!(
             (server.opened.load(SeqCst), server.dropped.load(SeqCst)),
             (opened, opened),

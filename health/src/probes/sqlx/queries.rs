@@ -1,4 +1,4 @@
-//! Other questions to a pool than whether it answers. Like `pool.rs`, read once for each version of sqlx.
+//! Further queries on a pool. Like `pool.rs`, compiled for each version of sqlx.
 
 use std::{future::Future, time::Duration};
 
@@ -10,23 +10,22 @@ use super::{
 };
 use crate::error::{ProbeError, ProbeErrorKind};
 
-/// Whether the database takes writes: a primary, not a standby.
+/// Checks that the database accepts writes: that it is a primary, not a standby.
 ///
-/// For a service that can do nothing without writing. Where the pool's host name leads to the primary, this shows that it
-/// does, also after a failover.
+/// For a service that cannot work without writing, and a host name that has to resolve to the primary, also after a failover.
 ///
-/// | database | the question | [`ProbeErrorKind::ReadOnly`] is |
+/// | database | query | [`ProbeErrorKind::ReadOnly`] is |
 /// | --- | --- | --- |
 /// | PostgreSQL | `transaction_read_only` | a standby; a server, role or database whose transactions are read-only |
-/// | MySQL, MariaDB | `read_only`, `super_read_only`, `innodb_read_only`, and the session's transactions | a replica that is set so, also for who may write to it nevertheless |
-/// | SQLite | a table is made and taken back | a file or a connection that is read-only, a full disk |
+/// | MySQL, MariaDB | `read_only`, `super_read_only`, `innodb_read_only`, and the session's transactions | a read-only server, also for users that may write nevertheless |
+/// | SQLite | creates a table and rolls back | a read-only file or connection, a full disk |
 ///
-/// SQLite's answer takes the lock that all writers take, for less than a millisecond; another writer that keeps it longer than
-/// 400 ms is [`ProbeErrorKind::Saturated`]. The other databases only look.
+/// On SQLite it holds the write lock for less than a millisecond. If another writer holds the lock for longer than 400 ms, the check is
+/// [`ProbeErrorKind::Saturated`]. On the other databases it only reads.
 ///
 /// # Errors
 ///
-/// It takes no writes, or does not answer: see the table of the module.
+/// Returns an error if the database is read-only, and if the query fails as in the table of the module.
 ///
 /// # Examples
 ///
@@ -48,10 +47,10 @@ where
     DB: Database,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    // Each finds a row if there are no writes to be had.
-    let refuses = match Kind::of(pool) {
+    // Each returns a row if the database is read-only.
+    let is_read_only = match Kind::of(pool) {
         Kind::Postgres => "SELECT 1 WHERE current_setting('transaction_read_only')::boolean",
-        // Not `@@read_only`: newer servers have words in it, others a number; and each has other names.
+        // Not `@@read_only`, which is a word or a number and has other names on other servers.
         Kind::MySql => {
             "SHOW VARIABLES WHERE Variable_name IN \
              ('read_only', 'super_read_only', 'innodb_read_only', 'transaction_read_only', 'tx_read_only') \
@@ -59,29 +58,26 @@ where
         }
         Kind::Sqlite => return run(pool, RolledBackWrite).await,
         Kind::Other => {
-            return Err(ProbeError::new(
-                ProbeErrorKind::Failed,
-                "whether the database takes writes is not known how to ask",
-            ));
+            return Err(ProbeError::new(ProbeErrorKind::Failed, "`writable` does not support this database"));
         }
     };
-    if run(pool, ReturnsRows(refuses)).await? {
+    if run(pool, ReturnsRows(is_read_only)).await? {
         let message = ProbeErrorKind::ReadOnly.message(&name(pool));
         return Err(ProbeError::new(ProbeErrorKind::ReadOnly, message)
-            .with_source("a standby, a replica, or set to read-only transactions"));
+            .with_source("the server is a standby or a replica, or its transactions are read-only"));
     }
     Ok(())
 }
 
-/// Whether a statement of yours runs, e.g. `SELECT 1 FROM orders LIMIT 1`: the table is there, and its rows may be read.
+/// Checks that a statement succeeds, e.g. `SELECT 1 FROM orders LIMIT 1`: the table exists, and its rows can be read.
 ///
-/// What it finds does not matter, and may be nothing. All rows are read, so keep them few; and it is run each round, so keep
-/// it cheap. Neither the statement nor what the database says of it is ever in an answer.
+/// The result does not matter, and may be empty. All rows are read, in each run, so keep them few. Responses contain neither the statement
+/// nor the error text of the database.
 ///
 /// # Errors
 ///
-/// The statement fails, or there is no answer: see the table of the module. A table that is not there is [`ProbeErrorKind::Failed`],
-/// one that may not be read is [`ProbeErrorKind::Rejected`].
+/// Returns an error if the statement fails as in the table of the module. A missing table is [`ProbeErrorKind::Failed`], and a missing
+/// permission is [`ProbeErrorKind::Rejected`].
 ///
 /// # Examples
 ///
@@ -109,31 +105,31 @@ where
     run(pool, Statement(statement)).await
 }
 
-/// How far a standby of PostgreSQL's streaming replication is behind its primary: [`Status::Degraded`] from `degraded` on,
-/// [`Status::Down`] from `down` on. Asked of the standby.
+/// Checks how far a standby of PostgreSQL's streaming replication is behind its primary: [`Status::Degraded`] from a lag of `degraded`,
+/// [`Status::Down`] from a lag of `down`. The pool is that of the standby.
 ///
-/// | what it finds | status |
+/// | state of the standby | status |
 /// | --- | --- |
-/// | a primary, or a standby that was promoted | UP |
-/// | all that was received is replayed, and more is being received | UP, however long the primary has been idle |
-/// | not all is replayed, and the last commit that is was made so long ago on the primary | by the limits |
-/// | not all is replayed, and since it started no commit was | DOWN |
-/// | no WAL receiver: the primary is gone, or refuses it | DEGRADED; DOWN if that last commit is older than `down`, or unknown |
+/// | a primary, or a promoted standby | UP |
+/// | has replayed all that it has received, and the WAL receiver is connected | UP, however long the primary has been idle |
+/// | has not replayed all; the lag is the age of the last replayed commit | by the limits |
+/// | has not replayed any commit since it was started | DOWN |
+/// | no WAL receiver: the primary is stopped, or rejects it | DEGRADED; DOWN if the last replayed commit is older than `down`, or unknown |
 ///
-/// The time is that of the primary's clock until now by the standby's, and at most the lag: the rows that are missing may be
-/// younger. What seems to be behind is looked at for a moment longer, so that the first commit after an idle hour is no lag of
-/// an hour. A primary that is frozen or cut off, and closes no connection, is noticed when the WAL receiver notices it, after
-/// `wal_receiver_timeout` (60 s if not set). Who may read `pg_stat_wal_receiver` (`GRANT pg_read_all_stats`) sees also what the primary has
-/// and has not sent yet. A standby that only reads an archive has no WAL receiver.
+/// The age is calculated from the primary's clock and the standby's. It is an upper limit of the lag, because the missing commits may be
+/// younger. A standby that appears to be behind is queried again for up to 300 ms, so that the first commit after an idle hour is not
+/// reported as a lag of an hour. A primary that is frozen or unreachable without closing its connection is detected by the WAL receiver after
+/// `wal_receiver_timeout` (60 s by default). A user with permission for `pg_stat_wal_receiver` (`GRANT pg_read_all_stats`) also detects
+/// what the primary has not sent yet. A standby that only reads an archive has no WAL receiver.
 ///
-/// The failure's kind is [`ProbeErrorKind::Failed`], its message e.g. 'postgres at 10.0.0.7:5432 is 12 s behind its primary'.
+/// The kind is [`ProbeErrorKind::Failed`], and the message e.g. 'postgres at 10.0.0.7:5432 is 12 s behind its primary'.
 ///
 /// [`Status::Degraded`]: crate::Status::Degraded
 /// [`Status::Down`]: crate::Status::Down
 ///
 /// # Errors
 ///
-/// It is behind, or does not answer: see the table of the module.
+/// Returns an error if the standby is behind, and if the query fails as in the table of the module.
 ///
 /// # Examples
 ///
@@ -164,17 +160,14 @@ where
     usize: ColumnIndex<DB::Row>,
 {
     if Kind::of(pool) != Kind::Postgres {
-        return Err(ProbeError::new(
-            ProbeErrorKind::Failed,
-            "only postgres is known how to ask for its replication lag",
-        ));
+        return Err(ProbeError::new(ProbeErrorKind::Failed, "`replication_lag` supports only PostgreSQL"));
     }
     let Some(mut standby) = run(pool, Replication).await? else { return Ok(()) };
-    let (received, looked) = (standby.received, Instant::now());
-    while standby.is_behind_by(degraded.min(down)) && looked.elapsed() < CATCHES_UP.min(degraded) {
-        sleep(LOOK_AGAIN).await;
+    let (received, started) = (standby.received, Instant::now());
+    while standby.is_behind_by(degraded.min(down)) && started.elapsed() < RECHECK_TIMEOUT.min(degraded) {
+        sleep(RECHECK_INTERVAL).await;
         let Some(again) = run(pool, Replication).await? else { return Ok(()) };
-        // More may have come meanwhile.
+        // It may have received more since.
         if again.has_replayed(received) {
             return Ok(());
         }
@@ -183,7 +176,7 @@ where
     let name = name(pool);
     let failed = |message| ProbeError::new(ProbeErrorKind::Failed, message).with_source(format!("{standby:?}"));
     if !standby.receives {
-        let lost = failed(format!("{name} receives nothing from its primary"));
+        let lost = failed(format!("{name} is not connected to its primary"));
         let old = standby.age.is_none_or(|age| age >= down);
         return Err(if old { lost } else { lost.degraded() });
     }
@@ -191,23 +184,23 @@ where
         return Ok(());
     }
     match standby.age {
-        None => Err(failed(format!("{name} has replayed nothing of its primary's"))),
+        None => Err(failed(format!("{name} has not replayed any commit of its primary"))),
         Some(age) => {
-            let lags = failed(format!("{name} is {} behind its primary", in_words(age)));
+            let lags = failed(format!("{name} is {} behind its primary", format_age(age)));
             Err(if age >= down { lags } else { lags.degraded() })
         }
     }
 }
 
-/// For how long, and how often, a standby that seems to be behind is looked at.
-const CATCHES_UP: Duration = Duration::from_millis(300);
-const LOOK_AGAIN: Duration = Duration::from_millis(40);
+/// How long, and how often, a standby that appears to be behind is queried again.
+const RECHECK_TIMEOUT: Duration = Duration::from_millis(300);
+const RECHECK_INTERVAL: Duration = Duration::from_millis(40);
 
-fn in_words(age: Duration) -> String {
+fn format_age(age: Duration) -> String {
     if age < Duration::from_secs(1) { format!("{} ms", age.as_millis()) } else { format!("{} s", age.as_secs()) }
 }
 
-/// Whether a statement finds any row.
+/// Whether a statement returns any row.
 #[derive(Clone, Copy)]
 struct ReturnsRows(&'static str);
 
@@ -223,7 +216,7 @@ where
     }
 }
 
-/// A write that leaves nothing behind. To begin a transaction would not do: SQLite lets that begin on what it may not write.
+/// A write that is rolled back. Beginning a transaction would not do, because SQLite begins one on a read-only file too.
 #[derive(Clone, Copy)]
 struct RolledBackWrite;
 
@@ -235,29 +228,29 @@ where
     type Output = ();
 
     async fn run(&self, connection: &mut DB::Connection) -> Result<(), Error> {
-        // With the lock from the start: a reader that becomes a writer may be refused at once where another one writes.
+        // `IMMEDIATE` waits for the lock. A transaction that begins as a reader may fail at once while another connection writes.
         let sql = "BEGIN IMMEDIATE; CREATE TABLE health_probes_whether_it_takes_writes (x); ROLLBACK";
-        let wrote = connection.execute(sqlx::raw_sql(sql)).await;
-        if wrote.is_err() {
-            // There is no transaction if it did not begin.
+        let result = connection.execute(sqlx::raw_sql(sql)).await;
+        if result.is_err() {
+            // Fails if there is no transaction.
             let _ = connection.execute(sqlx::raw_sql("ROLLBACK")).await;
         }
-        wrote.map(drop)
+        result.map(drop)
     }
 }
 
-/// What a standby says of itself; nothing if it is none.
+/// The replication state of a standby, or `None` of a primary.
 #[derive(Clone, Copy)]
 struct Replication;
 
 #[derive(Debug)]
 struct Standby {
-    /// A WAL receiver runs, and has been let in by the primary.
+    /// Whether the WAL receiver is connected.
     receives: bool,
-    /// How far it has received WAL, or knows of more; in bytes.
+    /// The position up to which it has received WAL, or knows that there is some, in bytes.
     received: Option<i64>,
     replayed: Option<i64>,
-    /// How long ago the last commit that was replayed was made.
+    /// The age of the last replayed commit.
     age: Option<Duration>,
 }
 
@@ -281,7 +274,7 @@ where
     type Output = Option<Standby>;
 
     fn run(&self, connection: &mut DB::Connection) -> impl Future<Output = Result<Option<Standby>, Error>> + Send {
-        // The WAL receiver's own place is told to everybody, what it knows of the primary only to who may see that.
+        // All users can read the position of the WAL receiver, but that of the primary only with permission.
         let sql = "SELECT pg_is_in_recovery()::int::bigint, \
              (SELECT count(*) FROM pg_stat_wal_receiver), \
              pg_wal_lsn_diff(greatest(pg_last_wal_receive_lsn(), \
@@ -295,7 +288,7 @@ where
             if row.try_get::<i64, _>(0)? == 0 {
                 return Ok(None);
             }
-            // By the clocks of two machines, so it may be negative.
+            // From the clocks of two machines, so it may be negative.
             let age = row.try_get::<Option<i64>, _>(4)?.map(|ms| Duration::from_millis(ms.try_into().unwrap_or(0)));
             Ok(Some(Standby {
                 receives: row.try_get::<i64, _>(1)? > 0,

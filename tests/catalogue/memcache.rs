@@ -2,16 +2,16 @@
 
 use std::{any::Any, fs, time::Duration};
 
+use ::memcache::{Client, ConnectionManager, Url, exp::AsyncMemcache};
 use actix_web::web;
 use diesel::r2d2;
 use health::{HealthCheck, Probe};
-use memcache::{Client, ConnectionManager, Url, exp::AsyncMemcache};
 
 use super::redis::{opens_no_connection_at_any_distance, serve_each};
 use crate::{
-    acceptance::{Backend, Not, Password, Told, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
     common::{
-        answers::{MAX_AGE, assert_secret, back_up, down, up},
+        answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
         eventually,
         rig::Rig,
         servers::Faulty,
@@ -25,7 +25,7 @@ struct Blocking;
 acceptance!(asynchronous, Asynchronous);
 acceptance!(blocking, Blocking);
 
-const NO_CREDENTIALS: Not = "the client of the meta protocol can't log in, and that of the binary protocol connects when it is \
+const NO_CREDENTIALS: Unsupported = "the client of the meta protocol can't log in, and that of the binary protocol connects when it is \
                              made, which fails with a wrong password";
 
 impl Backend for Asynchronous {
@@ -36,30 +36,30 @@ impl Backend for Asynchronous {
         Memcached::prepared(&[])
     }
 
-    async fn open(server: &Memcached, _: Password) -> Result<AsyncMemcache, Not> {
+    async fn open(server: &Memcached, _: Password) -> Result<AsyncMemcache, Unsupported> {
         Ok(asynchronous_client(&[server]).await)
     }
 
-    fn unreachable(_: &Memcached) -> (Told, &'static str) {
-        (Told::Message("unable to connect to memcached".to_owned()), "Connection refused")
+    fn unreachable(_: &Memcached) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message("unable to connect to memcached".to_owned()), "Connection refused")
     }
 
-    fn rejected(_: &Memcached) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Memcached) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err(NO_CREDENTIALS)
     }
 
-    async fn saturate(_: &AsyncMemcache) -> Result<(Box<dyn Any>, u32), Not> {
-        Err("its pools have no limit by default, and nobody can hold a connection of theirs")
+    async fn saturate(_: &AsyncMemcache) -> Result<(Box<dyn Any>, u32), Unsupported> {
+        Err("its pools are unlimited by default, and lend no connections")
     }
 
-    async fn questions(server: &Memcached) -> Result<u64, Not> {
+    async fn queries(server: &Memcached) -> Result<u64, Unsupported> {
         Ok(server.counter("cmd_set"))
     }
 
     /// In one round trip.
-    const QUESTIONS_A_ROUND: u64 = 16;
+    const QUERIES_PER_RUN: u64 = 16;
 
-    async fn connections(server: &Memcached) -> Result<usize, Not> {
+    async fn connections(server: &Memcached) -> Result<usize, Unsupported> {
         Ok(server.connections())
     }
 }
@@ -72,32 +72,32 @@ impl Backend for Blocking {
         Memcached::prepared(&[])
     }
 
-    async fn open(server: &Memcached, _: Password) -> Result<Client, Not> {
+    async fn open(server: &Memcached, _: Password) -> Result<Client, Unsupported> {
         Ok(blocking_client(server))
     }
 
-    fn unreachable(server: &Memcached) -> (Told, &'static str) {
-        // A client that never was connected tells nobody where to.
-        let told = [
+    fn unreachable(server: &Memcached) -> (ExpectedMessage, &'static str) {
+        // A client that was never connected does not expose its address.
+        let outcome = [
             format!("unable to connect to memcached at {}", server.address()),
             "unable to connect to memcached".to_owned(),
         ];
-        (Told::OneOf(told.into()), "Connection refused")
+        (ExpectedMessage::OneOf(outcome.into()), "Connection refused")
     }
 
-    fn rejected(_: &Memcached) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Memcached) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err(NO_CREDENTIALS)
     }
 
-    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Not> {
-        Err("its pools are its own, without counters, and nobody can hold a connection of theirs")
+    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Unsupported> {
+        Err("its pools have no public counters, and lend no connections")
     }
 
-    async fn questions(server: &Memcached) -> Result<u64, Not> {
+    async fn queries(server: &Memcached) -> Result<u64, Unsupported> {
         Ok(server.counter("cmd_set"))
     }
 
-    async fn connections(server: &Memcached) -> Result<usize, Not> {
+    async fn connections(server: &Memcached) -> Result<usize, Unsupported> {
         Ok(server.connections())
     }
 }
@@ -106,7 +106,7 @@ async fn asynchronous_client(servers: &[&Memcached]) -> AsyncMemcache {
     AsyncMemcache::connect(servers.iter().map(|server| server.address())).await.unwrap()
 }
 
-/// One that may be made while nothing listens, and that gives up connecting soon.
+/// A client that can be created while the server is stopped, with a short timeout to connect.
 fn blocking_client(server: &Memcached) -> Client {
     let url = format!("memcache://{}", server.address());
     let pool = r2d2::Pool::builder().max_size(2).min_idle(Some(1)).connection_timeout(Duration::from_millis(400));
@@ -126,12 +126,12 @@ fn serve<R: Probe + Clone>(cache: R) -> Rig {
     })
 }
 
-async fn all_of_three_are_asked<R: Probe + Clone>(rig: impl AsyncFnOnce(&[&Memcached]) -> R) {
+async fn all_of_three_servers_are_queried<R: Probe + Clone>(rig: impl AsyncFnOnce(&[&Memcached]) -> R) {
     let mut servers = [(); 3].map(|()| Memcached::start(&[]));
     let rig = serve(rig(&servers.each_ref()).await);
     up(&rig, "cache", "cache").await;
     for server in &mut servers {
-        assert!(server.counter("cmd_set") > 0, "it was asked");
+        assert!(server.counter("cmd_set") > 0, "it was queried");
         server.stop();
         tokio::time::sleep(MAX_AGE).await;
         down(&rig, "cache", "cache", "unable to connect to memcached").await;
@@ -142,12 +142,12 @@ async fn all_of_three_are_asked<R: Probe + Clone>(rig: impl AsyncFnOnce(&[&Memca
 
 #[actix_web::test]
 async fn one_server_of_three_that_is_stopped_is_down_for_an_asynchronous_client() {
-    all_of_three_are_asked(asynchronous_client).await;
+    all_of_three_servers_are_queried(asynchronous_client).await;
 }
 
 #[actix_web::test]
 async fn one_server_of_three_that_is_stopped_is_down_for_a_blocking_client() {
-    all_of_three_are_asked(async |servers: &[&Memcached]| {
+    all_of_three_servers_are_queried(async |servers: &[&Memcached]| {
         let urls: Vec<_> = servers.iter().map(|server| format!("memcache://{}", server.address())).collect();
         Client::builder().add_server(urls).unwrap().with_connection_timeout(Duration::from_millis(400)).build().unwrap()
     })
@@ -162,8 +162,8 @@ async fn a_server_that_wants_credentials_refuses_access() {
     crate::common::process::give(users.path(), "memcache");
     let server = Memcached::start(&["-Y", &path]);
     let rig = serve(asynchronous_client(&[&server]).await);
-    let answer = down(&rig, "cache", "cache", "memcached denied access").await;
-    assert_secret(&rig, &answer, &["unauthenticated"]).await;
+    let response = down(&rig, "cache", "cache", "memcached denied access").await;
+    assert_secret(&rig, &response, &["unauthenticated"]).await;
 }
 
 #[actix_web::test]
@@ -174,7 +174,7 @@ async fn a_server_that_is_full_and_may_not_evict_is_down() {
     up(&asynchronous, "cache", "cache").await;
     up(&blocking, "cache", "cache").await;
 
-    // Values as small as those of the check: memory is given out by size.
+    // Values as small as those of the check, because memory is allocated by size.
     let fill = async |size: usize| {
         for number in 0.. {
             if client
@@ -190,10 +190,10 @@ async fn a_server_that_is_full_and_may_not_evict_is_down() {
         fill(size).await;
     }
     tokio::time::sleep(MAX_AGE).await;
-    // What can't be written anew is removed, and makes room: so first who asks for new keys.
+    // A key that cannot be overwritten is removed, which frees memory, so the check of new keys comes first.
     down(&blocking, "cache", "cache", &format!("memcached at {} is read-only", server.address())).await;
-    let answer = down(&asynchronous, "cache", "cache", "memcached is read-only").await;
-    assert_secret(&asynchronous, &answer, &["out of memory"]).await;
+    let response = down(&asynchronous, "cache", "cache", "memcached is read-only").await;
+    assert_secret(&asynchronous, &response, &["out of memory"]).await;
 }
 
 #[actix_web::test]
@@ -202,7 +202,7 @@ async fn a_killed_idle_connection_is_no_outage() {
     let [asynchronous, blocking] = [serve(asynchronous_client(&[&server]).await), serve(blocking_client(&server))];
     up(&asynchronous, "cache", "cache").await;
     up(&blocking, "cache", "cache").await;
-    // With a server that was another one meanwhile, all connections are dead.
+    // After the restart of the server all connections are dead.
     server.stop();
     server.restart();
     back_up(&asynchronous, "cache", "cache").await;
@@ -212,19 +212,35 @@ async fn a_killed_idle_connection_is_no_outage() {
 }
 
 #[actix_web::test]
-async fn a_frozen_server_blocks_one_thread_however_often_a_blocking_client_is_asked() {
+async fn a_frozen_server_blocks_one_thread_however_many_runs_there_are() {
     let server = Memcached::start(&[]);
     let check = blocking_client(&server).kept().expect("it has something to keep");
     check.probe().await.unwrap();
     let before = threads();
     server.freeze();
     for _ in 0..20 {
-        let asked = tokio::time::timeout(Duration::from_millis(50), check.probe()).await;
-        assert!(asked.is_err(), "it is frozen");
+        let result = tokio::time::timeout(Duration::from_millis(50), check.probe()).await;
+        assert!(result.is_err(), "it is frozen");
     }
     assert!(threads() <= before + 1, "{} threads, and {before} before", threads());
     server.thaw();
     check.probe().await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_silent_connection_of_an_asynchronous_client_is_degraded_while_a_new_one_responds() {
+    let [old, new] = [Memcached::start(&[]), Memcached::start(&[])];
+    let balancer = Balancer::start(old.port());
+    let client = AsyncMemcache::connect([format!("127.0.0.1:{}", balancer.port)]).await.unwrap();
+    let rig = serve(client);
+    up(&rig, "cache", "cache").await;
+
+    old.freeze();
+    balancer.lead_to(new.port());
+    tokio::time::sleep(MAX_AGE).await;
+    let message = "an idle connection to memcached does not respond, another one does";
+    degraded(&rig, "cache", "cache", message).await;
+    back_up(&rig, "cache", "cache").await;
 }
 
 #[actix_web::test]
@@ -240,7 +256,7 @@ async fn no_connection_is_opened_because_the_server_is_far_away() {
         let rig = serve_each(client.with_max_pool_size(1).build().unwrap());
         up(&rig, "cache", "cache").await;
         balancer.delay_replies(Duration::from_millis(distance));
-        // The first one may take longer than all before, and does.
+        // The first run at this distance takes longer than all before.
         up(&rig, "cache", "cache").await;
         let warm = balancer.accepted();
         assert!(warm <= 2, "{distance} ms away: {warm} connections");
