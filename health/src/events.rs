@@ -73,7 +73,7 @@ impl Channel {
     }
 
     fn send(&self, transition: Transition) {
-        // It fails if there is no subscriber, which is no error.
+        // It fails if there is no subscriber.
         let _ = self.0.send(transition);
     }
 }

@@ -9,10 +9,12 @@ use parking_lot::Mutex;
 
 /// A map that does not own its values.
 ///
-/// The workers of a server find a value by the addresses of what it belongs to, such as the states of the application. An
-/// address identifies its owner only while that is alive, and may be reused afterwards. So whoever holds a value must also hold
-/// everything whose address is in its key, and drop the value first: then a value that can be upgraded has a key that still
-/// means the same. The map itself holds values weakly, and an insertion removes the entries of those that were dropped.
+/// Keys contain addresses, for example those of the application's states, because clones in other workers have the same address.
+/// But an address identifies an object only while that is alive, and may be reused afterwards. Therefore:
+///
+/// - The map holds values weakly. An insertion removes the entries of values that were dropped.
+/// - A holder of a value also holds every object whose address is in the key, and drops the value first. So the key of a value that
+///   is alive identifies the same objects as when the value was created.
 pub(crate) struct WeakMap<K, V>(Mutex<BTreeMap<K, Weak<V>>>);
 
 impl<K: Ord, V> WeakMap<K, V> {
@@ -28,9 +30,9 @@ impl<K: Ord, V> WeakMap<K, V> {
 
     /// The value of a key. If none is alive, `make` creates it; its argument has the keys of all values that are.
     ///
-    /// The map is locked meanwhile, so that a value is created once. `make` must not use the map. Where `make` would be slow or
-    /// call user code, call [`get`](Self::get) first, create the value, and have `make` return it: if another thread was faster,
-    /// its value is returned, and the new one is dropped after the lock is released.
+    /// The map is locked while `make` runs, so that only one thread creates the value. `make` must not use the map.
+    /// If creating the value may take long, call [`get`](Self::get), create the value, and pass a closure that returns it: if another
+    /// thread has inserted a value meanwhile, that is returned, and the new one is dropped without the lock.
     pub(crate) fn get_or_insert_with(&self, key: K, make: impl FnOnce(&K, Keys<'_, K, Weak<V>>) -> Arc<V>) -> Arc<V> {
         let mut entries = self.0.lock();
         if let Some(value) = entries.get(&key).and_then(Weak::upgrade) {

@@ -234,8 +234,8 @@ impl EngineInner {
         }
     }
 
-    /// Runs all checks at every interval, give or take a tenth of it. The replicas of a service start at the same time, and
-    /// must not run their checks at the same time forever.
+    /// Runs all checks at every interval, plus or minus up to a tenth, so that replicas that were started at the same time do not
+    /// run their checks at the same time.
     async fn refresh(self: Arc<Self>, interval: Duration, runtime: Arc<Runtime>) {
         let random = RandomState::new();
         for round in 0_u64.. {
@@ -276,7 +276,7 @@ impl EngineInner {
             }
         }
         if entries.is_empty() {
-            let message = "there is no check: nothing is registered, and no state was found that derives HealthCheck";
+            let message = "there are no checks: register one, or add a state that derives HealthCheck";
             tracing::error!("health scope: {message}");
             return vec![CheckEntry::misconfigured("health", "checks", message)];
         }

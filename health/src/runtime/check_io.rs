@@ -221,10 +221,13 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &second));
 
         let (unblock, blocked) = mpsc::channel::<()>();
-        first.handle.spawn(async move { blocked.recv() });
-        while first.is_idle() {
-            thread::yield_now();
-        }
+        let (start, started) = mpsc::channel();
+        first.handle.spawn(async move {
+            start.send(()).unwrap();
+            blocked.recv()
+        });
+        // Until it runs, the runtime may still look idle.
+        started.recv().unwrap();
         let waiting = thread::spawn({
             let first = Arc::clone(&first);
             move || first.poll(async {})
