@@ -286,7 +286,7 @@ impl Scope {
     /// Runs all checks in the background at this interval, up to a tenth earlier or later. Off by default: checks then run when
     /// a request finds their results older than [`Scope::max_age`].
     ///
-    /// With it, requests only read results. A check whose last result is older than three intervals and the deadline is reported
+    /// With it, requests only read results. A check whose last result is older than three intervals plus the deadline is reported
     /// as `DOWN`. The first request starts the background runs.
     pub fn refresh(mut self, interval: Duration) -> Self {
         self.options.refresh = Some(interval);
