@@ -12,14 +12,14 @@ use sqlx::{
 use crate::common::{
     DATABASE, PASSWORD, USER, eventually,
     far::Far,
-    process::{Process, give},
+    process::{Process, chown},
     servers::free_port,
 };
 use crate::common::{
-    answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
     logs,
-    rig::Rig,
-    servers::{Faulty as _, Kind, Server},
+    responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
+    servers::{FaultInjection as _, Kind, Server},
+    test_server::TestServer,
 };
 
 #[derive(HealthCheck)]
@@ -29,12 +29,12 @@ struct State<DB: Database> {
 }
 
 /// An application with a pool of two connections.
-fn serve<DB: Database>(pool: &Pool<DB>) -> Rig
+fn serve<DB: Database>(pool: &Pool<DB>) -> TestServer
 where
     State<DB>: HealthCheck,
 {
     let state = web::Data::new(State { db: pool.clone() });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).state(&state));
     })
 }
@@ -111,19 +111,19 @@ where
 {
     let mut server = Server::start(DB::KIND);
     let rig = serve(&pool::<DB>(&server.url()));
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
 
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
     let refused = format!("unable to connect to {} at 127.0.0.1:{}", DB::WORD, server.port());
-    let response = down(&rig, "database", "db", &refused).await;
-    assert_secret(&rig, &response, &["Connection refused"]).await;
+    let response = assert_down(&rig, "database", "db", &refused).await;
+    assert_not_leaked(&rig, &response, &["Connection refused"]).await;
 
     server.restart();
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
     // Each transition is one line; the polls between them log nothing.
     for _ in 0..5 {
-        up(&rig, "database", "db").await;
+        assert_up(&rig, "database", "db").await;
     }
     let transitions = || logs::lines().iter().filter(|line| line.contains("health check database.db is")).count();
     crate::common::eventually("both transitions are logged", || async { transitions() >= 2 }).await;
@@ -136,20 +136,20 @@ where
 {
     let server = Server::start(DB::KIND);
     let rig = serve(&pool::<DB>(&server.url()));
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
 
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
-    let response = down(&rig, "database", "db", "timed out after 800 ms").await;
+    let response = assert_down(&rig, "database", "db", "timed out after 800 ms").await;
     assert!(response.took < Duration::from_secs(2), "{:?}", response.took);
     println!("a frozen {:?} was reported after {:?}", DB::KIND, response.took);
-    assert_secret(&rig, &response, &[]).await;
+    assert_not_leaked(&rig, &response, &[]).await;
     // The overdue run is known, so the response does not wait for it again.
-    let again = down(&rig, "database", "db", "timed out after 800 ms").await;
+    let again = assert_down(&rig, "database", "db", "timed out after 800 ms").await;
     assert!(again.took < Duration::from_millis(500), "{:?}", again.took);
 
-    server.thaw();
-    back_up(&rig, "database", "db").await;
+    server.resume();
+    assert_recovers(&rig, "database", "db").await;
 }
 
 async fn a_wrong_password_is_down_and_not_in_responses_or_logs<DB: Served>()
@@ -160,8 +160,8 @@ where
     let wrong = "canary-wr0ng";
     let rig = serve(&pool::<DB>(&server.url_with(wrong)));
     let refused = format!("{} at 127.0.0.1:{} denied access", DB::WORD, server.port());
-    let response = down(&rig, "database", "db", &refused).await;
-    assert_secret(&rig, &response, &[DB::DENIED]).await;
+    let response = assert_down(&rig, "database", "db", &refused).await;
+    assert_not_leaked(&rig, &response, &[DB::DENIED]).await;
     assert!(!response.body.contains(wrong) && !logs::text().contains(wrong), "{}", logs::text());
 }
 
@@ -172,11 +172,11 @@ where
     let mut server = Server::prepared(DB::KIND, &[]);
     let rig = serve(&pool::<DB>(&server.url()));
     let refused = format!("unable to connect to {} at 127.0.0.1:{}", DB::WORD, server.port());
-    let response = down(&rig, "database", "db", &refused).await;
-    assert_secret(&rig, &response, &["Connection refused"]).await;
+    let response = assert_down(&rig, "database", "db", &refused).await;
+    assert_not_leaked(&rig, &response, &["Connection refused"]).await;
 
     server.restart();
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 async fn an_exhausted_pool_of_a_frozen_server_is_down<DB: Served>()
@@ -188,8 +188,8 @@ where
     let rig = serve(&pool);
     let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
     server.freeze();
-    down(&rig, "database", "db", "timed out after 800 ms").await;
-    server.thaw();
+    assert_down(&rig, "database", "db", "timed out after 800 ms").await;
+    server.resume();
     drop(held);
 }
 
@@ -205,7 +205,7 @@ where
         tokio::task::yield_now().await;
     }
     let refused = format!("unable to connect to {} at 127.0.0.1:{}", DB::WORD, server.port());
-    down(&rig, "database", "db", &refused).await;
+    assert_down(&rig, "database", "db", &refused).await;
     attempts.iter().for_each(actix_web::rt::task::JoinHandle::abort);
 }
 
@@ -222,7 +222,7 @@ where
 
     let mut killer = DB::Connection::connect(&server.url()).await.unwrap();
     killer.execute(sqlx::raw_sql(DB::KILL_OTHERS)).await.unwrap();
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
 }
 
@@ -234,12 +234,12 @@ where
     let pool = pool::<DB>(&server.url());
     let rig = serve(&pool);
     server.freeze();
-    down(&rig, "database", "db", "timed out after 800 ms").await;
+    assert_down(&rig, "database", "db", "timed out after 800 ms").await;
     assert_eq!(pool.num_idle(), 0);
-    server.thaw();
+    server.resume();
     // The run in flight opens its connection, though there is no further request.
     crate::common::eventually("a connection is idle", || async { pool.num_idle() > 0 }).await;
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 #[derive(HealthCheck)]
@@ -253,14 +253,14 @@ async fn pools_of_any_database_are_named_by_their_url() {
     for (kind, name) in [(Kind::Postgres, "postgres"), (Kind::MariaDb, "mysql")] {
         let mut server = Server::start(kind);
         let state = web::Data::new(AnyState { db: AnyPool::connect_lazy(&server.url()).unwrap() });
-        let rig = Rig::start(1, move |app| {
+        let rig = TestServer::start(1, move |app| {
             app.app_data(state.clone()).service(health::scope().max_age(MAX_AGE));
         });
-        up(&rig, "database", "db").await;
+        assert_up(&rig, "database", "db").await;
         server.stop();
         tokio::time::sleep(MAX_AGE).await;
         let refused = format!("unable to connect to {name} at 127.0.0.1:{}", server.port());
-        assert_secret(&rig, &down(&rig, "database", "db", &refused).await, &["Connection refused"]).await;
+        assert_not_leaked(&rig, &assert_down(&rig, "database", "db", &refused).await, &["Connection refused"]).await;
     }
 }
 
@@ -277,8 +277,8 @@ where
         others.push(connection);
     }
     let message = format!("{} at 127.0.0.1:{} accepts no more connections", DB::WORD, server.port());
-    let response = degraded(&rig, "database", "db", &message).await;
-    assert_secret(&rig, &response, &[DB::FULL]).await;
+    let response = assert_degraded(&rig, "database", "db", &message).await;
+    assert_not_leaked(&rig, &response, &[DB::FULL]).await;
     drop((held, others));
 }
 
@@ -291,7 +291,7 @@ async fn far<DB: Database>(server: &Server, delay_ms: u64) -> (Far, Pool<DB>) {
     (far, pool)
 }
 
-async fn status(rig: &Rig) -> String {
+async fn status(rig: &TestServer) -> String {
     rig.health().await.json()["status"].as_str().unwrap().to_owned()
 }
 
@@ -309,13 +309,13 @@ where
         assert!(started.elapsed() < Duration::from_secs(4), "{delay} ms: {:?}", started.elapsed());
         for _ in 0..3 {
             tokio::time::sleep(MAX_AGE).await;
-            up(&rig, "database", "db").await;
+            assert_up(&rig, "database", "db").await;
         }
         let opened = far.opened();
         assert!(opened <= 3, "{delay} ms: {opened} connections");
         for _ in 0..4 {
             tokio::time::sleep(MAX_AGE).await;
-            up(&rig, "database", "db").await;
+            assert_up(&rig, "database", "db").await;
         }
         assert_eq!(far.opened(), opened, "{delay} ms: a warm pool is probed on its own connections");
     }
@@ -335,13 +335,13 @@ where
         eventually("it is degraded", || async { status(&rig).await == "DEGRADED" }).await;
         let (started, opened) = (Instant::now(), far.opened());
         while started.elapsed() < Duration::from_secs(5) {
-            degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+            assert_degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
             tokio::time::sleep(MAX_AGE).await;
         }
         let more = far.opened() - opened;
         assert!(more <= 3, "{delay} ms: {more} connections in 5 s");
         drop(held);
-        back_up(&rig, "database", "db").await;
+        assert_recovers(&rig, "database", "db").await;
     }
 }
 
@@ -366,7 +366,7 @@ where
     let rig = serve(&pool);
     let message =
         format!("an idle connection to {} at 127.0.0.1:{} does not respond, a new one does", DB::WORD, far.port);
-    degraded(&rig, "database", "db", &message).await;
+    assert_degraded(&rig, "database", "db", &message).await;
     // They are discarded, so the pool works again.
     eventually("it is up", || async { status(&rig).await == "UP" }).await;
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
@@ -381,7 +381,7 @@ where
     far.silence_first(1);
     let rig = serve(&pool);
     for _ in 0..3 {
-        up(&rig, "database", "db").await;
+        assert_up(&rig, "database", "db").await;
         tokio::time::sleep(MAX_AGE).await;
     }
 }
@@ -393,7 +393,7 @@ where
     let server = Server::start(DB::KIND);
     let (far, pool) = far::<DB>(&server, 0).await;
     let rig = serve(&pool);
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
     far.silence();
     far.refuse(true);
     tokio::time::sleep(MAX_AGE).await;
@@ -421,7 +421,7 @@ where
     let rig = serve(&pool);
     let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
     // All are in use, and work.
-    degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
     // The pool loses its connections, and other clients take the slots.
     drop(held.map(sqlx::pool::PoolConnection::detach));
     let mut others = Vec::new();
@@ -457,16 +457,16 @@ where
     let pool = pool::<DB>(&server.url());
     let rig = serve(&pool);
     let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
-    let response = degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
-    assert_secret(&rig, &response, &[]).await;
+    let response = assert_degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+    assert_not_leaked(&rig, &response, &[]).await;
     server.freeze();
     let frozen = Instant::now();
     eventually("it is down", || async { status(&rig).await == "DOWN" }).await;
     assert!(frozen.elapsed() < Duration::from_secs(5), "{:?}", frozen.elapsed());
-    server.thaw();
+    server.resume();
     eventually("it is degraded", || async { status(&rig).await == "DEGRADED" }).await;
     drop(held);
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 #[actix_web::test]
@@ -482,7 +482,7 @@ async fn connections_that_postgres_ended_with_a_message_are_no_outage() {
         eventually("both connections are idle", || async { pool.num_idle() == 2 }).await;
         tokio::time::sleep(Duration::from_millis(400)).await;
         let rig = serve(&pool);
-        up(&rig, "database", "db").await;
+        assert_up(&rig, "database", "db").await;
     }
 }
 
@@ -504,10 +504,10 @@ async fn an_account_of_mariadb_that_has_all_its_connections_is_degraded() {
         }
         let rig = serve(&pool);
         let message = format!("mysql at 127.0.0.1:{} accepts no more connections", server.port());
-        let response = degraded(&rig, "database", "db", &message).await;
-        assert_secret(&rig, &response, &["max_user_connections"]).await;
+        let response = assert_degraded(&rig, "database", "db", &message).await;
+        assert_not_leaked(&rig, &response, &["max_user_connections"]).await;
         drop(held);
-        back_up(&rig, "database", "db").await;
+        assert_recovers(&rig, "database", "db").await;
     }
 }
 
@@ -523,10 +523,10 @@ async fn a_pgbouncer_that_has_all_its_clients_is_degraded_while_the_pool_has_con
     }
     let rig = serve(&pool);
     let message = format!("postgres at 127.0.0.1:{} accepts no more connections", bouncer.port);
-    let response = degraded(&rig, "database", "db", &message).await;
-    assert_secret(&rig, &response, &["no more connections allowed"]).await;
+    let response = assert_degraded(&rig, "database", "db", &message).await;
+    assert_not_leaked(&rig, &response, &["no more connections allowed"]).await;
     drop((held, others));
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 /// A pgbouncer in front of a PostgreSQL.
@@ -550,7 +550,7 @@ impl PgBouncer {
             path("users")
         );
         std::fs::write(path("ini"), settings).unwrap();
-        give(folder.path(), "postgres");
+        chown(folder.path(), "postgres");
         let process = Process::start("postgres", "/usr/sbin/pgbouncer", &[path("ini")], &folder.path().join("log"));
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             std::thread::sleep(Duration::from_millis(10));

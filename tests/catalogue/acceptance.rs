@@ -6,12 +6,12 @@ use actix_web::web;
 use health::{HealthCheck, Probe};
 
 use crate::common::{
-    answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
     eventually,
     http::Response,
     logs,
-    rig::Rig,
-    servers::Faulty,
+    responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
+    servers::FaultInjection,
+    test_server::TestServer,
 };
 
 /// Why a backend does not support a test.
@@ -30,7 +30,7 @@ pub(crate) trait Backend: 'static {
     /// The resource of an application.
     type Resource: Probe + Clone;
     /// The server, or a group of servers.
-    type Server: Faulty;
+    type Server: FaultInjection;
 
     /// Prepares the server without starting it.
     fn prepare() -> Self::Server;
@@ -80,13 +80,13 @@ struct State<R> {
     resource: R,
 }
 
-fn serve<R: Probe + Clone>(resource: R) -> Rig {
+fn serve<R: Probe + Clone>(resource: R) -> TestServer {
     serve_with_max_age(resource, MAX_AGE)
 }
 
-fn serve_with_max_age<R: Probe + Clone>(resource: R, max_age: Duration) -> Rig {
+fn serve_with_max_age<R: Probe + Clone>(resource: R, max_age: Duration) -> TestServer {
     let state = web::Data::new(State { resource });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(max_age).state(&state));
     })
 }
@@ -105,9 +105,9 @@ fn group<B: Backend>() -> &'static str {
     <B::Resource as Probe>::GROUP
 }
 
-async fn assert_down<B: Backend>(rig: &Rig, expected: ExpectedMessage) -> Response {
+async fn assert_down_as_expected<B: Backend>(rig: &TestServer, expected: ExpectedMessage) -> Response {
     match expected {
-        ExpectedMessage::Message(message) => down(rig, group::<B>(), "resource", &message).await,
+        ExpectedMessage::Message(message) => assert_down(rig, group::<B>(), "resource", &message).await,
         ExpectedMessage::OneOf(messages) => {
             let response = rig.health().await;
             let message = response.json()["errors"][group::<B>()]["resource"].clone();
@@ -126,29 +126,29 @@ fn skip(row: &str, why: Unsupported) {
 pub(crate) async fn is_up_while_its_server_runs<B: Backend>() {
     let server = started::<B>();
     let rig = serve(open::<B>(&server).await);
-    up(&rig, group::<B>(), "resource").await;
+    assert_up(&rig, group::<B>(), "resource").await;
     // The first run may open what later ones reuse.
-    back_up(&rig, group::<B>(), "resource").await;
+    assert_recovers(&rig, group::<B>(), "resource").await;
 }
 
 pub(crate) async fn is_down_when_its_server_stops_and_up_when_it_is_back<B: Backend>() {
     let mut server = started::<B>();
     let resource = open::<B>(&server).await;
     let rig = serve(resource.clone());
-    up(&rig, group::<B>(), "resource").await;
+    assert_up(&rig, group::<B>(), "resource").await;
 
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
     let (expected, driver) = B::unreachable(&server);
-    let response = assert_down::<B>(&rig, expected).await;
-    assert_secret(&rig, &response, &[driver]).await;
+    let response = assert_down_as_expected::<B>(&rig, expected).await;
+    assert_not_leaked(&rig, &response, &[driver]).await;
 
     server.restart();
     if let Some(why) = B::NEVER_RECONNECTS {
         skip("the recovery", why);
         tokio::time::sleep(MAX_AGE).await;
         assert_eq!(rig.health().await.status, 503, "it must stay DOWN");
-        up(&serve(open::<B>(&server).await), group::<B>(), "resource").await;
+        assert_up(&serve(open::<B>(&server).await), group::<B>(), "resource").await;
     } else {
         eventually("it is up again", || async { rig.health().await.status == 200 }).await;
     }
@@ -157,16 +157,16 @@ pub(crate) async fn is_down_when_its_server_stops_and_up_when_it_is_back<B: Back
 pub(crate) async fn is_down_by_the_deadline_when_its_server_freezes_and_up_when_it_resumes<B: Backend>() {
     let server = started::<B>();
     let rig = serve(open::<B>(&server).await);
-    up(&rig, group::<B>(), "resource").await;
+    assert_up(&rig, group::<B>(), "resource").await;
 
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
-    let response = assert_down::<B>(&rig, B::frozen(&server)).await;
+    let response = assert_down_as_expected::<B>(&rig, B::frozen(&server)).await;
     // Generous, because machines are noisy. The timeouts of the drivers are longer.
     assert!(response.took < Duration::from_secs(5), "{:?}", response.took);
-    assert_secret(&rig, &response, &[]).await;
+    assert_not_leaked(&rig, &response, &[]).await;
 
-    server.thaw();
+    server.resume();
     eventually("it is up again", || async { rig.health().await.status == 200 }).await;
 }
 
@@ -177,8 +177,8 @@ pub(crate) async fn is_down_with_wrong_credentials<B: Backend>() {
         Err(why) => return skip("wrong credentials", why),
     };
     let rig = serve(B::open(&server, Password::Wrong).await.expect("it opens with any password"));
-    let response = assert_down::<B>(&rig, expected).await;
-    assert_secret(&rig, &response, &[driver]).await;
+    let response = assert_down_as_expected::<B>(&rig, expected).await;
+    assert_not_leaked(&rig, &response, &[driver]).await;
     assert!(!response.body.contains(WRONG) && !logs::text().contains(WRONG), "{}", logs::text());
 }
 
@@ -186,16 +186,16 @@ pub(crate) async fn is_degraded_while_the_application_uses_all_of_it<B: Backend>
     let server = started::<B>();
     let resource = open::<B>(&server).await;
     let rig = serve(resource.clone());
-    up(&rig, group::<B>(), "resource").await;
+    assert_up(&rig, group::<B>(), "resource").await;
     let (held, connections) = match B::saturate(&resource).await {
         Ok(held) => held,
         Err(why) => return skip("saturation", why),
     };
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("connection pool exhausted ({connections} of {connections} in use)");
-    degraded(&rig, group::<B>(), "resource", &message).await;
+    assert_degraded(&rig, group::<B>(), "resource", &message).await;
     drop(held);
-    back_up(&rig, group::<B>(), "resource").await;
+    assert_recovers(&rig, group::<B>(), "resource").await;
 }
 
 pub(crate) async fn is_down_while_nothing_listens_from_the_start<B: Backend>() {
@@ -206,8 +206,8 @@ pub(crate) async fn is_down_while_nothing_listens_from_the_start<B: Backend>() {
     };
     let rig = serve(resource);
     let (expected, _) = B::unreachable(&server);
-    let response = assert_down::<B>(&rig, expected).await;
-    assert_secret(&rig, &response, &[]).await;
+    let response = assert_down_as_expected::<B>(&rig, expected).await;
+    assert_not_leaked(&rig, &response, &[]).await;
     server.restart();
     eventually("it is up", || async { rig.health().await.status == 200 }).await;
 }
@@ -218,14 +218,14 @@ pub(crate) async fn queries_once_per_run_on_the_connections_of_the_application<B
     // Every request starts a run.
     let rig = serve_with_max_age(open::<B>(&server).await, Duration::ZERO);
     // The first run may open what later ones reuse.
-    up(&rig, group::<B>(), "resource").await;
-    up(&rig, group::<B>(), "resource").await;
+    assert_up(&rig, group::<B>(), "resource").await;
+    assert_up(&rig, group::<B>(), "resource").await;
     // The connection of the previous run may not be back in its pool yet, which then opens another one. So the measurement is repeated; a
     // probe with two queries per run never passes.
     for attempt in 1..=5 {
         let before = (B::queries(&server).await, B::connections(&server).await);
         for _ in 0..RUNS {
-            up(&rig, group::<B>(), "resource").await;
+            assert_up(&rig, group::<B>(), "resource").await;
         }
         let after = (B::queries(&server).await, B::connections(&server).await);
         let queries = before.0.and_then(|before| Ok(after.0? - before));
@@ -253,7 +253,7 @@ pub(crate) async fn closes_everything_when_the_state_is_dropped<B: Backend>() {
         Err(why) => return skip("the closing of connections", why),
     };
     let rig = serve(open::<B>(&server).await);
-    up(&rig, group::<B>(), "resource").await;
+    assert_up(&rig, group::<B>(), "resource").await;
     assert!(B::connections(&server).await.unwrap() > before, "there is a connection");
     rig.stop().await;
     eventually("its connections are closed", || async { B::connections(&server).await.unwrap() == before }).await;

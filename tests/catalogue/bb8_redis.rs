@@ -10,8 +10,8 @@ use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD,
-        answers::{MAX_AGE, assert_secret, down, up},
-        servers::{Faulty as _, Kind, Server},
+        responses::{MAX_AGE, assert_down, assert_not_leaked, assert_up},
+        servers::{FaultInjection as _, Kind, Server},
     },
     pools::{Pooled, close_all_of_redis, pools, serve},
 };
@@ -79,8 +79,8 @@ async fn a_replica_takes_no_writes() {
     let mut server = Server::prepared(Kind::Redis, &["--replicaof", "127.0.0.1", "1"]);
     server.restart();
     let rig = serve(pool(server.url()));
-    let response = down(&rig, "cache", "resource", "redis is read-only").await;
-    assert_secret(&rig, &response, &["read only replica"]).await;
+    let response = assert_down(&rig, "cache", "resource", "redis is read-only").await;
+    assert_not_leaked(&rig, &response, &["read only replica"]).await;
 }
 
 #[actix_web::test]
@@ -91,11 +91,11 @@ async fn a_pool_without_tests_never_replaces_connections_that_its_server_closed_
     let pool = Pool::builder().max_size(2).test_on_check_out(false).build_unchecked(manager);
     drop(Bb8::saturate(&pool).await.unwrap());
     let rig = serve(pool.clone());
-    up(&rig, "cache", "resource").await;
+    assert_up(&rig, "cache", "resource").await;
     Bb8::close_all(&server).await;
     for _ in 0..3 {
         tokio::time::sleep(MAX_AGE).await;
-        down(&rig, "cache", "resource", "unable to connect to redis").await;
+        assert_down(&rig, "cache", "resource", "unable to connect to redis").await;
         let mut connection = pool.get().await.unwrap();
         let response: redis::RedisResult<()> = redis::cmd("PING").query_async(&mut *connection).await;
         response.expect_err("nor does the application get on");

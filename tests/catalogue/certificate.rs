@@ -23,9 +23,9 @@ use tempfile::TempDir;
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
     common::{
-        answers::{assert_secret, degraded, down, up},
         logs,
-        rig::Rig,
+        responses::{assert_degraded, assert_down, assert_not_leaked, assert_up},
+        test_server::TestServer,
     },
     servers::stub::{Stub, Talk},
 };
@@ -139,23 +139,23 @@ struct State<C> {
     certificate: C,
 }
 
-fn serve<C: Probe + Clone>(certificate: C) -> Rig {
+fn serve<C: Probe + Clone>(certificate: C) -> TestServer {
     let state = web::Data::new(State { certificate });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(Duration::ZERO).state(&state));
     })
 }
 
-async fn is_up(rig: &Rig) {
-    up(rig, "system", "certificate").await;
+async fn is_up(rig: &TestServer) {
+    assert_up(rig, "system", "certificate").await;
 }
 
-async fn is_degraded(rig: &Rig, message: &str) {
-    degraded(rig, "system", "certificate", message).await;
+async fn is_degraded(rig: &TestServer, message: &str) {
+    assert_degraded(rig, "system", "certificate", message).await;
 }
 
-async fn is_down(rig: &Rig, message: &str) {
-    down(rig, "system", "certificate", message).await;
+async fn is_down(rig: &TestServer, message: &str) {
+    assert_down(rig, "system", "certificate", message).await;
 }
 
 fn file(text: &str) -> (TempDir, PathBuf) {
@@ -241,8 +241,8 @@ async fn a_file_without_a_certificate_is_down() {
         is_down(&rig, "unable to parse the certificate").await;
     }
     fs::remove_file(&path).unwrap();
-    let response = down(&rig, "system", "certificate", "the certificate's file does not exist").await;
-    assert_secret(&rig, &response, &[]).await;
+    let response = assert_down(&rig, "system", "certificate", "the certificate's file does not exist").await;
+    assert_not_leaked(&rig, &response, &[]).await;
 }
 
 #[actix_web::test]
@@ -250,8 +250,8 @@ async fn the_log_contains_the_path_and_responses_do_not() {
     let (_folder, path) = file("");
     fs::remove_file(&path).unwrap();
     let rig = serve(CertificateFile::new(&path));
-    let response = down(&rig, "system", "certificate", "the certificate's file does not exist").await;
-    assert_secret(&rig, &response, &["canarybase.pem", "No such file"]).await;
+    let response = assert_down(&rig, "system", "certificate", "the certificate's file does not exist").await;
+    assert_not_leaked(&rig, &response, &["canarybase.pem", "No such file"]).await;
     assert!(logs::text().contains("canarybase.pem"));
 }
 
@@ -286,10 +286,10 @@ async fn a_server_that_speaks_no_tls_is_down() {
     let stub = Stub::start(Talk::Greets);
     let rig = serve(ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap());
     let message = format!("unexpected response from tls server at 127.0.0.1:{}", stub.port());
-    let response = down(&rig, "system", "certificate", &message).await;
-    assert_secret(&rig, &response, &["received corrupt message"]).await;
+    let response = assert_down(&rig, "system", "certificate", &message).await;
+    assert_not_leaked(&rig, &response, &["received corrupt message"]).await;
     stub.talk(Talk::Tcp);
-    let response = down(&rig, "system", "certificate", "timed out after 800 ms").await;
+    let response = assert_down(&rig, "system", "certificate", "timed out after 800 ms").await;
     assert!(response.took < Duration::from_secs(5), "{:?}", response.took);
 }
 
@@ -304,8 +304,8 @@ async fn a_server_that_ends_the_handshake_by_an_alert_has_refused() {
     let server = ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap();
     let rig = serve(server.server_name("shop.example").unwrap());
     let message = format!("tls server at 127.0.0.1:{} denied access", stub.port());
-    let response = down(&rig, "system", "certificate", &message).await;
-    assert_secret(&rig, &response, &["received fatal alert"]).await;
+    let response = assert_down(&rig, "system", "certificate", &message).await;
+    assert_not_leaked(&rig, &response, &["received fatal alert"]).await;
 }
 
 #[test]

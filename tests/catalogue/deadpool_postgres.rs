@@ -11,10 +11,9 @@ use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD,
-        answers::{MAX_AGE, assert_secret, degraded, down},
-        eventually,
-        servers::{Faulty as _, Kind, Server},
+        PASSWORD, eventually,
+        responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked},
+        servers::{FaultInjection as _, Kind, Server},
     },
     pools::{Pooled, close_all_of_postgres, pools, serve},
 };
@@ -101,8 +100,8 @@ async fn a_server_that_is_full_is_degraded_while_the_pool_has_connections_and_do
     }
     let rig = serve(pool);
     let message = format!("postgres at 127.0.0.1:{} accepts no more connections", server.port());
-    let response = degraded(&rig, "database", "resource", &message).await;
-    assert_secret(&rig, &response, &["too many clients"]).await;
+    let response = assert_degraded(&rig, "database", "resource", &message).await;
+    assert_not_leaked(&rig, &response, &["too many clients"]).await;
 
     // The pool loses its connection, and another client takes the slot.
     drop(deadpool_postgres::Object::take(held));
@@ -116,7 +115,7 @@ async fn a_server_that_is_full_is_degraded_while_the_pool_has_connections_and_do
         }
     };
     tokio::time::sleep(MAX_AGE).await;
-    down(&rig, "database", "resource", &message).await;
+    assert_down(&rig, "database", "resource", &message).await;
     drop((others, other));
     eventually("it is up", || async { rig.health().await.json()["status"] == "UP" }).await;
 }
@@ -130,7 +129,7 @@ async fn a_pool_that_is_all_in_use_on_a_server_that_is_full_is_degraded() {
     for _ in 0..3 {
         others.push(connected(&server).await);
     }
-    degraded(&serve(pool), "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&serve(pool), "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
 }
 
 #[actix_web::test]
@@ -143,8 +142,8 @@ async fn a_missing_password_and_a_server_without_tls_are_refusals() {
         (server.url().replace("/canarybase", "/canarynobase"), "does not exist"),
     ] {
         let rig = serve(pool(&url));
-        let response = down(&rig, "database", "resource", &message).await;
-        assert_secret(&rig, &response, &[driver]).await;
+        let response = assert_down(&rig, "database", "resource", &message).await;
+        assert_not_leaked(&rig, &response, &[driver]).await;
     }
 }
 

@@ -12,8 +12,8 @@ use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD,
-        answers::{assert_secret, down},
-        servers::{Faulty as _, Kind, Server},
+        responses::{assert_down, assert_not_leaked},
+        servers::{FaultInjection as _, Kind, Server},
     },
     pools::{Pooled, close_all_of_redis, pools, serve},
 };
@@ -83,8 +83,8 @@ async fn a_replica_takes_no_writes() {
     server.restart();
     let rig = serve(pool(server.url()));
     let message = format!("redis at 127.0.0.1:{} is read-only", server.port());
-    let response = down(&rig, "cache", "resource", &message).await;
-    assert_secret(&rig, &response, &["read only replica"]).await;
+    let response = assert_down(&rig, "cache", "resource", &message).await;
+    assert_not_leaked(&rig, &response, &["read only replica"]).await;
 }
 
 #[actix_web::test]

@@ -14,10 +14,9 @@ use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD,
-        answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
-        eventually,
-        servers::{Faulty as _, Server},
+        PASSWORD, eventually,
+        responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
+        servers::{FaultInjection as _, Server},
     },
     pools::{Pooled, close_all_of_postgres, pools, serve},
 };
@@ -101,14 +100,14 @@ async fn a_server_that_froze_while_all_was_in_use_is_down_when_the_application_g
     let held = R2d2::saturate(&pool).await.unwrap();
     server.freeze();
     let rig = serve(pool);
-    degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
     eventually("it is down", || async { rig.health().await.status == 503 }).await;
     tokio::time::sleep(MAX_AGE).await;
     assert_eq!(rig.health().await.status, 503, "and stays so");
-    server.thaw();
+    server.resume();
     drop(held);
     eventually("it is up again", || async { rig.health().await.status == 200 }).await;
-    back_up(&rig, "database", "resource").await;
+    assert_recovers(&rig, "database", "resource").await;
 }
 
 #[actix_web::test]
@@ -119,14 +118,14 @@ async fn a_server_that_stopped_while_all_was_in_use_is_down_when_the_application
     let mut held = [pool.get().unwrap(), pool.get().unwrap()];
     server.stop();
     let rig = serve(pool);
-    degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
     for connection in &mut held {
         connection.batch_execute("SELECT 1").unwrap_err();
     }
     drop(held);
     tokio::time::sleep(MAX_AGE).await;
-    let response = down(&rig, "database", "resource", "unable to connect to postgres").await;
-    assert_secret(&rig, &response, &["Connection refused"]).await;
+    let response = assert_down(&rig, "database", "resource", "unable to connect to postgres").await;
+    assert_not_leaked(&rig, &response, &["Connection refused"]).await;
 }
 
 #[actix_web::test]
@@ -137,10 +136,10 @@ async fn a_pool_without_tests_is_up_at_once_when_its_server_closed_idle_connecti
     let pool: Pool<ConnectionManager<PgConnection>> =
         Pool::builder().max_size(2).test_on_check_out(false).build(manager).unwrap();
     let rig = serve(pool);
-    up(&rig, "database", "resource").await;
+    assert_up(&rig, "database", "resource").await;
     close_all_of_postgres(&server).await;
     tokio::time::sleep(MAX_AGE).await;
-    up(&rig, "database", "resource").await;
+    assert_up(&rig, "database", "resource").await;
 }
 
 #[actix_web::test]
@@ -156,7 +155,7 @@ async fn a_frozen_server_costs_one_thread_however_many_runs_there_are() {
     }
     // The thread of the first query may not be free yet for the second one.
     assert!(blocked_threads() <= 2, "{}", blocked_threads());
-    server.thaw();
+    server.resume();
     // The queries from the frozen time get responses, which no later run uses.
     kept.probe().await.unwrap();
 }
@@ -171,30 +170,30 @@ async fn sqlite_is_probed() {
     let file = folder.path().join("canary.db");
     let pool = open(&file);
     let rig = serve(pool.clone());
-    up(&rig, "database", "resource").await;
+    assert_up(&rig, "database", "resource").await;
 
     let held = [pool.get().unwrap(), pool.get().unwrap()];
     tokio::time::sleep(MAX_AGE).await;
-    degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
     drop(held);
-    back_up(&rig, "database", "resource").await;
+    assert_recovers(&rig, "database", "resource").await;
 
     let mut writer = pool.get().unwrap();
     writer.batch_execute("BEGIN EXCLUSIVE").unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    let response = degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
-    assert_secret(&rig, &response, &["database is locked"]).await;
+    let response = assert_degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
+    assert_not_leaked(&rig, &response, &["database is locked"]).await;
     writer.batch_execute("ROLLBACK").unwrap();
     drop(writer);
-    back_up(&rig, "database", "resource").await;
+    assert_recovers(&rig, "database", "resource").await;
 
     let other = folder.path().join("other");
     fs::write(&other, [b'x'; 4096]).unwrap();
     let rig = serve(open(&other));
-    let response = down(&rig, "database", "resource", "unexpected response from sqlite").await;
-    assert_secret(&rig, &response, &["file is not a database"]).await;
+    let response = assert_down(&rig, "database", "resource", "unexpected response from sqlite").await;
+    assert_not_leaked(&rig, &response, &["file is not a database"]).await;
 
     let rig = serve(open(&folder.path().join("nowhere/canary.db")));
-    let response = down(&rig, "database", "resource", "unable to connect to sqlite").await;
-    assert_secret(&rig, &response, &["nable to open"]).await;
+    let response = assert_down(&rig, "database", "resource", "unable to connect to sqlite").await;
+    assert_not_leaked(&rig, &response, &["nable to open"]).await;
 }

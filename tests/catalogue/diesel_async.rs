@@ -17,10 +17,9 @@ use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD,
-        answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
-        eventually, logs,
-        servers::{Faulty as _, Server},
+        PASSWORD, eventually, logs,
+        responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
+        servers::{FaultInjection as _, Server},
     },
     pools::{Pooled, close_all_of_postgres, pools, serve},
 };
@@ -138,10 +137,10 @@ async fn a_connection_of_bb8_whose_query_was_dropped_is_closed() {
 /// A stale connection is not an outage, also if the pool does not test connections.
 async fn is_up_at_once<P: Probe + Clone>(server: &Server, pool: P) {
     let rig = serve(pool);
-    up(&rig, "database", "resource").await;
+    assert_up(&rig, "database", "resource").await;
     close_all_of_postgres(server).await;
     tokio::time::sleep(MAX_AGE).await;
-    up(&rig, "database", "resource").await;
+    assert_up(&rig, "database", "resource").await;
 }
 
 #[actix_web::test]
@@ -176,25 +175,25 @@ async fn sqlite_is_probed<P: Probe + Clone>(open: impl Fn(&Path) -> P) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("canary.db");
     let rig = serve(open(&file));
-    up(&rig, "database", "resource").await;
+    assert_up(&rig, "database", "resource").await;
 
     let mut writer = sqlite_of_deadpool(&file).get().await.unwrap();
     writer.batch_execute("BEGIN EXCLUSIVE").await.unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    let response = degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
-    assert_secret(&rig, &response, &["database is locked"]).await;
+    let response = assert_degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
+    assert_not_leaked(&rig, &response, &["database is locked"]).await;
     writer.batch_execute("ROLLBACK").await.unwrap();
-    back_up(&rig, "database", "resource").await;
+    assert_recovers(&rig, "database", "resource").await;
 
     let other = folder.path().join("other");
     std::fs::write(&other, [b'x'; 4096]).unwrap();
     let rig = serve(open(&other));
-    let response = down(&rig, "database", "resource", "unexpected response from sqlite").await;
-    assert_secret(&rig, &response, &["file is not a database"]).await;
+    let response = assert_down(&rig, "database", "resource", "unexpected response from sqlite").await;
+    assert_not_leaked(&rig, &response, &["file is not a database"]).await;
 
     let rig = serve(open(&folder.path().join("nowhere/canary.db")));
-    let response = down(&rig, "database", "resource", "unable to connect to sqlite").await;
-    assert_secret(&rig, &response, &["nable to open the database file"]).await;
+    let response = assert_down(&rig, "database", "resource", "unable to connect to sqlite").await;
+    assert_not_leaked(&rig, &response, &["nable to open the database file"]).await;
 }
 
 #[actix_web::test]
@@ -211,12 +210,12 @@ async fn sqlite_is_probed_in_a_pool_of_bb8() {
 /// nor reported as an outage.
 async fn a_patient_sqlite_is_degraded_while_it_is_locked<P: Probe + Clone>(pool: P, file: &Path) {
     let rig = serve(pool);
-    up(&rig, "database", "resource").await;
+    assert_up(&rig, "database", "resource").await;
     let mut writer = sqlite_of_deadpool(file).get().await.unwrap();
     writer.batch_execute("BEGIN EXCLUSIVE").await.unwrap();
     for _ in 0..3 {
         tokio::time::sleep(MAX_AGE).await;
-        degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
+        assert_degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
     }
     writer.batch_execute("ROLLBACK").await.unwrap();
     eventually("it is up again", || async { rig.health().await.json()["status"] == "UP" }).await;
@@ -251,7 +250,7 @@ async fn a_pool_of_sqlite_that_is_all_in_use_is_degraded_and_no_file_is_made_to_
     let held = [pool.get().await.unwrap(), pool.get().await.unwrap()];
     std::fs::remove_file(&file).unwrap();
     let rig = serve(pool);
-    degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
     assert!(!file.exists());
     drop(held);
 }

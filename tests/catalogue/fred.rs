@@ -17,11 +17,10 @@ use super::redis::{connections_of_redis, opens_no_connection_at_any_distance, va
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD, USER,
-        answers::{MAX_AGE, assert_secret, back_up, down, up},
-        eventually, logs,
-        rig::Rig,
-        servers::{Faulty, Kind, Server},
+        PASSWORD, USER, eventually, logs,
+        responses::{MAX_AGE, assert_down, assert_not_leaked, assert_recovers, assert_up},
+        servers::{FaultInjection, Kind, Server},
+        test_server::TestServer,
     },
     servers::{balancer::Balancer, cluster::Cluster, sentinel},
 };
@@ -172,9 +171,9 @@ struct State<R> {
     cache: R,
 }
 
-fn serve<R: Probe + Clone>(cache: R) -> Rig {
+fn serve<R: Probe + Clone>(cache: R) -> TestServer {
     let state = web::Data::new(State { cache });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).state(&state));
     })
 }
@@ -193,13 +192,13 @@ async fn a_server_that_takes_no_writes_is_down() {
         ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "OOM"),
         ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "READONLY"),
     ] {
-        up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "cache").await;
         command(&server, ill);
         tokio::time::sleep(MAX_AGE).await;
         let message = format!("redis at 127.0.0.1:{} is read-only", server.port());
-        assert_secret(&rig, &down(&rig, "cache", "cache", &message).await, &[word]).await;
+        assert_not_leaked(&rig, &assert_down(&rig, "cache", "cache", &message).await, &[word]).await;
         command(&server, well);
-        back_up(&rig, "cache", "cache").await;
+        assert_recovers(&rig, "cache", "cache").await;
     }
 }
 
@@ -211,10 +210,10 @@ async fn a_client_without_a_reconnect_policy_is_down_for_good_once_its_connectio
     let client = Builder::from_config(config).build().unwrap();
     client.init().await.unwrap();
     let rig = serve(client);
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
-    down(&rig, "cache", "cache", &format!("unable to connect to redis at 127.0.0.1:{}", server.port())).await;
+    assert_down(&rig, "cache", "cache", &format!("unable to connect to redis at 127.0.0.1:{}", server.port())).await;
     server.restart();
     tokio::time::sleep(MAX_AGE).await;
     assert_eq!(rig.health().await.status, 503, "{}", logs::text());
@@ -228,7 +227,7 @@ async fn the_check_opens_no_connection_and_a_client_that_quits_closes_its_own() 
     let opened = connections_of_redis(&server).await.unwrap();
     let rig = serve(pool.clone());
     for _ in 0..2 {
-        up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "cache").await;
         assert_eq!(connections_of_redis(&server).await.unwrap(), opened);
         tokio::time::sleep(MAX_AGE).await;
     }
@@ -259,7 +258,7 @@ async fn a_cluster_with_one_master_of_three_frozen_or_stopped_is_down_whichever_
         cluster.nodes[node].freeze();
         tokio::time::sleep(MAX_AGE).await;
         assert_eq!(rig.health().await.status, 503, "{}", logs::text());
-        cluster.nodes[node].thaw();
+        cluster.nodes[node].resume();
         cluster.wait_until_it_is_whole();
         eventually("it is up again", || async { rig.health().await.status == 200 }).await;
         cluster.nodes[node].stop();
@@ -300,10 +299,10 @@ async fn a_reply_that_is_within_the_limit_of_the_check_is_up() {
     cache.init().await.unwrap();
     balancer.delay_replies(Duration::from_millis(700));
     let state = web::Data::new(Patient { cache });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(health::scope().deadline(Duration::from_secs(10)).max_age(MAX_AGE).state(&state));
     });
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
 }
 
 fn command(server: &Server, words: &str) {

@@ -18,12 +18,11 @@ use lapin::{
 use crate::{
     acceptance::{self, Backend, ExpectedMessage, Password, Unsupported, WRONG},
     common::{
-        PASSWORD,
-        answers::{assert_secret, degraded, down, up},
-        eventually,
+        PASSWORD, eventually,
         proxy::{Fault, Proxy},
-        rig::Rig,
-        servers::Faulty as _,
+        responses::{assert_degraded, assert_down, assert_not_leaked, assert_up},
+        servers::FaultInjection as _,
+        test_server::TestServer,
     },
     servers::{
         connections_to,
@@ -214,9 +213,9 @@ struct State<R> {
     rabbit: R,
 }
 
-fn serve<R: health::Probe + Clone>(rabbit: R) -> Rig {
+fn serve<R: health::Probe + Clone>(rabbit: R) -> TestServer {
     let state = web::Data::new(State { rabbit });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(Duration::ZERO).state(&state));
     })
 }
@@ -243,7 +242,7 @@ async fn who_publishes_is_down_during_an_alarm_and_who_does_not_is_up() {
     let [of_connection, of_consumer] = [Arc::clone(&publisher), consumer].map(serve);
     let of_channel = serve(channel.clone());
     for rig in [&of_connection, &of_channel, &of_consumer] {
-        up(rig, "queue", "rabbit").await;
+        assert_up(rig, "queue", "rabbit").await;
     }
 
     rabbit.with(|it| it.alarm(true));
@@ -253,9 +252,9 @@ async fn who_publishes_is_down_during_an_alarm_and_who_does_not_is_up() {
     eventually("they are notified", || async { publisher.status().blocked() && held[0].status().blocked() }).await;
     let message = "rabbitmq is read-only";
     for rig in [&of_connection, &of_channel] {
-        down(rig, "queue", "rabbit", message).await;
+        assert_down(rig, "queue", "rabbit", message).await;
     }
-    up(&of_consumer, "queue", "rabbit").await;
+    assert_up(&of_consumer, "queue", "rabbit").await;
     let result = queue(&publisher, "jobs", Limits::new()).await.unwrap_err();
     assert_eq!(result.kind(), ProbeErrorKind::ReadOnly);
     drop(held);
@@ -263,13 +262,13 @@ async fn who_publishes_is_down_during_an_alarm_and_who_does_not_is_up() {
     let message = format!("rabbitmq at 127.0.0.1:{} is read-only", rabbit.with(RabbitMq::port));
     // Whichever of its connections is used first.
     for _ in 0..3 {
-        down(&of_pool, "queue", "rabbit", &message).await;
+        assert_down(&of_pool, "queue", "rabbit", &message).await;
     }
 
     rabbit.with(|it| it.alarm(false));
     eventually("they are notified", || async { !publisher.status().blocked() }).await;
-    up(&of_connection, "queue", "rabbit").await;
-    up(&of_channel, "queue", "rabbit").await;
+    assert_up(&of_connection, "queue", "rabbit").await;
+    assert_up(&of_channel, "queue", "rabbit").await;
     eventually("the pool is up", || async { of_pool.health().await.status == 200 }).await;
 }
 
@@ -335,7 +334,7 @@ async fn what_does_not_recover_stays_down_and_a_pool_replaces_it() {
     let connection = connect(&rabbit, ConnectionProperties::default()).await;
     let channel = connection.create_channel().await.unwrap();
     let state = web::Data::new(State { connection, channel, pool: pool(&rabbit, PASSWORD) });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope().max_age(Duration::ZERO));
     });
     assert_eq!(rig.health().await.status, 200);
@@ -362,9 +361,9 @@ async fn a_channel_that_the_application_lost_is_down_and_its_connection_is_up() 
     let missing = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     channel.queue_declare("missing".into(), missing, FieldTable::default()).await.unwrap_err();
     let rig = serve(channel);
-    let response = down(&rig, "queue", "rabbit", "unexpected response from rabbitmq").await;
-    assert_secret(&rig, &response, &["invalid channel state"]).await;
-    up(&serve(connection), "queue", "rabbit").await;
+    let response = assert_down(&rig, "queue", "rabbit", "unexpected response from rabbitmq").await;
+    assert_not_leaked(&rig, &response, &["invalid channel state"]).await;
+    assert_up(&serve(connection), "queue", "rabbit").await;
 }
 
 #[actix_web::test]
@@ -375,11 +374,11 @@ async fn a_connection_without_a_channel_to_spare_is_degraded_and_one_that_has_it
     let first = connection.create_channel().await.unwrap();
     let second = connection.create_channel().await.unwrap();
     let rig = serve(Arc::clone(&connection));
-    degraded(&rig, "queue", "rabbit", "all 2 channels are in use").await;
+    assert_degraded(&rig, "queue", "rabbit", "all 2 channels are in use").await;
     drop(first);
     eventually("it is up", || async { rig.health().await.json()["status"] == "UP" }).await;
     assert!(connection.create_channel().await.is_err(), "the check has the last one");
-    up(&rig, "queue", "rabbit").await;
+    assert_up(&rig, "queue", "rabbit").await;
     drop(second);
 }
 
@@ -389,13 +388,13 @@ async fn a_pooled_connection_that_is_silent_is_degraded_and_is_discarded() {
     let proxy = Proxy::start(rabbit.with(RabbitMq::port)).await;
     let pool = pool_at(RabbitMq::url_at(proxy.port));
     let rig = serve(pool.clone());
-    up(&rig, "queue", "rabbit").await;
-    proxy.set(Fault::Forget);
+    assert_up(&rig, "queue", "rabbit").await;
+    proxy.set(Fault::HalfOpen);
     let message =
         format!("an idle connection to rabbitmq at 127.0.0.1:{} does not respond, a new one does", proxy.port);
-    degraded(&rig, "queue", "rabbit", &message).await;
+    assert_degraded(&rig, "queue", "rabbit", &message).await;
     assert_eq!(pool.status().size, 0);
-    up(&rig, "queue", "rabbit").await;
+    assert_up(&rig, "queue", "rabbit").await;
 }
 
 #[actix_web::test]
@@ -404,12 +403,12 @@ async fn a_pool_that_is_used_up_on_a_frozen_server_is_down() {
     let pool = pool(&rabbit, PASSWORD);
     let held = [pool.get().await.unwrap(), pool.get().await.unwrap()];
     let rig = serve(pool);
-    degraded(&rig, "queue", "rabbit", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "queue", "rabbit", "connection pool exhausted (2 of 2 in use)").await;
     rabbit.freeze();
     // The outcome of a connection outside the pool is reused for a while.
     eventually("it is down", || async { rig.health().await.json()["status"] == "DOWN" }).await;
-    down(&rig, "queue", "rabbit", "timed out after 800 ms").await;
-    rabbit.thaw();
+    assert_down(&rig, "queue", "rabbit", "timed out after 800 ms").await;
+    rabbit.resume();
     drop(held);
     eventually("it is up again", || async { rig.health().await.json()["status"] == "UP" }).await;
 }
@@ -435,7 +434,7 @@ async fn a_long_freeze_leaves_no_channels_behind() {
         let result = tokio::time::timeout(soon, queue(&second, "jobs", Limits::new())).await;
         assert!(result.is_err(), "it is frozen");
     }
-    rabbit.thaw();
+    rabbit.resume();
     new.probe().await.unwrap();
     kept.probe().await.unwrap();
     channel.probe().await.unwrap();

@@ -11,10 +11,10 @@ use super::redis::{opens_no_connection_at_any_distance, serve_each};
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
     common::{
-        answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
         eventually,
-        rig::Rig,
-        servers::Faulty,
+        responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
+        servers::FaultInjection,
+        test_server::TestServer,
     },
     servers::{balancer::Balancer, memcached::Memcached},
 };
@@ -119,9 +119,9 @@ struct State<R> {
     cache: R,
 }
 
-fn serve<R: Probe + Clone>(cache: R) -> Rig {
+fn serve<R: Probe + Clone>(cache: R) -> TestServer {
     let state = web::Data::new(State { cache });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).state(&state));
     })
 }
@@ -129,12 +129,12 @@ fn serve<R: Probe + Clone>(cache: R) -> Rig {
 async fn all_of_three_servers_are_queried<R: Probe + Clone>(rig: impl AsyncFnOnce(&[&Memcached]) -> R) {
     let mut servers = [(); 3].map(|()| Memcached::start(&[]));
     let rig = serve(rig(&servers.each_ref()).await);
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     for server in &mut servers {
         assert!(server.counter("cmd_set") > 0, "it was queried");
         server.stop();
         tokio::time::sleep(MAX_AGE).await;
-        down(&rig, "cache", "cache", "unable to connect to memcached").await;
+        assert_down(&rig, "cache", "cache", "unable to connect to memcached").await;
         server.restart();
         eventually("it is up again", || async { rig.health().await.status == 200 }).await;
     }
@@ -159,11 +159,11 @@ async fn a_server_that_wants_credentials_refuses_access() {
     let users = tempfile::NamedTempFile::new().unwrap();
     fs::write(users.path(), "somebody:something\n").unwrap();
     let path = users.path().display().to_string();
-    crate::common::process::give(users.path(), "memcache");
+    crate::common::process::chown(users.path(), "memcache");
     let server = Memcached::start(&["-Y", &path]);
     let rig = serve(asynchronous_client(&[&server]).await);
-    let response = down(&rig, "cache", "cache", "memcached denied access").await;
-    assert_secret(&rig, &response, &["unauthenticated"]).await;
+    let response = assert_down(&rig, "cache", "cache", "memcached denied access").await;
+    assert_not_leaked(&rig, &response, &["unauthenticated"]).await;
 }
 
 #[actix_web::test]
@@ -171,8 +171,8 @@ async fn a_server_that_is_full_and_may_not_evict_is_down() {
     let server = Memcached::start(&["-m", "2", "-M", "-I", "512k"]);
     let client = asynchronous_client(&[&server]).await;
     let [asynchronous, blocking] = [serve(client.clone()), serve(blocking_client(&server))];
-    up(&asynchronous, "cache", "cache").await;
-    up(&blocking, "cache", "cache").await;
+    assert_up(&asynchronous, "cache", "cache").await;
+    assert_up(&blocking, "cache", "cache").await;
 
     // Values as small as those of the check, because memory is allocated by size.
     let fill = async |size: usize| {
@@ -191,22 +191,22 @@ async fn a_server_that_is_full_and_may_not_evict_is_down() {
     }
     tokio::time::sleep(MAX_AGE).await;
     // A key that cannot be overwritten is removed, which frees memory, so the check of new keys comes first.
-    down(&blocking, "cache", "cache", &format!("memcached at {} is read-only", server.address())).await;
-    let response = down(&asynchronous, "cache", "cache", "memcached is read-only").await;
-    assert_secret(&asynchronous, &response, &["out of memory"]).await;
+    assert_down(&blocking, "cache", "cache", &format!("memcached at {} is read-only", server.address())).await;
+    let response = assert_down(&asynchronous, "cache", "cache", "memcached is read-only").await;
+    assert_not_leaked(&asynchronous, &response, &["out of memory"]).await;
 }
 
 #[actix_web::test]
 async fn a_killed_idle_connection_is_no_outage() {
     let mut server = Memcached::start(&[]);
     let [asynchronous, blocking] = [serve(asynchronous_client(&[&server]).await), serve(blocking_client(&server))];
-    up(&asynchronous, "cache", "cache").await;
-    up(&blocking, "cache", "cache").await;
+    assert_up(&asynchronous, "cache", "cache").await;
+    assert_up(&blocking, "cache", "cache").await;
     // After the restart of the server all connections are dead.
     server.stop();
     server.restart();
-    back_up(&asynchronous, "cache", "cache").await;
-    back_up(&blocking, "cache", "cache").await;
+    assert_recovers(&asynchronous, "cache", "cache").await;
+    assert_recovers(&blocking, "cache", "cache").await;
     let lines = crate::common::logs::lines();
     assert!(lines.iter().all(|line| !line.contains("is DOWN")), "{lines:#?}");
 }
@@ -223,7 +223,7 @@ async fn a_frozen_server_blocks_one_thread_however_many_runs_there_are() {
         assert!(result.is_err(), "it is frozen");
     }
     assert!(threads() <= before + 1, "{} threads, and {before} before", threads());
-    server.thaw();
+    server.resume();
     check.probe().await.unwrap();
 }
 
@@ -233,14 +233,14 @@ async fn a_silent_connection_of_an_asynchronous_client_is_degraded_while_a_new_o
     let balancer = Balancer::start(old.port());
     let client = AsyncMemcache::connect([format!("127.0.0.1:{}", balancer.port)]).await.unwrap();
     let rig = serve(client);
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
 
     old.freeze();
     balancer.lead_to(new.port());
     tokio::time::sleep(MAX_AGE).await;
     let message = "an idle connection to memcached does not respond, another one does";
-    degraded(&rig, "cache", "cache", message).await;
-    back_up(&rig, "cache", "cache").await;
+    assert_degraded(&rig, "cache", "cache", message).await;
+    assert_recovers(&rig, "cache", "cache").await;
 }
 
 #[actix_web::test]
@@ -254,14 +254,14 @@ async fn no_connection_is_opened_because_the_server_is_far_away() {
         let balancer = Balancer::start(server.port());
         let client = Client::builder().add_server(format!("memcache://127.0.0.1:{}", balancer.port)).unwrap();
         let rig = serve_each(client.with_max_pool_size(1).build().unwrap());
-        up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "cache").await;
         balancer.delay_replies(Duration::from_millis(distance));
         // The first run at this distance takes longer than all before.
-        up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "cache").await;
         let warm = balancer.accepted();
         assert!(warm <= 2, "{distance} ms away: {warm} connections");
         for _ in 0..6 {
-            up(&rig, "cache", "cache").await;
+            assert_up(&rig, "cache", "cache").await;
         }
         assert_eq!(balancer.accepted(), warm, "{distance} ms away");
     }

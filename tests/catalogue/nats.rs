@@ -9,11 +9,10 @@ use health::{HealthCheck, Probe as _, ProbeError, ProbeErrorKind};
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD, USER,
-        answers::{assert_secret, down, up},
-        eventually, logs,
-        rig::Rig,
-        servers::Faulty as _,
+        PASSWORD, USER, eventually, logs,
+        responses::{assert_down, assert_not_leaked, assert_up},
+        servers::FaultInjection as _,
+        test_server::TestServer,
     },
     servers::nats::Nats,
 };
@@ -138,9 +137,9 @@ struct State {
     nats: Client,
 }
 
-fn serve(nats: Client) -> Rig {
+fn serve(nats: Client) -> TestServer {
     let state = web::Data::new(State { nats });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope().max_age(Duration::ZERO));
     })
 }
@@ -149,28 +148,28 @@ fn serve(nats: Client) -> Rig {
 async fn a_server_that_was_reached_once_is_named_when_it_is_gone() {
     let mut nats = started();
     let rig = serve(connect(&nats, PASSWORD).await);
-    up(&rig, "queue", "nats").await;
+    assert_up(&rig, "queue", "nats").await;
     nats.stop();
     let message = format!("unable to connect to nats at 127.0.0.1:{}", nats.port());
-    let response = down(&rig, "queue", "nats", &message).await;
-    assert_secret(&rig, &response, &["Connection refused"]).await;
+    let response = assert_down(&rig, "queue", "nats", &message).await;
+    assert_not_leaked(&rig, &response, &["Connection refused"]).await;
 }
 
 #[actix_web::test]
 async fn a_server_that_dies_during_a_run_is_not_waited_for() {
     let mut nats = started();
     let state = web::Data::new(State { nats: connect(&nats, PASSWORD).await });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope().max_age(Duration::ZERO).deadline(Duration::from_secs(20)));
     });
-    up(&rig, "queue", "nats").await;
+    assert_up(&rig, "queue", "nats").await;
     nats.freeze();
     let message = format!("unable to connect to nats at 127.0.0.1:{}", nats.port());
     let dies = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         nats.kill();
     };
-    tokio::join!(down(&rig, "queue", "nats", &message), dies);
+    tokio::join!(assert_down(&rig, "queue", "nats", &message), dies);
 }
 
 #[actix_web::test]
@@ -179,7 +178,7 @@ async fn an_outage_leaves_no_messages_behind() {
     let mut nats = started();
     let client = connect(&nats, PASSWORD).await;
     let rig = serve(client.clone());
-    up(&rig, "queue", "nats").await;
+    assert_up(&rig, "queue", "nats").await;
     nats.stop();
     eventually("the client knows", || async { client.connection_state() != async_nats::connection::State::Connected })
         .await;
@@ -198,10 +197,10 @@ async fn an_outage_leaves_no_messages_behind() {
 async fn a_reader_of_all_subjects_and_a_client_that_hears_nothing_of_itself_change_nothing() {
     let nats = started();
     let quiet = options(PASSWORD).no_echo().connect(nats.address()).await.unwrap();
-    up(&serve(quiet), "queue", "nats").await;
+    assert_up(&serve(quiet), "queue", "nats").await;
     let client = connect(&nats, PASSWORD).await;
     let _all = client.subscribe(">").await.unwrap();
-    up(&serve(client.clone()), "queue", "nats").await;
+    assert_up(&serve(client.clone()), "queue", "nats").await;
 }
 
 #[actix_web::test]
@@ -216,7 +215,7 @@ async fn a_server_without_jetstream_is_up_for_a_client_and_down_for_a_context() 
     nats.restart();
     let client = connect(&nats, PASSWORD).await;
     let state = web::Data::new(State { jobs: jetstream::new(client.clone()), nats: client });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope());
     });
     let response = rig.health().await;
@@ -237,7 +236,7 @@ async fn a_user_who_may_not_publish_to_its_inbox_is_down() {
     ));
     nats.restart();
     let rig = serve(connect(&nats, PASSWORD).await);
-    down(&rig, "queue", "nats", "timed out after 800 ms").await;
+    assert_down(&rig, "queue", "nats", "timed out after 800 ms").await;
 }
 
 #[actix_web::test]
@@ -248,7 +247,7 @@ async fn a_client_that_reconnects_is_up() {
     let rig = serve(client.clone());
     for _ in 0..50 {
         client.force_reconnect().await.unwrap();
-        up(&rig, "queue", "nats").await;
+        assert_up(&rig, "queue", "nats").await;
     }
 }
 

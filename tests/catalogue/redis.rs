@@ -12,11 +12,10 @@ use redis::{
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD, USER,
-        answers::{MAX_AGE, assert_secret, up},
-        eventually, logs,
-        rig::Rig,
-        servers::{Faulty as _, Kind, Server},
+        PASSWORD, USER, eventually, logs,
+        responses::{MAX_AGE, assert_not_leaked, assert_up},
+        servers::{FaultInjection as _, Kind, Server},
+        test_server::TestServer,
     },
     servers::balancer::Balancer,
 };
@@ -114,9 +113,9 @@ impl Pinged {
         }
     }
 
-    fn serve(self) -> Rig {
+    fn serve(self) -> TestServer {
         let state = web::Data::new(self);
-        Rig::start(1, move |app| {
+        TestServer::start(1, move |app| {
             app.service(health::scope().max_age(MAX_AGE).state(&state));
         })
     }
@@ -125,7 +124,7 @@ impl Pinged {
 const ALL_UP: [&str; 4] = ["UP"; 4];
 
 /// The statuses of client, manager, connection, and of the default probe.
-async fn statuses(rig: &Rig) -> [String; 4] {
+async fn statuses(rig: &TestServer) -> [String; 4] {
     let response = rig.health().await.json();
     ["client", "manager", "connection", "written"]
         .map(|name| response["checks"]["cache"][name].as_str().unwrap().to_owned())
@@ -170,7 +169,7 @@ async fn a_ping_sees_a_server_that_is_stopped_or_frozen() {
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
     assert_eq!(statuses(&rig).await, ["DOWN"; 4], "{}", logs::text());
-    server.thaw();
+    server.resume();
     eventually("it is up again", || async { statuses(&rig).await == ALL_UP }).await;
 
     server.stop();
@@ -181,7 +180,7 @@ async fn a_ping_sees_a_server_that_is_stopped_or_frozen() {
         "client": message, "manager": message, "connection": "unable to connect to redis", "written": message,
     });
     assert_eq!(response.json()["errors"]["cache"], messages, "{}", logs::text());
-    assert_secret(&rig, &response, &["Connection refused"]).await;
+    assert_not_leaked(&rig, &response, &["Connection refused"]).await;
     server.restart();
     // A broken multiplexed connection never recovers.
     eventually("it is up again", || async { statuses(&rig).await == ["UP", "UP", "DOWN", "UP"] }).await;
@@ -206,9 +205,9 @@ struct State<R> {
 }
 
 /// Every request starts a run.
-pub(crate) fn serve_each<R: Probe + Clone>(cache: R) -> Rig {
+pub(crate) fn serve_each<R: Probe + Clone>(cache: R) -> TestServer {
     let state = web::Data::new(State { cache });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(Duration::ZERO).state(&state));
     })
 }
@@ -227,7 +226,7 @@ pub(crate) async fn opens_no_connection_at_any_distance<R: Probe + Clone>(server
         let warm = balancer.accepted();
         assert!(warm <= before + 1, "{distance} ms away: {warm} connections, and {before} before the first run");
         for _ in 0..POLLS {
-            up(&rig, "cache", "cache").await;
+            assert_up(&rig, "cache", "cache").await;
         }
         assert_eq!(balancer.accepted(), warm, "{distance} ms away, in {POLLS} runs");
     }
@@ -260,7 +259,7 @@ async fn a_client_whose_kept_connection_leads_to_a_demoted_master_is_up_by_the_n
     let new = restarted(Server::prepared(Kind::Redis, &words.iter().map(String::as_str).collect::<Vec<_>>()));
     let balancer = Balancer::start(old.port());
     let rig = serve_each(Client::open(url(balancer.port)).unwrap());
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
 
     let admin =
         async |server: &Server| Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
@@ -268,7 +267,7 @@ async fn a_client_whose_kept_connection_leads_to_a_demoted_master_is_up_by_the_n
     command(&mut admin(&old).await, &format!("REPLICAOF 127.0.0.1 {}", new.port())).await;
     balancer.lead_to(new.port());
     for _ in 0..3 {
-        up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "cache").await;
     }
     assert_eq!(balancer.accepted(), 2, "the new connection is kept");
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());

@@ -10,11 +10,10 @@ use super::redis::serve_each;
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD,
-        answers::{MAX_AGE, assert_secret, down, up},
-        eventually, logs,
-        rig::Rig,
-        servers::Faulty,
+        PASSWORD, eventually, logs,
+        responses::{MAX_AGE, assert_down, assert_not_leaked, assert_up},
+        servers::FaultInjection,
+        test_server::TestServer,
     },
     servers::{balancer::Balancer, cluster::Cluster},
 };
@@ -134,9 +133,9 @@ struct State<R> {
     cache: R,
 }
 
-fn serve<R: Probe + Clone>(cache: R) -> Rig {
+fn serve<R: Probe + Clone>(cache: R) -> TestServer {
     let state = web::Data::new(State { cache });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).state(&state));
     })
 }
@@ -155,7 +154,7 @@ async fn a_ping_writes_nothing_and_sees_a_cluster_that_is_stopped() {
     let client = client(&cluster, Password::Right);
     let connection = client.get_async_connection().await.unwrap();
     let state = web::Data::new(Pinged { client, connection });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).state(&state));
     });
     let all = |status: &str| serde_json::json!({"client": status, "connection": status});
@@ -170,10 +169,10 @@ async fn a_ping_writes_nothing_and_sees_a_cluster_that_is_stopped() {
 async fn every_master_is_queried_once_per_run() {
     let cluster = Cluster::start();
     let rig = serve(client(&cluster, Password::Right));
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     let before = values_written(&cluster);
     tokio::time::sleep(MAX_AGE).await;
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     assert_eq!(values_written(&cluster), before.map(|calls| calls + 1));
 }
 
@@ -190,8 +189,8 @@ async fn a_cluster_with_one_master_of_three_stopped_is_down_whichever_it_is() {
         cluster.nodes[node].stop();
         tokio::time::sleep(MAX_AGE).await;
         for rig in &rigs {
-            let response = down(rig, "cache", "cache", &refused(cluster.ports()[node])).await;
-            assert_secret(rig, &response, &["Connection refused"]).await;
+            let response = assert_down(rig, "cache", "cache", &refused(cluster.ports()[node])).await;
+            assert_not_leaked(rig, &response, &["Connection refused"]).await;
         }
         cluster.restart_node(node);
     }
@@ -205,8 +204,8 @@ async fn a_cluster_with_one_master_of_three_frozen_is_down_by_the_deadline_and_u
         eventually("it is up", || async { rig.health().await.status == 200 }).await;
         cluster.nodes[node].freeze();
         tokio::time::sleep(MAX_AGE).await;
-        down(&rig, "cache", "cache", "timed out after 800 ms").await;
-        cluster.nodes[node].thaw();
+        assert_down(&rig, "cache", "cache", "timed out after 800 ms").await;
+        cluster.nodes[node].resume();
         cluster.wait_until_it_is_whole();
     }
     eventually("it is up again", || async { rig.health().await.status == 200 }).await;
@@ -217,11 +216,11 @@ async fn a_cluster_with_one_master_that_takes_no_writes_is_down() {
     let cluster = Cluster::start();
     let rig = serve(client(&cluster, Password::Right));
     for node in 0..3 {
-        up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "cache").await;
         cluster.query::<Value>(node, "CONFIG SET maxmemory 1").unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        let response = down(&rig, "cache", "cache", "redis cluster is read-only").await;
-        assert_secret(&rig, &response, &["OOM"]).await;
+        let response = assert_down(&rig, "cache", "cache", "redis cluster is read-only").await;
+        assert_not_leaked(&rig, &response, &["OOM"]).await;
         cluster.query::<Value>(node, "CONFIG SET maxmemory 0").unwrap();
         tokio::time::sleep(MAX_AGE).await;
     }
@@ -233,14 +232,14 @@ async fn killed_idle_connections_are_no_outage() {
     let clients = client(&cluster, Password::Right);
     let rigs = [serve(clients.get_async_connection().await.unwrap()), serve(clients)];
     for rig in &rigs {
-        up(rig, "cache", "cache").await;
+        assert_up(rig, "cache", "cache").await;
     }
     for node in 0..3 {
         cluster.query::<Value>(node, "CLIENT KILL TYPE normal SKIPME yes").unwrap();
     }
     tokio::time::sleep(MAX_AGE).await;
     for rig in &rigs {
-        up(rig, "cache", "cache").await;
+        assert_up(rig, "cache", "cache").await;
     }
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
 }
@@ -253,14 +252,14 @@ async fn a_cluster_with_unassigned_slots_is_down() {
         cluster.query::<Value>(node, "CONFIG SET cluster-require-full-coverage no").unwrap();
     }
     let rig = serve(client(&cluster, Password::Right));
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     for node in 0..3 {
         cluster.query::<Value>(node, "CLUSTER DELSLOTSRANGE 16000 16383").unwrap();
     }
     // The keys of the check have moved, or have no slot; then the driver retries until the check's limit.
     eventually("it is down", || async { rig.health().await.status == 503 }).await;
     let rig = serve(client(&cluster, Password::Right));
-    down(&rig, "cache", "cache", "384 slots of redis cluster have no master").await;
+    assert_down(&rig, "cache", "cache", "384 slots of redis cluster have no master").await;
 }
 
 #[actix_web::test]
@@ -299,7 +298,7 @@ async fn no_connection_is_opened_because_the_nodes_are_far_away() {
         println!("{distance} ms away: {before:?} and {warm:?} after the first runs");
         for rig in &rigs {
             for _ in 0..POLLS {
-                up(rig, "cache", "cache").await;
+                assert_up(rig, "cache", "cache").await;
             }
         }
         assert_eq!(accepted(), warm, "{distance} ms away, in {POLLS} runs of each");

@@ -16,11 +16,10 @@ use health::{HealthCheck, Probe as _, ProbeError, ProbeErrorKind};
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD, USER,
-        answers::{assert_secret, down, up},
-        eventually,
-        rig::Rig,
-        servers::Faulty as _,
+        PASSWORD, USER, eventually,
+        responses::{assert_down, assert_not_leaked, assert_up},
+        servers::FaultInjection as _,
+        test_server::TestServer,
     },
     servers::{connections_to, mosquitto::Mosquitto},
 };
@@ -95,9 +94,9 @@ struct State {
     mqtt: AsyncClient,
 }
 
-fn serve(mqtt: AsyncClient) -> Rig {
+fn serve(mqtt: AsyncClient) -> TestServer {
     let state = web::Data::new(State { mqtt });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope().max_age(Duration::ZERO));
     })
 }
@@ -140,13 +139,13 @@ async fn the_acknowledgement_of_an_earlier_run_does_not_count() {
     kept.probe().await.unwrap();
     mosquitto.freeze();
     assert_no_response!(kept);
-    mosquitto.thaw();
+    mosquitto.resume();
     // The client gets this acknowledgement before that of a later message.
     let later = client.publish_tracked("orders", "1", PublishOptions::new(QoS::AtLeastOnce)).await.unwrap();
     later.wait_async().await.unwrap();
     mosquitto.freeze();
     assert_no_response!(kept);
-    mosquitto.thaw();
+    mosquitto.resume();
     kept.probe().await.unwrap();
 }
 
@@ -172,8 +171,8 @@ async fn a_user_who_may_not_write_the_topic_is_refused() {
     mosquitto.allow("topic readwrite orders/#");
     mosquitto.restart();
     let rig = serve(connect(&mosquitto, PASSWORD));
-    let response = down(&rig, "queue", "mqtt", "mqtt denied access").await;
-    assert_secret(&rig, &response, &["NotAuthorized"]).await;
+    let response = assert_down(&rig, "queue", "mqtt", "mqtt denied access").await;
+    assert_not_leaked(&rig, &response, &["NotAuthorized"]).await;
 }
 
 #[actix_web::test]
@@ -181,11 +180,11 @@ async fn an_event_loop_that_has_ended_is_no_connection() {
     let mosquitto = started();
     let ended = Arc::new(AtomicBool::new(false));
     let rig = serve(connect_until(&mosquitto, PASSWORD, Arc::clone(&ended)));
-    up(&rig, "queue", "mqtt").await;
+    assert_up(&rig, "queue", "mqtt").await;
     ended.store(true, Ordering::Relaxed);
     eventually("it has ended", || async { connections_to(mosquitto.port()) == 0 }).await;
-    let response = down(&rig, "queue", "mqtt", "unable to connect to mqtt").await;
-    assert_secret(&rig, &response, &["Request channel is disconnected"]).await;
+    let response = assert_down(&rig, "queue", "mqtt", "unable to connect to mqtt").await;
+    assert_not_leaked(&rig, &response, &["Request channel is disconnected"]).await;
 }
 
 #[actix_web::test]

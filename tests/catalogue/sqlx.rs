@@ -19,11 +19,10 @@ use sqlx::{
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        DATABASE, PASSWORD,
-        answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
-        eventually, logs,
-        rig::Rig,
-        servers::{Faulty as _, Kind, Server},
+        DATABASE, PASSWORD, eventually, logs,
+        responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
+        servers::{FaultInjection as _, Kind, Server},
+        test_server::TestServer,
     },
     servers::standby::standby_of,
 };
@@ -123,8 +122,8 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// An application with one check and no state.
-pub(crate) fn serve_check(check: Check) -> Rig {
-    Rig::start(1, move |app| {
+pub(crate) fn serve_check(check: Check) -> TestServer {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).check(check.clone()));
     })
 }
@@ -159,13 +158,13 @@ where
     db: Pool<DB>,
 }
 
-fn serve_writable<DB: Database>(db: Pool<DB>) -> Rig
+fn serve_writable<DB: Database>(db: Pool<DB>) -> TestServer
 where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
     Primary<DB>: HealthCheck,
 {
     let state = actix_web::web::Data::new(Primary { db });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).state(&state));
     })
 }
@@ -174,13 +173,13 @@ where
 async fn a_standby_takes_no_writes_until_it_is_promoted() {
     let primary = Server::start(Kind::Postgres);
     let standby = standby_of(&primary, &[]);
-    up(&serve_writable(PgPool::connect_lazy(&primary.url()).unwrap()), "database", "db").await;
+    assert_up(&serve_writable(PgPool::connect_lazy(&primary.url()).unwrap()), "database", "db").await;
 
     let pool = PgPool::connect_lazy(&standby.url()).unwrap();
     let rig = serve_writable(pool.clone());
     let message = format!("postgres at 127.0.0.1:{} is read-only", standby.port());
-    let response = down(&rig, "database", "db", &message).await;
-    assert_secret(&rig, &response, &["a standby, a replica"]).await;
+    let response = assert_down(&rig, "database", "db", &message).await;
+    assert_not_leaked(&rig, &response, &["a standby, a replica"]).await;
     assert!(logs::text().contains("read-only"), "{}", logs::text());
 
     run(&pool, "SELECT pg_promote()").await;
@@ -192,13 +191,13 @@ async fn a_primary_whose_transactions_are_read_only_takes_no_writes() {
     let server = Server::start(Kind::Postgres);
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy(&server.url()).unwrap();
     let rig = serve_writable(pool.clone());
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
     run(&pool, "SET default_transaction_read_only = on").await;
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("postgres at 127.0.0.1:{} is read-only", server.port());
-    down(&rig, "database", "db", &message).await;
+    assert_down(&rig, "database", "db", &message).await;
     run(&pool, "SET default_transaction_read_only = off").await;
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 #[actix_web::test]
@@ -206,7 +205,7 @@ async fn a_mariadb_that_is_read_only_takes_no_writes() {
     let mut server = Server::start(Kind::MariaDb);
     let pool = MySqlPool::connect_lazy(&server.url()).unwrap();
     let rig = serve_writable(pool.clone());
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
     let message = format!("mysql at 127.0.0.1:{} is read-only", server.port());
     for (on, off) in [
         ("SET GLOBAL read_only = ON", "SET GLOBAL read_only = OFF"),
@@ -215,14 +214,14 @@ async fn a_mariadb_that_is_read_only_takes_no_writes() {
         run(&pool, on).await;
         // A session reads the default for its transactions when it begins.
         let rig = serve_writable(MySqlPool::connect_lazy(&server.url()).unwrap());
-        down(&rig, "database", "db", &message).await;
+        assert_down(&rig, "database", "db", &message).await;
         run(&pool, off).await;
     }
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("unable to connect to mysql at 127.0.0.1:{}", server.port());
-    assert_secret(&rig, &down(&rig, "database", "db", &message).await, &["Connection refused"]).await;
+    assert_not_leaked(&rig, &assert_down(&rig, "database", "db", &message).await, &["Connection refused"]).await;
 }
 
 #[actix_web::test]
@@ -232,7 +231,7 @@ async fn a_sqlite_that_is_read_only_takes_no_writes_and_a_locked_one_is_busy() {
     let pool = SqlitePool::connect_with(options.clone()).await.unwrap();
     let rig = serve_writable(pool.clone());
     for _ in 0..3 {
-        up(&rig, "database", "db").await;
+        assert_up(&rig, "database", "db").await;
         tokio::time::sleep(MAX_AGE).await;
     }
     let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_master").fetch_one(&pool).await.unwrap();
@@ -240,31 +239,31 @@ async fn a_sqlite_that_is_read_only_takes_no_writes_and_a_locked_one_is_busy() {
 
     let one = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options.clone().read_only(true));
     let read_only = serve_writable(one.clone());
-    let response = down(&read_only, "database", "db", "sqlite is read-only").await;
-    assert_secret(&read_only, &response, &["readonly database"]).await;
+    let response = assert_down(&read_only, "database", "db", "sqlite is read-only").await;
+    assert_not_leaked(&read_only, &response, &["readonly database"]).await;
     // After the failed write the connection is not in a transaction.
     run(&one, "BEGIN; ROLLBACK").await;
 
     let mut writer = pool.acquire().await.unwrap();
     writer.execute(sqlx::raw_sql("BEGIN IMMEDIATE")).await.unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    degraded(&rig, "database", "db", "sqlite is locked by a writer").await;
+    assert_degraded(&rig, "database", "db", "sqlite is locked by a writer").await;
     writer.execute(sqlx::raw_sql("ROLLBACK")).await.unwrap();
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 /// An application that checks a standby with strict and with lenient limits.
-fn serve_lag(url: &str) -> Rig {
+fn serve_lag(url: &str) -> TestServer {
     let pool = PgPool::connect_lazy(url).unwrap();
     let strict = query_check("strict", &pool, |pool| async move { replication_lag(&pool, SECOND / 2, SECOND).await });
     let lenient = query_check("lenient", &pool, |pool| async move { replication_lag(&pool, SECOND, HOUR).await });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).check(strict.clone()).check(lenient.clone()));
     })
 }
 
 /// Waits until the strict and the lenient check have these statuses.
-async fn eventually_reports(rig: &Rig, strict: &str, lenient: &str) -> serde_json::Value {
+async fn eventually_reports(rig: &TestServer, strict: &str, lenient: &str) -> serde_json::Value {
     let mut outcome = json!(null);
     for _ in 0..600 {
         outcome = rig.health().await.json();
@@ -364,7 +363,7 @@ async fn a_standby_that_lost_its_primary_is_reported() {
     primary.freeze();
     let outcome = eventually_reports(&rig, "DOWN", "DEGRADED").await;
     assert_eq!(outcome, json!({"strict": lost, "lenient": lost}));
-    primary.thaw();
+    primary.resume();
     eventually_reports(&rig, "UP", "UP").await;
 
     // A standby that starts without its primary has not replayed any commit with a time.
@@ -399,13 +398,13 @@ async fn a_custom_statement_is_down_while_it_fails_and_responses_do_not_contain_
             |pool| async move { query(&pool, "SELECT 1 FROM orders LIMIT 1").await },
         ));
     let message = format!("unexpected response from postgres at 127.0.0.1:{}", server.port());
-    let response = down(&rig, "database", "orders", &message).await;
-    assert_secret(&rig, &response, &["does not exist"]).await;
+    let response = assert_down(&rig, "database", "orders", &message).await;
+    assert_not_leaked(&rig, &response, &["does not exist"]).await;
     assert!(!response.body.contains("SELECT") && !response.body.contains("relation"), "{response:?}");
 
     // A statement without rows succeeds too.
     run(&pool, "CREATE TABLE orders (id int)").await;
-    back_up(&rig, "database", "orders").await;
+    assert_recovers(&rig, "database", "orders").await;
     run(&pool, "CREATE ROLE anybody LOGIN PASSWORD 'any'").await;
     let anybody = format!("postgres://anybody:any@127.0.0.1:{}/{DATABASE}", server.port());
     let anybody = PgPool::connect_lazy(&anybody).unwrap();
@@ -413,22 +412,22 @@ async fn a_custom_statement_is_down_while_it_fails_and_responses_do_not_contain_
         query(&pool, "SELECT 1 FROM orders LIMIT 1").await
     }));
     let message = format!("postgres at 127.0.0.1:{} denied access", server.port());
-    down(&theirs, "database", "orders", &message).await;
+    assert_down(&theirs, "database", "orders", &message).await;
 
     // It acquires its connection as the probe does.
     let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
     tokio::time::sleep(MAX_AGE).await;
-    degraded(&rig, "database", "orders", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "database", "orders", "connection pool exhausted (2 of 2 in use)").await;
     drop(held);
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
-    down(&rig, "database", "orders", "timed out after 800 ms").await;
-    server.thaw();
-    back_up(&rig, "database", "orders").await;
+    assert_down(&rig, "database", "orders", "timed out after 800 ms").await;
+    server.resume();
+    assert_recovers(&rig, "database", "orders").await;
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
-    down(&rig, "database", "orders", &message).await;
+    assert_down(&rig, "database", "orders", &message).await;
 }
 
 fn migrator(of: &[(i64, &'static str)]) -> Migrator {
@@ -476,13 +475,13 @@ async fn migrations_of_postgres_are_up_if_all_are_applied() {
     migrations_are_up_if_all_are_applied_completely_and_unchanged(pool.clone()).await;
 
     let rig = serve_check(query_check("schema", &pool, |pool| async move { migrated(&pool, &migrator(&[ONE])).await }));
-    let response = down(&rig, "database", "schema", "a migration was not finished").await;
-    assert_secret(&rig, &response, &["migration 2 is dirty"]).await;
+    let response = assert_down(&rig, "database", "schema", "a migration was not finished").await;
+    assert_not_leaked(&rig, &response, &["migration 2 is dirty"]).await;
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
-    let response = down(&rig, "database", "schema", &message).await;
-    assert_secret(&rig, &response, &["Connection refused"]).await;
+    let response = assert_down(&rig, "database", "schema", &message).await;
+    assert_not_leaked(&rig, &response, &["Connection refused"]).await;
 }
 
 #[actix_web::test]

@@ -10,7 +10,7 @@ use health::{HealthCheck, probes::tcp::Connect};
 
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
-    common::{answers::up, eventually, rig::Rig, servers::Faulty as _},
+    common::{eventually, responses::assert_up, servers::FaultInjection as _, test_server::TestServer},
     servers::stub::{Stub, Talk},
 };
 
@@ -77,10 +77,10 @@ struct State {
     mail: Connect,
 }
 
-fn serve(stub: &Stub) -> Rig {
+fn serve(stub: &Stub) -> TestServer {
     let mail = Connect::new(format!("localhost:{}", stub.port())).unwrap();
     let state = web::Data::new(State { mail });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(Duration::ZERO).state(&state));
     })
 }
@@ -89,16 +89,16 @@ fn serve(stub: &Stub) -> Rig {
 async fn a_frozen_server_is_up_for_the_system_accepts_for_it() {
     let stub = Stub::start(Talk::Tcp);
     let rig = serve(&stub);
-    up(&rig, "service", "mail").await;
+    assert_up(&rig, "service", "mail").await;
     stub.freeze();
-    up(&rig, "service", "mail").await;
+    assert_up(&rig, "service", "mail").await;
 }
 
 #[actix_web::test]
 async fn a_name_with_several_addresses_is_up_if_one_of_them_accepts() {
     // `localhost` may be `::1` first, where nothing listens.
     let stub = Stub::start(Talk::Tcp);
-    up(&serve(&stub), "service", "mail").await;
+    assert_up(&serve(&stub), "service", "mail").await;
 }
 
 #[actix_web::test]
@@ -106,7 +106,7 @@ async fn no_connection_stays_open() {
     let stub = Stub::start(Talk::Tcp);
     let rig = serve(&stub);
     for _ in 0..5 {
-        up(&rig, "service", "mail").await;
+        assert_up(&rig, "service", "mail").await;
     }
     eventually("all are closed", || async { stub.accepted() == 5 && stub.open() == 0 }).await;
 }

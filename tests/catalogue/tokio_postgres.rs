@@ -8,9 +8,9 @@ use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
     common::{
-        answers::{MAX_AGE, back_up, down, up},
         eventually,
-        servers::{Faulty as _, Server},
+        responses::{MAX_AGE, assert_down, assert_recovers, assert_up},
+        servers::{FaultInjection as _, Server},
     },
     pools::serve,
 };
@@ -66,7 +66,7 @@ async fn a_client_behind_a_long_statement_is_down_until_that_is_over() {
     server.restart();
     let client = Connected::open(&server, Password::Right).await.unwrap();
     let rig = serve(Arc::clone(&client));
-    up(&rig, "database", "resource").await;
+    assert_up(&rig, "database", "resource").await;
     let busy = actix_web::rt::spawn({
         let client = Arc::clone(&client);
         async move { client.batch_execute("SELECT pg_sleep(2)").await }
@@ -79,7 +79,7 @@ async fn a_client_behind_a_long_statement_is_down_until_that_is_over() {
     };
     eventually("the statement runs", sleeps).await;
     tokio::time::sleep(MAX_AGE).await;
-    down(&rig, "database", "resource", "timed out after 800 ms").await;
+    assert_down(&rig, "database", "resource", "timed out after 800 ms").await;
     busy.await.unwrap().unwrap();
-    back_up(&rig, "database", "resource").await;
+    assert_recovers(&rig, "database", "resource").await;
 }

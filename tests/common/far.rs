@@ -1,4 +1,4 @@
-//! A proxy that delays each reply, as if the server were far away, and counts connections.
+//! A proxy in front of a server that is far away: each reply comes later, and connections are counted.
 
 #![allow(dead_code, reason = "each of the two test binaries uses a part of it")]
 
@@ -29,16 +29,16 @@ pub(crate) struct Far {
 
 #[derive(Clone, Copy)]
 struct Settings {
-    /// The delay of each reply.
+    /// How much later each reply comes.
     delay: Duration,
     /// New connections are reset.
     refuses: bool,
-    /// The number of connections, counted from the first one, that stay open and never transfer data again.
+    /// That many connections, the first ones, are silent for ever, and stay open.
     silent: usize,
 }
 
 impl Far {
-    /// Starts a proxy in front of a server on this machine.
+    /// In front of a server on this machine.
     pub(crate) async fn start(server: u16, delay: Duration) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -59,22 +59,22 @@ impl Far {
         Self { port, opened, settings, task: task.abort_handle() }
     }
 
-    /// The number of connections that were opened so far.
+    /// How many connections were opened until now.
     pub(crate) fn opened(&self) -> usize {
         self.opened.load(Ordering::SeqCst)
     }
 
-    /// Silences all connections that were opened so far. New connections work.
+    /// From now on the connections that were opened until now are silent for ever; new ones work.
     pub(crate) fn silence(&self) {
         self.silence_first(self.opened());
     }
 
-    /// Silences only the first connections.
+    /// Only the first ones are.
     pub(crate) fn silence_first(&self, connections: usize) {
         self.settings.send_modify(|settings| settings.silent = connections);
     }
 
-    /// Sets whether new connections are reset.
+    /// Whether new connections are reset.
     pub(crate) fn refuse(&self, refuses: bool) {
         self.settings.send_modify(|settings| settings.refuses = refuses);
     }

@@ -1,4 +1,4 @@
-//! A client that sends requests verbatim, over TCP from any local address or over a Unix socket.
+//! An HTTP client that sends exactly the given bytes, over TCP from any local address, or over a Unix socket.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -43,12 +43,12 @@ pub(crate) async fn request(server: SocketAddr, method: &str, path: &str) -> Res
     request_from(server.ip(), server, method, path).await
 }
 
-/// Sends a request from a local address, which may be any of 127.0.0.0/8.
+/// Sends a request from a given local address, such as any address of 127.0.0.0/8.
 pub(crate) async fn request_from(from: IpAddr, server: SocketAddr, method: &str, path: &str) -> Response {
     request_with(from, server, method, path, &[]).await
 }
 
-/// Sends a request with further header lines, verbatim.
+/// Sends a request with further header lines, unchanged.
 pub(crate) async fn request_with(
     from: IpAddr,
     server: SocketAddr,

@@ -1,4 +1,4 @@
-//! The log of this process, as one text.
+//! The log of this process as text.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 static LOGGED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
-/// Starts to record the log, at level info and above.
+/// Starts recording the log at level info and above.
 pub(crate) fn keep() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
@@ -26,7 +26,7 @@ pub(crate) fn text() -> String {
     String::from_utf8(logged().clone()).expect("logs are text")
 }
 
-/// The lines that the crate has logged so far.
+/// The lines that the crate itself has logged so far.
 pub(crate) fn lines() -> Vec<String> {
     text().lines().filter(|line| line.contains(" health::")).map(str::to_owned).collect()
 }

@@ -1,4 +1,4 @@
-//! A TCP proxy between the application and a server, which injects faults.
+//! A TCP proxy between the application and a server that injects faults.
 
 use std::{
     sync::{
@@ -20,29 +20,29 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-/// The runtime of all proxies. Tests block their own threads while they start or stop a server, which must not block connections.
+/// A test that starts or stops a server blocks its thread, which must not block the connections of concurrent rows.
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).thread_name("proxy").enable_all().build().unwrap());
 
-/// The fault of connections through the proxy.
+/// What the proxy does to the connections.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fault {
     None,
-    /// Every chunk is delayed, and the next one is read after it was sent.
+    /// Data is delayed by this time, in both directions.
     Delay(Duration),
-    /// Each reply of the server is delayed, independent of others in transit. Requests are not delayed, so this is the additional
-    /// time of a round trip.
+    /// A network distance: each reply of the server is delayed by this time, also if several are in flight. Requests are not
+    /// delayed, so this is the time of a round trip.
     Distance(Duration),
-    /// Connections are accepted, and data is lost. A connection that has lost data stays dead when the fault is over.
-    Swallow,
-    /// Connections that were open before are silently dead. New connections work.
-    Forget,
+    /// Connections are accepted, and no data is forwarded. A connection that lost data stays dead after the fault.
+    Blackhole,
+    /// Connections that were open before are silently dead; new ones work.
+    HalfOpen,
     /// Open and new connections are reset.
-    Cut,
-    /// The connection is reset after half of a reply.
-    CutMidAnswer,
-    /// The bytes of replies are corrupted.
-    Garble,
+    Reset,
+    /// Half of a response is forwarded, then the connection is reset.
+    ResetMidResponse,
+    /// The bytes of responses are altered.
+    Corrupt,
 }
 
 /// A running proxy. Its connections end when it is dropped.
@@ -53,7 +53,7 @@ pub(crate) struct Proxy {
     task: AbortHandle,
 }
 
-/// The server of new connections, and their number.
+/// The destination of new connections, and their number.
 struct Route {
     server: AtomicU16,
     opened: AtomicU64,
@@ -65,7 +65,7 @@ impl Proxy {
         Self::start_with(server, Fault::None)
     }
 
-    /// Starts a proxy with a fault from the first connection on.
+    /// Starts a proxy with a fault that affects the first connection, too.
     pub(crate) fn start_with(server: u16, fault: Fault) -> Self {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -90,12 +90,12 @@ impl Proxy {
         self.fault.send_replace(fault);
     }
 
-    /// Sets the server of new connections. Open connections are unchanged.
+    /// Leads new connections to another server; open ones are not changed.
     pub(crate) fn lead_to(&self, server: u16) {
         self.route.server.store(server, Ordering::SeqCst);
     }
 
-    /// The number of connections that were opened so far, whether they failed or not.
+    /// How many connections were opened until now.
     pub(crate) fn opened(&self) -> u64 {
         self.route.opened.load(Ordering::SeqCst)
     }
@@ -110,14 +110,14 @@ impl Drop for Proxy {
 /// How a connection ends.
 #[derive(PartialEq)]
 enum End {
-    /// The server or the client closed it, and all data was transferred.
+    /// Closed by the server or the client, after all data was forwarded.
     Closed,
     Reset,
 }
 
 async fn serve(client: TcpStream, server: u16, mut faults: watch::Receiver<Fault>) {
     let fault = *faults.borrow_and_update();
-    if fault == Fault::Cut {
+    if fault == Fault::Reset {
         let _ = client.set_zero_linger();
         return;
     }
@@ -126,8 +126,8 @@ async fn serve(client: TcpStream, server: u16, mut faults: watch::Receiver<Fault
         return;
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    // Opened during the fault, which concerns only earlier connections.
-    let is_new = fault == Fault::Forget;
+    // A connection that is opened during the fault is not affected.
+    let is_new = fault == Fault::HalfOpen;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let is_dead = AtomicBool::new(false);
@@ -146,11 +146,11 @@ async fn pump(
     faults: watch::Receiver<Fault>,
     is_new: bool,
     is_dead: &AtomicBool,
-    is_reply: bool,
+    answers: bool,
 ) -> End {
-    let (in_transit, mut arrivals) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let (under_way, mut arriving) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     let arrive = async {
-        while let Some((time, piece)) = arrivals.recv().await {
+        while let Some((time, piece)) = arriving.recv().await {
             sleep_until(time).await;
             if to.write_all(&piece).await.is_err() {
                 return;
@@ -159,32 +159,32 @@ async fn pump(
     };
     tokio::pin!(arrive);
     let end = tokio::select! {
-        end = read(from, in_transit, faults, is_new, is_dead, is_reply) => end,
+        end = read(from, under_way, faults, is_new, is_dead, answers) => end,
         () = &mut arrive => return End::Closed,
     };
-    if end == End::Closed || is_reply {
+    if end == End::Closed || answers {
         arrive.await;
     }
     end
 }
 
-/// Reads until the connection ends, and forwards what the fault does not drop.
+/// Forwards data until the end of the stream.
 async fn read(
     from: &mut OwnedReadHalf,
-    in_transit: mpsc::UnboundedSender<(Instant, Vec<u8>)>,
+    under_way: mpsc::UnboundedSender<(Instant, Vec<u8>)>,
     mut faults: watch::Receiver<Fault>,
     is_new: bool,
     is_dead: &AtomicBool,
-    is_reply: bool,
+    answers: bool,
 ) -> End {
     let mut piece = vec![0; 64 * 1024];
     let arrive = |time: Instant, piece: &[u8]| {
-        // It fails if the other side has ended.
-        let _ = in_transit.send((time, piece.to_vec()));
+        // The receiving connection has ended.
+        let _ = under_way.send((time, piece.to_vec()));
     };
     loop {
         let fault = *faults.borrow_and_update();
-        if fault == Fault::Cut {
+        if fault == Fault::Reset {
             return End::Reset;
         }
         let read = tokio::select! {
@@ -199,20 +199,20 @@ async fn read(
         let piece = &mut piece[..length];
         let now = Instant::now();
         match fault {
-            // TCP has no gaps: after lost data, a connection transfers nothing.
+            // TCP never continues after a gap, so a connection that lost data is dead.
             _ if is_dead.load(Ordering::Relaxed) => {}
-            Fault::Swallow => is_dead.store(true, Ordering::Relaxed),
-            Fault::Forget if !is_new => is_dead.store(true, Ordering::Relaxed),
+            Fault::Blackhole => is_dead.store(true, Ordering::Relaxed),
+            Fault::HalfOpen if !is_new => is_dead.store(true, Ordering::Relaxed),
             Fault::Delay(time) => {
                 sleep(time).await;
                 arrive(Instant::now(), piece);
             }
-            Fault::Distance(time) if is_reply => arrive(now + time, piece),
-            Fault::CutMidAnswer if is_reply => {
+            Fault::Distance(time) if answers => arrive(now + time, piece),
+            Fault::ResetMidResponse if answers => {
                 arrive(now, &piece[..length / 2]);
                 return End::Reset;
             }
-            Fault::Garble if is_reply => {
+            Fault::Corrupt if answers => {
                 for byte in piece.iter_mut() {
                     *byte ^= 0x55;
                 }

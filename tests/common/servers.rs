@@ -1,6 +1,6 @@
 //! PostgreSQL, MariaDB and Redis, each on a free loopback port and in a temporary folder.
 //!
-//! Initializing a database takes seconds, so it is done once per machine, and each test starts with a copy.
+//! Initializing a database takes seconds, so it is done once per machine, and each test gets a copy.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::{
     DATABASE, PASSWORD, USER,
-    process::{Process, as_user, give, run},
+    process::{Process, as_user, chown, run},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,22 +28,22 @@ pub(crate) enum Kind {
     Redis,
 }
 
-/// A server that can fail and recover.
-pub(crate) trait Faulty {
+/// A server that can be stopped, paused and restarted.
+pub(crate) trait FaultInjection {
     /// Starts the server on its port with its data, and waits until it is ready.
     fn restart(&mut self);
 
-    /// Stops the server, which frees its port.
+    /// Stops the server; its port is free.
     fn stop(&mut self);
 
-    /// Freezes the server. All its connections stay open.
+    /// Pauses the server; its connections stay open.
     fn freeze(&self);
 
     /// Resumes the server.
-    fn thaw(&self);
+    fn resume(&self);
 }
 
-/// A server of one test.
+/// A server of a test.
 pub(crate) struct Server {
     kind: Kind,
     port: u16,
@@ -57,25 +57,25 @@ impl Server {
         Self::start_with(kind, &[])
     }
 
-    /// Starts a server with further arguments on its command line.
+    /// Starts a server with further arguments.
     pub(crate) fn start_with(kind: Kind, args: &[&str]) -> Self {
         let mut server = Self::prepared(kind, args);
         server.restart();
         server
     }
 
-    /// A server that has not been started. Nothing listens on its port.
+    /// A server that was never started: nothing listens on its port.
     pub(crate) fn prepared(kind: Kind, args: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("health-").tempdir().unwrap();
         if let Some(template) = kind.template() {
             run(Command::new("cp").arg("-a").arg(template).arg(folder.path().join("data")));
         }
-        give(folder.path(), kind.user());
+        chown(folder.path(), kind.user());
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
         Self { kind, port: free_port(), folder, args, process: None }
     }
 
-    /// Kills the server, without a shutdown.
+    /// Kills the server.
     pub(crate) fn kill(&mut self) {
         self.process.take().expect("it runs").kill();
     }
@@ -85,7 +85,7 @@ impl Server {
         self.process.as_ref().expect("it runs").signal(signal);
     }
 
-    /// Stops the server with that signal.
+    /// Stops the server by that signal.
     pub(crate) fn stop_by(&mut self, signal: &str) {
         self.process.take().expect("it runs").stop(signal);
     }
@@ -106,7 +106,7 @@ impl Server {
         self.url_of(password, self.port)
     }
 
-    /// The URL of the server behind a proxy on that port.
+    /// The URL through a proxy on the given port.
     pub(crate) fn url_at(&self, port: u16) -> String {
         self.url_of(PASSWORD, port)
     }
@@ -122,7 +122,7 @@ impl Server {
     fn serves(&self) -> bool {
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
         match self.kind {
-            // It listens before it is ready.
+            // Listens before it is ready.
             Kind::Postgres => Command::new("pg_isready")
                 .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
                 .status()
@@ -140,7 +140,7 @@ impl Server {
     }
 }
 
-impl Faulty for Server {
+impl FaultInjection for Server {
     fn restart(&mut self) {
         assert!(self.process.is_none(), "stop it first");
         let mut args = self.kind.args(self.folder.path(), self.port);
@@ -155,7 +155,7 @@ impl Faulty for Server {
 
     fn stop(&mut self) {
         let signal = match self.kind {
-            // A fast shutdown, which does not wait for clients to disconnect.
+            // A fast shutdown, which does not wait for clients.
             Kind::Postgres => "INT",
             Kind::MariaDb | Kind::Redis => "TERM",
         };
@@ -166,8 +166,8 @@ impl Faulty for Server {
         self.process.as_ref().expect("it runs").freeze();
     }
 
-    fn thaw(&self) {
-        self.process.as_ref().expect("it runs").thaw();
+    fn resume(&self) {
+        self.process.as_ref().expect("it runs").resume();
     }
 }
 
@@ -227,7 +227,7 @@ impl Kind {
         }
     }
 
-    /// The folder with the initialized database, which is created if it does not exist.
+    /// The folder that data is copied from; created if it does not exist.
     fn template(self) -> Option<PathBuf> {
         if self == Self::Redis {
             return None;
@@ -235,18 +235,18 @@ impl Kind {
         let templates = std::env::temp_dir().join("health-test-templates");
         fs::create_dir_all(&templates).unwrap();
         let template = templates.join(self.user());
-        // Tests run in separate processes. The first one creates the folder for all.
+        // Each test is a process; the first one creates the folder for all.
         let lock = fs::File::create(templates.join(format!("{}.lock", self.user()))).unwrap();
         lock.lock().unwrap();
         if !template.exists() {
             let unfinished = templates.join(format!("{}.unfinished", self.user()));
             let _ = fs::remove_dir_all(&unfinished);
             fs::create_dir(&unfinished).unwrap();
-            give(&unfinished, self.user());
+            chown(&unfinished, self.user());
             match self {
                 Self::Postgres => make_postgres(&unfinished),
                 Self::MariaDb => make_mariadb(&unfinished),
-                Self::Redis => unreachable!("it starts from nothing"),
+                Self::Redis => unreachable!("it starts without data"),
             }
             fs::rename(unfinished, &template).unwrap();
         }
@@ -257,13 +257,13 @@ impl Kind {
 fn make_postgres(data: &Path) {
     let mut password = tempfile::NamedTempFile::new().unwrap();
     writeln!(password, "{PASSWORD}").unwrap();
-    give(password.path(), "postgres");
+    chown(password.path(), "postgres");
     run(as_user("postgres", &postgres_program("initdb"))
         .args(["--no-sync", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "-U", USER, "-D"])
         .arg(data)
         .arg("--pwfile")
         .arg(password.path()));
-    feed(
+    run_with_stdin(
         as_user("postgres", &postgres_program("postgres")).args(["--single", "-F", "-D"]).arg(data).arg("postgres"),
         &format!("CREATE DATABASE {DATABASE};\n"),
     );
@@ -278,7 +278,7 @@ fn make_mariadb(data: &Path) {
             "--innodb-log-file-size=8M",
         ])
         .arg(format!("--datadir={}", data.display())));
-    feed(
+    run_with_stdin(
         as_user("mysql", "mariadbd")
             .args(["--no-defaults", "--bootstrap", "--innodb-log-file-size=8M"])
             .arg(format!("--datadir={}", data.display())),
@@ -289,8 +289,8 @@ fn make_mariadb(data: &Path) {
     );
 }
 
-/// Runs a command with that input.
-fn feed(command: &mut Command, input: &str) {
+/// Runs a command with the given standard input.
+fn run_with_stdin(command: &mut Command, input: &str) {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -302,7 +302,7 @@ fn feed(command: &mut Command, input: &str) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The path of a server program. Debian has these in one folder per version, which are not on `PATH`.
+/// Debian installs the programs of the server in a folder for their version, which is not in `PATH`.
 pub(crate) fn postgres_program(name: &str) -> String {
     let versions = fs::read_dir("/usr/lib/postgresql").expect("postgresql is not installed: tests/run does it");
     let programs = versions.map(|version| version.unwrap().path().join("bin").join(name));

@@ -58,9 +58,9 @@ pub mod tcp;
 pub mod tokio_postgres;
 
 // Shared by the probes of drivers.
-mod classify;
 #[cfg(any(feature = "bb8-redis", feature = "diesel-async"))]
 mod bb8;
+mod classify;
 #[cfg(any(feature = "deadpool-postgres", feature = "deadpool-redis", feature = "diesel-async", feature = "lapin"))]
 mod deadpool;
 #[allow(dead_code, reason = "each backend uses a part of it")]
@@ -126,4 +126,3 @@ mod tls;
 pub use amount::Amount;
 #[cfg(any(feature = "certificate", feature = "dns", feature = "http", feature = "tcp"))]
 pub use endpoint::InvalidProbe;
-

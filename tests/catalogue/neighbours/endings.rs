@@ -22,7 +22,7 @@ use super::{
 use crate::{
     common::{
         PASSWORD, USER, eventually,
-        servers::{Faulty, Kind as ServerKind, Server},
+        servers::{FaultInjection, Kind as ServerKind, Server},
     },
     postgres,
     servers::{
@@ -74,7 +74,7 @@ impl<S> Ending<S> {
     }
 }
 
-impl<S: Faulty> Ending<S> {
+impl<S: FaultInjection> Ending<S> {
     fn shutdown_and_start() -> Self {
         Self::new("shutdown and start", |server, _| {
             Box::pin(async move {
@@ -93,7 +93,7 @@ struct Servers<S> {
     port: fn(&S) -> u16,
 }
 
-async fn table_of<S: Faulty>(servers: Servers<S>, endings: Vec<Ending<S>>) -> Table {
+async fn table_of<S: FaultInjection>(servers: Servers<S>, endings: Vec<Ending<S>>) -> Table {
     let rows = rows_of(&[servers.kind]);
     let mut table = Table::new(["driver"].into_iter().chain(endings.iter().map(|ending| ending.name)));
     let mut columns = Vec::new();

@@ -1,4 +1,4 @@
-//! nginx and `HAProxy` in front of an application. Each forwards the client's address as its documentation describes, and runs on
+//! nginx and `HAProxy` in front of an application, each with the documented configuration for forwarding the client's address, on
 //! free loopback ports and in a temporary folder.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::{
-    process::{Process, give},
+    process::{Process, chown},
     servers::free_port,
 };
 
@@ -22,17 +22,17 @@ pub(crate) enum Kind {
     HaProxy,
 }
 
-/// The header that the proxy writes. It forwards the other one unchanged.
+/// The header that the proxy writes. It passes on the other one unchanged.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Header {
     XForwardedFor,
     Forwarded,
 }
 
-/// The server that requests are forwarded to.
+/// The application behind the proxy.
 #[derive(Clone, Copy)]
 pub(crate) enum Upstream<'a> {
-    /// The proxy connects from the given address, which distinguishes it from clients.
+    /// A server, to which the proxy connects from a given address, so that proxies and clients have different addresses.
     Tcp {
         server: SocketAddr,
         from: Ipv4Addr,
@@ -44,18 +44,18 @@ pub(crate) enum Upstream<'a> {
 pub(crate) const USER: &str = "www-data";
 
 /// A running proxy. It is killed when dropped.
-pub(crate) struct Front {
+pub(crate) struct ReverseProxy {
     pub(crate) v4: SocketAddr,
     pub(crate) v6: SocketAddr,
-    /// An IPv4 address of an IPv6 socket, which sees its clients as `::ffff:a.b.c.d`.
+    /// An IPv4 address of an IPv6 socket, which knows its clients as `::ffff:a.b.c.d`.
     pub(crate) dual: SocketAddr,
-    /// Declared before its folder, and so dropped first.
+    /// Dropped before its folder.
     _process: Process,
     _folder: TempDir,
 }
 
-impl Front {
-    /// Starts a proxy, and waits until it accepts connections.
+impl ReverseProxy {
+    /// Starts a proxy and waits until it accepts.
     pub(crate) fn start(kind: Kind, header: Header, upstream: Upstream<'_>) -> Self {
         Self::start_with(kind, header, upstream, "")
     }
@@ -78,7 +78,7 @@ impl Front {
             ),
         };
         fs::write(&config, text).unwrap();
-        give(folder.path(), USER);
+        chown(folder.path(), USER);
         let log = folder.path().join("log");
         let mut process = Process::start(USER, program, &args, &log);
         let [v4, v6, dual]: [SocketAddr; 3] = [
@@ -95,7 +95,7 @@ impl Front {
         Self { v4, v6, dual, _process: process, _folder: folder }
     }
 
-    /// The listeners that see a client at that address by that address.
+    /// The listeners at which a client has the given address.
     pub(crate) fn listeners(&self, client: IpAddr) -> Vec<SocketAddr> {
         if client.is_ipv4() { vec![self.v4, self.dual] } else { vec![self.v6] }
     }
@@ -114,8 +114,8 @@ fn nginx(folder: &Path, port: u16, dual: u16, header: Header, upstream: Upstream
         Header::XForwardedFor => "X-Forwarded-For $proxy_add_x_forwarded_for",
         Header::Forwarded => "Forwarded $forwarded",
     };
-    // A single process, so that none outlives the test. A `Forwarded` header of the client is extended without validation, which is
-    // the harder case: nginx's documentation has a long expression that removes malformed headers, and many leave it out.
+    // A single process, so that none outlives the test. The client's `Forwarded` header is kept even if it is malformed, without the
+    // validation in nginx's documentation, because that is the harder case.
     format!(
         r#"
 daemon off; master_process off; pid {folder}/pid;
@@ -152,7 +152,7 @@ fn haproxy(port: u16, dual: u16, header: Header, upstream: Upstream<'_>, further
     };
     let writes = match header {
         Header::XForwardedFor => "option forwardfor",
-        // Version 2.6 of Debian 12 has no option for it.
+        // Debian 12 has HAProxy 2.6, which has no option for this header.
         Header::Forwarded => {
             "
     .if version_atleast(2.8)
