@@ -18,20 +18,20 @@ use tokio::{
     time::timeout,
 };
 
-use crate::common::{http, logs, rig::Rig};
+use crate::common::{http, logs, test_server::TestServer};
 
 fn check() -> Check {
     Check::new("service", "fine", || async { Ok::<_, String>(()) })
 }
 
-fn serve(scope: fn(Scope) -> Scope) -> Rig {
+fn serve(scope: fn(Scope) -> Scope) -> TestServer {
     let check = check();
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(scope(health::scope().check(check.clone())));
     })
 }
 
-async fn status_from(from: &str, rig: &Rig) -> u16 {
+async fn status_from(from: &str, rig: &TestServer) -> u16 {
     http::request_from(from.parse::<IpAddr>().unwrap(), rig.address, "GET", "/health").await.status
 }
 
@@ -66,7 +66,7 @@ async fn a_denied_request_gets_an_empty_response_runs_nothing_and_is_logged_once
     }
 
     let state = web::Data::new(State);
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(health::scope().allow(["10.0.0.0/8".parse().unwrap()]).state(&state));
     });
     for (method, path) in [("GET", "/health"), ("HEAD", "/health/"), ("POST", "/health"), ("GET", "/health/nothing")] {
@@ -133,7 +133,7 @@ async fn a_client_denied_as_not_found_behind_a_proxy_on_a_unix_socket_gets_the_r
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("socket");
     let check = check();
-    let _rig = Rig::start_at(Some(&socket), 1, move |app| {
+    let _rig = TestServer::start_at(Some(&socket), 1, move |app| {
         let scope = health::scope().allow(["192.0.2.0/24".parse().unwrap()]).trust_unix().deny(Deny::NotFound);
         app.service(scope.check(check.clone())).default_service(web::to(|| async { "the application" }));
     });
@@ -340,7 +340,7 @@ async fn a_tcp_client_that_resets_its_connection_is_not_treated_as_a_unix_peer()
         counted.fetch_add(1, Ordering::SeqCst);
         async { Ok::<_, String>(()) }
     });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         let scope = |path: &str| {
             let scope = health::scope().path(path).allow(["10.0.0.0/8".parse().unwrap()]);
             scope.check(check.clone()).max_age(Duration::ZERO)

@@ -10,10 +10,10 @@ use redis::{
 };
 
 use crate::common::{
-    answers::{MAX_AGE, assert_secret, back_up, down, up},
     eventually, logs,
-    rig::Rig,
-    servers::{Faulty as _, Kind, Server},
+    responses::{MAX_AGE, assert_down, assert_not_leaked, assert_recovers, assert_up},
+    servers::{FaultInjection as _, Kind, Server},
+    test_server::TestServer,
 };
 
 #[derive(HealthCheck)]
@@ -22,12 +22,12 @@ struct State<R> {
     cache: R,
 }
 
-fn serve<R>(handle: R) -> Rig
+fn serve<R>(handle: R) -> TestServer
 where
     R: Probe + Clone,
 {
     let state = web::Data::new(State { cache: handle });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).state(&state));
     })
 }
@@ -81,21 +81,21 @@ for_each_handle! {
 async fn a_stopped_server_is_down_and_up_again_when_restarted<R: Probe + Clone>(handle: fn(&str) -> R) {
     let mut server = Server::start(Kind::Redis);
     let rig = serve(handle(&server.url()));
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
 
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "cache", "cache", &refused(&server)).await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let answer = assert_down(&rig, "cache", "cache", &refused(&server)).await;
+    assert_not_leaked(&rig, &answer, &["Connection refused"]).await;
 
     server.restart();
-    back_up(&rig, "cache", "cache").await;
+    assert_recovers(&rig, "cache", "cache").await;
 }
 
 async fn a_frozen_server_is_down_within_the_deadline_and_up_again_when_thawed<R: Probe + Clone>(handle: fn(&str) -> R) {
     let server = Server::start(Kind::Redis);
     let rig = serve(handle(&server.url()));
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
 
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
@@ -107,10 +107,10 @@ async fn a_frozen_server_is_down_within_the_deadline_and_up_again_when_thawed<R:
     assert!(told == message || told == "timed out after 800 ms", "{told}");
     assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
     println!("a frozen Redis was answered for after {:?}", answer.took);
-    assert_secret(&rig, &answer, &[]).await;
+    assert_not_leaked(&rig, &answer, &[]).await;
 
-    server.thaw();
-    back_up(&rig, "cache", "cache").await;
+    server.resume();
+    assert_recovers(&rig, "cache", "cache").await;
 }
 
 async fn a_wrong_password_is_down_and_told_to_nobody<R: Probe + Clone>(handle: fn(&str) -> R) {
@@ -120,7 +120,7 @@ async fn a_wrong_password_is_down_and_told_to_nobody<R: Probe + Clone>(handle: f
     // A manager tries again, as with any failure to connect, before it says what it was.
     let answer = rig.health().await;
     assert_eq!((answer.status, &answer.json()["checks"]["cache"]["cache"]), (503, &"DOWN".into()));
-    assert_secret(&rig, &answer, &[]).await;
+    assert_not_leaked(&rig, &answer, &[]).await;
     assert!(!answer.body.contains(wrong) && !logs::text().contains(wrong), "{}", logs::text());
 }
 
@@ -129,55 +129,55 @@ async fn a_client_with_a_wrong_password_is_refused_access() {
     let server = Server::start(Kind::Redis);
     let rig = serve(client(&server.url_with("canary-wr0ng")));
     let message = format!("redis at 127.0.0.1:{} denied access", server.port());
-    let answer = down(&rig, "cache", "cache", &message).await;
-    assert_secret(&rig, &answer, &["Password authentication failed"]).await;
+    let answer = assert_down(&rig, "cache", "cache", &message).await;
+    assert_not_leaked(&rig, &answer, &["Password authentication failed"]).await;
 }
 
 async fn nothing_listening_from_the_start_is_down_until_something_does<R: Probe + Clone>(handle: fn(&str) -> R) {
     let mut server = Server::prepared(Kind::Redis, &[]);
     let rig = serve(handle(&server.url()));
-    let answer = down(&rig, "cache", "cache", &refused(&server)).await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let answer = assert_down(&rig, "cache", "cache", &refused(&server)).await;
+    assert_not_leaked(&rig, &answer, &["Connection refused"]).await;
 
     server.restart();
-    back_up(&rig, "cache", "cache").await;
+    assert_recovers(&rig, "cache", "cache").await;
 }
 
 async fn a_read_only_replica_is_down<R: Probe + Clone>(handle: fn(&str) -> R) {
     let server = Server::start(Kind::Redis);
     let rig = serve(handle(&server.url()));
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
 
     let mut admin = admin(&server).await;
     // Of a master that is not there, which a replica does not need to be one.
     command(&mut admin, &["REPLICAOF", "127.0.0.1", "1"]).await;
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("redis at 127.0.0.1:{} is read-only", server.port());
-    assert_secret(&rig, &down(&rig, "cache", "cache", &message).await, &["read only replica"]).await;
+    assert_not_leaked(&rig, &assert_down(&rig, "cache", "cache", &message).await, &["read only replica"]).await;
 
     command(&mut admin, &["REPLICAOF", "NO", "ONE"]).await;
-    back_up(&rig, "cache", "cache").await;
+    assert_recovers(&rig, "cache", "cache").await;
 }
 
 async fn a_server_out_of_memory_is_down_until_there_is_some<R: Probe + Clone>(handle: fn(&str) -> R) {
     let server = Server::start_with(Kind::Redis, &["--maxmemory-policy", "noeviction"]);
     let rig = serve(handle(&server.url()));
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
 
     let mut admin = admin(&server).await;
     command(&mut admin, &["CONFIG", "SET", "maxmemory", "1"]).await;
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("redis at 127.0.0.1:{} is read-only", server.port());
-    assert_secret(&rig, &down(&rig, "cache", "cache", &message).await, &["OOM"]).await;
+    assert_not_leaked(&rig, &assert_down(&rig, "cache", "cache", &message).await, &["OOM"]).await;
 
     command(&mut admin, &["CONFIG", "SET", "maxmemory", "0"]).await;
-    back_up(&rig, "cache", "cache").await;
+    assert_recovers(&rig, "cache", "cache").await;
 }
 
 async fn a_server_that_cannot_write_its_disk_is_down<R: Probe + Clone>(handle: fn(&str) -> R) {
     let server = Server::start(Kind::Redis);
     let rig = serve(handle(&server.url()));
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
 
     let mut admin = admin(&server).await;
     fs::set_permissions(server.folder(), fs::Permissions::from_mode(0o555)).unwrap();
@@ -186,19 +186,19 @@ async fn a_server_that_cannot_write_its_disk_is_down<R: Probe + Clone>(handle: f
     command(&mut admin, &["BGSAVE"]).await;
     let message = format!("redis at 127.0.0.1:{} is read-only", server.port());
     eventually("redis has failed to save", || async { rig.health().await.status == 503 }).await;
-    assert_secret(&rig, &down(&rig, "cache", "cache", &message).await, &["MISCONF"]).await;
+    assert_not_leaked(&rig, &assert_down(&rig, "cache", "cache", &message).await, &["MISCONF"]).await;
     fs::set_permissions(server.folder(), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 async fn a_killed_idle_connection_is_no_outage<R: Probe + Clone>(handle: fn(&str) -> R) {
     let server = Server::start(Kind::Redis);
     let rig = serve(handle(&server.url()));
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
 
     let mut admin = admin(&server).await;
     command(&mut admin, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
     tokio::time::sleep(MAX_AGE).await;
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
 }
 
@@ -207,7 +207,7 @@ async fn a_client_keeps_one_connection_for_its_rounds() {
     let server = Server::start(Kind::Redis);
     let rig = serve(client(&server.url()));
     for _ in 0..4 {
-        up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "cache").await;
         tokio::time::sleep(MAX_AGE).await;
     }
     let mut admin = admin(&server).await;
@@ -228,14 +228,14 @@ async fn a_multiplexed_connection_is_down_for_good_once_it_is_broken_as_it_is_fo
     let mut server = Server::start(Kind::Redis);
     let mut handle = admin(&server).await;
     let rig = serve(handle.clone());
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
 
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
-    assert_secret(&rig, &down(&rig, "cache", "cache", "unable to connect to redis").await, &[]).await;
+    assert_not_leaked(&rig, &assert_down(&rig, "cache", "cache", "unable to connect to redis").await, &[]).await;
     server.restart();
     tokio::time::sleep(MAX_AGE).await;
-    down(&rig, "cache", "cache", "unable to connect to redis").await;
+    assert_down(&rig, "cache", "cache", "unable to connect to redis").await;
     assert!(redis::cmd("PING").query_async::<String>(&mut handle).await.is_err());
 }
 
@@ -243,10 +243,10 @@ async fn a_multiplexed_connection_is_down_for_good_once_it_is_broken_as_it_is_fo
 async fn a_multiplexed_connection_to_a_frozen_server_is_down_and_up_again_when_thawed() {
     let server = Server::start(Kind::Redis);
     let rig = serve(admin(&server).await);
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
-    down(&rig, "cache", "cache", "no response from redis").await;
-    server.thaw();
-    back_up(&rig, "cache", "cache").await;
+    assert_down(&rig, "cache", "cache", "no response from redis").await;
+    server.resume();
+    assert_recovers(&rig, "cache", "cache").await;
 }

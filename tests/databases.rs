@@ -12,14 +12,14 @@ use sqlx::{
 use crate::common::{
     DATABASE, PASSWORD, USER, eventually,
     far::Far,
-    process::{Process, give},
+    process::{Process, chown},
     servers::free_port,
 };
 use crate::common::{
-    answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
     logs,
-    rig::Rig,
-    servers::{Faulty as _, Kind, Server},
+    responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
+    servers::{FaultInjection as _, Kind, Server},
+    test_server::TestServer,
 };
 
 #[derive(HealthCheck)]
@@ -29,12 +29,12 @@ struct State<DB: Database> {
 }
 
 /// An application with a pool of two connections.
-fn serve<DB: Database>(pool: &Pool<DB>) -> Rig
+fn serve<DB: Database>(pool: &Pool<DB>) -> TestServer
 where
     State<DB>: HealthCheck,
 {
     let state = web::Data::new(State { db: pool.clone() });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).state(&state));
     })
 }
@@ -112,19 +112,19 @@ where
 {
     let mut server = Server::start(DB::KIND);
     let rig = serve(&pool::<DB>(&server.url()));
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
 
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
     let refused = format!("unable to connect to {} at 127.0.0.1:{}", DB::WORD, server.port());
-    let answer = down(&rig, "database", "db", &refused).await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let answer = assert_down(&rig, "database", "db", &refused).await;
+    assert_not_leaked(&rig, &answer, &["Connection refused"]).await;
 
     server.restart();
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
     // Each transition is one line, and the polls between them are none.
     for _ in 0..5 {
-        up(&rig, "database", "db").await;
+        assert_up(&rig, "database", "db").await;
     }
     let transitions = || logs::lines().iter().filter(|line| line.contains("health check database.db is")).count();
     crate::common::eventually("both transitions are logged", || async { transitions() >= 2 }).await;
@@ -137,20 +137,20 @@ where
 {
     let server = Server::start(DB::KIND);
     let rig = serve(&pool::<DB>(&server.url()));
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
 
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "timed out after 800 ms").await;
+    let answer = assert_down(&rig, "database", "db", "timed out after 800 ms").await;
     assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
     println!("a frozen {:?} was answered for after {:?}", DB::KIND, answer.took);
-    assert_secret(&rig, &answer, &[]).await;
+    assert_not_leaked(&rig, &answer, &[]).await;
     // The run that hangs is known to hang: nobody waits for it again.
-    let again = down(&rig, "database", "db", "timed out after 800 ms").await;
+    let again = assert_down(&rig, "database", "db", "timed out after 800 ms").await;
     assert!(again.took < Duration::from_millis(500), "{:?}", again.took);
 
-    server.thaw();
-    back_up(&rig, "database", "db").await;
+    server.resume();
+    assert_recovers(&rig, "database", "db").await;
 }
 
 async fn a_wrong_password_is_down_and_told_to_nobody<DB: Served>()
@@ -161,8 +161,8 @@ where
     let wrong = "canary-wr0ng";
     let rig = serve(&pool::<DB>(&server.url_with(wrong)));
     let refused = format!("{} at 127.0.0.1:{} denied access", DB::WORD, server.port());
-    let answer = down(&rig, "database", "db", &refused).await;
-    assert_secret(&rig, &answer, &[DB::DENIED]).await;
+    let answer = assert_down(&rig, "database", "db", &refused).await;
+    assert_not_leaked(&rig, &answer, &[DB::DENIED]).await;
     assert!(!answer.body.contains(wrong) && !logs::text().contains(wrong), "{}", logs::text());
 }
 
@@ -173,11 +173,11 @@ where
     let mut server = Server::prepared(DB::KIND, &[]);
     let rig = serve(&pool::<DB>(&server.url()));
     let refused = format!("unable to connect to {} at 127.0.0.1:{}", DB::WORD, server.port());
-    let answer = down(&rig, "database", "db", &refused).await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let answer = assert_down(&rig, "database", "db", &refused).await;
+    assert_not_leaked(&rig, &answer, &["Connection refused"]).await;
 
     server.restart();
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 async fn a_pool_that_the_application_exhausts_is_degraded<DB: Served>()
@@ -188,11 +188,11 @@ where
     let pool = pool::<DB>(&server.url());
     let rig = serve(&pool);
     let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
-    let answer = degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
-    assert_secret(&rig, &answer, &[]).await;
+    let answer = assert_degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+    assert_not_leaked(&rig, &answer, &[]).await;
 
     drop(held);
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 async fn an_exhausted_pool_of_a_frozen_server_is_down<DB: Served>()
@@ -204,8 +204,8 @@ where
     let rig = serve(&pool);
     let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
     server.freeze();
-    down(&rig, "database", "db", "timed out after 800 ms").await;
-    server.thaw();
+    assert_down(&rig, "database", "db", "timed out after 800 ms").await;
+    server.resume();
     drop(held);
 }
 
@@ -221,7 +221,7 @@ where
         tokio::task::yield_now().await;
     }
     let refused = format!("unable to connect to {} at 127.0.0.1:{}", DB::WORD, server.port());
-    down(&rig, "database", "db", &refused).await;
+    assert_down(&rig, "database", "db", &refused).await;
     attempts.iter().for_each(actix_web::rt::task::JoinHandle::abort);
 }
 
@@ -238,7 +238,7 @@ where
 
     let mut killer = DB::Connection::connect(&server.url()).await.unwrap();
     killer.execute(sqlx::raw_sql(DB::KILL_OTHERS)).await.unwrap();
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
 }
 
@@ -250,12 +250,12 @@ where
     let pool = pool::<DB>(&server.url());
     let rig = serve(&pool);
     server.freeze();
-    down(&rig, "database", "db", "timed out after 800 ms").await;
+    assert_down(&rig, "database", "db", "timed out after 800 ms").await;
     assert_eq!(pool.num_idle(), 0);
-    server.thaw();
+    server.resume();
     // Nobody asks again, and yet the run that was under way opens its connection.
     crate::common::eventually("a connection is idle", || async { pool.num_idle() > 0 }).await;
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 #[derive(HealthCheck)]
@@ -269,14 +269,14 @@ async fn pools_of_any_database_are_told_by_their_url() {
     for (kind, name) in [(Kind::Postgres, "postgres"), (Kind::MariaDb, "mysql")] {
         let mut server = Server::start(kind);
         let state = web::Data::new(AnyState { db: AnyPool::connect_lazy(&server.url()).unwrap() });
-        let rig = Rig::start(1, move |app| {
+        let rig = TestServer::start(1, move |app| {
             app.app_data(state.clone()).service(health::scope().max_age(MAX_AGE));
         });
-        up(&rig, "database", "db").await;
+        assert_up(&rig, "database", "db").await;
         server.stop();
         tokio::time::sleep(MAX_AGE).await;
         let refused = format!("unable to connect to {name} at 127.0.0.1:{}", server.port());
-        assert_secret(&rig, &down(&rig, "database", "db", &refused).await, &["Connection refused"]).await;
+        assert_not_leaked(&rig, &assert_down(&rig, "database", "db", &refused).await, &["Connection refused"]).await;
     }
 }
 
@@ -293,8 +293,8 @@ where
         others.push(connection);
     }
     let message = format!("{} at 127.0.0.1:{} accepts no more connections", DB::WORD, server.port());
-    let answer = degraded(&rig, "database", "db", &message).await;
-    assert_secret(&rig, &answer, &[DB::FULL]).await;
+    let answer = assert_degraded(&rig, "database", "db", &message).await;
+    assert_not_leaked(&rig, &answer, &[DB::FULL]).await;
     drop((held, others));
 }
 
@@ -307,7 +307,7 @@ async fn far<DB: Database>(server: &Server, delay_ms: u64) -> (Far, Pool<DB>) {
     (far, pool)
 }
 
-async fn status(rig: &Rig) -> String {
+async fn status(rig: &TestServer) -> String {
     rig.health().await.json()["status"].as_str().unwrap().to_owned()
 }
 
@@ -325,13 +325,13 @@ where
         assert!(started.elapsed() < Duration::from_secs(4), "{delay} ms: {:?}", started.elapsed());
         for _ in 0..3 {
             tokio::time::sleep(MAX_AGE).await;
-            up(&rig, "database", "db").await;
+            assert_up(&rig, "database", "db").await;
         }
         let opened = far.opened();
         assert!(opened <= 3, "{delay} ms: {opened} connections");
         for _ in 0..4 {
             tokio::time::sleep(MAX_AGE).await;
-            up(&rig, "database", "db").await;
+            assert_up(&rig, "database", "db").await;
         }
         assert_eq!(far.opened(), opened, "{delay} ms: a warm pool is probed on its own connections");
     }
@@ -351,13 +351,13 @@ where
         eventually("it is degraded", || async { status(&rig).await == "DEGRADED" }).await;
         let (started, opened) = (Instant::now(), far.opened());
         while started.elapsed() < Duration::from_secs(5) {
-            degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+            assert_degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
             tokio::time::sleep(MAX_AGE).await;
         }
         let more = far.opened() - opened;
         assert!(more <= 3, "{delay} ms: {more} connections in 5 s");
         drop(held);
-        back_up(&rig, "database", "db").await;
+        assert_recovers(&rig, "database", "db").await;
     }
 }
 
@@ -382,7 +382,7 @@ where
     let rig = serve(&pool);
     let message =
         format!("an idle connection to {} at 127.0.0.1:{} does not respond, a new one does", DB::WORD, far.port);
-    degraded(&rig, "database", "db", &message).await;
+    assert_degraded(&rig, "database", "db", &message).await;
     // They are discarded, so the pool works again.
     eventually("it is up", || async { status(&rig).await == "UP" }).await;
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
@@ -397,7 +397,7 @@ where
     far.silence_first(1);
     let rig = serve(&pool);
     for _ in 0..3 {
-        up(&rig, "database", "db").await;
+        assert_up(&rig, "database", "db").await;
         tokio::time::sleep(MAX_AGE).await;
     }
 }
@@ -409,7 +409,7 @@ where
     let server = Server::start(DB::KIND);
     let (far, pool) = far::<DB>(&server, 0).await;
     let rig = serve(&pool);
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
     far.silence();
     far.refuse(true);
     tokio::time::sleep(MAX_AGE).await;
@@ -437,7 +437,7 @@ where
     let rig = serve(&pool);
     let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
     // All are in use, and work.
-    degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
     // Its own are lost, and others take their places.
     drop(held.map(sqlx::pool::PoolConnection::detach));
     let mut others = Vec::new();
@@ -473,12 +473,12 @@ where
     let pool = pool::<DB>(&server.url());
     let rig = serve(&pool);
     let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
-    degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
     server.freeze();
     let frozen = Instant::now();
     eventually("it is down", || async { status(&rig).await == "DOWN" }).await;
     assert!(frozen.elapsed() < Duration::from_secs(5), "{:?}", frozen.elapsed());
-    server.thaw();
+    server.resume();
     eventually("it is degraded", || async { status(&rig).await == "DEGRADED" }).await;
     drop(held);
 }
@@ -496,7 +496,7 @@ async fn connections_that_postgres_ended_with_a_message_are_no_outage() {
         eventually("both connections are idle", || async { pool.num_idle() == 2 }).await;
         tokio::time::sleep(Duration::from_millis(400)).await;
         let rig = serve(&pool);
-        up(&rig, "database", "db").await;
+        assert_up(&rig, "database", "db").await;
     }
 }
 
@@ -518,10 +518,10 @@ async fn an_account_of_mariadb_that_has_all_its_connections_is_degraded() {
         }
         let rig = serve(&pool);
         let message = format!("mysql at 127.0.0.1:{} accepts no more connections", server.port());
-        let answer = degraded(&rig, "database", "db", &message).await;
-        assert_secret(&rig, &answer, &["max_user_connections"]).await;
+        let answer = assert_degraded(&rig, "database", "db", &message).await;
+        assert_not_leaked(&rig, &answer, &["max_user_connections"]).await;
         drop(held);
-        back_up(&rig, "database", "db").await;
+        assert_recovers(&rig, "database", "db").await;
     }
 }
 
@@ -537,10 +537,10 @@ async fn a_pgbouncer_that_has_all_its_clients_is_degraded_while_the_pool_has_con
     }
     let rig = serve(&pool);
     let message = format!("postgres at 127.0.0.1:{} accepts no more connections", bouncer.port);
-    let answer = degraded(&rig, "database", "db", &message).await;
-    assert_secret(&rig, &answer, &["no more connections allowed"]).await;
+    let answer = assert_degraded(&rig, "database", "db", &message).await;
+    assert_not_leaked(&rig, &answer, &["no more connections allowed"]).await;
     drop((held, others));
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 /// A pgbouncer in front of a PostgreSQL.
@@ -564,7 +564,7 @@ impl PgBouncer {
             path("users")
         );
         std::fs::write(path("ini"), settings).unwrap();
-        give(folder.path(), "postgres");
+        chown(folder.path(), "postgres");
         let process = Process::start("postgres", "/usr/sbin/pgbouncer", &[path("ini")], &folder.path().join("log"));
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             std::thread::sleep(Duration::from_millis(10));

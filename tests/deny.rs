@@ -16,7 +16,7 @@ use tokio::{
     net::TcpSocket,
 };
 
-use crate::common::{eventually, logs, rig::Rig};
+use crate::common::{eventually, logs, test_server::TestServer};
 
 /// The address that these scopes allow, and one that they deny.
 const ALLOWED: &str = "127.0.0.1";
@@ -90,22 +90,22 @@ async fn assert_not_found_hides(restrict: fn(Scope) -> Scope) {
     // Depends on the unprocessed part of the path, as a file server does.
     let unprocessed = |request: HttpRequest| async move { request.match_info().unprocessed().len().to_string() };
 
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(plain());
     });
     assert_hidden(rig.address, "").await;
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(custom().path("/nothing2")).default_service(web::to(unprocessed));
     });
     assert_eq!(
         exchange(rig.address, DENIED, "GET /nothing2/service").await,
         exchange(rig.address, DENIED, "GET /nothing1/service").await
     );
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(later()).route("/{any:.*}", web::to(teapot));
     });
     assert_hidden(rig.address, "").await;
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(web::scope("/inner").service(nested()).default_service(web::to(teapot)));
     });
     assert_hidden(rig.address, "/inner").await;
@@ -139,7 +139,7 @@ async fn a_denied_request_causes_no_lookup_and_no_run() {
     for deny in [Deny::Forbidden, Deny::NotFound] {
         let (lookups, counted) = (Arc::<AtomicUsize>::default(), Counted::default());
         let state = web::Data::new(State(Arc::clone(&lookups), counted.clone()));
-        let rig = Rig::start(1, move |app| {
+        let rig = TestServer::start(1, move |app| {
             app.service(restricted(health::scope().state(&state)).deny(deny));
         });
         for path in ["/health", "/health/ready?details", "/health/live", "/health/service/counted", "/health/x"] {
@@ -155,7 +155,7 @@ async fn a_denied_request_causes_no_lookup_and_no_run() {
 async fn status_only_responds_with_the_status_and_never_runs_a_check() {
     let counted = Counted::default();
     let check = counted.check();
-    let rig = Rig::start(2, move |app| {
+    let rig = TestServer::start(2, move |app| {
         app.service(restricted(health::scope().check(check.clone()).max_age(Duration::ZERO)).deny(Deny::StatusOnly));
     });
     let denied = async |request: &str| {
@@ -188,7 +188,7 @@ async fn status_only_responds_with_the_status_and_never_runs_a_check() {
 #[actix_web::test]
 async fn status_only_of_a_degraded_service_is_200() {
     let check = Check::new("service", "slow", || async { Err::<(), _>("broken") }).optional();
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(restricted(health::scope().check(check.clone())).deny(Deny::StatusOnly));
     });
     assert_eq!(status(rig.address, ALLOWED, "GET /health").await, 200);
@@ -200,7 +200,7 @@ async fn status_only_of_a_degraded_service_is_200() {
 async fn status_only_with_refresh_has_results_without_a_request_of_an_allowed_client() {
     let counted = Counted::default();
     let check = counted.check();
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         let scope = health::scope().check(check.clone()).refresh(Duration::from_millis(50));
         app.service(restricted(scope).deny(Deny::StatusOnly));
     });
@@ -223,10 +223,10 @@ async fn a_predicate_restricts_the_list_or_decides_on_its_own() {
 
     let check = Counted::default().check();
     let both = check.clone();
-    let both = Rig::start(1, move |app| {
+    let both = TestServer::start(1, move |app| {
         app.service(restricted(health::scope().check(both.clone())).authorize(token));
     });
-    let alone = Rig::start(1, move |app| {
+    let alone = TestServer::start(1, move |app| {
         app.service(health::scope().check(check.clone()).allow_any().authorize(token));
     });
     let (with, without) = ("GET /health\nAuthorization: Bearer opensesame\r\n", "GET /health");
@@ -245,7 +245,7 @@ async fn a_predicate_sees_only_clients_on_the_list_and_its_panic_denies() {
     let seen = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&seen);
     let check = Counted::default().check();
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         let seen = Arc::clone(&counted);
         app.service(restricted(health::scope().check(check.clone())).authorize(move |request| {
             seen.fetch_add(1, Ordering::SeqCst);
@@ -264,7 +264,7 @@ async fn a_predicate_sees_only_clients_on_the_list_and_its_panic_denies() {
 async fn a_changed_list_applies_to_the_next_request_on_every_worker() {
     let list = AllowList::new([]).unwrap();
     let (served, check) = (list.clone(), Counted::default().check());
-    let rig = Rig::start(3, move |app| {
+    let rig = TestServer::start(3, move |app| {
         app.service(health::scope().check(check.clone()).allow_list(&served));
     });
     let all = async |expected: u16| {

@@ -9,7 +9,7 @@ use std::{
 
 use crate::common::{
     eventually, http,
-    servers::{Faulty as _, Kind, Server},
+    servers::{FaultInjection as _, Kind, Server},
 };
 
 /// A running example. It is stopped when dropped.

@@ -20,8 +20,8 @@ use sqlx::{MySqlPool, PgPool};
 use crate::common::{
     docs, http, logs,
     proxy::{Fault, Proxy},
-    rig::Rig,
-    servers::{Faulty as _, Kind, Server},
+    servers::{FaultInjection as _, Kind, Server},
+    test_server::TestServer,
 };
 
 /// The client with which the application connects to a server.
@@ -89,11 +89,11 @@ enum Breakage {
 const BREAKAGES: [(&str, Breakage, bool); 9] = [
     ("responds 300 ms late", Breakage::Connection(Fault::Delay(Duration::from_millis(150))), false),
     ("responds 2 s late", Breakage::Connection(Fault::Delay(Duration::from_secs(1))), true),
-    ("accepts, never responds", Breakage::Connection(Fault::Swallow), true),
-    ("old connections are silently dead", Breakage::Connection(Fault::Forget), false),
-    ("resets connections", Breakage::Connection(Fault::Cut), true),
-    ("resets in the middle of a response", Breakage::Connection(Fault::CutMidAnswer), true),
-    ("responds with garbage", Breakage::Connection(Fault::Garble), true),
+    ("accepts, never responds", Breakage::Connection(Fault::Blackhole), true),
+    ("old connections are silently dead", Breakage::Connection(Fault::HalfOpen), false),
+    ("resets connections", Breakage::Connection(Fault::Reset), true),
+    ("resets in the middle of a response", Breakage::Connection(Fault::ResetMidResponse), true),
+    ("responds with garbage", Breakage::Connection(Fault::Corrupt), true),
     ("frozen (SIGSTOP)", Breakage::Frozen, true),
     ("restarted during a run", Breakage::Restarted, false),
 ];
@@ -129,7 +129,7 @@ struct Load {
 }
 
 impl Load {
-    fn start(rig: &Rig) -> Self {
+    fn start(rig: &TestServer) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let client = |_| {
             let (stop, address) = (Arc::clone(&stop), rig.address);
@@ -157,7 +157,7 @@ impl Load {
 }
 
 /// Polls until the status code is `status`. Returns the time it took; `None` if it took longer than `limit`.
-async fn until(rig: &Rig, status: u16, limit: Duration) -> Option<Duration> {
+async fn until(rig: &TestServer, status: u16, limit: Duration) -> Option<Duration> {
     let started = Instant::now();
     while rig.health().await.status != status {
         if started.elapsed() > limit {
@@ -173,7 +173,7 @@ async fn measure(client: Client, breakage: Breakage, is_down: bool) -> Row {
     let proxy = Proxy::start(server.port()).await;
     let state = web::Data::new(client.state(&server.url_at(proxy.port)));
     let own = state.clone();
-    let rig = Rig::start(2, move |app| {
+    let rig = TestServer::start(2, move |app| {
         app.app_data(state.clone()).service(health::scope());
     });
     until(&rig, 200, Duration::from_secs(10)).await.expect("the check is up before the fault");
@@ -195,7 +195,7 @@ async fn measure(client: Client, breakage: Breakage, is_down: bool) -> Row {
     let to_down = until(&rig, 503, Duration::from_secs(if is_down { 10 } else { 3 })).await;
     match breakage {
         Breakage::Connection(_) => proxy.set(Fault::None),
-        Breakage::Frozen => server.thaw(),
+        Breakage::Frozen => server.resume(),
         Breakage::Restarted => {}
     }
     let to_up = until(&rig, 200, Duration::from_secs(10)).await;
@@ -224,7 +224,7 @@ async fn every_fault_is_down_in_time_and_up_again_in_time() {
             let row = format!("| {} | {fault} | {down} | {up} | {} |", client.name(), ms(slowest));
             // A run may or may not fall into the time of the restart.
             let either =
-                matches!(breakage, Breakage::Restarted) || matches!(breakage, Breakage::Connection(Fault::Forget));
+                matches!(breakage, Breakage::Restarted) || matches!(breakage, Breakage::Connection(Fault::HalfOpen));
             if (to_down.is_some() != is_down && !either)
                 || (to_up.is_none() && works)
                 || slowest > Duration::from_secs(2)
@@ -248,7 +248,7 @@ async fn a_host_name_that_does_not_resolve_is_down_in_time() {
         client: Some(redis::Client::open("redis://no-such-host.invalid").unwrap()),
         manager: None,
     });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope());
     });
     let response = rig.health().await;

@@ -14,12 +14,12 @@ use actix_web::rt::System;
 use fork::{Fork, fork, waitpid};
 use health::{Check, Registry};
 
-use crate::common::{eventually, rig::Rig};
+use crate::common::{eventually, test_server::TestServer};
 
 /// Serves the registry, and waits until all of it is up.
 async fn becomes_up(registry: &Registry) {
     let registry = registry.clone();
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(health::scope().registry(&registry).max_age(Duration::ZERO));
     });
     eventually("all checks are up", || async { rig.health().await.status == 200 }).await;
@@ -48,7 +48,7 @@ fn a_forked_child_runs_its_checks_on_threads_of_its_own() {
         becomes_up(&registry).await;
         hangs.store(true, Ordering::SeqCst);
         let registry = registry.clone();
-        let rig = Rig::start(1, move |app| {
+        let rig = TestServer::start(1, move |app| {
             app.service(health::scope().registry(&registry).max_age(Duration::ZERO));
         });
         assert_eq!(rig.health().await.status, 503);

@@ -10,8 +10,8 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use crate::common::{
     eventually, http,
     proxy::{Fault, Proxy},
-    rig::Rig,
-    servers::{Faulty as _, Kind, Server},
+    servers::{FaultInjection as _, Kind, Server},
+    test_server::TestServer,
 };
 
 #[derive(HealthCheck)]
@@ -25,7 +25,7 @@ struct Slow {
     postgres: Server,
     redis: Server,
     proxies: [Proxy; 2],
-    rig: Rig,
+    rig: TestServer,
 }
 
 const MAX_AGE: Duration = Duration::from_secs(3);
@@ -41,7 +41,7 @@ impl Slow {
             db: PgPool::connect_lazy(&postgres.url_at(proxies[0].port)).unwrap(),
             cache: redis::Client::open(redis.url_at(proxies[1].port)).unwrap(),
         });
-        let rig = Rig::start(workers, move |app| {
+        let rig = TestServer::start(workers, move |app| {
             app.app_data(state.clone()).service(health::scope().max_age(MAX_AGE));
         });
         // Connections are open, so that a run is one query.
@@ -121,7 +121,7 @@ async fn poll(address: SocketAddr, times: usize) {
 async fn ten_thousand_polls_of_a_hung_check_leak_nothing() {
     let hung =
         Check::new("service", "hung", std::future::pending::<Result<(), String>>).timeout(Duration::from_millis(50));
-    let rig = Rig::start(2, move |app| {
+    let rig = TestServer::start(2, move |app| {
         app.service(health::scope().check(hung.clone()).max_age(Duration::ZERO));
     });
     poll(rig.address, 100).await;
@@ -137,7 +137,7 @@ async fn a_minute_of_a_frozen_server_and_ten_thousand_polls_leak_nothing() {
     let server = Server::start(Kind::Postgres);
     let pool = PgPool::connect_lazy(&server.url()).unwrap();
     let state = web::Data::new(State { db: pool.clone(), cache: redis::Client::open("redis://127.0.0.1:1").unwrap() });
-    let rig = Rig::start(2, move |app| {
+    let rig = TestServer::start(2, move |app| {
         app.app_data(state.clone()).service(health::scope());
     });
     assert_eq!(rig.get("/health/database").await.status, 200);
@@ -152,7 +152,7 @@ async fn a_minute_of_a_frozen_server_and_ten_thousand_polls_leak_nothing() {
     assert!(resident_kib() < kib + 3_000, "{kib} KiB before, {} KiB after", resident_kib());
     // A run may hold two connections of the pool, and there is one run at a time.
     assert!(open_files() <= files + 8, "{files} before, {} after", open_files());
-    server.thaw();
+    server.resume();
     eventually("the check is up", || async { rig.get("/health/database").await.status == 200 }).await;
     assert!(pool.size() <= 4, "{}", pool.size());
 }

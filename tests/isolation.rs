@@ -17,7 +17,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::common::{eventually, logs, rig::Rig};
+use crate::common::{eventually, logs, test_server::TestServer};
 
 fn sleeping(name: impl Into<String>, ms: u64) -> Check {
     Check::new("service", name, move || async move {
@@ -46,18 +46,18 @@ fn deadlocked(name: impl Into<String>) -> Check {
     })
 }
 
-fn serve(checks: Vec<Check>) -> Rig {
+fn serve(checks: Vec<Check>) -> TestServer {
     serve_as(checks, |scope| scope)
 }
 
-fn serve_as(checks: Vec<Check>, set: impl Fn(health::Scope) -> health::Scope + Send + Clone + 'static) -> Rig {
-    Rig::start(1, move |app| {
+fn serve_as(checks: Vec<Check>, set: impl Fn(health::Scope) -> health::Scope + Send + Clone + 'static) -> TestServer {
+    TestServer::start(1, move |app| {
         app.service(checks.iter().cloned().fold(set(health::scope()), health::Scope::check));
     })
 }
 
 /// The names of the checks that are not UP.
-async fn not_up(rig: &Rig) -> Vec<String> {
+async fn not_up(rig: &TestServer) -> Vec<String> {
     let response = rig.health().await;
     assert!(response.took < Duration::from_secs(2), "{:?}", response.took);
     let checks = response.json()["checks"]["service"].as_object().unwrap().clone();

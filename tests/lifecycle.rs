@@ -22,8 +22,8 @@ use tokio::net::TcpStream;
 
 use crate::common::{
     eventually, http, logs,
-    rig::Rig,
     servers::{Kind, Server},
+    test_server::TestServer,
 };
 
 /// A check that is up while the switch is on.
@@ -47,7 +47,7 @@ async fn liveness_depends_on_workers_and_live_checks_and_not_on_dependencies() {
     let (database, dependency) = switched("database", "db");
     let (disk, live) = switched("system", "disk");
     let live = live.live();
-    let rig = Rig::start(2, move |app| {
+    let rig = TestServer::start(2, move |app| {
         app.service(scope().check(dependency.clone()).check(live.clone()));
     });
     database.store(false, Ordering::SeqCst);
@@ -67,7 +67,7 @@ async fn startup_is_up_permanently_once_each_critical_check_has_been_up() {
     let (second, two) = switched("database", "two");
     let (third, optional) = switched("cache", "three");
     let optional = optional.optional();
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(scope().check(one.clone()).check(two.clone()).check(optional.clone()));
     });
     for switch in [&second, &third] {
@@ -117,7 +117,7 @@ async fn open(state: web::Data<State>) -> HttpResponse {
 async fn a_blocked_worker_neither_delays_nor_falsifies_the_responses_of_the_others() {
     let server = Server::start(Kind::Postgres);
     let state = web::Data::new(State { db: PgPool::connect_lazy(&server.url()).unwrap() });
-    let rig = Rig::start(2, move |app| {
+    let rig = TestServer::start(2, move |app| {
         app.app_data(state.clone())
             .route("/block/{ms}", web::get().to(block))
             .route("/open", web::get().to(open))
@@ -163,10 +163,10 @@ async fn a_blocked_worker_neither_delays_nor_falsifies_the_responses_of_the_othe
 async fn workers_that_stopped_gracefully_are_not_reported() {
     let (_, check) = switched("service", "fine");
     let other = check.clone();
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(scope().check(check.clone()));
     });
-    let stopped = Rig::start(2, move |app| {
+    let stopped = TestServer::start(2, move |app| {
         app.service(scope().check(other.clone()));
     });
     let workers = async || rig.get("/health/live").await.json()["checks"]["health"].as_object().unwrap().len();
@@ -272,7 +272,7 @@ async fn details_are_added_without_another_change_of_the_body() {
     let (switch, check) = switched("service", "fine");
     let damped = check.fall(2);
     let own = damped.clone();
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(scope().check(damped.clone()));
     });
     let plain = rig.health().await.json();
@@ -299,7 +299,7 @@ async fn transitions_of_all_checks_or_of_a_registry_can_be_subscribed_to() {
     let (_, plugin) = switched("plugin", "search");
     let guard = plugins.register_guarded(plugin).unwrap();
     let registry = plugins.clone();
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(scope().check(check.clone()).registry(&registry));
     });
     let mut all = health::registry().subscribe();
@@ -332,7 +332,7 @@ async fn transitions_of_all_checks_or_of_a_registry_can_be_subscribed_to() {
     let (other, same_name) = switched("plugin", "search");
     others.register(same_name.clone()).unwrap();
     let mut of_others = others.subscribe();
-    let rig_of_others = Rig::start(1, move |app| {
+    let rig_of_others = TestServer::start(1, move |app| {
         app.service(scope().registry(&others));
     });
     other.store(false, Ordering::SeqCst);
@@ -351,7 +351,7 @@ async fn with_refresh_requests_run_no_check_and_background_runs_end_with_the_sco
         counted.fetch_add(1, Ordering::SeqCst);
         async { Ok::<_, String>(()) }
     });
-    let rig = Rig::start(2, move |app| {
+    let rig = TestServer::start(2, move |app| {
         app.service(scope().check(check.clone()).refresh(Duration::from_millis(200)));
     });
     assert_eq!(rig.health().await.status, 200);

@@ -16,7 +16,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::common::{http, logs, rig::Rig};
+use crate::common::{http, logs, test_server::TestServer};
 
 /// A resource that counts its runs.
 #[derive(Clone, Default)]
@@ -71,7 +71,7 @@ fn scope() -> health::Scope {
 #[actix_web::test]
 async fn groups_and_checks_have_their_own_paths() {
     let state = web::Data::new(State { mail: Counted::default(), search: Counted::broken() });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(scope().check(ok("queue", "a b ü")));
     });
     let all = r#"{"status":"DEGRADED","errors":{"service":{"search":"it is broken"}},"checks":{"service":{"mail":"UP","search":"DOWN"},"queue":{"a b ü":"UP"}}}"#;
@@ -98,7 +98,7 @@ async fn groups_and_checks_have_their_own_paths() {
 async fn head_responds_as_get_without_the_body_and_other_methods_are_not_allowed() {
     for broken in [false, true] {
         let state = web::Data::new(OtherState { other: Counted { broken, ..Counted::default() } });
-        let rig = Rig::start(1, move |app| {
+        let rig = TestServer::start(1, move |app| {
             app.app_data(state.clone()).service(scope());
         });
         for path in ["/health", "/health/service/other/", "/health/nothing"] {
@@ -129,7 +129,7 @@ async fn clients_of_three_workers_share_one_run() {
     let own = Counted::default();
     let check = Check::probe("own", own.clone());
     let shared = state.clone();
-    let rig = Rig::start(3, move |app| {
+    let rig = TestServer::start(3, move |app| {
         app.app_data(shared.clone()).service(scope().check(check.clone()));
     });
     // The server distributes connections to its workers in turn.
@@ -143,7 +143,7 @@ async fn clients_of_three_workers_share_one_run() {
 
 #[actix_web::test]
 async fn a_check_that_is_created_in_each_worker_is_warned_of() {
-    let rig = Rig::start(2, |app| {
+    let rig = TestServer::start(2, |app| {
         app.service(scope().check(ok("queue", "made inside")));
     });
     for _ in 0..4 {
@@ -159,7 +159,7 @@ async fn a_check_that_is_created_in_each_worker_is_warned_of() {
 async fn two_applications_with_different_states_report_on_their_own() {
     let [up, down] = [Counted::default(), Counted::broken()].map(|other| {
         let state = web::Data::new(OtherState { other });
-        Rig::start(2, move |app| {
+        TestServer::start(2, move |app| {
             app.app_data(state.clone()).service(scope());
         })
     });
@@ -184,7 +184,7 @@ async fn the_results_of_a_stopped_application_are_not_served_by_a_new_one() {
 async fn two_states_of_one_application_are_both_checked() {
     let first = web::Data::new(State { mail: Counted::default(), search: Counted::default() });
     let second = web::Data::new(OtherState { other: Counted::broken() });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         // The second state is both configured and found, and is one state.
         app.app_data(first.clone()).app_data(second.clone()).service(scope().state(&second));
     });
@@ -195,7 +195,7 @@ async fn two_states_of_one_application_are_both_checked() {
 
 #[actix_web::test]
 async fn a_missing_state_is_down_and_the_message_names_the_missing_step() {
-    let rig = Rig::start(1, |app| {
+    let rig = TestServer::start(1, |app| {
         app.service(scope());
     });
     let response = rig.health().await;
@@ -213,7 +213,7 @@ async fn a_missing_state_is_down_and_the_message_names_the_missing_step() {
 async fn checks_can_be_registered_and_unregistered_while_the_server_runs() {
     let plugins = Registry::new();
     let registry = plugins.clone();
-    let rig = Rig::start(2, move |app| {
+    let rig = TestServer::start(2, move |app| {
         app.service(scope().check(ok("a", "own")).registry(&registry));
     });
     let checks = async || rig.health().await.json()["checks"].clone();
@@ -223,7 +223,7 @@ async fn checks_can_be_registered_and_unregistered_while_the_server_runs() {
     std::thread::spawn(|| health::register(ok("process", "wide"))).join().unwrap().unwrap();
     let all = serde_json::json!({"a": {"own": "UP"}, "plugin": {"search": "UP"}, "process": {"wide": "UP"}});
     assert_eq!(checks().await, all);
-    let other = Rig::start(1, |app| {
+    let other = TestServer::start(1, |app| {
         app.service(scope().path("other").check(ok("b", "own")));
     });
     let others = other.get("/other").await.json()["checks"].clone();
@@ -246,7 +246,7 @@ async fn a_duplicate_name_found_at_run_time_is_down_and_the_message_names_it() {
         primary: BTreeMap::from([("eu".to_owned(), Counted::default()), ("us/1".to_owned(), Counted::default())]),
         replica: BTreeMap::from([("eu", Counted::default()), ("asia", Counted::default())]),
     });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(scope());
     });
     let response = rig.health().await;
@@ -260,7 +260,7 @@ async fn a_duplicate_name_found_at_run_time_is_down_and_the_message_names_it() {
 #[actix_web::test]
 async fn a_scope_works_inside_another_scope_and_at_any_path() {
     let state = web::Data::new(OtherState { other: Counted::default() });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(web::scope("/api").app_data(state.clone()).service(scope()))
             .service(scope().path("/internal/status/").state(&state));
     });
@@ -273,7 +273,7 @@ async fn a_scope_works_inside_another_scope_and_at_any_path() {
 #[actix_web::test]
 async fn four_hung_checks_run_concurrently() {
     let hung = ["a", "b", "c", "d"].map(|name| Check::new("service", name, std::future::pending::<Result<(), String>>));
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(hung.iter().cloned().fold(scope(), health::Scope::check));
     });
     let response = rig.health().await;
@@ -286,7 +286,7 @@ async fn a_panic_is_down_and_its_message_is_only_in_the_log() {
     let panicking = Check::new("service", "a", || async {
         if true { panic!("canary-5ecret payload") } else { Ok::<_, String>(()) }
     });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(scope().check(panicking.clone()).check(ok("service", "b")));
     });
     let response = rig.health().await;
@@ -306,7 +306,7 @@ async fn a_state_that_is_not_send_is_probed() {
         requests: std::cell::Cell<u32>,
     }
     let mail = Counted::default();
-    let rig = Rig::start(2, move |app| {
+    let rig = TestServer::start(2, move |app| {
         app.app_data(web::Data::new(PerWorker { mail: mail.clone(), requests: std::cell::Cell::new(0) }))
             .service(scope());
     });
@@ -320,7 +320,7 @@ async fn only_the_check_that_blocks_its_thread_is_down() {
         std::thread::sleep(Duration::from_secs(3));
         Ok::<_, String>(())
     });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(health::scope().check(blocking.clone().optional()).check(ok("service", "fine")));
     });
     for _ in 0..3 {
@@ -337,7 +337,7 @@ async fn only_the_check_that_blocks_its_thread_is_down() {
 #[actix_web::test]
 async fn path_segments_of_an_outer_scope_are_not_names_of_checks() {
     let state = web::Data::new(OtherState { other: Counted::default() });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(web::scope("/{group}/{name}").service(scope()));
     });
     for (path, status) in [
@@ -354,7 +354,7 @@ async fn path_segments_of_an_outer_scope_are_not_names_of_checks() {
 #[actix_web::test]
 async fn the_longest_durations_do_not_overflow() {
     let check = ok("service", "fine").timeout(Duration::MAX);
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         let scope = health::scope().deadline(Duration::MAX).max_age(Duration::MAX).stall(Duration::MAX);
         app.service(scope.check(check.clone()))
             .service(health::scope().path("/refreshed").refresh(Duration::MAX).check(check.clone()));
@@ -367,7 +367,7 @@ async fn the_longest_durations_do_not_overflow() {
 #[actix_web::test]
 async fn a_state_in_an_arc_is_found_and_types_without_a_state_are_logged() {
     let state = web::Data::new(Arc::new(OtherState { other: Counted::default() }));
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(scope());
     });
     assert_eq!(rig.health().await.body, r#"{"status":"UP","checks":{"service":{"other":"UP"}}}"#);
@@ -379,7 +379,7 @@ async fn a_state_in_an_arc_is_found_and_types_without_a_state_are_logged() {
 #[actix_web::test]
 async fn a_scope_with_the_registry_of_the_process_needs_no_state() {
     health::register(ok("process", "wide")).unwrap();
-    let rig = Rig::start(1, |app| {
+    let rig = TestServer::start(1, |app| {
         app.service(scope()).service(scope().path("/registered").registry(health::registry()));
     });
     assert_eq!(rig.health().await.status, 503);
@@ -398,7 +398,7 @@ async fn a_state_whose_health_checks_panic_is_down_with_a_message() {
     }
 
     let state = web::Data::new(Panicking);
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(scope().state(&state).check(ok("service", "fine")));
     });
     for _ in 0..2 {
@@ -423,7 +423,7 @@ async fn a_check_that_blocks_after_a_wait_does_not_affect_others() {
         })
     };
     let checks = [blocking, waiting("a", 100), waiting("b", 200)];
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(checks.iter().cloned().fold(health::scope(), health::Scope::check));
     });
     for _ in 0..4 {
@@ -438,7 +438,7 @@ async fn a_check_that_blocks_after_a_wait_does_not_affect_others() {
 async fn scopes_with_different_settings_share_the_checks_of_a_state() {
     let state = web::Data::new(OtherState { other: Counted::default() });
     let shared = state.clone();
-    let rig = Rig::start(2, move |app| {
+    let rig = TestServer::start(2, move |app| {
         app.app_data(shared.clone()).service(scope()).service(scope().path("/admin").deadline(Duration::from_secs(5)));
     });
     for path in ["/health", "/admin", "/health", "/admin"] {
@@ -449,7 +449,7 @@ async fn scopes_with_different_settings_share_the_checks_of_a_state() {
 
 #[actix_web::test]
 async fn details_are_present_if_the_last_value_of_the_parameter_is_empty_1_or_true() {
-    let rig = Rig::start(1, |app| {
+    let rig = TestServer::start(1, |app| {
         app.service(scope().registry(&{
             let registry = Registry::new();
             registry.register(ok("service", "fine")).unwrap();
@@ -487,7 +487,7 @@ async fn details_are_present_if_the_last_value_of_the_parameter_is_empty_1_or_tr
 #[actix_web::test]
 async fn a_method_that_is_not_allowed_is_logged_once_with_the_method_to_use() {
     let check = ok("service", "fine");
-    let rig = Rig::start(2, move |app| {
+    let rig = TestServer::start(2, move |app| {
         app.service(scope().check(check.clone()));
     });
     for _ in 0..2 {
@@ -516,7 +516,7 @@ fn open_sockets() -> usize {
 #[actix_web::test]
 async fn descriptors_of_clients_that_left_are_closed_within_ten_seconds() {
     let hung = Check::new("service", "hung", std::future::pending::<Result<(), String>>);
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(health::scope().deadline(Duration::MAX).check(hung.clone()));
     });
     let before = open_sockets();
@@ -537,7 +537,7 @@ async fn descriptors_of_clients_that_left_are_closed_within_ten_seconds() {
 #[actix_web::test]
 async fn the_path_of_a_check_whose_name_contains_credentials_is_redacted() {
     let check = ok("database", "bob:hunter2@db");
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(scope().check(check.clone()));
     });
     let body = r#"{"status":"UP","checks":{"database":{"***@db":"UP"}}}"#;

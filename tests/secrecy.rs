@@ -1,12 +1,12 @@
 //! Hostile text in an error breaks no format and forges no log line, and credentials are in no response. The tests of each
-//! backend assert that its failures leak nothing: `answers::assert_secret`.
+//! backend assert that its failures leak nothing: `responses::assert_not_leaked`.
 
 use std::{collections::HashMap, sync::Arc};
 
 use actix_web::web;
 use health::{Check, HealthCheck, Probe, ProbeError, ProbeErrorKind};
 
-use crate::common::{PASSWORD, answers::every_answer, eventually, logs, rig::Rig};
+use crate::common::{PASSWORD, eventually, logs, responses::every_response, test_server::TestServer};
 
 const PAYLOAD: &str = "canary-payload";
 const STATEMENT: &str = "SELECT canary FROM secrets";
@@ -15,8 +15,8 @@ const STATEMENT: &str = "SELECT canary FROM secrets";
 const HOSTILE: &str = "</td><script>alert(1)</script>\",\"status\":\"UP\"}\u{0}\u{1b}[2J\r\n\
                        2026-01-01T00:00:00Z  INFO health::runs: health check database.db is UP again \u{2028} # TYPE x\\";
 
-fn serve(checks: Vec<Check>) -> Rig {
-    Rig::start(1, move |app| {
+fn serve(checks: Vec<Check>) -> TestServer {
+    TestServer::start(1, move |app| {
         app.service(checks.iter().cloned().fold(health::scope(), health::Scope::check));
     })
 }
@@ -27,7 +27,7 @@ async fn a_hostile_error_message_breaks_no_response_and_forges_no_log_line() {
         Check::new("service", "hostile", || async { Err::<(), _>(ProbeError::new(ProbeErrorKind::Failed, HOSTILE)) });
     let driver = Check::new("service", "driver", || async { Err::<(), _>(HOSTILE) });
     let rig = serve(vec![failing.live(), driver.live()]);
-    for response in every_answer(&rig, "service", "hostile").await {
+    for response in every_response(&rig, "service", "hostile").await {
         if !response.body.is_empty() {
             let json = response.json();
             assert_eq!(json["status"], "DOWN", "{response:?}");
@@ -61,7 +61,7 @@ async fn a_panic_payload_a_statement_and_a_url_are_in_no_response() {
     });
     let rig = serve(vec![panics.live(), fails.live()]);
     for name in ["panics", "fails"] {
-        for response in every_answer(&rig, "service", name).await {
+        for response in every_response(&rig, "service", name).await {
             for secret in [PAYLOAD, STATEMENT, "canaryuser", PASSWORD, "db.internal", "canarybase"] {
                 assert!(
                     !response.body.contains(secret) && !response.head.contains(secret),
@@ -91,10 +91,10 @@ struct ByKey {
 }
 
 /// Serves a map of resources with the given keys.
-fn keyed<const N: usize>(keys: [&str; N]) -> Rig {
+fn keyed<const N: usize>(keys: [&str; N]) -> TestServer {
     let resources = keys.into_iter().map(|key| (key.to_owned(), Arc::new(Resource))).collect();
     let state = web::Data::new(ByKey { resources });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().state(&state));
     })
 }
@@ -104,7 +104,7 @@ async fn passwords_in_the_keys_of_a_map_are_redacted_in_responses_and_logs() {
     let url = |password: &str| format!("postgres://canaryuser:{password}@db:5432/app");
     let dsn = format!("host=db password={PASSWORD}");
     let rig = keyed([&*url(PASSWORD), &dsn, &*url("other")]);
-    for response in every_answer(&rig, "service", "any").await {
+    for response in every_response(&rig, "service", "any").await {
         for secret in ["canaryuser", PASSWORD] {
             assert!(!response.body.contains(secret) && !response.head.contains(secret), "{secret}: {response:?}");
         }
@@ -137,7 +137,7 @@ async fn a_name_with_a_line_break_or_an_escape_sequence_forges_no_log_line() {
     let error = health::register(checks(hostile)).unwrap_err().to_string();
     let other = serve(vec![checks("fine")]);
     for rig in [&rig, &other] {
-        for response in every_answer(rig, "service", "any").await {
+        for response in every_response(rig, "service", "any").await {
             assert!(!response.body.contains(|c: char| c.is_control() || c == '\u{202e}'), "{response:?}");
             if !response.body.is_empty() {
                 let json = response.json().to_string();

@@ -12,8 +12,8 @@ use sqlx::{
 use tempfile::TempDir;
 
 use crate::common::{
-    answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
-    rig::Rig,
+    responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
+    test_server::TestServer,
 };
 
 #[derive(HealthCheck)]
@@ -21,9 +21,9 @@ struct State {
     db: SqlitePool,
 }
 
-fn serve(db: SqlitePool) -> Rig {
+fn serve(db: SqlitePool) -> TestServer {
     let state = web::Data::new(State { db });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope().max_age(MAX_AGE));
     })
 }
@@ -51,12 +51,12 @@ async fn a_file_that_is_removed_is_down_and_not_made_anew() {
         let folder = folder();
         let file = folder.path().join("notes.db");
         let rig = serve(database(&file, mode).await);
-        up(&rig, "database", "db").await;
+        assert_up(&rig, "database", "db").await;
 
         fs::remove_file(&file).unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
-        assert_secret(&rig, &answer, &["No such file"]).await;
+        let answer = assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
+        assert_not_leaked(&rig, &answer, &["No such file"]).await;
         assert!(!file.exists());
     }
 }
@@ -67,12 +67,12 @@ async fn a_file_that_is_overwritten_is_down() {
         let folder = folder();
         let file = folder.path().join("notes.db");
         let rig = serve(database(&file, mode).await);
-        up(&rig, "database", "db").await;
+        assert_up(&rig, "database", "db").await;
 
         fs::write(&file, "this is no database, however long it is".repeat(1000)).unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        let answer = down(&rig, "database", "db", "unexpected response from sqlite").await;
-        assert_secret(&rig, &answer, &["not a database"]).await;
+        let answer = assert_down(&rig, "database", "db", "unexpected response from sqlite").await;
+        assert_not_leaked(&rig, &answer, &["not a database"]).await;
     }
 }
 
@@ -81,10 +81,10 @@ async fn a_file_that_never_was_is_down_until_it_is() {
     let folder = folder();
     let file = folder.path().join("notes.db");
     let rig = serve(SqlitePool::connect_lazy(&format!("sqlite://{}", file.display())).unwrap());
-    let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
-    assert_secret(&rig, &answer, &["unable to open database file"]).await;
+    let answer = assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
+    assert_not_leaked(&rig, &answer, &["unable to open database file"]).await;
     database(&file, SqliteJournalMode::Delete).await;
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 #[actix_web::test]
@@ -96,9 +96,9 @@ async fn an_exhausted_pool_is_degraded() {
     for _ in 0..pool.options().get_max_connections() {
         held.push(pool.acquire().await.unwrap());
     }
-    degraded(&rig, "database", "db", "connection pool exhausted (10 of 10 in use)").await;
+    assert_degraded(&rig, "database", "db", "connection pool exhausted (10 of 10 in use)").await;
     drop(held);
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 #[derive(HealthCheck)]
@@ -111,29 +111,29 @@ async fn what_works_is_up_in_memory_on_odd_paths_and_behind_any() {
     install_default_drivers();
     let folder = folder();
     let odd = folder.path().join("a 'b\" #100% ü?.db");
-    up(&serve(database(&odd, SqliteJournalMode::Wal).await), "database", "db").await;
-    up(&serve(SqlitePool::connect_lazy("sqlite::memory:").unwrap()), "database", "db").await;
+    assert_up(&serve(database(&odd, SqliteJournalMode::Wal).await), "database", "db").await;
+    assert_up(&serve(SqlitePool::connect_lazy("sqlite::memory:").unwrap()), "database", "db").await;
 
     let file = folder.path().join("any db.sqlite");
     drop(database(&file, SqliteJournalMode::Delete).await);
     let url = format!("sqlite://{}", file.display().to_string().replace(' ', "%20"));
     let state = web::Data::new(Any { db: AnyPool::connect_lazy(&url).unwrap() });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope().max_age(MAX_AGE));
     });
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
     fs::remove_file(&file).unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    down(&rig, "database", "db", "unable to connect to sqlite").await;
+    assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
 }
 
 #[actix_web::test]
 async fn names_that_are_no_paths_are_not_looked_for_on_disk() {
     for name in [":memory:", "", "file:memory?mode=memory&cache=shared"] {
         let pool = SqlitePool::connect_lazy_with(SqliteConnectOptions::new().filename(name));
-        up(&serve(pool), "database", "db").await;
+        assert_up(&serve(pool), "database", "db").await;
     }
-    up(&serve(SqlitePool::connect_lazy_with(SqliteConnectOptions::new())), "database", "db").await;
+    assert_up(&serve(SqlitePool::connect_lazy_with(SqliteConnectOptions::new())), "database", "db").await;
 }
 
 #[actix_web::test]
@@ -142,13 +142,13 @@ async fn a_database_that_a_writer_locks_is_busy_and_not_dead() {
     let file = folder.path().join("notes.db");
     let pool = database(&file, SqliteJournalMode::Delete).await;
     let rig = serve(pool.clone());
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
     let mut writer = pool.acquire().await.unwrap();
     sqlx::raw_sql("BEGIN EXCLUSIVE").execute(&mut *writer).await.unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    degraded(&rig, "database", "db", "sqlite is locked by a writer").await;
+    assert_degraded(&rig, "database", "db", "sqlite is locked by a writer").await;
     sqlx::raw_sql("ROLLBACK").execute(&mut *writer).await.unwrap();
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 #[actix_web::test]
@@ -157,8 +157,8 @@ async fn a_closed_pool_is_down_also_while_all_its_connections_are_in_use() {
     let held = pool.acquire().await.unwrap();
     drop(pool.close());
     let rig = serve(pool);
-    let answer = down(&rig, "database", "db", "unexpected response from sqlite").await;
-    assert_secret(&rig, &answer, &["closed pool"]).await;
+    let answer = assert_down(&rig, "database", "db", "unexpected response from sqlite").await;
+    assert_not_leaked(&rig, &answer, &["closed pool"]).await;
     drop(held);
 }
 
@@ -169,24 +169,24 @@ async fn a_file_that_is_replaced_is_down_until_all_connections_have_the_new_one(
         let (file, restored) = (folder.path().join("notes.db"), folder.path().join("restored.db"));
         let pool = database(&file, mode).await;
         let rig = serve(pool.clone());
-        up(&rig, "database", "db").await;
+        assert_up(&rig, "database", "db").await;
         drop(database(&restored, mode).await);
 
         // As a restore does. The pool opens a further connection, which has the new file; the first one has not.
         fs::rename(&restored, &file).unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
-        assert_secret(&rig, &answer, &["replaced"]).await;
+        let answer = assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
+        assert_not_leaked(&rig, &answer, &["replaced"]).await;
         let both = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
         tokio::time::sleep(MAX_AGE).await;
         let [first, second] = both;
         drop(second);
         tokio::time::sleep(MAX_AGE).await;
-        down(&rig, "database", "db", "unable to connect to sqlite").await;
+        assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
 
         first.close().await.unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        back_up(&rig, "database", "db").await;
+        assert_recovers(&rig, "database", "db").await;
     }
 }
 
@@ -198,7 +198,7 @@ async fn a_file_that_was_moved_away_and_replaced_before_the_first_run_is_down() 
     fs::rename(&file, &moved).unwrap();
     fs::copy(&moved, &file).unwrap();
     let rig = serve(pool.clone());
-    down(&rig, "database", "db", "unable to connect to sqlite").await;
+    assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
     fs::rename(&moved, &file).unwrap();
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }

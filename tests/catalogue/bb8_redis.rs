@@ -7,11 +7,11 @@ use bb8_redis::RedisConnectionManager;
 
 use super::redis::{connections_of_redis, values_written};
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD,
-        answers::{MAX_AGE, assert_secret, down, up},
-        servers::{Faulty as _, Kind, Server},
+        responses::{MAX_AGE, assert_down, assert_not_leaked, assert_up},
+        servers::{FaultInjection as _, Kind, Server},
     },
     pools::{Pooled, close_all_of_redis, pools, serve},
 };
@@ -29,29 +29,29 @@ impl Backend for Bb8 {
         Server::prepared(Kind::Redis, &[])
     }
 
-    async fn open(server: &Server, password: Password) -> Result<Self::Resource, Not> {
+    async fn open(server: &Server, password: Password) -> Result<Self::Resource, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         Ok(pool(server.url_with(password)))
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
-        (Told::Message(Self::refused(server)), "Connection refused")
+    fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message(Self::refused(server)), "Connection refused")
     }
 
-    fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
-        Ok((Told::Message("redis denied access".to_owned()), "uthentication failed"))
+    fn rejected(_: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
+        Ok((ExpectedMessage::Message("redis denied access".to_owned()), "uthentication failed"))
     }
 
-    async fn saturate(pool: &Self::Resource) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(pool: &Self::Resource) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Ok((Box::new([pool.get_owned().await.unwrap(), pool.get_owned().await.unwrap()]), 2))
     }
 
     // The pool's own `PING` is none of them.
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    async fn questions(server: &Server) -> Result<u64, Unsupported> {
         values_written(server).await
     }
 
-    async fn connections(server: &Server) -> Result<usize, Not> {
+    async fn connections(server: &Server) -> Result<usize, Unsupported> {
         connections_of_redis(server).await
     }
 }
@@ -79,8 +79,8 @@ async fn a_replica_takes_no_writes() {
     let mut server = Server::prepared(Kind::Redis, &["--replicaof", "127.0.0.1", "1"]);
     server.restart();
     let rig = serve(pool(server.url()));
-    let answer = down(&rig, "cache", "resource", "redis is read-only").await;
-    assert_secret(&rig, &answer, &["read only replica"]).await;
+    let answer = assert_down(&rig, "cache", "resource", "redis is read-only").await;
+    assert_not_leaked(&rig, &answer, &["read only replica"]).await;
 }
 
 #[actix_web::test]
@@ -91,11 +91,11 @@ async fn a_pool_that_does_not_look_never_replaces_what_its_server_closed_and_sta
     let pool = Pool::builder().max_size(2).test_on_check_out(false).build_unchecked(manager);
     drop(Bb8::saturate(&pool).await.unwrap());
     let rig = serve(pool.clone());
-    up(&rig, "cache", "resource").await;
+    assert_up(&rig, "cache", "resource").await;
     Bb8::close_all(&server).await;
     for _ in 0..3 {
         tokio::time::sleep(MAX_AGE).await;
-        down(&rig, "cache", "resource", "unable to connect to redis").await;
+        assert_down(&rig, "cache", "resource", "unable to connect to redis").await;
         let mut connection = pool.get().await.unwrap();
         let answer: redis::RedisResult<()> = redis::cmd("PING").query_async(&mut *connection).await;
         answer.expect_err("nor does the application get on");

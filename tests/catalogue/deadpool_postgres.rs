@@ -9,12 +9,11 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD,
-        answers::{MAX_AGE, assert_secret, degraded, down},
-        eventually,
-        servers::{Faulty as _, Kind, Server},
+        PASSWORD, eventually,
+        responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked},
+        servers::{FaultInjection as _, Kind, Server},
     },
     pools::{Pooled, close_all_of_postgres, pools, serve},
 };
@@ -32,29 +31,29 @@ impl Backend for Deadpool {
         statements_are_counted()
     }
 
-    async fn open(server: &Server, password: Password) -> Result<Pool, Not> {
+    async fn open(server: &Server, password: Password) -> Result<Pool, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         Ok(pool(&server.url_with(password)))
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
-        (Told::Message(Self::refused(server)), "Connection refused")
+    fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message(Self::refused(server)), "Connection refused")
     }
 
-    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+    fn rejected(server: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         let message = format!("postgres at 127.0.0.1:{} denied access", server.port());
-        Ok((Told::Message(message), "password authentication failed"))
+        Ok((ExpectedMessage::Message(message), "password authentication failed"))
     }
 
-    async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Ok((Box::new([pool.get().await.unwrap(), pool.get().await.unwrap()]), 2))
     }
 
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    async fn questions(server: &Server) -> Result<u64, Unsupported> {
         statements(server).await
     }
 
-    async fn connections(server: &Server) -> Result<usize, Not> {
+    async fn connections(server: &Server) -> Result<usize, Unsupported> {
         connections_of_postgres(server).await
     }
 }
@@ -101,8 +100,8 @@ async fn a_server_that_is_full_is_degraded_while_the_pool_has_connections_and_do
     }
     let rig = serve(pool);
     let message = format!("postgres at 127.0.0.1:{} accepts no more connections", server.port());
-    let answer = degraded(&rig, "database", "resource", &message).await;
-    assert_secret(&rig, &answer, &["too many clients"]).await;
+    let answer = assert_degraded(&rig, "database", "resource", &message).await;
+    assert_not_leaked(&rig, &answer, &["too many clients"]).await;
 
     // Its own is lost, and another client takes the place.
     drop(deadpool_postgres::Object::take(held));
@@ -116,7 +115,7 @@ async fn a_server_that_is_full_is_degraded_while_the_pool_has_connections_and_do
         }
     };
     tokio::time::sleep(MAX_AGE).await;
-    down(&rig, "database", "resource", &message).await;
+    assert_down(&rig, "database", "resource", &message).await;
     drop((others, other));
     eventually("it is up", || async { rig.health().await.json()["status"] == "UP" }).await;
 }
@@ -130,7 +129,7 @@ async fn a_pool_that_is_all_in_use_on_a_server_that_is_full_is_degraded() {
     for _ in 0..3 {
         others.push(connected(&server).await);
     }
-    degraded(&serve(pool), "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&serve(pool), "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
 }
 
 #[actix_web::test]
@@ -143,8 +142,8 @@ async fn a_missing_password_and_a_server_without_tls_are_refusals() {
         (server.url().replace("/canarybase", "/canarynobase"), "does not exist"),
     ] {
         let rig = serve(pool(&url));
-        let answer = down(&rig, "database", "resource", &message).await;
-        assert_secret(&rig, &answer, &[driver]).await;
+        let answer = assert_down(&rig, "database", "resource", &message).await;
+        assert_not_leaked(&rig, &answer, &[driver]).await;
     }
 }
 

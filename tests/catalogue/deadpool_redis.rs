@@ -9,11 +9,11 @@ use tokio::time::timeout;
 
 use super::redis::{connections_of_redis, values_written};
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD,
-        answers::{assert_secret, down},
-        servers::{Faulty as _, Kind, Server},
+        responses::{assert_down, assert_not_leaked},
+        servers::{FaultInjection as _, Kind, Server},
     },
     pools::{Pooled, close_all_of_redis, pools, serve},
 };
@@ -31,30 +31,30 @@ impl Backend for Deadpool {
         Server::prepared(Kind::Redis, &[])
     }
 
-    async fn open(server: &Server, password: Password) -> Result<Pool, Not> {
+    async fn open(server: &Server, password: Password) -> Result<Pool, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         Ok(pool(server.url_with(password)))
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
-        (Told::Message(Self::refused(server)), "Connection refused")
+    fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message(Self::refused(server)), "Connection refused")
     }
 
-    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+    fn rejected(server: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         let message = format!("redis at 127.0.0.1:{} denied access", server.port());
-        Ok((Told::Message(message), "uthentication failed"))
+        Ok((ExpectedMessage::Message(message), "uthentication failed"))
     }
 
-    async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Ok((Box::new([pool.get().await.unwrap(), pool.get().await.unwrap()]), 2))
     }
 
     // The pool's own `PING` is none of them.
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    async fn questions(server: &Server) -> Result<u64, Unsupported> {
         values_written(server).await
     }
 
-    async fn connections(server: &Server) -> Result<usize, Not> {
+    async fn connections(server: &Server) -> Result<usize, Unsupported> {
         connections_of_redis(server).await
     }
 }
@@ -83,8 +83,8 @@ async fn a_replica_takes_no_writes() {
     server.restart();
     let rig = serve(pool(server.url()));
     let message = format!("redis at 127.0.0.1:{} is read-only", server.port());
-    let answer = down(&rig, "cache", "resource", &message).await;
-    assert_secret(&rig, &answer, &["read only replica"]).await;
+    let answer = assert_down(&rig, "cache", "resource", &message).await;
+    assert_not_leaked(&rig, &answer, &["read only replica"]).await;
 }
 
 #[actix_web::test]

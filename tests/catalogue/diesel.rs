@@ -12,12 +12,11 @@ use tokio::time::timeout;
 
 use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD,
-        answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
-        eventually,
-        servers::{Faulty as _, Server},
+        PASSWORD, eventually,
+        responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
+        servers::{FaultInjection as _, Server},
     },
     pools::{Pooled, close_all_of_postgres, pools, serve},
 };
@@ -38,32 +37,32 @@ impl Backend for R2d2 {
         statements_are_counted()
     }
 
-    async fn open(server: &Server, password: Password) -> Result<Self::Resource, Not> {
+    async fn open(server: &Server, password: Password) -> Result<Self::Resource, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         Ok(pool(&server.url_with(password), Duration::from_secs(30)))
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
-        (Told::Message(Self::refused(server)), "Connection refused")
+    fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message(Self::refused(server)), "Connection refused")
     }
 
-    fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         // Of why it can't connect the pool keeps only a text.
-        Ok((Told::Message("unable to connect to postgres".to_owned()), "password authentication failed"))
+        Ok((ExpectedMessage::Message("unable to connect to postgres".to_owned()), "password authentication failed"))
     }
 
-    async fn saturate(pool: &Self::Resource) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(pool: &Self::Resource) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Ok((Box::new([pool.get().unwrap(), pool.get().unwrap()]), 2))
     }
 
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    async fn questions(server: &Server) -> Result<u64, Unsupported> {
         statements(server).await
     }
 
     // The pool asks `SELECT 1` too before it gives a connection.
     const QUESTIONS_A_ROUND: u64 = 2;
 
-    async fn connections(server: &Server) -> Result<usize, Not> {
+    async fn connections(server: &Server) -> Result<usize, Unsupported> {
         connections_of_postgres(server).await
     }
 }
@@ -101,14 +100,14 @@ async fn a_server_that_froze_while_all_was_in_use_is_down_when_the_application_g
     let held = R2d2::saturate(&pool).await.unwrap();
     server.freeze();
     let rig = serve(pool);
-    degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
     eventually("it is down", || async { rig.health().await.status == 503 }).await;
     tokio::time::sleep(MAX_AGE).await;
     assert_eq!(rig.health().await.status, 503, "and stays so");
-    server.thaw();
+    server.resume();
     drop(held);
     eventually("it is up again", || async { rig.health().await.status == 200 }).await;
-    back_up(&rig, "database", "resource").await;
+    assert_recovers(&rig, "database", "resource").await;
 }
 
 #[actix_web::test]
@@ -119,14 +118,14 @@ async fn a_server_that_stopped_while_all_was_in_use_is_down_when_the_application
     let mut held = [pool.get().unwrap(), pool.get().unwrap()];
     server.stop();
     let rig = serve(pool);
-    degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
     for connection in &mut held {
         connection.batch_execute("SELECT 1").unwrap_err();
     }
     drop(held);
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "resource", "unable to connect to postgres").await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let answer = assert_down(&rig, "database", "resource", "unable to connect to postgres").await;
+    assert_not_leaked(&rig, &answer, &["Connection refused"]).await;
 }
 
 #[actix_web::test]
@@ -137,10 +136,10 @@ async fn a_pool_that_does_not_look_is_up_at_once_when_its_server_closed_idle_con
     let pool: Pool<ConnectionManager<PgConnection>> =
         Pool::builder().max_size(2).test_on_check_out(false).build(manager).unwrap();
     let rig = serve(pool);
-    up(&rig, "database", "resource").await;
+    assert_up(&rig, "database", "resource").await;
     close_all_of_postgres(&server).await;
     tokio::time::sleep(MAX_AGE).await;
-    up(&rig, "database", "resource").await;
+    assert_up(&rig, "database", "resource").await;
 }
 
 #[actix_web::test]
@@ -156,7 +155,7 @@ async fn a_frozen_server_costs_one_thread_however_often_it_is_asked() {
     }
     // The thread of the first question may not have been free again for the second one.
     assert!(blocked_threads() <= 2, "{}", blocked_threads());
-    server.thaw();
+    server.resume();
     // What was asked while it was frozen is answered, and no round takes it for an answer to its own question.
     kept.ask().await.unwrap();
 }
@@ -171,30 +170,30 @@ async fn sqlite_is_asked() {
     let file = folder.path().join("canary.db");
     let pool = open(&file);
     let rig = serve(pool.clone());
-    up(&rig, "database", "resource").await;
+    assert_up(&rig, "database", "resource").await;
 
     let held = [pool.get().unwrap(), pool.get().unwrap()];
     tokio::time::sleep(MAX_AGE).await;
-    degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
     drop(held);
-    back_up(&rig, "database", "resource").await;
+    assert_recovers(&rig, "database", "resource").await;
 
     let mut writer = pool.get().unwrap();
     writer.batch_execute("BEGIN EXCLUSIVE").unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
-    assert_secret(&rig, &answer, &["database is locked"]).await;
+    let answer = assert_degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
+    assert_not_leaked(&rig, &answer, &["database is locked"]).await;
     writer.batch_execute("ROLLBACK").unwrap();
     drop(writer);
-    back_up(&rig, "database", "resource").await;
+    assert_recovers(&rig, "database", "resource").await;
 
     let other = folder.path().join("other");
     fs::write(&other, [b'x'; 4096]).unwrap();
     let rig = serve(open(&other));
-    let answer = down(&rig, "database", "resource", "unexpected response from sqlite").await;
-    assert_secret(&rig, &answer, &["file is not a database"]).await;
+    let answer = assert_down(&rig, "database", "resource", "unexpected response from sqlite").await;
+    assert_not_leaked(&rig, &answer, &["file is not a database"]).await;
 
     let rig = serve(open(&folder.path().join("nowhere/canary.db")));
-    let answer = down(&rig, "database", "resource", "unable to connect to sqlite").await;
-    assert_secret(&rig, &answer, &["nable to open"]).await;
+    let answer = assert_down(&rig, "database", "resource", "unable to connect to sqlite").await;
+    assert_not_leaked(&rig, &answer, &["nable to open"]).await;
 }

@@ -15,12 +15,11 @@ use tokio::time::timeout;
 
 use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD,
-        answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
-        eventually, logs,
-        servers::{Faulty as _, Server},
+        PASSWORD, eventually, logs,
+        responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
+        servers::{FaultInjection as _, Server},
     },
     pools::{Pooled, close_all_of_postgres, pools, serve},
 };
@@ -44,31 +43,31 @@ macro_rules! backend {
                 statements_are_counted()
             }
 
-            async fn open(server: &Server, password: Password) -> Result<$resource, Not> {
+            async fn open(server: &Server, password: Password) -> Result<$resource, Unsupported> {
                 let password = if password == Password::Right { PASSWORD } else { WRONG };
                 Ok($pool(&server.url_with(password)))
             }
 
-            fn unreachable(server: &Server) -> (Told, &'static str) {
-                (Told::Message(Self::refused(server)), "error connecting to server")
+            fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
+                (ExpectedMessage::Message(Self::refused(server)), "error connecting to server")
             }
 
-            fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
-                Ok((Told::Message("postgres denied access".to_owned()), "password authentication failed"))
+            fn rejected(_: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
+                Ok((ExpectedMessage::Message("postgres denied access".to_owned()), "password authentication failed"))
             }
 
-            async fn saturate(pool: &$resource) -> Result<(Box<dyn Any>, u32), Not> {
+            async fn saturate(pool: &$resource) -> Result<(Box<dyn Any>, u32), Unsupported> {
                 Ok((Box::new([pool.$get().await.unwrap(), pool.$get().await.unwrap()]), 2))
             }
 
-            async fn questions(server: &Server) -> Result<u64, Not> {
+            async fn questions(server: &Server) -> Result<u64, Unsupported> {
                 statements(server).await
             }
 
             // The pool asks `SELECT 1` too before it gives a connection.
             const QUESTIONS_A_ROUND: u64 = 2;
 
-            async fn connections(server: &Server) -> Result<usize, Not> {
+            async fn connections(server: &Server) -> Result<usize, Unsupported> {
                 connections_of_postgres(server).await
             }
         }
@@ -86,12 +85,12 @@ macro_rules! backend {
                 close_all_of_postgres(server).await;
             }
 
-            const KEEPS_SILENT: Option<Not> = $keeps_silent;
+            const KEEPS_SILENT: Option<Unsupported> = $keeps_silent;
         }
     };
 }
 
-const BB8_TESTS: Not = "bb8 keeps a connection whose test on check-out does not end, and hands it out again";
+const BB8_TESTS: Unsupported = "bb8 keeps a connection whose test on check-out does not end, and hands it out again";
 
 backend!(OfDeadpool, Pool<AsyncPgConnection>, of_deadpool, get, None);
 backend!(OfBb8, Bb8Pool<AsyncPgConnection>, of_bb8, get_owned, Some(BB8_TESTS));
@@ -138,10 +137,10 @@ async fn a_connection_of_bb8_whose_question_was_given_up_is_closed() {
 /// A stale connection is no outage, also where the pool does not look.
 async fn is_up_at_once<P: Probe + Clone>(server: &Server, pool: P) {
     let rig = serve(pool);
-    up(&rig, "database", "resource").await;
+    assert_up(&rig, "database", "resource").await;
     close_all_of_postgres(server).await;
     tokio::time::sleep(MAX_AGE).await;
-    up(&rig, "database", "resource").await;
+    assert_up(&rig, "database", "resource").await;
 }
 
 #[actix_web::test]
@@ -176,25 +175,25 @@ async fn sqlite_is_asked<P: Probe + Clone>(open: impl Fn(&Path) -> P) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("canary.db");
     let rig = serve(open(&file));
-    up(&rig, "database", "resource").await;
+    assert_up(&rig, "database", "resource").await;
 
     let mut writer = sqlite_of_deadpool(&file).get().await.unwrap();
     writer.batch_execute("BEGIN EXCLUSIVE").await.unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
-    assert_secret(&rig, &answer, &["database is locked"]).await;
+    let answer = assert_degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
+    assert_not_leaked(&rig, &answer, &["database is locked"]).await;
     writer.batch_execute("ROLLBACK").await.unwrap();
-    back_up(&rig, "database", "resource").await;
+    assert_recovers(&rig, "database", "resource").await;
 
     let other = folder.path().join("other");
     std::fs::write(&other, [b'x'; 4096]).unwrap();
     let rig = serve(open(&other));
-    let answer = down(&rig, "database", "resource", "unexpected response from sqlite").await;
-    assert_secret(&rig, &answer, &["file is not a database"]).await;
+    let answer = assert_down(&rig, "database", "resource", "unexpected response from sqlite").await;
+    assert_not_leaked(&rig, &answer, &["file is not a database"]).await;
 
     let rig = serve(open(&folder.path().join("nowhere/canary.db")));
-    let answer = down(&rig, "database", "resource", "unable to connect to sqlite").await;
-    assert_secret(&rig, &answer, &["nable to open the database file"]).await;
+    let answer = assert_down(&rig, "database", "resource", "unable to connect to sqlite").await;
+    assert_not_leaked(&rig, &answer, &["nable to open the database file"]).await;
 }
 
 #[actix_web::test]
@@ -211,12 +210,12 @@ async fn sqlite_is_asked_by_way_of_bb8() {
 /// diesel-async can't bear, nor taken for an outage.
 async fn a_patient_sqlite_is_degraded_while_it_is_locked<P: Probe + Clone>(pool: P, file: &Path) {
     let rig = serve(pool);
-    up(&rig, "database", "resource").await;
+    assert_up(&rig, "database", "resource").await;
     let mut writer = sqlite_of_deadpool(file).get().await.unwrap();
     writer.batch_execute("BEGIN EXCLUSIVE").await.unwrap();
     for _ in 0..3 {
         tokio::time::sleep(MAX_AGE).await;
-        degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
+        assert_degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
     }
     writer.batch_execute("ROLLBACK").await.unwrap();
     eventually("it is up again", || async { rig.health().await.json()["status"] == "UP" }).await;
@@ -251,7 +250,7 @@ async fn a_pool_of_sqlite_that_is_all_in_use_is_degraded_and_no_file_is_made_to_
     let held = [pool.get().await.unwrap(), pool.get().await.unwrap()];
     std::fs::remove_file(&file).unwrap();
     let rig = serve(pool);
-    degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
     assert!(!file.exists());
     drop(held);
 }

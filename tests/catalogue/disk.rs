@@ -18,11 +18,11 @@ use health::{
 use tempfile::TempDir;
 
 use crate::common::{
-    answers::{assert_secret, degraded, down, up},
     http::Response,
     logs,
     process::run,
-    rig::Rig,
+    responses::{assert_degraded, assert_down, assert_not_leaked, assert_up},
+    test_server::TestServer,
 };
 
 /// A file system in memory. It is unmounted when dropped.
@@ -70,27 +70,27 @@ struct State {
     uploads: FreeSpace,
 }
 
-fn serve(uploads: FreeSpace) -> Rig {
+fn serve(uploads: FreeSpace) -> TestServer {
     let state = web::Data::new(State { uploads });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(Duration::ZERO).state(&state));
     })
 }
 
-async fn is_down(rig: &Rig, message: &str) -> Response {
-    down(rig, "system", "uploads", message).await
+async fn is_down(rig: &TestServer, message: &str) -> Response {
+    assert_down(rig, "system", "uploads", message).await
 }
 
 #[actix_web::test]
 async fn a_disk_is_degraded_when_it_fills_and_down_when_it_is_nearly_full_and_up_when_there_is_room() {
     let disk = Tmpfs::mount("size=1m");
     let rig = serve(FreeSpace::new(disk.path()));
-    up(&rig, "system", "uploads").await;
+    assert_up(&rig, "system", "uploads").await;
     disk.leave(104);
-    up(&rig, "system", "uploads").await;
+    assert_up(&rig, "system", "uploads").await;
     disk.leave(100);
-    let answer = degraded(&rig, "system", "uploads", "only 9% (100.0 KiB) of the disk is free").await;
-    assert_secret(&rig, &answer, &[]).await;
+    let answer = assert_degraded(&rig, "system", "uploads", "only 9% (100.0 KiB) of the disk is free").await;
+    assert_not_leaked(&rig, &answer, &[]).await;
     disk.leave(8);
     let answer = is_down(&rig, "only 0% (8.0 KiB) of the disk is free").await;
     let path = disk.path().display().to_string();
@@ -99,7 +99,7 @@ async fn a_disk_is_degraded_when_it_fills_and_down_when_it_is_nearly_full_and_up
     disk.leave(0);
     is_down(&rig, "the disk is full").await;
     disk.leave(1000);
-    up(&rig, "system", "uploads").await;
+    assert_up(&rig, "system", "uploads").await;
 }
 
 #[actix_web::test]
@@ -108,9 +108,9 @@ async fn the_thresholds_are_in_bytes_or_in_per_cent() {
     disk.leave(500);
     let asked = || FreeSpace::new(disk.path());
     let rig = serve(asked().degraded_below(Amount::bytes(500 << 10)));
-    up(&rig, "system", "uploads").await;
+    assert_up(&rig, "system", "uploads").await;
     let rig = serve(asked().degraded_below(Amount::bytes((500 << 10) + 1)));
-    degraded(&rig, "system", "uploads", "only 48% (500.0 KiB) of the disk is free").await;
+    assert_degraded(&rig, "system", "uploads", "only 48% (500.0 KiB) of the disk is free").await;
     let rig = serve(asked().down_below(Amount::percent(49)));
     is_down(&rig, "only 48% (500.0 KiB) of the disk is free").await;
 }
@@ -119,28 +119,28 @@ async fn the_thresholds_are_in_bytes_or_in_per_cent() {
 async fn a_disk_without_inodes_is_down_though_it_has_room() {
     let disk = Tmpfs::mount("size=1m,nr_inodes=102");
     let rig = serve(FreeSpace::new(disk.path()));
-    up(&rig, "system", "uploads").await;
+    assert_up(&rig, "system", "uploads").await;
     // The root of it is one.
     for file in 0..92 {
         fs::write(disk.file(&file.to_string()), "").unwrap();
     }
-    degraded(&rig, "system", "uploads", "only 9 of the disk's 102 inodes are free").await;
+    assert_degraded(&rig, "system", "uploads", "only 9 of the disk's 102 inodes are free").await;
     for file in 92..101 {
         fs::write(disk.file(&file.to_string()), "").unwrap();
     }
     is_down(&rig, "the disk has no free inode").await;
-    up(&serve(FreeSpace::new(disk.path()).without_inodes()), "system", "uploads").await;
+    assert_up(&serve(FreeSpace::new(disk.path()).without_inodes()), "system", "uploads").await;
 }
 
 #[actix_web::test]
 async fn a_disk_that_is_mounted_read_only_is_down() {
     let disk = Tmpfs::mount("size=1m");
     let rig = serve(FreeSpace::new(disk.path()));
-    up(&rig, "system", "uploads").await;
+    assert_up(&rig, "system", "uploads").await;
     disk.remount("ro");
     is_down(&rig, "the disk is read-only").await;
     disk.remount("rw");
-    up(&rig, "system", "uploads").await;
+    assert_up(&rig, "system", "uploads").await;
 }
 
 #[actix_web::test]
@@ -150,8 +150,8 @@ async fn a_path_that_is_gone_is_down_and_up_when_it_is_back() {
     let rig =
         serve(FreeSpace::new(&path).degraded_below(Amount::bytes(0)).down_below(Amount::bytes(0)).without_inodes());
     let answer = is_down(&rig, "the disk's path is not there").await;
-    assert_secret(&rig, &answer, &["No such file or directory"]).await;
+    assert_not_leaked(&rig, &answer, &["No such file or directory"]).await;
     assert!(logs::text().contains("canarybase"), "the log names the path");
     fs::create_dir(&path).unwrap();
-    up(&rig, "system", "uploads").await;
+    assert_up(&rig, "system", "uploads").await;
 }

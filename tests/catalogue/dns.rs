@@ -20,9 +20,9 @@ use actix_web::web;
 use health::{HealthCheck, probes::dns::Resolve};
 
 use crate::common::{
-    answers::{assert_secret, down, up},
     eventually,
-    rig::Rig,
+    responses::{assert_down, assert_not_leaked, assert_up},
+    test_server::TestServer,
 };
 
 #[derive(HealthCheck)]
@@ -30,16 +30,16 @@ struct State {
     partner: Resolve,
 }
 
-fn serve(name: &str) -> Rig {
+fn serve(name: &str) -> TestServer {
     let state = web::Data::new(State { partner: Resolve::new(name).unwrap() });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(Duration::ZERO).state(&state));
     })
 }
 
 #[actix_web::test]
 async fn a_name_that_the_machine_knows_is_up() {
-    up(&serve("localhost"), "service", "partner").await;
+    assert_up(&serve("localhost"), "service", "partner").await;
 }
 
 #[actix_web::test]
@@ -47,8 +47,8 @@ async fn a_name_that_can_be_none_is_down() {
     // Longer than a part of a name may be: the resolver says so without a server.
     let name = "a".repeat(64) + ".example";
     let rig = serve(&name);
-    let answer = down(&rig, "service", "partner", &format!("unable to resolve {name}")).await;
-    assert_secret(&rig, &answer, &["failed to lookup address information"]).await;
+    let answer = assert_down(&rig, "service", "partner", &format!("unable to resolve {name}")).await;
+    assert_not_leaked(&rig, &answer, &["failed to lookup address information"]).await;
 }
 
 /// Where the other process finds its server's address.
@@ -87,32 +87,32 @@ async fn with_a_name_server_of_its_own() {
     let is_up = || async { rig.health().await.status == 200 };
 
     // Nothing listens from the start.
-    let answer = down(&rig, "service", "partner", &unable).await;
-    assert_secret(&rig, &answer, &["failed to lookup address information"]).await;
+    let answer = assert_down(&rig, "service", "partner", &unable).await;
+    assert_not_leaked(&rig, &answer, &["failed to lookup address information"]).await;
 
     let server = NameServer::start(&address);
     eventually("it is up", is_up).await;
     let before = server.asked();
     for _ in 0..5 {
-        up(&rig, "service", "partner").await;
+        assert_up(&rig, "service", "partner").await;
     }
     assert_eq!(server.asked() - before, 5, "one lookup a round");
 
     server.forget(true);
-    down(&rig, "service", "partner", &unable).await;
+    assert_down(&rig, "service", "partner", &unable).await;
     server.forget(false);
-    up(&rig, "service", "partner").await;
+    assert_up(&rig, "service", "partner").await;
 
     server.freeze(true);
-    let answer = down(&rig, "service", "partner", "timed out after 800 ms").await;
+    let answer = assert_down(&rig, "service", "partner", "timed out after 800 ms").await;
     assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
     server.freeze(false);
     eventually("it is up again", is_up).await;
 
     drop(server);
-    down(&rig, "service", "partner", &unable).await;
+    assert_down(&rig, "service", "partner", &unable).await;
     let _server = NameServer::start(&address);
-    up(&rig, "service", "partner").await;
+    assert_up(&rig, "service", "partner").await;
 }
 
 /// Knows all names, with the address of this machine.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     common::{
         PASSWORD, USER, eventually, http,
-        servers::{Faulty, Kind, Server},
+        servers::{FaultInjection, Kind, Server},
     },
     servers::{
         memcached::Memcached,
@@ -104,7 +104,7 @@ async fn of_ten_servers_exactly_the_one_that_is_stopped_is_down() {
         ("queue", "sensors"),
         ("service", "payments"),
     ];
-    let mut servers: [Box<dyn Faulty>; 10] = [
+    let mut servers: [Box<dyn FaultInjection>; 10] = [
         Box::new(orders),
         Box::new(legacy),
         Box::new(reports),

@@ -15,13 +15,12 @@ use health::{HealthCheck, Probe};
 
 use super::redis::{connections_of_redis, opens_no_connection_at_any_distance, values_written};
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD, USER,
-        answers::{MAX_AGE, assert_secret, back_up, down, up},
-        eventually, logs,
-        rig::Rig,
-        servers::{Faulty, Kind, Server},
+        PASSWORD, USER, eventually, logs,
+        responses::{MAX_AGE, assert_down, assert_not_leaked, assert_recovers, assert_up},
+        servers::{FaultInjection, Kind, Server},
+        test_server::TestServer,
     },
     servers::{balancer::Balancer, cluster::Cluster, sentinel},
 };
@@ -32,7 +31,7 @@ struct Two;
 acceptance!(client, One);
 acceptance!(pool, Two);
 
-const SHARED: Not = "its connections are shared among all who ask: there is nothing to use up";
+const SHARED: Unsupported = "its connections are shared among all who ask: there is nothing to use up";
 
 impl Backend for One {
     type Resource = Client;
@@ -42,33 +41,33 @@ impl Backend for One {
         Server::prepared(Kind::Redis, &[])
     }
 
-    async fn open(server: &Server, password: Password) -> Result<Client, Not> {
+    async fn open(server: &Server, password: Password) -> Result<Client, Unsupported> {
         let client = builder(server, password).build().unwrap();
         connected(&client, password).await;
         Ok(client)
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
+    fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
         refused(server)
     }
 
-    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+    fn rejected(server: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Ok(refuses(server))
     }
 
-    fn frozen(server: &Server) -> Told {
+    fn frozen(server: &Server) -> ExpectedMessage {
         silent(server)
     }
 
-    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err(SHARED)
     }
 
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    async fn questions(server: &Server) -> Result<u64, Unsupported> {
         values_written(server).await
     }
 
-    async fn connections(_: &Server) -> Result<usize, Not> {
+    async fn connections(_: &Server) -> Result<usize, Unsupported> {
         Err(CLOSED_BY_QUIT)
     }
 }
@@ -81,55 +80,58 @@ impl Backend for Two {
         Server::prepared(Kind::Redis, &[])
     }
 
-    async fn open(server: &Server, password: Password) -> Result<Pool, Not> {
+    async fn open(server: &Server, password: Password) -> Result<Pool, Unsupported> {
         let pool = builder(server, password).build_pool(2).unwrap();
         connected(&pool, password).await;
         Ok(pool)
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
+    fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
         refused(server)
     }
 
-    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+    fn rejected(server: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Ok(refuses(server))
     }
 
-    fn frozen(server: &Server) -> Told {
+    fn frozen(server: &Server) -> ExpectedMessage {
         silent(server)
     }
 
-    async fn saturate(_: &Pool) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &Pool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err(SHARED)
     }
 
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    async fn questions(server: &Server) -> Result<u64, Unsupported> {
         values_written(server).await
     }
 
     /// One on each of its connections, all at once.
     const QUESTIONS_A_ROUND: u64 = 2;
 
-    async fn connections(_: &Server) -> Result<usize, Not> {
+    async fn connections(_: &Server) -> Result<usize, Unsupported> {
         Err(CLOSED_BY_QUIT)
     }
 }
 
-const CLOSED_BY_QUIT: Not = "a connection is that of a task of fred's, which ends by `quit` and not when the last client is \
+const CLOSED_BY_QUIT: Unsupported = "a connection is that of a task of fred's, which ends by `quit` and not when the last client is \
                              dropped: a test of its own counts them";
 
-fn refused(server: &Server) -> (Told, &'static str) {
-    (Told::Message(format!("unable to connect to redis at 127.0.0.1:{}", server.port())), "Connection refused")
+fn refused(server: &Server) -> (ExpectedMessage, &'static str) {
+    (
+        ExpectedMessage::Message(format!("unable to connect to redis at 127.0.0.1:{}", server.port())),
+        "Connection refused",
+    )
 }
 
-fn refuses(server: &Server) -> (Told, &'static str) {
-    (Told::Message(format!("redis at 127.0.0.1:{} denied access", server.port())), "WRONGPASS")
+fn refuses(server: &Server) -> (ExpectedMessage, &'static str) {
+    (ExpectedMessage::Message(format!("redis at 127.0.0.1:{} denied access", server.port())), "WRONGPASS")
 }
 
-fn silent(server: &Server) -> Told {
+fn silent(server: &Server) -> ExpectedMessage {
     // When the machine is slow the check's own limit is over first.
     let message = format!("no response from redis at 127.0.0.1:{}", server.port());
-    Told::OneOf(vec![message, "timed out after 800 ms".to_owned()])
+    ExpectedMessage::OneOf(vec![message, "timed out after 800 ms".to_owned()])
 }
 
 fn config(password: Password, server: ServerConfig) -> Config {
@@ -169,9 +171,9 @@ struct State<R> {
     cache: R,
 }
 
-fn serve<R: Probe + Clone>(cache: R) -> Rig {
+fn serve<R: Probe + Clone>(cache: R) -> TestServer {
     let state = web::Data::new(State { cache });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).state(&state));
     })
 }
@@ -190,13 +192,13 @@ async fn a_server_that_takes_no_writes_is_down() {
         ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "OOM"),
         ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "READONLY"),
     ] {
-        up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "cache").await;
         command(&server, ill);
         tokio::time::sleep(MAX_AGE).await;
         let message = format!("redis at 127.0.0.1:{} is read-only", server.port());
-        assert_secret(&rig, &down(&rig, "cache", "cache", &message).await, &[word]).await;
+        assert_not_leaked(&rig, &assert_down(&rig, "cache", "cache", &message).await, &[word]).await;
         command(&server, well);
-        back_up(&rig, "cache", "cache").await;
+        assert_recovers(&rig, "cache", "cache").await;
     }
 }
 
@@ -208,10 +210,10 @@ async fn a_client_without_a_reconnect_policy_is_down_for_good_once_its_connectio
     let client = Builder::from_config(config).build().unwrap();
     client.init().await.unwrap();
     let rig = serve(client);
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
-    down(&rig, "cache", "cache", &format!("unable to connect to redis at 127.0.0.1:{}", server.port())).await;
+    assert_down(&rig, "cache", "cache", &format!("unable to connect to redis at 127.0.0.1:{}", server.port())).await;
     server.restart();
     tokio::time::sleep(MAX_AGE).await;
     assert_eq!(rig.health().await.status, 503, "{}", logs::text());
@@ -225,7 +227,7 @@ async fn the_check_opens_no_connection_and_a_client_that_quits_closes_its_own() 
     let opened = connections_of_redis(&server).await.unwrap();
     let rig = serve(pool.clone());
     for _ in 0..2 {
-        up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "cache").await;
         assert_eq!(connections_of_redis(&server).await.unwrap(), opened);
         tokio::time::sleep(MAX_AGE).await;
     }
@@ -256,7 +258,7 @@ async fn a_cluster_with_one_master_of_three_frozen_or_stopped_is_down_whichever_
         cluster.nodes[node].freeze();
         tokio::time::sleep(MAX_AGE).await;
         assert_eq!(rig.health().await.status, 503, "{}", logs::text());
-        cluster.nodes[node].thaw();
+        cluster.nodes[node].resume();
         cluster.wait_until_it_is_whole();
         eventually("it is up again", || async { rig.health().await.status == 200 }).await;
         cluster.nodes[node].stop();
@@ -297,10 +299,10 @@ async fn a_reply_that_is_within_the_limit_of_the_check_is_up() {
     cache.init().await.unwrap();
     balancer.delay_replies(Duration::from_millis(700));
     let state = web::Data::new(Patient { cache });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(health::scope().deadline(Duration::from_secs(10)).max_age(MAX_AGE).state(&state));
     });
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
 }
 
 fn command(server: &Server, words: &str) {

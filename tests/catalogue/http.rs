@@ -8,13 +8,12 @@ use actix_web::{http::StatusCode, web};
 use health::{HealthCheck, probes::http::Get};
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD, USER,
-        answers::{assert_secret, down, up},
-        eventually, logs,
+        PASSWORD, USER, eventually, logs,
         proxy::{Fault, Proxy},
-        rig::Rig,
+        responses::{assert_down, assert_not_leaked, assert_up},
+        test_server::TestServer,
     },
     servers::{
         balancer::Balancer,
@@ -34,30 +33,30 @@ impl Backend for Http {
         Stub::prepared(Talk::Http)
     }
 
-    async fn open(server: &Stub, password: Password) -> Result<Get, Not> {
+    async fn open(server: &Stub, password: Password) -> Result<Get, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         Ok(Get::new(format!("http://{USER}:{password}@127.0.0.1:{}/canarybase?key={PASSWORD}", server.port())).unwrap())
     }
 
-    fn unreachable(server: &Stub) -> (Told, &'static str) {
+    fn unreachable(server: &Stub) -> (ExpectedMessage, &'static str) {
         let message = format!("unable to connect to http server at 127.0.0.1:{}", server.port());
-        (Told::Message(message), "Connection refused")
+        (ExpectedMessage::Message(message), "Connection refused")
     }
 
-    fn rejected(server: &Stub) -> Result<(Told, &'static str), Not> {
+    fn rejected(server: &Stub) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         let message = format!("http server at 127.0.0.1:{} denied access", server.port());
-        Ok((Told::Message(message), "it answered 401"))
+        Ok((ExpectedMessage::Message(message), "it answered 401"))
     }
 
-    async fn saturate(_: &Get) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &Get) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err("its one connection is used by nobody but the probe: there is nothing to use up")
     }
 
-    async fn questions(server: &Stub) -> Result<u64, Not> {
+    async fn questions(server: &Stub) -> Result<u64, Unsupported> {
         Ok(server.questions())
     }
 
-    async fn connections(server: &Stub) -> Result<usize, Not> {
+    async fn connections(server: &Stub) -> Result<usize, Unsupported> {
         Ok(server.open())
     }
 }
@@ -67,9 +66,9 @@ struct State {
     shop: Get,
 }
 
-fn serve(shop: Get) -> Rig {
+fn serve(shop: Get) -> TestServer {
     let state = web::Data::new(State { shop });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(Duration::ZERO).state(&state));
     })
 }
@@ -82,10 +81,10 @@ fn plain(status: u16, body: &str) -> Page {
     Page::Plain(status, "", body.to_owned())
 }
 
-async fn is_failed(rig: &Rig, stub: &Stub, logged: &str) {
+async fn is_failed(rig: &TestServer, stub: &Stub, logged: &str) {
     let message = format!("unexpected response from http server at 127.0.0.1:{}", stub.port());
-    let answer = down(rig, "service", "shop", &message).await;
-    assert_secret(rig, &answer, &[logged]).await;
+    let answer = assert_down(rig, "service", "shop", &message).await;
+    assert_not_leaked(rig, &answer, &[logged]).await;
 }
 
 #[actix_web::test]
@@ -94,7 +93,7 @@ async fn any_success_is_up_and_any_other_status_is_down() {
     let rig = serve(get(&stub));
     for status in [200, 204, 299] {
         stub.show(plain(status, ""));
-        up(&rig, "service", "shop").await;
+        assert_up(&rig, "service", "shop").await;
     }
     for (status, message) in [
         (304, "unexpected response from {}"),
@@ -106,10 +105,10 @@ async fn any_success_is_up_and_any_other_status_is_down() {
     ] {
         stub.show(plain(status, ""));
         let message = message.replace("{}", &format!("http server at 127.0.0.1:{}", stub.port()));
-        down(&rig, "service", "shop", &message).await;
+        assert_down(&rig, "service", "shop", &message).await;
     }
     stub.show(plain(504, ""));
-    down(&rig, "service", "shop", &format!("no response from http server at 127.0.0.1:{}", stub.port())).await;
+    assert_down(&rig, "service", "shop", &format!("no response from http server at 127.0.0.1:{}", stub.port())).await;
     // Each run that fails on the kept connection tries a new one, which is not kept if it fails there too.
     assert_eq!(stub.accepted(), 1 + 7, "one connection for each run that failed");
 }
@@ -118,7 +117,7 @@ async fn any_success_is_up_and_any_other_status_is_down() {
 async fn the_expected_status_is_the_only_one_that_is_up() {
     let stub = Stub::page(plain(418, ""));
     let rig = serve(get(&stub).status(StatusCode::IM_A_TEAPOT));
-    up(&rig, "service", "shop").await;
+    assert_up(&rig, "service", "shop").await;
     stub.show(plain(200, ""));
     is_failed(&rig, &stub, "it answered 200").await;
 }
@@ -137,9 +136,9 @@ async fn a_redirect_is_not_followed() {
 async fn the_body_must_have_the_expected_text() {
     let stub = Stub::page(plain(200, r#"{"status":"green"}"#));
     let rig = serve(get(&stub).body_contains(r#""status":"green""#));
-    up(&rig, "service", "shop").await;
+    assert_up(&rig, "service", "shop").await;
     stub.show(plain(200, &("x".repeat(60_000) + r#""status":"green""#)));
-    up(&rig, "service", "shop").await;
+    assert_up(&rig, "service", "shop").await;
     for body in ["", r#"{"status":"yellow"}"#, &("x".repeat(70_000) + r#""status":"green""#)] {
         stub.show(plain(200, body));
         is_failed(&rig, &stub, "without the expected text").await;
@@ -149,8 +148,8 @@ async fn the_body_must_have_the_expected_text() {
 #[actix_web::test]
 async fn a_body_without_end_is_read_no_further_than_it_must_be() {
     let stub = Stub::page(Page::Endless("all is well"));
-    up(&serve(get(&stub)), "service", "shop").await;
-    up(&serve(get(&stub).body_contains("is well")), "service", "shop").await;
+    assert_up(&serve(get(&stub)), "service", "shop").await;
+    assert_up(&serve(get(&stub).body_contains("is well")), "service", "shop").await;
     is_failed(&serve(get(&stub).body_contains("is bad")), &stub, "without the expected text").await;
     eventually("what was not read to the end is closed", || async { stub.open() == 0 }).await;
 }
@@ -159,9 +158,9 @@ async fn a_body_without_end_is_read_no_further_than_it_must_be() {
 async fn the_rest_of_a_body_is_waited_for_by_who_wants_it() {
     let stub = Stub::page(Page::Unfinished);
     for get in [get(&stub), get(&stub).body_contains("is well")] {
-        up(&serve(get), "service", "shop").await;
+        assert_up(&serve(get), "service", "shop").await;
     }
-    down(&serve(get(&stub).body_contains("is bad")), "service", "shop", "timed out after 800 ms").await;
+    assert_down(&serve(get(&stub).body_contains("is bad")), "service", "shop", "timed out after 800 ms").await;
 }
 
 #[actix_web::test]
@@ -177,7 +176,7 @@ async fn who_closes_without_an_answer_is_unreachable() {
     let stub = Stub::page(Page::HangsUp);
     let rig = serve(get(&stub));
     let message = format!("unable to connect to http server at 127.0.0.1:{}", stub.port());
-    down(&rig, "service", "shop", &message).await;
+    assert_down(&rig, "service", "shop", &message).await;
 }
 
 #[actix_web::test]
@@ -185,7 +184,7 @@ async fn a_slow_or_silent_answer_is_waited_for_no_longer_than_the_deadline() {
     let stub = Stub::page(Page::Slow);
     for page in [Page::Slow, Page::Silent] {
         stub.show(page);
-        let answer = down(&serve(get(&stub)), "service", "shop", "timed out after 800 ms").await;
+        let answer = assert_down(&serve(get(&stub)), "service", "shop", "timed out after 800 ms").await;
         assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
     }
 }
@@ -195,7 +194,7 @@ async fn a_connection_that_the_server_closes_after_each_answer_is_no_outage() {
     let stub = Stub::page(Page::ClosesAfterwards);
     let rig = serve(get(&stub));
     for _ in 0..10 {
-        up(&rig, "service", "shop").await;
+        assert_up(&rig, "service", "shop").await;
     }
     assert_eq!(stub.questions(), 10);
 }
@@ -205,10 +204,10 @@ async fn a_connection_that_is_forgotten_on_the_way_is_no_outage() {
     let stub = Stub::page(plain(200, ""));
     let proxy = Proxy::start(stub.port()).await;
     let rig = serve(Get::new(format!("http://127.0.0.1:{}/", proxy.port)).unwrap());
-    up(&rig, "service", "shop").await;
-    proxy.set(Fault::Forget);
-    up(&rig, "service", "shop").await;
-    up(&rig, "service", "shop").await;
+    assert_up(&rig, "service", "shop").await;
+    proxy.set(Fault::HalfOpen);
+    assert_up(&rig, "service", "shop").await;
+    assert_up(&rig, "service", "shop").await;
     assert_eq!(stub.accepted(), 2);
 }
 
@@ -224,14 +223,14 @@ async fn a_kept_connection_to_a_bad_backend_is_left_for_a_new_one_to_a_good_one(
         balancer.lead_to(bad.port());
         // The connection to the good one is closed by it.
         good.show(Page::HangsUp);
-        up(&rig, "service", "shop").await;
+        assert_up(&rig, "service", "shop").await;
         good.show(plain(200, "all is well"));
         let before = balancer.accepted();
 
         bad.show(page.clone());
         balancer.lead_to(good.port());
         for _ in 0..3 {
-            up(&rig, "service", "shop").await;
+            assert_up(&rig, "service", "shop").await;
         }
         assert_eq!(balancer.accepted(), before + 1, "{page:?}: the new connection is kept");
     }
@@ -246,7 +245,7 @@ async fn a_server_that_is_far_away_is_requested_on_one_connection() {
         balancer.delay_replies(Duration::from_millis(distance));
         let rig = serve(Get::new(format!("http://127.0.0.1:{}/", balancer.port)).unwrap());
         for _ in 0..6 {
-            up(&rig, "service", "shop").await;
+            assert_up(&rig, "service", "shop").await;
         }
         assert_eq!((balancer.accepted(), stub.questions()), (1, 6), "{distance} ms away");
     }
@@ -273,7 +272,7 @@ async fn clones_share_one_connection() {
     let shop = get(&stub);
     let [first, second] = [serve(shop.clone()), serve(shop)];
     for rig in [&first, &second, &first, &second] {
-        up(rig, "service", "shop").await;
+        assert_up(rig, "service", "shop").await;
     }
     assert_eq!(stub.accepted(), 1);
 }
@@ -281,7 +280,7 @@ async fn clones_share_one_connection() {
 mod https {
     //! With `https://`, where the certificate counts too.
 
-    use super::{Duration, Page, Rig, Stub, Talk, assert_secret, down, plain, serve, up};
+    use super::{Duration, Page, Stub, Talk, TestServer, assert_not_leaked, down, plain, serve, up};
     use crate::tls::{Authority, days, install_provider};
     use health::probes::http::Get;
 
@@ -290,10 +289,10 @@ mod https {
         Get::new(url).unwrap().trusting(authority.pem()).unwrap()
     }
 
-    async fn is_rejected(rig: &Rig, stub: &Stub, logged: &str) {
+    async fn is_rejected(rig: &TestServer, stub: &Stub, logged: &str) {
         let message = format!("https server at localhost:{} denied access", stub.port());
-        let answer = down(rig, "service", "shop", &message).await;
-        assert_secret(rig, &answer, &[logged]).await;
+        let answer = assert_down(rig, "service", "shop", &message).await;
+        assert_not_leaked(rig, &answer, &[logged]).await;
     }
 
     #[actix_web::test]
@@ -303,7 +302,7 @@ mod https {
         stub.show(plain(200, "all is well"));
         let rig = serve(get(&stub, &authority).body_contains("all is well"));
         for _ in 0..3 {
-            up(&rig, "service", "shop").await;
+            assert_up(&rig, "service", "shop").await;
         }
         assert_eq!(stub.accepted(), 1);
     }
@@ -330,7 +329,7 @@ mod https {
     async fn a_handshake_without_end_is_waited_for_no_longer_than_the_deadline() {
         let stub = Stub::start(Talk::Tcp);
         let rig = serve(get(&stub, &Authority::new()));
-        let answer = down(&rig, "service", "shop", "timed out after 800 ms").await;
+        let answer = assert_down(&rig, "service", "shop", "timed out after 800 ms").await;
         assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
     }
 

@@ -16,14 +16,13 @@ use lapin::{
 };
 
 use crate::{
-    acceptance::{self, Backend, Not, Password, Told, WRONG},
+    acceptance::{self, Backend, ExpectedMessage, Password, Unsupported, WRONG},
     common::{
-        PASSWORD,
-        answers::{assert_secret, degraded, down, up},
-        eventually,
+        PASSWORD, eventually,
         proxy::{Fault, Proxy},
-        rig::Rig,
-        servers::Faulty as _,
+        responses::{assert_degraded, assert_down, assert_not_leaked, assert_up},
+        servers::FaultInjection as _,
+        test_server::TestServer,
     },
     servers::{
         connections_to,
@@ -80,8 +79,8 @@ async fn connect(rabbit: &Shared, properties: ConnectionProperties) -> Arc<Conne
     Arc::new(Connection::connect(&rabbit.with(RabbitMq::url), properties).await.unwrap())
 }
 
-const LET_IN: Not = "there is no connection to ask before the server has let it in";
-const SHARED: Not =
+const LET_IN: Unsupported = "there is no connection to ask before the server has let it in";
+const SHARED: Unsupported =
     "a connection is shared among all who ask, and the check has a channel of its own: nothing can be used up";
 /// What lapin says of a connection that is lost.
 const LOST: (&str, &str) = ("unable to connect to rabbitmq", "invalid connection state");
@@ -94,33 +93,33 @@ impl Backend for OfConnection {
         Shared::prepared()
     }
 
-    async fn open(rabbit: &Shared, password: Password) -> Result<Arc<Connection>, Not> {
+    async fn open(rabbit: &Shared, password: Password) -> Result<Arc<Connection>, Unsupported> {
         if password == Password::Wrong || !rabbit.with(RabbitMq::runs) {
             return Err(LET_IN);
         }
         Ok(connect(rabbit, recovering()).await)
     }
 
-    fn unreachable(_: &Shared) -> (Told, &'static str) {
-        (Told::Message(LOST.0.to_owned()), LOST.1)
+    fn unreachable(_: &Shared) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message(LOST.0.to_owned()), LOST.1)
     }
 
-    fn rejected(_: &Shared) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Shared) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err(LET_IN)
     }
 
-    async fn saturate(_: &Arc<Connection>) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &Arc<Connection>) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err(SHARED)
     }
 
-    async fn questions(rabbit: &Shared) -> Result<u64, Not> {
+    async fn questions(rabbit: &Shared) -> Result<u64, Unsupported> {
         Ok(rabbit.with(RabbitMq::received))
     }
 
     /// In bytes, which is what RabbitMQ counts: `channel.flow`, in its frame.
     const QUESTIONS_A_ROUND: u64 = 13;
 
-    async fn connections(rabbit: &Shared) -> Result<usize, Not> {
+    async fn connections(rabbit: &Shared) -> Result<usize, Unsupported> {
         Ok(connections_to(rabbit.with(RabbitMq::port)))
     }
 }
@@ -133,29 +132,29 @@ impl Backend for OfChannel {
         Shared::prepared()
     }
 
-    async fn open(rabbit: &Shared, password: Password) -> Result<Channel, Not> {
+    async fn open(rabbit: &Shared, password: Password) -> Result<Channel, Unsupported> {
         Ok(OfConnection::open(rabbit, password).await?.create_channel().await.unwrap())
     }
 
-    fn unreachable(rabbit: &Shared) -> (Told, &'static str) {
+    fn unreachable(rabbit: &Shared) -> (ExpectedMessage, &'static str) {
         (OfConnection::unreachable(rabbit).0, "invalid channel state")
     }
 
-    fn rejected(_: &Shared) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Shared) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err(LET_IN)
     }
 
-    async fn saturate(_: &Channel) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &Channel) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err(SHARED)
     }
 
-    async fn questions(rabbit: &Shared) -> Result<u64, Not> {
+    async fn questions(rabbit: &Shared) -> Result<u64, Unsupported> {
         OfConnection::questions(rabbit).await
     }
 
     const QUESTIONS_A_ROUND: u64 = OfConnection::QUESTIONS_A_ROUND;
 
-    async fn connections(rabbit: &Shared) -> Result<usize, Not> {
+    async fn connections(rabbit: &Shared) -> Result<usize, Unsupported> {
         OfConnection::connections(rabbit).await
     }
 }
@@ -178,33 +177,33 @@ impl Backend for OfPool {
         Shared::prepared()
     }
 
-    async fn open(rabbit: &Shared, password: Password) -> Result<Pool, Not> {
+    async fn open(rabbit: &Shared, password: Password) -> Result<Pool, Unsupported> {
         Ok(pool(rabbit, if password == Password::Right { PASSWORD } else { WRONG }))
     }
 
-    fn unreachable(rabbit: &Shared) -> (Told, &'static str) {
+    fn unreachable(rabbit: &Shared) -> (ExpectedMessage, &'static str) {
         let message = format!("unable to connect to rabbitmq at 127.0.0.1:{}", rabbit.with(RabbitMq::port));
-        (Told::Message(message), "Connection refused")
+        (ExpectedMessage::Message(message), "Connection refused")
     }
 
-    fn rejected(rabbit: &Shared) -> Result<(Told, &'static str), Not> {
+    fn rejected(rabbit: &Shared) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         let message = format!("rabbitmq at 127.0.0.1:{} denied access", rabbit.with(RabbitMq::port));
-        Ok((Told::Message(message), "ACCESS_REFUSED"))
+        Ok((ExpectedMessage::Message(message), "ACCESS_REFUSED"))
     }
 
-    async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         let held = [pool.get().await.unwrap(), pool.get().await.unwrap()];
         Ok((Box::new(held), 2))
     }
 
-    async fn questions(rabbit: &Shared) -> Result<u64, Not> {
+    async fn questions(rabbit: &Shared) -> Result<u64, Unsupported> {
         OfConnection::questions(rabbit).await
     }
 
     /// A channel is opened and closed again.
     const QUESTIONS_A_ROUND: u64 = 13 + 21;
 
-    async fn connections(rabbit: &Shared) -> Result<usize, Not> {
+    async fn connections(rabbit: &Shared) -> Result<usize, Unsupported> {
         OfConnection::connections(rabbit).await
     }
 }
@@ -215,9 +214,9 @@ struct State<R> {
     rabbit: R,
 }
 
-fn serve<R: health::Probe + Clone>(rabbit: R) -> Rig {
+fn serve<R: health::Probe + Clone>(rabbit: R) -> TestServer {
     let state = web::Data::new(State { rabbit });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(Duration::ZERO).state(&state));
     })
 }
@@ -244,7 +243,7 @@ async fn who_publishes_is_down_during_an_alarm_and_who_does_not_is_up() {
     let [of_connection, of_consumer] = [Arc::clone(&publisher), consumer].map(serve);
     let of_channel = serve(channel.clone());
     for rig in [&of_connection, &of_channel, &of_consumer] {
-        up(rig, "queue", "rabbit").await;
+        assert_up(rig, "queue", "rabbit").await;
     }
 
     rabbit.with(|it| it.alarm(true));
@@ -254,9 +253,9 @@ async fn who_publishes_is_down_during_an_alarm_and_who_does_not_is_up() {
     eventually("they are told", || async { publisher.status().blocked() && held[0].status().blocked() }).await;
     let message = "rabbitmq is read-only";
     for rig in [&of_connection, &of_channel] {
-        down(rig, "queue", "rabbit", message).await;
+        assert_down(rig, "queue", "rabbit", message).await;
     }
-    up(&of_consumer, "queue", "rabbit").await;
+    assert_up(&of_consumer, "queue", "rabbit").await;
     let asked = queue(&publisher, "jobs", Limits::new()).await.unwrap_err();
     assert_eq!(asked.kind(), ProbeErrorKind::ReadOnly);
     drop(held);
@@ -264,13 +263,13 @@ async fn who_publishes_is_down_during_an_alarm_and_who_does_not_is_up() {
     let message = format!("rabbitmq at 127.0.0.1:{} is read-only", rabbit.with(RabbitMq::port));
     // Whichever of its connections comes first.
     for _ in 0..3 {
-        down(&of_pool, "queue", "rabbit", &message).await;
+        assert_down(&of_pool, "queue", "rabbit", &message).await;
     }
 
     rabbit.with(|it| it.alarm(false));
     eventually("they are told", || async { !publisher.status().blocked() }).await;
-    up(&of_connection, "queue", "rabbit").await;
-    up(&of_channel, "queue", "rabbit").await;
+    assert_up(&of_connection, "queue", "rabbit").await;
+    assert_up(&of_channel, "queue", "rabbit").await;
     eventually("the pool is up", || async { of_pool.health().await.status == 200 }).await;
 }
 
@@ -336,7 +335,7 @@ async fn what_does_not_recover_stays_down_and_a_pool_replaces_it() {
     let connection = connect(&rabbit, ConnectionProperties::default()).await;
     let channel = connection.create_channel().await.unwrap();
     let state = web::Data::new(State { connection, channel, pool: pool(&rabbit, PASSWORD) });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope().max_age(Duration::ZERO));
     });
     assert_eq!(rig.health().await.status, 200);
@@ -363,9 +362,9 @@ async fn a_channel_that_the_application_lost_is_down_and_its_connection_is_up() 
     let missing = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     channel.queue_declare("missing".into(), missing, FieldTable::default()).await.unwrap_err();
     let rig = serve(channel);
-    let answer = down(&rig, "queue", "rabbit", "unexpected response from rabbitmq").await;
-    assert_secret(&rig, &answer, &["invalid channel state"]).await;
-    up(&serve(connection), "queue", "rabbit").await;
+    let answer = assert_down(&rig, "queue", "rabbit", "unexpected response from rabbitmq").await;
+    assert_not_leaked(&rig, &answer, &["invalid channel state"]).await;
+    assert_up(&serve(connection), "queue", "rabbit").await;
 }
 
 #[actix_web::test]
@@ -376,11 +375,11 @@ async fn a_connection_without_a_channel_to_spare_is_degraded_and_one_that_has_it
     let first = connection.create_channel().await.unwrap();
     let second = connection.create_channel().await.unwrap();
     let rig = serve(Arc::clone(&connection));
-    degraded(&rig, "queue", "rabbit", "all 2 channels are in use").await;
+    assert_degraded(&rig, "queue", "rabbit", "all 2 channels are in use").await;
     drop(first);
     eventually("it is up", || async { rig.health().await.json()["status"] == "UP" }).await;
     assert!(connection.create_channel().await.is_err(), "the check has the last one");
-    up(&rig, "queue", "rabbit").await;
+    assert_up(&rig, "queue", "rabbit").await;
     drop(second);
 }
 
@@ -390,13 +389,13 @@ async fn a_pooled_connection_that_is_silent_is_degraded_and_is_discarded() {
     let proxy = Proxy::start(rabbit.with(RabbitMq::port)).await;
     let pool = pool_at(RabbitMq::url_at(proxy.port));
     let rig = serve(pool.clone());
-    up(&rig, "queue", "rabbit").await;
-    proxy.set(Fault::Forget);
+    assert_up(&rig, "queue", "rabbit").await;
+    proxy.set(Fault::HalfOpen);
     let message =
         format!("an idle connection to rabbitmq at 127.0.0.1:{} does not respond, a new one does", proxy.port);
-    degraded(&rig, "queue", "rabbit", &message).await;
+    assert_degraded(&rig, "queue", "rabbit", &message).await;
     assert_eq!(pool.status().size, 0);
-    up(&rig, "queue", "rabbit").await;
+    assert_up(&rig, "queue", "rabbit").await;
 }
 
 #[actix_web::test]
@@ -405,12 +404,12 @@ async fn a_pool_that_is_used_up_on_a_frozen_server_is_down() {
     let pool = pool(&rabbit, PASSWORD);
     let held = [pool.get().await.unwrap(), pool.get().await.unwrap()];
     let rig = serve(pool);
-    degraded(&rig, "queue", "rabbit", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "queue", "rabbit", "connection pool exhausted (2 of 2 in use)").await;
     rabbit.freeze();
     // That the broker accepted a further connection holds for a while.
     eventually("it is down", || async { rig.health().await.json()["status"] == "DOWN" }).await;
-    down(&rig, "queue", "rabbit", "timed out after 800 ms").await;
-    rabbit.thaw();
+    assert_down(&rig, "queue", "rabbit", "timed out after 800 ms").await;
+    rabbit.resume();
     drop(held);
     eventually("it is up again", || async { rig.health().await.json()["status"] == "UP" }).await;
 }
@@ -436,7 +435,7 @@ async fn a_long_freeze_leaves_no_channels_behind() {
         let asked = tokio::time::timeout(soon, queue(&second, "jobs", Limits::new())).await;
         assert!(asked.is_err(), "it is frozen");
     }
-    rabbit.thaw();
+    rabbit.resume();
     new.ask().await.unwrap();
     kept.ask().await.unwrap();
     channel.probe().await.unwrap();

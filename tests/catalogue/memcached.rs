@@ -9,12 +9,12 @@ use memcache::{Client, ConnectionManager, Url, exp::AsyncMemcache};
 
 use super::redis::{opens_no_connection_at_any_distance, serve_each};
 use crate::{
-    acceptance::{Backend, Not, Password, Told, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
     common::{
-        answers::{MAX_AGE, assert_secret, back_up, down, up},
         eventually,
-        rig::Rig,
-        servers::Faulty,
+        responses::{MAX_AGE, assert_down, assert_not_leaked, assert_recovers, assert_up},
+        servers::FaultInjection,
+        test_server::TestServer,
     },
     servers::{balancer::Balancer, memcached::Memcached},
 };
@@ -25,7 +25,7 @@ struct Blocking;
 acceptance!(asynchronous, Asynchronous);
 acceptance!(blocking, Blocking);
 
-const NO_CREDENTIALS: Not = "the client of the meta protocol can't log in, and that of the binary protocol connects when it is \
+const NO_CREDENTIALS: Unsupported = "the client of the meta protocol can't log in, and that of the binary protocol connects when it is \
                              made, which fails with a wrong password";
 
 impl Backend for Asynchronous {
@@ -36,30 +36,30 @@ impl Backend for Asynchronous {
         Memcached::prepared(&[])
     }
 
-    async fn open(server: &Memcached, _: Password) -> Result<AsyncMemcache, Not> {
+    async fn open(server: &Memcached, _: Password) -> Result<AsyncMemcache, Unsupported> {
         Ok(asynchronous_client(&[server]).await)
     }
 
-    fn unreachable(_: &Memcached) -> (Told, &'static str) {
-        (Told::Message("unable to connect to memcached".to_owned()), "Connection refused")
+    fn unreachable(_: &Memcached) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message("unable to connect to memcached".to_owned()), "Connection refused")
     }
 
-    fn rejected(_: &Memcached) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Memcached) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err(NO_CREDENTIALS)
     }
 
-    async fn saturate(_: &AsyncMemcache) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &AsyncMemcache) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err("its pools have no limit by default, and nobody can hold a connection of theirs")
     }
 
-    async fn questions(server: &Memcached) -> Result<u64, Not> {
+    async fn questions(server: &Memcached) -> Result<u64, Unsupported> {
         Ok(server.counter("cmd_set"))
     }
 
     /// In one round trip.
     const QUESTIONS_A_ROUND: u64 = 16;
 
-    async fn connections(server: &Memcached) -> Result<usize, Not> {
+    async fn connections(server: &Memcached) -> Result<usize, Unsupported> {
         Ok(server.connections())
     }
 }
@@ -72,32 +72,32 @@ impl Backend for Blocking {
         Memcached::prepared(&[])
     }
 
-    async fn open(server: &Memcached, _: Password) -> Result<Client, Not> {
+    async fn open(server: &Memcached, _: Password) -> Result<Client, Unsupported> {
         Ok(blocking_client(server))
     }
 
-    fn unreachable(server: &Memcached) -> (Told, &'static str) {
+    fn unreachable(server: &Memcached) -> (ExpectedMessage, &'static str) {
         // A client that never was connected tells nobody where to.
         let told = [
             format!("unable to connect to memcached at {}", server.address()),
             "unable to connect to memcached".to_owned(),
         ];
-        (Told::OneOf(told.into()), "Connection refused")
+        (ExpectedMessage::OneOf(told.into()), "Connection refused")
     }
 
-    fn rejected(_: &Memcached) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Memcached) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err(NO_CREDENTIALS)
     }
 
-    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err("its pools are its own, without counters, and nobody can hold a connection of theirs")
     }
 
-    async fn questions(server: &Memcached) -> Result<u64, Not> {
+    async fn questions(server: &Memcached) -> Result<u64, Unsupported> {
         Ok(server.counter("cmd_set"))
     }
 
-    async fn connections(server: &Memcached) -> Result<usize, Not> {
+    async fn connections(server: &Memcached) -> Result<usize, Unsupported> {
         Ok(server.connections())
     }
 }
@@ -119,9 +119,9 @@ struct State<R> {
     cache: R,
 }
 
-fn serve<R: Probe + Clone>(cache: R) -> Rig {
+fn serve<R: Probe + Clone>(cache: R) -> TestServer {
     let state = web::Data::new(State { cache });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).state(&state));
     })
 }
@@ -129,12 +129,12 @@ fn serve<R: Probe + Clone>(cache: R) -> Rig {
 async fn all_of_three_are_asked<R: Probe + Clone>(rig: impl AsyncFnOnce(&[&Memcached]) -> R) {
     let mut servers = [(); 3].map(|()| Memcached::start(&[]));
     let rig = serve(rig(&servers.each_ref()).await);
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     for server in &mut servers {
         assert!(server.counter("cmd_set") > 0, "it was asked");
         server.stop();
         tokio::time::sleep(MAX_AGE).await;
-        down(&rig, "cache", "cache", "unable to connect to memcached").await;
+        assert_down(&rig, "cache", "cache", "unable to connect to memcached").await;
         server.restart();
         eventually("it is up again", || async { rig.health().await.status == 200 }).await;
     }
@@ -159,11 +159,11 @@ async fn a_server_that_wants_credentials_refuses_access() {
     let users = tempfile::NamedTempFile::new().unwrap();
     fs::write(users.path(), "somebody:something\n").unwrap();
     let path = users.path().display().to_string();
-    crate::common::process::give(users.path(), "memcache");
+    crate::common::process::chown(users.path(), "memcache");
     let server = Memcached::start(&["-Y", &path]);
     let rig = serve(asynchronous_client(&[&server]).await);
-    let answer = down(&rig, "cache", "cache", "memcached denied access").await;
-    assert_secret(&rig, &answer, &["unauthenticated"]).await;
+    let answer = assert_down(&rig, "cache", "cache", "memcached denied access").await;
+    assert_not_leaked(&rig, &answer, &["unauthenticated"]).await;
 }
 
 #[actix_web::test]
@@ -171,8 +171,8 @@ async fn a_server_that_is_full_and_may_not_evict_is_down() {
     let server = Memcached::start(&["-m", "2", "-M", "-I", "512k"]);
     let client = asynchronous_client(&[&server]).await;
     let [asynchronous, blocking] = [serve(client.clone()), serve(blocking_client(&server))];
-    up(&asynchronous, "cache", "cache").await;
-    up(&blocking, "cache", "cache").await;
+    assert_up(&asynchronous, "cache", "cache").await;
+    assert_up(&blocking, "cache", "cache").await;
 
     // Values as small as those of the check: memory is given out by size.
     let fill = async |size: usize| {
@@ -191,22 +191,22 @@ async fn a_server_that_is_full_and_may_not_evict_is_down() {
     }
     tokio::time::sleep(MAX_AGE).await;
     // What can't be written anew is removed, and makes room: so first who asks for new keys.
-    down(&blocking, "cache", "cache", &format!("memcached at {} is read-only", server.address())).await;
-    let answer = down(&asynchronous, "cache", "cache", "memcached is read-only").await;
-    assert_secret(&asynchronous, &answer, &["out of memory"]).await;
+    assert_down(&blocking, "cache", "cache", &format!("memcached at {} is read-only", server.address())).await;
+    let answer = assert_down(&asynchronous, "cache", "cache", "memcached is read-only").await;
+    assert_not_leaked(&asynchronous, &answer, &["out of memory"]).await;
 }
 
 #[actix_web::test]
 async fn a_killed_idle_connection_is_no_outage() {
     let mut server = Memcached::start(&[]);
     let [asynchronous, blocking] = [serve(asynchronous_client(&[&server]).await), serve(blocking_client(&server))];
-    up(&asynchronous, "cache", "cache").await;
-    up(&blocking, "cache", "cache").await;
+    assert_up(&asynchronous, "cache", "cache").await;
+    assert_up(&blocking, "cache", "cache").await;
     // With a server that was another one meanwhile, all connections are dead.
     server.stop();
     server.restart();
-    back_up(&asynchronous, "cache", "cache").await;
-    back_up(&blocking, "cache", "cache").await;
+    assert_recovers(&asynchronous, "cache", "cache").await;
+    assert_recovers(&blocking, "cache", "cache").await;
     let lines = crate::common::logs::lines();
     assert!(lines.iter().all(|line| !line.contains("is DOWN")), "{lines:#?}");
 }
@@ -223,7 +223,7 @@ async fn a_frozen_server_blocks_one_thread_however_often_a_blocking_client_is_as
         assert!(asked.is_err(), "it is frozen");
     }
     assert!(threads() <= before + 1, "{} threads, and {before} before", threads());
-    server.thaw();
+    server.resume();
     check.ask().await.unwrap();
 }
 
@@ -238,14 +238,14 @@ async fn no_connection_is_opened_because_the_server_is_far_away() {
         let balancer = Balancer::start(server.port());
         let client = Client::builder().add_server(format!("memcache://127.0.0.1:{}", balancer.port)).unwrap();
         let rig = serve_each(client.with_max_pool_size(1).build().unwrap());
-        up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "cache").await;
         balancer.delay_replies(Duration::from_millis(distance));
         // The first one may take longer than all before, and does.
-        up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "cache").await;
         let warm = balancer.accepted();
         assert!(warm <= 2, "{distance} ms away: {warm} connections");
         for _ in 0..6 {
-            up(&rig, "cache", "cache").await;
+            assert_up(&rig, "cache", "cache").await;
         }
         assert_eq!(balancer.accepted(), warm, "{distance} ms away");
     }

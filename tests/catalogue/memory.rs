@@ -11,16 +11,16 @@ use health::{
     probes::{Amount, memory::Available},
 };
 
-use crate::common::{answers::up, rig::Rig};
+use crate::common::{responses::assert_up, test_server::TestServer};
 
 #[derive(HealthCheck)]
 struct State {
     memory: Available,
 }
 
-fn serve(memory: Available) -> Rig {
+fn serve(memory: Available) -> TestServer {
     let state = web::Data::new(State { memory });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(Duration::ZERO).state(&state));
     })
 }
@@ -29,7 +29,7 @@ fn serve(memory: Available) -> Rig {
 async fn a_machine_with_memory_is_up() {
     // The tests' machine may be busy, and this is no test of it.
     let any = Amount::bytes(1);
-    up(&serve(Available::new().degraded_below(any).down_below(any)), "system", "memory").await;
+    assert_up(&serve(Available::new().degraded_below(any).down_below(any)), "system", "memory").await;
 }
 
 #[actix_web::test]

@@ -14,13 +14,12 @@ use health::{HealthCheck, Probe as _, ProbeError, ProbeErrorKind};
 use rumqttc::{AsyncClient, MqttOptions, PublishOptions, QoS};
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD, USER,
-        answers::{assert_secret, down, up},
-        eventually,
-        rig::Rig,
-        servers::Faulty as _,
+        PASSWORD, USER, eventually,
+        responses::{assert_down, assert_not_leaked, assert_up},
+        servers::FaultInjection as _,
+        test_server::TestServer,
     },
     servers::{connections_to, mosquitto::Mosquitto},
 };
@@ -64,28 +63,28 @@ impl Backend for OfClient {
         Mosquitto::prepared()
     }
 
-    async fn open(mosquitto: &Mosquitto, password: Password) -> Result<AsyncClient, Not> {
+    async fn open(mosquitto: &Mosquitto, password: Password) -> Result<AsyncClient, Unsupported> {
         Ok(connect(mosquitto, if password == Password::Right { PASSWORD } else { WRONG }))
     }
 
-    fn unreachable(_: &Mosquitto) -> (Told, &'static str) {
+    fn unreachable(_: &Mosquitto) -> (ExpectedMessage, &'static str) {
         // The client keeps what it is told, and its event loop alone knows why nothing comes of it.
-        (Told::Message("timed out after 800 ms".to_owned()), "health check queue.resource is DOWN")
+        (ExpectedMessage::Message("timed out after 800 ms".to_owned()), "health check queue.resource is DOWN")
     }
 
-    fn rejected(mosquitto: &Mosquitto) -> Result<(Told, &'static str), Not> {
+    fn rejected(mosquitto: &Mosquitto) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Ok(Self::unreachable(mosquitto))
     }
 
-    async fn saturate(_: &AsyncClient) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &AsyncClient) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err("a client has one connection, which all share: there is nothing to use up")
     }
 
-    async fn questions(mosquitto: &Mosquitto) -> Result<u64, Not> {
+    async fn questions(mosquitto: &Mosquitto) -> Result<u64, Unsupported> {
         Ok(mosquitto.received())
     }
 
-    async fn connections(mosquitto: &Mosquitto) -> Result<usize, Not> {
+    async fn connections(mosquitto: &Mosquitto) -> Result<usize, Unsupported> {
         Ok(connections_to(mosquitto.port()))
     }
 }
@@ -95,9 +94,9 @@ struct State {
     mqtt: AsyncClient,
 }
 
-fn serve(mqtt: AsyncClient) -> Rig {
+fn serve(mqtt: AsyncClient) -> TestServer {
     let state = web::Data::new(State { mqtt });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope().max_age(Duration::ZERO));
     })
 }
@@ -140,13 +139,13 @@ async fn an_answer_of_yesterday_says_nothing_of_today() {
     kept.ask().await.unwrap();
     mosquitto.freeze();
     no_answer!(kept);
-    mosquitto.thaw();
+    mosquitto.resume();
     // The client has the answer before that to a later message.
     let later = client.publish_tracked("orders", "1", PublishOptions::new(QoS::AtLeastOnce)).await.unwrap();
     later.wait_async().await.unwrap();
     mosquitto.freeze();
     no_answer!(kept);
-    mosquitto.thaw();
+    mosquitto.resume();
     kept.ask().await.unwrap();
 }
 
@@ -172,8 +171,8 @@ async fn a_user_who_may_not_write_the_topic_is_refused() {
     mosquitto.allow("topic readwrite orders/#");
     mosquitto.restart();
     let rig = serve(connect(&mosquitto, PASSWORD));
-    let answer = down(&rig, "queue", "mqtt", "mqtt denied access").await;
-    assert_secret(&rig, &answer, &["NotAuthorized"]).await;
+    let answer = assert_down(&rig, "queue", "mqtt", "mqtt denied access").await;
+    assert_not_leaked(&rig, &answer, &["NotAuthorized"]).await;
 }
 
 #[actix_web::test]
@@ -181,11 +180,11 @@ async fn an_event_loop_that_has_ended_is_no_connection() {
     let mosquitto = started();
     let ended = Arc::new(AtomicBool::new(false));
     let rig = serve(connect_until(&mosquitto, PASSWORD, Arc::clone(&ended)));
-    up(&rig, "queue", "mqtt").await;
+    assert_up(&rig, "queue", "mqtt").await;
     ended.store(true, Ordering::Relaxed);
     eventually("it has ended", || async { connections_to(mosquitto.port()) == 0 }).await;
-    let answer = down(&rig, "queue", "mqtt", "unable to connect to mqtt").await;
-    assert_secret(&rig, &answer, &["Request channel is disconnected"]).await;
+    let answer = assert_down(&rig, "queue", "mqtt", "unable to connect to mqtt").await;
+    assert_not_leaked(&rig, &answer, &["Request channel is disconnected"]).await;
 }
 
 #[actix_web::test]

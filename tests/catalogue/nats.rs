@@ -7,13 +7,12 @@ use async_nats::{Client, ConnectOptions, jetstream};
 use health::{HealthCheck, Probe as _, ProbeError, ProbeErrorKind};
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD, USER,
-        answers::{assert_secret, down, up},
-        eventually, logs,
-        rig::Rig,
-        servers::Faulty as _,
+        PASSWORD, USER, eventually, logs,
+        responses::{assert_down, assert_not_leaked, assert_up},
+        servers::FaultInjection as _,
+        test_server::TestServer,
     },
     servers::nats::Nats,
 };
@@ -45,19 +44,19 @@ fn started() -> Nats {
 }
 
 /// What both tell of; they differ in the word for it.
-fn unreachable(word: &str, nats: &Nats) -> (Told, &'static str) {
+fn unreachable(word: &str, nats: &Nats) -> (ExpectedMessage, &'static str) {
     // It does not tell where it connects to before it is connected.
     let told =
         [format!("unable to connect to {word} at 127.0.0.1:{}", nats.port()), format!("unable to connect to {word}")];
-    (Told::OneOf(told.into()), "Connection refused")
+    (ExpectedMessage::OneOf(told.into()), "Connection refused")
 }
 
-fn rejected(word: &str) -> (Told, &'static str) {
+fn rejected(word: &str) -> (ExpectedMessage, &'static str) {
     // It tries again and again, and tells its events alone what it was.
-    (Told::Message(format!("unable to connect to {word}")), "the client is pending: its events say why")
+    (ExpectedMessage::Message(format!("unable to connect to {word}")), "the client is pending: its events say why")
 }
 
-const SHARED: Not = "a client shares one connection among all who ask: there is nothing to use up";
+const SHARED: Unsupported = "a client shares one connection among all who ask: there is nothing to use up";
 
 /// How many messages the server was sent by those who are connected.
 async fn messages(nats: &Nats) -> u64 {
@@ -72,27 +71,27 @@ impl Backend for Core {
         Nats::prepared()
     }
 
-    async fn open(nats: &Nats, password: Password) -> Result<Client, Not> {
+    async fn open(nats: &Nats, password: Password) -> Result<Client, Unsupported> {
         Ok(connect(nats, if password == Password::Right { PASSWORD } else { WRONG }).await)
     }
 
-    fn unreachable(nats: &Nats) -> (Told, &'static str) {
+    fn unreachable(nats: &Nats) -> (ExpectedMessage, &'static str) {
         unreachable("nats", nats)
     }
 
-    fn rejected(_: &Nats) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Nats) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Ok(rejected("nats"))
     }
 
-    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err(SHARED)
     }
 
-    async fn questions(nats: &Nats) -> Result<u64, Not> {
+    async fn questions(nats: &Nats) -> Result<u64, Unsupported> {
         Ok(messages(nats).await)
     }
 
-    async fn connections(nats: &Nats) -> Result<usize, Not> {
+    async fn connections(nats: &Nats) -> Result<usize, Unsupported> {
         Ok(nats.connections().await.len())
     }
 }
@@ -105,27 +104,27 @@ impl Backend for JetStream {
         Nats::prepared()
     }
 
-    async fn open(nats: &Nats, password: Password) -> Result<jetstream::Context, Not> {
+    async fn open(nats: &Nats, password: Password) -> Result<jetstream::Context, Unsupported> {
         Core::open(nats, password).await.map(jetstream::new)
     }
 
-    fn unreachable(nats: &Nats) -> (Told, &'static str) {
+    fn unreachable(nats: &Nats) -> (ExpectedMessage, &'static str) {
         unreachable("jetstream", nats)
     }
 
-    fn rejected(_: &Nats) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Nats) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Ok(rejected("jetstream"))
     }
 
-    async fn saturate(_: &jetstream::Context) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &jetstream::Context) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err(SHARED)
     }
 
-    async fn questions(nats: &Nats) -> Result<u64, Not> {
+    async fn questions(nats: &Nats) -> Result<u64, Unsupported> {
         Ok(messages(nats).await)
     }
 
-    async fn connections(nats: &Nats) -> Result<usize, Not> {
+    async fn connections(nats: &Nats) -> Result<usize, Unsupported> {
         Ok(nats.connections().await.len())
     }
 }
@@ -135,9 +134,9 @@ struct State {
     nats: Client,
 }
 
-fn serve(nats: Client) -> Rig {
+fn serve(nats: Client) -> TestServer {
     let state = web::Data::new(State { nats });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope().max_age(Duration::ZERO));
     })
 }
@@ -146,28 +145,28 @@ fn serve(nats: Client) -> Rig {
 async fn a_server_that_was_reached_once_is_named_when_it_is_gone() {
     let mut nats = started();
     let rig = serve(connect(&nats, PASSWORD).await);
-    up(&rig, "queue", "nats").await;
+    assert_up(&rig, "queue", "nats").await;
     nats.stop();
     let message = format!("unable to connect to nats at 127.0.0.1:{}", nats.port());
-    let answer = down(&rig, "queue", "nats", &message).await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let answer = assert_down(&rig, "queue", "nats", &message).await;
+    assert_not_leaked(&rig, &answer, &["Connection refused"]).await;
 }
 
 #[actix_web::test]
 async fn a_server_that_dies_while_it_is_asked_is_not_waited_for() {
     let mut nats = started();
     let state = web::Data::new(State { nats: connect(&nats, PASSWORD).await });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope().max_age(Duration::ZERO).deadline(Duration::from_secs(20)));
     });
-    up(&rig, "queue", "nats").await;
+    assert_up(&rig, "queue", "nats").await;
     nats.freeze();
     let message = format!("unable to connect to nats at 127.0.0.1:{}", nats.port());
     let dies = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         nats.kill();
     };
-    tokio::join!(down(&rig, "queue", "nats", &message), dies);
+    tokio::join!(assert_down(&rig, "queue", "nats", &message), dies);
 }
 
 #[actix_web::test]
@@ -176,7 +175,7 @@ async fn an_outage_leaves_no_questions_behind() {
     let mut nats = started();
     let client = connect(&nats, PASSWORD).await;
     let rig = serve(client.clone());
-    up(&rig, "queue", "nats").await;
+    assert_up(&rig, "queue", "nats").await;
     nats.stop();
     eventually("the client knows", || async { client.connection_state() != async_nats::connection::State::Connected })
         .await;
@@ -195,10 +194,10 @@ async fn an_outage_leaves_no_questions_behind() {
 async fn a_reader_of_all_subjects_and_a_client_that_hears_nothing_of_itself_change_nothing() {
     let nats = started();
     let quiet = options(PASSWORD).no_echo().connect(nats.address()).await.unwrap();
-    up(&serve(quiet), "queue", "nats").await;
+    assert_up(&serve(quiet), "queue", "nats").await;
     let client = connect(&nats, PASSWORD).await;
     let _all = client.subscribe(">").await.unwrap();
-    up(&serve(client.clone()), "queue", "nats").await;
+    assert_up(&serve(client.clone()), "queue", "nats").await;
 }
 
 #[actix_web::test]
@@ -213,7 +212,7 @@ async fn a_server_without_jetstream_is_up_for_a_client_and_down_for_a_context() 
     nats.restart();
     let client = connect(&nats, PASSWORD).await;
     let state = web::Data::new(State { jobs: jetstream::new(client.clone()), nats: client });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope());
     });
     let answer = rig.health().await;
@@ -232,7 +231,7 @@ async fn a_user_who_may_not_publish_to_its_inbox_is_down() {
     ));
     nats.restart();
     let rig = serve(connect(&nats, PASSWORD).await);
-    down(&rig, "queue", "nats", "timed out after 800 ms").await;
+    assert_down(&rig, "queue", "nats", "timed out after 800 ms").await;
 }
 
 #[actix_web::test]
@@ -243,7 +242,7 @@ async fn a_client_that_connects_anew_is_no_outage() {
     let rig = serve(client.clone());
     for _ in 0..50 {
         client.force_reconnect().await.unwrap();
-        up(&rig, "queue", "nats").await;
+        assert_up(&rig, "queue", "nats").await;
     }
 }
 

@@ -8,14 +8,14 @@ use redis::Client;
 use sqlx::{Connection as _, PgConnection};
 
 use crate::{
-    acceptance::{Backend, Not, Password},
+    acceptance::{Backend, Password, Unsupported},
     common::{
-        answers::{MAX_AGE, assert_secret, down, up},
         eventually,
         far::Far,
         logs,
-        rig::Rig,
-        servers::{Faulty as _, Server},
+        responses::{MAX_AGE, assert_down, assert_not_leaked, assert_up},
+        servers::{FaultInjection as _, Server},
+        test_server::TestServer,
     },
 };
 
@@ -31,7 +31,7 @@ pub(crate) trait Pooled: Backend<Server = Server> {
     async fn close_all(server: &Server);
 
     /// Why the pool keeps a connection that is silent, if it does.
-    const KEEPS_SILENT: Option<Not> = None;
+    const KEEPS_SILENT: Option<Unsupported> = None;
 }
 
 #[derive(HealthCheck)]
@@ -40,9 +40,9 @@ struct State<R> {
     resource: R,
 }
 
-pub(crate) fn serve<R: Probe + Clone>(resource: R) -> Rig {
+pub(crate) fn serve<R: Probe + Clone>(resource: R) -> TestServer {
     let state = web::Data::new(State { resource });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).state(&state));
     })
 }
@@ -63,9 +63,9 @@ pub(crate) async fn is_down_when_its_server_froze_while_all_of_it_was_in_use<P: 
     let held = P::saturate(&resource).await.unwrap();
     server.freeze();
     let rig = serve(resource);
-    let answer = down(&rig, group::<P>(), "resource", "timed out after 800 ms").await;
-    assert_secret(&rig, &answer, &[]).await;
-    server.thaw();
+    let answer = assert_down(&rig, group::<P>(), "resource", "timed out after 800 ms").await;
+    assert_not_leaked(&rig, &answer, &[]).await;
+    server.resume();
     drop(held);
     eventually("it is up again", || async { rig.health().await.status == 200 }).await;
 }
@@ -75,8 +75,8 @@ pub(crate) async fn is_down_when_its_server_stopped_while_all_of_it_was_in_use<P
     let held = P::saturate(&resource).await.unwrap();
     server.stop();
     let rig = serve(resource);
-    let answer = down(&rig, group::<P>(), "resource", &P::refused(&server)).await;
-    assert_secret(&rig, &answer, &[]).await;
+    let answer = assert_down(&rig, group::<P>(), "resource", &P::refused(&server)).await;
+    assert_not_leaked(&rig, &answer, &[]).await;
     drop(held);
 }
 
@@ -85,10 +85,10 @@ pub(crate) async fn is_up_at_once_when_its_server_closed_idle_connections<P: Poo
     // All that it may have are there, and idle.
     drop(P::saturate(&resource).await.unwrap());
     let rig = serve(resource);
-    up(&rig, group::<P>(), "resource").await;
+    assert_up(&rig, group::<P>(), "resource").await;
     P::close_all(&server).await;
     tokio::time::sleep(MAX_AGE).await;
-    up(&rig, group::<P>(), "resource").await;
+    assert_up(&rig, group::<P>(), "resource").await;
 }
 
 pub(crate) async fn is_degraded_while_its_idle_connections_are_silent_and_new_ones_work<P: Pooled>() {
@@ -98,7 +98,7 @@ pub(crate) async fn is_degraded_while_its_idle_connections_are_silent_and_new_on
     let resource = P::open_at(&server, far.port).await;
     drop(P::saturate(&resource).await.unwrap());
     let rig = serve(resource);
-    up(&rig, group::<P>(), "resource").await;
+    assert_up(&rig, group::<P>(), "resource").await;
     far.silence();
     tokio::time::sleep(MAX_AGE).await;
     let answer = rig.health().await.json();
@@ -125,12 +125,12 @@ pub(crate) async fn opens_hardly_a_connection_outside_it_when_its_server_is_far<
         let rig = serve(P::open_at(&server, far.port).await);
         eventually("it is up", || async { rig.health().await.json()["status"] == "UP" }).await;
         tokio::time::sleep(MAX_AGE).await;
-        up(&rig, group::<P>(), "resource").await;
+        assert_up(&rig, group::<P>(), "resource").await;
         let opened = far.opened();
         assert!(opened <= 3, "{delay} ms: {opened} connections");
         for _ in 0..6 {
             tokio::time::sleep(MAX_AGE).await;
-            up(&rig, group::<P>(), "resource").await;
+            assert_up(&rig, group::<P>(), "resource").await;
         }
         assert_eq!(far.opened(), opened, "{delay} ms: a warm pool is probed on its own connections");
     }

@@ -10,13 +10,12 @@ use redis::{
 };
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD, USER,
-        answers::{MAX_AGE, assert_secret, up},
-        eventually, logs,
-        rig::Rig,
-        servers::{Faulty as _, Kind, Server},
+        PASSWORD, USER, eventually, logs,
+        responses::{MAX_AGE, assert_not_leaked, assert_up},
+        servers::{FaultInjection as _, Kind, Server},
+        test_server::TestServer,
     },
     servers::balancer::Balancer,
 };
@@ -33,49 +32,49 @@ impl Backend for Manager {
         Server::prepared(Kind::Redis, &[])
     }
 
-    async fn open(server: &Server, password: Password) -> Result<ConnectionManager, Not> {
+    async fn open(server: &Server, password: Password) -> Result<ConnectionManager, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         Ok(manager(Client::open(server.url_with(password)).unwrap()))
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
+    fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
         let message = format!("unable to connect to redis at 127.0.0.1:{}", server.port());
-        (Told::Message(message), "Connection refused")
+        (ExpectedMessage::Message(message), "Connection refused")
     }
 
-    fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         // It tries again and again before it says what it was.
-        Ok((Told::Message("timed out after 800 ms".to_owned()), "health check cache.resource is DOWN"))
+        Ok((ExpectedMessage::Message("timed out after 800 ms".to_owned()), "health check cache.resource is DOWN"))
     }
 
-    fn frozen(server: &Server) -> Told {
+    fn frozen(server: &Server) -> ExpectedMessage {
         // The driver gives up after 500 ms by itself on a connection that it has, and not on one that it opens.
         let message = format!("no response from redis at 127.0.0.1:{}", server.port());
-        Told::OneOf(vec![message, "timed out after 800 ms".to_owned()])
+        ExpectedMessage::OneOf(vec![message, "timed out after 800 ms".to_owned()])
     }
 
-    async fn saturate(_: &ConnectionManager) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &ConnectionManager) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err("a manager shares one connection among all who ask: there is nothing to use up")
     }
 
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    async fn questions(server: &Server) -> Result<u64, Unsupported> {
         values_written(server).await
     }
 
-    async fn connections(server: &Server) -> Result<usize, Not> {
+    async fn connections(server: &Server) -> Result<usize, Unsupported> {
         connections_of_redis(server).await
     }
 }
 
 /// How many values a Redis was told to keep.
-pub(crate) async fn values_written(server: &Server) -> Result<u64, Not> {
+pub(crate) async fn values_written(server: &Server) -> Result<u64, Unsupported> {
     let statistics = asked(server, "INFO", "commandstats").await;
     let line = statistics.lines().find_map(|line| line.strip_prefix("cmdstat_set:calls="));
     Ok(line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap()))
 }
 
 /// How many connections a Redis has, but for the one that asks.
-pub(crate) async fn connections_of_redis(server: &Server) -> Result<usize, Not> {
+pub(crate) async fn connections_of_redis(server: &Server) -> Result<usize, Unsupported> {
     Ok(asked(server, "CLIENT", "LIST").await.lines().count() - 1)
 }
 
@@ -114,9 +113,9 @@ impl Pinged {
         }
     }
 
-    fn serve(self) -> Rig {
+    fn serve(self) -> TestServer {
         let state = web::Data::new(self);
-        Rig::start(1, move |app| {
+        TestServer::start(1, move |app| {
             app.service(health::scope().max_age(MAX_AGE).state(&state));
         })
     }
@@ -125,7 +124,7 @@ impl Pinged {
 const ALL_UP: [&str; 4] = ["UP"; 4];
 
 /// What is said of client, manager, connection and what is written.
-async fn said(rig: &Rig) -> [String; 4] {
+async fn said(rig: &TestServer) -> [String; 4] {
     let answer = rig.health().await.json();
     ["client", "manager", "connection", "written"]
         .map(|name| answer["checks"]["cache"][name].as_str().unwrap().to_owned())
@@ -170,7 +169,7 @@ async fn a_ping_sees_a_server_that_is_stopped_or_frozen() {
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
     assert_eq!(said(&rig).await, ["DOWN"; 4], "{}", logs::text());
-    server.thaw();
+    server.resume();
     eventually("it is up again", || async { said(&rig).await == ALL_UP }).await;
 
     server.stop();
@@ -181,7 +180,7 @@ async fn a_ping_sees_a_server_that_is_stopped_or_frozen() {
         "client": message, "manager": message, "connection": "unable to connect to redis", "written": message,
     });
     assert_eq!(answer.json()["errors"]["cache"], messages, "{}", logs::text());
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    assert_not_leaked(&rig, &answer, &["Connection refused"]).await;
     server.restart();
     // A multiplexed connection that is broken is so for good.
     eventually("it is up again", || async { said(&rig).await == ["UP", "UP", "DOWN", "UP"] }).await;
@@ -206,9 +205,9 @@ struct State<R> {
 }
 
 /// Every request is a run.
-pub(crate) fn serve_each<R: Probe + Clone>(cache: R) -> Rig {
+pub(crate) fn serve_each<R: Probe + Clone>(cache: R) -> TestServer {
     let state = web::Data::new(State { cache });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(Duration::ZERO).state(&state));
     })
 }
@@ -227,7 +226,7 @@ pub(crate) async fn opens_no_connection_at_any_distance<R: Probe + Clone>(server
         let warm = balancer.accepted();
         assert!(warm <= before + 1, "{distance} ms away: {warm} connections, and {before} before the first run");
         for _ in 0..POLLS {
-            up(&rig, "cache", "cache").await;
+            assert_up(&rig, "cache", "cache").await;
         }
         assert_eq!(balancer.accepted(), warm, "{distance} ms away, in {POLLS} runs");
     }
@@ -260,7 +259,7 @@ async fn a_client_whose_kept_connection_leads_to_a_demoted_master_is_up_by_the_n
     let new = restarted(Server::prepared(Kind::Redis, &words.iter().map(String::as_str).collect::<Vec<_>>()));
     let balancer = Balancer::start(old.port());
     let rig = serve_each(Client::open(url(balancer.port)).unwrap());
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
 
     let admin =
         async |server: &Server| Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
@@ -268,7 +267,7 @@ async fn a_client_whose_kept_connection_leads_to_a_demoted_master_is_up_by_the_n
     command(&mut admin(&old).await, &format!("REPLICAOF 127.0.0.1 {}", new.port())).await;
     balancer.lead_to(new.port());
     for _ in 0..3 {
-        up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "cache").await;
     }
     assert_eq!(balancer.accepted(), 2, "the new connection is kept");
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());

@@ -8,13 +8,12 @@ use redis::{Value, cluster::ClusterClient, cluster_async::ClusterConnection};
 
 use super::redis::serve_each;
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD,
-        answers::{MAX_AGE, assert_secret, down, up},
-        eventually, logs,
-        rig::Rig,
-        servers::Faulty,
+        PASSWORD, eventually, logs,
+        responses::{MAX_AGE, assert_down, assert_not_leaked, assert_up},
+        servers::FaultInjection,
+        test_server::TestServer,
     },
     servers::{balancer::Balancer, cluster::Cluster},
 };
@@ -33,31 +32,31 @@ impl Backend for Client {
         Cluster::prepared()
     }
 
-    async fn open(cluster: &Cluster, password: Password) -> Result<ClusterClient, Not> {
+    async fn open(cluster: &Cluster, password: Password) -> Result<ClusterClient, Unsupported> {
         Ok(client(cluster, password))
     }
 
-    fn unreachable(cluster: &Cluster) -> (Told, &'static str) {
+    fn unreachable(cluster: &Cluster) -> (ExpectedMessage, &'static str) {
         unreachable_nodes(cluster)
     }
 
-    fn rejected(_: &Cluster) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Cluster) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         let message = "redis cluster denied access".to_owned();
-        Ok((Told::Message(message), "Password authentication failed"))
+        Ok((ExpectedMessage::Message(message), "Password authentication failed"))
     }
 
-    async fn saturate(_: &ClusterClient) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &ClusterClient) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err(SHARED)
     }
 
-    async fn questions(cluster: &Cluster) -> Result<u64, Not> {
+    async fn questions(cluster: &Cluster) -> Result<u64, Unsupported> {
         Ok(values_written(cluster).iter().sum())
     }
 
     /// One to each master, all at once.
     const QUESTIONS_A_ROUND: u64 = 3;
 
-    async fn connections(cluster: &Cluster) -> Result<usize, Not> {
+    async fn connections(cluster: &Cluster) -> Result<usize, Unsupported> {
         Ok(connections(cluster))
     }
 }
@@ -70,35 +69,35 @@ impl Backend for Connection {
         Cluster::prepared()
     }
 
-    async fn open(cluster: &Cluster, password: Password) -> Result<ClusterConnection, Not> {
+    async fn open(cluster: &Cluster, password: Password) -> Result<ClusterConnection, Unsupported> {
         let connection = client(cluster, password).get_async_connection().await;
         connection.map_err(|_| "a connection is made where something listens, or not at all")
     }
 
-    fn unreachable(cluster: &Cluster) -> (Told, &'static str) {
+    fn unreachable(cluster: &Cluster) -> (ExpectedMessage, &'static str) {
         unreachable_nodes(cluster)
     }
 
-    fn rejected(_: &Cluster) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Cluster) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err("there is no connection with a wrong password")
     }
 
-    async fn saturate(_: &ClusterConnection) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &ClusterConnection) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err(SHARED)
     }
 
-    async fn questions(cluster: &Cluster) -> Result<u64, Not> {
+    async fn questions(cluster: &Cluster) -> Result<u64, Unsupported> {
         Ok(values_written(cluster).iter().sum())
     }
 
     const QUESTIONS_A_ROUND: u64 = 3;
 
-    async fn connections(cluster: &Cluster) -> Result<usize, Not> {
+    async fn connections(cluster: &Cluster) -> Result<usize, Unsupported> {
         Ok(connections(cluster))
     }
 }
 
-const SHARED: Not = "one connection to each node is shared among all who ask: there is nothing to use up";
+const SHARED: Unsupported = "one connection to each node is shared among all who ask: there is nothing to use up";
 
 fn client(cluster: &Cluster, password: Password) -> ClusterClient {
     let password = if password == Password::Right { PASSWORD } else { WRONG };
@@ -106,8 +105,8 @@ fn client(cluster: &Cluster, password: Password) -> ClusterClient {
 }
 
 /// Which of the nodes is named is a matter of which was the first to refuse.
-fn unreachable_nodes(cluster: &Cluster) -> (Told, &'static str) {
-    (Told::OneOf(cluster.ports().map(refused).into()), "Connection refused")
+fn unreachable_nodes(cluster: &Cluster) -> (ExpectedMessage, &'static str) {
+    (ExpectedMessage::OneOf(cluster.ports().map(refused).into()), "Connection refused")
 }
 
 fn refused(port: u16) -> String {
@@ -134,9 +133,9 @@ struct State<R> {
     cache: R,
 }
 
-fn serve<R: Probe + Clone>(cache: R) -> Rig {
+fn serve<R: Probe + Clone>(cache: R) -> TestServer {
     let state = web::Data::new(State { cache });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).state(&state));
     })
 }
@@ -155,7 +154,7 @@ async fn a_ping_writes_nothing_and_sees_a_cluster_that_is_stopped() {
     let client = client(&cluster, Password::Right);
     let connection = client.get_async_connection().await.unwrap();
     let state = web::Data::new(Pinged { client, connection });
-    let rig = Rig::start(1, move |app| {
+    let rig = TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).state(&state));
     });
     let all = |status: &str| serde_json::json!({"client": status, "connection": status});
@@ -170,10 +169,10 @@ async fn a_ping_writes_nothing_and_sees_a_cluster_that_is_stopped() {
 async fn every_master_is_asked_once_a_round() {
     let cluster = Cluster::start();
     let rig = serve(client(&cluster, Password::Right));
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     let before = values_written(&cluster);
     tokio::time::sleep(MAX_AGE).await;
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     assert_eq!(values_written(&cluster), before.map(|calls| calls + 1));
 }
 
@@ -190,8 +189,8 @@ async fn a_cluster_with_one_master_of_three_stopped_is_down_whichever_it_is() {
         cluster.nodes[node].stop();
         tokio::time::sleep(MAX_AGE).await;
         for rig in &rigs {
-            let answer = down(rig, "cache", "cache", &refused(cluster.ports()[node])).await;
-            assert_secret(rig, &answer, &["Connection refused"]).await;
+            let answer = assert_down(rig, "cache", "cache", &refused(cluster.ports()[node])).await;
+            assert_not_leaked(rig, &answer, &["Connection refused"]).await;
         }
         cluster.restart_node(node);
     }
@@ -205,8 +204,8 @@ async fn a_cluster_with_one_master_of_three_frozen_is_down_in_time_and_up_when_i
         eventually("it is up", || async { rig.health().await.status == 200 }).await;
         cluster.nodes[node].freeze();
         tokio::time::sleep(MAX_AGE).await;
-        down(&rig, "cache", "cache", "timed out after 800 ms").await;
-        cluster.nodes[node].thaw();
+        assert_down(&rig, "cache", "cache", "timed out after 800 ms").await;
+        cluster.nodes[node].resume();
         cluster.wait_until_it_is_whole();
     }
     eventually("it is up again", || async { rig.health().await.status == 200 }).await;
@@ -217,11 +216,11 @@ async fn a_cluster_with_one_master_that_takes_no_writes_is_down() {
     let cluster = Cluster::start();
     let rig = serve(client(&cluster, Password::Right));
     for node in 0..3 {
-        up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "cache").await;
         cluster.ask::<Value>(node, "CONFIG SET maxmemory 1").unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        let answer = down(&rig, "cache", "cache", "redis cluster is read-only").await;
-        assert_secret(&rig, &answer, &["OOM"]).await;
+        let answer = assert_down(&rig, "cache", "cache", "redis cluster is read-only").await;
+        assert_not_leaked(&rig, &answer, &["OOM"]).await;
         cluster.ask::<Value>(node, "CONFIG SET maxmemory 0").unwrap();
         tokio::time::sleep(MAX_AGE).await;
     }
@@ -233,14 +232,14 @@ async fn killed_idle_connections_are_no_outage() {
     let clients = client(&cluster, Password::Right);
     let rigs = [serve(clients.get_async_connection().await.unwrap()), serve(clients)];
     for rig in &rigs {
-        up(rig, "cache", "cache").await;
+        assert_up(rig, "cache", "cache").await;
     }
     for node in 0..3 {
         cluster.ask::<Value>(node, "CLIENT KILL TYPE normal SKIPME yes").unwrap();
     }
     tokio::time::sleep(MAX_AGE).await;
     for rig in &rigs {
-        up(rig, "cache", "cache").await;
+        assert_up(rig, "cache", "cache").await;
     }
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
 }
@@ -253,14 +252,14 @@ async fn a_cluster_with_slots_of_nobody_is_down() {
         cluster.ask::<Value>(node, "CONFIG SET cluster-require-full-coverage no").unwrap();
     }
     let rig = serve(client(&cluster, Password::Right));
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     for node in 0..3 {
         cluster.ask::<Value>(node, "CLUSTER DELSLOTSRANGE 16000 16383").unwrap();
     }
     // The keys of the check are elsewhere, or nowhere: then the driver looks for them until the check's limit.
     eventually("it is down", || async { rig.health().await.status == 503 }).await;
     let rig = serve(client(&cluster, Password::Right));
-    down(&rig, "cache", "cache", "384 slots of redis cluster have no master").await;
+    assert_down(&rig, "cache", "cache", "384 slots of redis cluster have no master").await;
 }
 
 #[actix_web::test]
@@ -299,7 +298,7 @@ async fn no_connection_is_opened_because_the_nodes_are_far_away() {
         println!("{distance} ms away: {before:?} and {warm:?} after the first runs");
         for rig in &rigs {
             for _ in 0..POLLS {
-                up(rig, "cache", "cache").await;
+                assert_up(rig, "cache", "cache").await;
             }
         }
         assert_eq!(accepted(), warm, "{distance} ms away, in {POLLS} runs of each");

@@ -12,13 +12,12 @@ use tokio::sync::Mutex;
 
 use super::redis::values_written;
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD, USER,
-        answers::{MAX_AGE, assert_secret, down, up},
-        eventually, logs,
-        rig::Rig,
-        servers::Faulty as _,
+        PASSWORD, USER, eventually, logs,
+        responses::{MAX_AGE, assert_down, assert_not_leaked, assert_up},
+        servers::FaultInjection as _,
+        test_server::TestServer,
     },
     servers::sentinel::{Sentinel, ask},
 };
@@ -37,27 +36,27 @@ impl Backend for Client {
         Sentinel::prepared()
     }
 
-    async fn open(servers: &Sentinel, password: Password) -> Result<Locked, Not> {
+    async fn open(servers: &Sentinel, password: Password) -> Result<Locked, Unsupported> {
         Ok(client(servers, if password == Password::Right { PASSWORD } else { WRONG }, SentinelServerType::Master))
     }
 
-    fn unreachable(_: &Sentinel) -> (Told, &'static str) {
-        (Told::Message("unable to connect to the redis master".to_owned()), "Connection refused")
+    fn unreachable(_: &Sentinel) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message("unable to connect to the redis master".to_owned()), "Connection refused")
     }
 
-    fn rejected(_: &Sentinel) -> Result<(Told, &'static str), Not> {
-        Ok((Told::Message("the redis master denied access".to_owned()), "Password authentication failed"))
+    fn rejected(_: &Sentinel) -> Result<(ExpectedMessage, &'static str), Unsupported> {
+        Ok((ExpectedMessage::Message("the redis master denied access".to_owned()), "Password authentication failed"))
     }
 
-    async fn saturate(_: &Locked) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &Locked) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err("it opens a connection whenever it is asked for one: there is nothing to use up")
     }
 
-    async fn questions(servers: &Sentinel) -> Result<u64, Not> {
+    async fn questions(servers: &Sentinel) -> Result<u64, Unsupported> {
         values_written(&servers.master).await
     }
 
-    async fn connections(servers: &Sentinel) -> Result<usize, Not> {
+    async fn connections(servers: &Sentinel) -> Result<usize, Unsupported> {
         // Without those of the sentinel, and the one that asks.
         let list: String = ask(&servers.master.url(), "CLIENT LIST TYPE normal").unwrap();
         Ok(list.lines().filter(|line| !line.contains(" name=sentinel")).count() - 1)
@@ -82,9 +81,9 @@ struct Pinged {
     cache: Locked,
 }
 
-fn serve<S: HealthCheck + Send + Sync + 'static>(state: S) -> Rig {
+fn serve<S: HealthCheck + Send + Sync + 'static>(state: S) -> TestServer {
     let state = web::Data::new(state);
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).state(&state));
     })
 }
@@ -93,19 +92,19 @@ fn serve<S: HealthCheck + Send + Sync + 'static>(state: S) -> Rig {
 async fn after_a_failover_the_new_master_is_asked() {
     let mut servers = Sentinel::start();
     let rig = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Master) });
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
 
     servers.master.kill();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "cache", "cache", "unable to connect to the redis master").await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let answer = assert_down(&rig, "cache", "cache", "unable to connect to the redis master").await;
+    assert_not_leaked(&rig, &answer, &["Connection refused"]).await;
 
     eventually("it is up again, by the new master", || async { rig.health().await.status == 200 }).await;
     let role: String = ask(&servers.replica.url(), "INFO replication").unwrap();
     assert!(role.contains("role:master"), "{role}");
     let before = values_written(&servers.replica).await.unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     assert_eq!(values_written(&servers.replica).await, Ok(before + 1));
 
     // When the old one is back, as a replica, nothing changes.
@@ -114,14 +113,14 @@ async fn after_a_failover_the_new_master_is_asked() {
         ask::<String>(&servers.master.url(), "INFO replication").is_ok_and(|role| role.contains("role:slave"))
     })
     .await;
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
 }
 
 #[actix_web::test]
 async fn a_master_that_became_a_replica_is_left_for_the_new_one() {
     let servers = Sentinel::start();
     let rig = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Master) });
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     // Both live on: the old connection works, and takes no writes.
     eventually("the sentinel takes the replica for fit to be the master", || async {
         ask::<redis::Value>(&servers.url(), "SENTINEL FAILOVER main").is_ok()
@@ -134,7 +133,7 @@ async fn a_master_that_became_a_replica_is_left_for_the_new_one() {
     eventually("it is up, by the new master", || async { rig.health().await.status == 200 }).await;
     let before = values_written(&servers.replica).await.unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     assert_eq!(values_written(&servers.replica).await, Ok(before + 1));
 }
 
@@ -142,10 +141,10 @@ async fn a_master_that_became_a_replica_is_left_for_the_new_one() {
 async fn a_sentinel_that_stops_is_no_outage_while_the_master_works() {
     let mut servers = Sentinel::start();
     let rig = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Master) });
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     servers.stop_sentinel();
     tokio::time::sleep(MAX_AGE).await;
-    up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "cache").await;
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
 }
 
@@ -154,7 +153,7 @@ async fn a_client_of_replicas_takes_no_writes_and_is_up_by_a_ping() {
     let servers = Sentinel::start();
     let written = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Replica) });
     let message = format!("redis at 127.0.0.1:{} is read-only", servers.replica.port());
-    down(&written, "cache", "cache", &message).await;
+    assert_down(&written, "cache", "cache", &message).await;
     let pinged = serve(Pinged { cache: client(&servers, PASSWORD, SentinelServerType::Replica) });
-    up(&pinged, "cache", "cache").await;
+    assert_up(&pinged, "cache", "cache").await;
 }

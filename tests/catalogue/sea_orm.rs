@@ -9,12 +9,12 @@ use sea_orm::{
 };
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD,
-        answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
-        rig::Rig,
+        responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
         servers::Server,
+        test_server::TestServer,
     },
     sqlx::{listens, of_postgres, serve_check},
 };
@@ -29,7 +29,7 @@ impl Backend for Postgres {
 
     of_postgres!();
 
-    async fn open(server: &Server, password: Password) -> Result<DatabaseConnection, Not> {
+    async fn open(server: &Server, password: Password) -> Result<DatabaseConnection, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         let db = connected(server.url_with(password)).await;
         if password == PASSWORD && listens(server) {
@@ -39,7 +39,7 @@ impl Backend for Postgres {
         Ok(db)
     }
 
-    async fn saturate(db: &DatabaseConnection) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(db: &DatabaseConnection) -> Result<(Box<dyn Any>, u32), Unsupported> {
         let pool = db.get_postgres_connection_pool();
         let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
         Ok((Box::new(held), 2))
@@ -57,7 +57,7 @@ async fn sqlite(file: &Path, mode: &str) -> DatabaseConnection {
     connected(format!("sqlite://{}?mode={mode}", file.display())).await
 }
 
-fn serve(db: &DatabaseConnection) -> Rig {
+fn serve(db: &DatabaseConnection) -> TestServer {
     serve_check(health::Check::probe("db", db.clone()))
 }
 
@@ -66,20 +66,20 @@ async fn a_file_of_sqlite_that_is_gone_or_no_database_is_down() {
     let folder = tempfile::Builder::new().prefix("canarybase").tempdir().unwrap();
     let file = folder.path().join("notes.db");
     let rig = serve(&sqlite(&file, "rw").await);
-    down(&rig, "database", "db", "unable to connect to sqlite").await;
+    assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
 
     sqlite(&file, "rwc").await.execute_unprepared("CREATE TABLE notes (text TEXT)").await.unwrap();
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 
     fs::remove_file(&file).unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
-    assert_secret(&rig, &answer, &["No such file"]).await;
+    let answer = assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
+    assert_not_leaked(&rig, &answer, &["No such file"]).await;
 
     fs::write(&file, "this is no database, however long it is".repeat(1000)).unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "unexpected response from sqlite").await;
-    assert_secret(&rig, &answer, &["not a database"]).await;
+    let answer = assert_down(&rig, "database", "db", "unexpected response from sqlite").await;
+    assert_not_leaked(&rig, &answer, &["not a database"]).await;
 }
 
 #[actix_web::test]
@@ -87,27 +87,27 @@ async fn a_sqlite_that_a_writer_locks_and_a_pool_in_use_are_degraded() {
     let folder = tempfile::tempdir().unwrap();
     let db = sqlite(&folder.path().join("notes.db"), "rwc").await;
     let rig = serve(&db);
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
 
     let pool = db.get_sqlite_connection_pool();
     let mut writer = pool.acquire().await.unwrap();
     sqlx::raw_sql("BEGIN EXCLUSIVE").execute(&mut *writer).await.unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    degraded(&rig, "database", "db", "sqlite is locked by a writer").await;
+    assert_degraded(&rig, "database", "db", "sqlite is locked by a writer").await;
     sqlx::raw_sql("ROLLBACK").execute(&mut *writer).await.unwrap();
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 
     let held = pool.acquire().await.unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
     drop((writer, held));
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 #[actix_web::test]
 async fn what_was_never_connected_is_down() {
     let rig = serve(&DatabaseConnection::default());
-    down(&rig, "database", "db", "the database was never connected to").await;
+    assert_down(&rig, "database", "db", "the database was never connected to").await;
 }
 
 #[actix_web::test]
@@ -117,10 +117,10 @@ async fn what_has_no_pool_is_asked_all_the_same() {
         .append_exec_errors([DbErr::Exec(RuntimeErr::Internal("canarybase is gone".to_owned()))])
         .into_connection();
     let rig = serve(&db);
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "unexpected response from postgres").await;
-    assert_secret(&rig, &answer, &["is gone"]).await;
+    let answer = assert_down(&rig, "database", "db", "unexpected response from postgres").await;
+    assert_not_leaked(&rig, &answer, &["is gone"]).await;
     assert_eq!(db.resource(), None);
 }
 

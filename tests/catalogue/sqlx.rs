@@ -17,13 +17,12 @@ use sqlx::{
 };
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        DATABASE, PASSWORD,
-        answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
-        eventually, logs,
-        rig::Rig,
-        servers::{Faulty as _, Kind, Server},
+        DATABASE, PASSWORD, eventually, logs,
+        responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
+        servers::{FaultInjection as _, Kind, Server},
+        test_server::TestServer,
     },
     servers::standby::standby_of,
 };
@@ -35,21 +34,21 @@ macro_rules! of_postgres {
             $crate::sqlx::statements_are_counted()
         }
 
-        fn unreachable(server: &Server) -> (Told, &'static str) {
+        fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
             let message = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
-            (Told::Message(message), "Connection refused")
+            (ExpectedMessage::Message(message), "Connection refused")
         }
 
-        fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+        fn rejected(server: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
             let message = format!("postgres at 127.0.0.1:{} denied access", server.port());
-            Ok((Told::Message(message), "password authentication failed"))
+            Ok((ExpectedMessage::Message(message), "password authentication failed"))
         }
 
-        async fn questions(server: &Server) -> Result<u64, Not> {
+        async fn questions(server: &Server) -> Result<u64, Unsupported> {
             $crate::sqlx::statements(server).await
         }
 
-        async fn connections(server: &Server) -> Result<usize, Not> {
+        async fn connections(server: &Server) -> Result<usize, Unsupported> {
             $crate::sqlx::connections_of_postgres(server).await
         }
     };
@@ -67,7 +66,7 @@ impl Backend for Postgres {
 
     of_postgres!();
 
-    async fn open(server: &Server, password: Password) -> Result<PgPool, Not> {
+    async fn open(server: &Server, password: Password) -> Result<PgPool, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         let pool = PgPoolOptions::new().max_connections(2).connect_lazy(&server.url_with(password)).unwrap();
         if password == PASSWORD && listens(server) {
@@ -76,7 +75,7 @@ impl Backend for Postgres {
         Ok(pool)
     }
 
-    async fn saturate(pool: &PgPool) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(pool: &PgPool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
         Ok((Box::new(held), 2))
     }
@@ -94,7 +93,7 @@ pub(crate) fn statements_are_counted() -> Server {
 }
 
 /// How often `SELECT 1` was run on such a server.
-pub(crate) async fn statements(server: &Server) -> Result<u64, Not> {
+pub(crate) async fn statements(server: &Server) -> Result<u64, Unsupported> {
     let mut admin = admin(server).await;
     sqlx::query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").execute(&mut admin).await.unwrap();
     let asked = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements WHERE query = 'SELECT $1'";
@@ -104,7 +103,7 @@ pub(crate) async fn statements(server: &Server) -> Result<u64, Not> {
 }
 
 /// How many connections a PostgreSQL has, but for those that ask.
-pub(crate) async fn connections_of_postgres(server: &Server) -> Result<usize, Not> {
+pub(crate) async fn connections_of_postgres(server: &Server) -> Result<usize, Unsupported> {
     let mut admin = admin(server).await;
     let asked =
         "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> 'admin'";
@@ -123,8 +122,8 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// An application with one check and no state.
-pub(crate) fn serve_check(check: Check) -> Rig {
-    Rig::start(1, move |app| {
+pub(crate) fn serve_check(check: Check) -> TestServer {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).check(check.clone()));
     })
 }
@@ -155,13 +154,13 @@ where
     db: Pool<DB>,
 }
 
-fn serve_writable<DB: Database>(db: Pool<DB>) -> Rig
+fn serve_writable<DB: Database>(db: Pool<DB>) -> TestServer
 where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
     Primary<DB>: HealthCheck,
 {
     let state = actix_web::web::Data::new(Primary { db });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).state(&state));
     })
 }
@@ -170,13 +169,13 @@ where
 async fn a_standby_takes_no_writes_until_it_is_promoted() {
     let primary = Server::start(Kind::Postgres);
     let standby = standby_of(&primary, &[]);
-    up(&serve_writable(PgPool::connect_lazy(&primary.url()).unwrap()), "database", "db").await;
+    assert_up(&serve_writable(PgPool::connect_lazy(&primary.url()).unwrap()), "database", "db").await;
 
     let pool = PgPool::connect_lazy(&standby.url()).unwrap();
     let rig = serve_writable(pool.clone());
     let message = format!("postgres at 127.0.0.1:{} is read-only", standby.port());
-    let answer = down(&rig, "database", "db", &message).await;
-    assert_secret(&rig, &answer, &["a standby, a replica"]).await;
+    let answer = assert_down(&rig, "database", "db", &message).await;
+    assert_not_leaked(&rig, &answer, &["a standby, a replica"]).await;
     assert!(logs::text().contains("read-only"), "{}", logs::text());
 
     run(&pool, "SELECT pg_promote()").await;
@@ -188,13 +187,13 @@ async fn a_primary_whose_transactions_are_read_only_takes_no_writes() {
     let server = Server::start(Kind::Postgres);
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy(&server.url()).unwrap();
     let rig = serve_writable(pool.clone());
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
     run(&pool, "SET default_transaction_read_only = on").await;
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("postgres at 127.0.0.1:{} is read-only", server.port());
-    down(&rig, "database", "db", &message).await;
+    assert_down(&rig, "database", "db", &message).await;
     run(&pool, "SET default_transaction_read_only = off").await;
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 #[actix_web::test]
@@ -202,7 +201,7 @@ async fn a_mariadb_that_is_read_only_takes_no_writes() {
     let mut server = Server::start(Kind::MariaDb);
     let pool = MySqlPool::connect_lazy(&server.url()).unwrap();
     let rig = serve_writable(pool.clone());
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
     let message = format!("mysql at 127.0.0.1:{} is read-only", server.port());
     for (on, off) in [
         ("SET GLOBAL read_only = ON", "SET GLOBAL read_only = OFF"),
@@ -211,14 +210,14 @@ async fn a_mariadb_that_is_read_only_takes_no_writes() {
         run(&pool, on).await;
         // A session has its transactions' kind from its beginning.
         let rig = serve_writable(MySqlPool::connect_lazy(&server.url()).unwrap());
-        down(&rig, "database", "db", &message).await;
+        assert_down(&rig, "database", "db", &message).await;
         run(&pool, off).await;
     }
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("unable to connect to mysql at 127.0.0.1:{}", server.port());
-    assert_secret(&rig, &down(&rig, "database", "db", &message).await, &["Connection refused"]).await;
+    assert_not_leaked(&rig, &assert_down(&rig, "database", "db", &message).await, &["Connection refused"]).await;
 }
 
 #[actix_web::test]
@@ -228,7 +227,7 @@ async fn a_sqlite_that_is_read_only_takes_no_writes_and_a_locked_one_is_busy() {
     let pool = SqlitePool::connect_with(options.clone()).await.unwrap();
     let rig = serve_writable(pool.clone());
     for _ in 0..3 {
-        up(&rig, "database", "db").await;
+        assert_up(&rig, "database", "db").await;
         tokio::time::sleep(MAX_AGE).await;
     }
     let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_master").fetch_one(&pool).await.unwrap();
@@ -236,31 +235,31 @@ async fn a_sqlite_that_is_read_only_takes_no_writes_and_a_locked_one_is_busy() {
 
     let one = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options.clone().read_only(true));
     let read_only = serve_writable(one.clone());
-    let answer = down(&read_only, "database", "db", "sqlite is read-only").await;
-    assert_secret(&read_only, &answer, &["readonly database"]).await;
+    let answer = assert_down(&read_only, "database", "db", "sqlite is read-only").await;
+    assert_not_leaked(&read_only, &answer, &["readonly database"]).await;
     // The failed write is over: the connection is in no transaction.
     run(&one, "BEGIN; ROLLBACK").await;
 
     let mut writer = pool.acquire().await.unwrap();
     writer.execute(sqlx::raw_sql("BEGIN IMMEDIATE")).await.unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    degraded(&rig, "database", "db", "sqlite is locked by a writer").await;
+    assert_degraded(&rig, "database", "db", "sqlite is locked by a writer").await;
     writer.execute(sqlx::raw_sql("ROLLBACK")).await.unwrap();
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 /// An application that asks a standby with strict limits and with lenient ones.
-fn serve_lag(url: &str) -> Rig {
+fn serve_lag(url: &str) -> TestServer {
     let pool = PgPool::connect_lazy(url).unwrap();
     let strict = asking("strict", &pool, |pool| async move { replication_lag(&pool, SECOND / 2, SECOND).await });
     let lenient = asking("lenient", &pool, |pool| async move { replication_lag(&pool, SECOND, HOUR).await });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(MAX_AGE).check(strict.clone()).check(lenient.clone()));
     })
 }
 
 /// Waits until the strict check and the lenient one say so.
-async fn eventually_told(rig: &Rig, strict: &str, lenient: &str) -> serde_json::Value {
+async fn eventually_told(rig: &TestServer, strict: &str, lenient: &str) -> serde_json::Value {
     let mut told = json!(null);
     for _ in 0..600 {
         told = rig.health().await.json();
@@ -360,7 +359,7 @@ async fn a_standby_that_lost_its_primary_does_not_look_fresh() {
     primary.freeze();
     let told = eventually_told(&rig, "DOWN", "DEGRADED").await;
     assert_eq!(told, json!({"strict": lost, "lenient": lost}));
-    primary.thaw();
+    primary.resume();
     eventually_told(&rig, "UP", "UP").await;
 
     // One that starts without its primary has not replayed anything that it could tell the time of.
@@ -391,13 +390,13 @@ async fn a_statement_of_ones_own_is_down_while_it_fails_and_its_text_is_told_to_
     let rig =
         serve_check(asking("orders", &pool, |pool| async move { query(&pool, "SELECT 1 FROM orders LIMIT 1").await }));
     let message = format!("unexpected response from postgres at 127.0.0.1:{}", server.port());
-    let answer = down(&rig, "database", "orders", &message).await;
-    assert_secret(&rig, &answer, &["does not exist"]).await;
+    let answer = assert_down(&rig, "database", "orders", &message).await;
+    assert_not_leaked(&rig, &answer, &["does not exist"]).await;
     assert!(!answer.body.contains("SELECT") && !answer.body.contains("relation"), "{answer:?}");
 
     // Without a row it runs all the same.
     run(&pool, "CREATE TABLE orders (id int)").await;
-    back_up(&rig, "database", "orders").await;
+    assert_recovers(&rig, "database", "orders").await;
     run(&pool, "CREATE ROLE anybody LOGIN PASSWORD 'any'").await;
     let anybody = format!("postgres://anybody:any@127.0.0.1:{}/{DATABASE}", server.port());
     let anybody = PgPool::connect_lazy(&anybody).unwrap();
@@ -408,22 +407,22 @@ async fn a_statement_of_ones_own_is_down_while_it_fails_and_its_text_is_told_to_
             |pool| async move { query(&pool, "SELECT 1 FROM orders LIMIT 1").await },
         ));
     let message = format!("postgres at 127.0.0.1:{} denied access", server.port());
-    down(&theirs, "database", "orders", &message).await;
+    assert_down(&theirs, "database", "orders", &message).await;
 
     // By the probe's way to a connection.
     let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
     tokio::time::sleep(MAX_AGE).await;
-    degraded(&rig, "database", "orders", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "database", "orders", "connection pool exhausted (2 of 2 in use)").await;
     drop(held);
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
-    down(&rig, "database", "orders", "timed out after 800 ms").await;
-    server.thaw();
-    back_up(&rig, "database", "orders").await;
+    assert_down(&rig, "database", "orders", "timed out after 800 ms").await;
+    server.resume();
+    assert_recovers(&rig, "database", "orders").await;
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
-    down(&rig, "database", "orders", &message).await;
+    assert_down(&rig, "database", "orders", &message).await;
 }
 
 fn migrator(of: &[(i64, &'static str)]) -> Migrator {
@@ -471,13 +470,13 @@ async fn all_migrations_of_a_postgres_are_applied_or_it_is_told() {
     all_migrations_are_applied_whole_and_unchanged_or_it_is_told(pool.clone()).await;
 
     let rig = serve_check(asking("schema", &pool, |pool| async move { migrated(&pool, &migrator(&[ONE])).await }));
-    let answer = down(&rig, "database", "schema", "a migration was not finished").await;
-    assert_secret(&rig, &answer, &["migration 2 is dirty"]).await;
+    let answer = assert_down(&rig, "database", "schema", "a migration was not finished").await;
+    assert_not_leaked(&rig, &answer, &["migration 2 is dirty"]).await;
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
-    let answer = down(&rig, "database", "schema", &message).await;
-    assert_secret(&rig, &answer, &["Connection refused"]).await;
+    let answer = assert_down(&rig, "database", "schema", &message).await;
+    assert_not_leaked(&rig, &answer, &["Connection refused"]).await;
 }
 
 #[actix_web::test]

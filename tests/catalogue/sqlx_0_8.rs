@@ -17,12 +17,12 @@ use sqlx_0_8::{
 };
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD,
-        answers::{MAX_AGE, assert_secret, back_up, degraded, down, up},
-        rig::Rig,
-        servers::{Faulty as _, Kind, Server},
+        responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
+        servers::{FaultInjection as _, Kind, Server},
+        test_server::TestServer,
     },
     sqlx::{SECOND, listens, of_postgres, serve_check},
 };
@@ -37,7 +37,7 @@ impl Backend for Postgres {
 
     of_postgres!();
 
-    async fn open(server: &Server, password: Password) -> Result<PgPool, Not> {
+    async fn open(server: &Server, password: Password) -> Result<PgPool, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         let pool = PgPoolOptions::new().max_connections(2).connect_lazy(&server.url_with(password)).unwrap();
         if password == PASSWORD && listens(server) {
@@ -46,7 +46,7 @@ impl Backend for Postgres {
         Ok(pool)
     }
 
-    async fn saturate(pool: &PgPool) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(pool: &PgPool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
         Ok((Box::new(held), 2))
     }
@@ -64,7 +64,7 @@ impl Backend for MariaDb {
         Server::prepared(Kind::MariaDb, &[])
     }
 
-    async fn open(server: &Server, password: Password) -> Result<MySqlPool, Not> {
+    async fn open(server: &Server, password: Password) -> Result<MySqlPool, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
         let pool = MySqlPoolOptions::new().max_connections(2).connect_lazy(&server.url_with(password)).unwrap();
         if password == PASSWORD && listens(server) {
@@ -73,22 +73,22 @@ impl Backend for MariaDb {
         Ok(pool)
     }
 
-    fn unreachable(server: &Server) -> (Told, &'static str) {
+    fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
         let message = format!("unable to connect to mysql at 127.0.0.1:{}", server.port());
-        (Told::Message(message), "Connection refused")
+        (ExpectedMessage::Message(message), "Connection refused")
     }
 
-    fn rejected(server: &Server) -> Result<(Told, &'static str), Not> {
+    fn rejected(server: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         let message = format!("mysql at 127.0.0.1:{} denied access", server.port());
-        Ok((Told::Message(message), "Access denied for user"))
+        Ok((ExpectedMessage::Message(message), "Access denied for user"))
     }
 
-    async fn saturate(pool: &MySqlPool) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(pool: &MySqlPool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
         Ok((Box::new(held), 2))
     }
 
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    async fn questions(server: &Server) -> Result<u64, Unsupported> {
         let mut admin = admin(server).await;
         // What the administrator asks here is no SELECT.
         let (_, count): (String, String) =
@@ -97,7 +97,7 @@ impl Backend for MariaDb {
         Ok(count.parse().unwrap())
     }
 
-    async fn connections(server: &Server) -> Result<usize, Not> {
+    async fn connections(server: &Server) -> Result<usize, Unsupported> {
         let mut admin = admin(server).await;
         // Those of applications are to a database.
         let lines = sqlx::query("SHOW PROCESSLIST").fetch_all(&mut admin).await.unwrap();
@@ -119,9 +119,9 @@ struct State {
     db: SqlitePool,
 }
 
-fn serve(db: SqlitePool) -> Rig {
+fn serve(db: SqlitePool) -> TestServer {
     let state = web::Data::new(State { db });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope().max_age(MAX_AGE));
     })
 }
@@ -132,22 +132,22 @@ async fn a_file_of_sqlite_that_is_gone_or_no_database_is_down() {
     let file = folder.path().join("notes.db");
     let rig =
         serve(SqlitePool::connect_lazy_with(SqliteConnectOptions::new().filename(&file).create_if_missing(false)));
-    down(&rig, "database", "db", "unable to connect to sqlite").await;
+    assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
 
     let maker = SqlitePool::connect_with(SqliteConnectOptions::new().filename(&file).create_if_missing(true)).await;
     sqlx_0_8::raw_sql("CREATE TABLE notes (text TEXT)").execute(&maker.unwrap()).await.unwrap();
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 
     fs::remove_file(&file).unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "unable to connect to sqlite").await;
-    assert_secret(&rig, &answer, &["No such file"]).await;
+    let answer = assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
+    assert_not_leaked(&rig, &answer, &["No such file"]).await;
     assert!(!file.exists());
 
     fs::write(&file, "this is no database, however long it is".repeat(1000)).unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    let answer = down(&rig, "database", "db", "unexpected response from sqlite").await;
-    assert_secret(&rig, &answer, &["not a database"]).await;
+    let answer = assert_down(&rig, "database", "db", "unexpected response from sqlite").await;
+    assert_not_leaked(&rig, &answer, &["not a database"]).await;
 }
 
 #[actix_web::test]
@@ -156,20 +156,20 @@ async fn a_sqlite_that_a_writer_locks_and_a_pool_in_use_are_degraded() {
     let options = SqliteConnectOptions::new().filename(folder.path().join("notes.db")).create_if_missing(true);
     let pool = SqlitePoolOptions::new().max_connections(2).connect_lazy_with(options);
     let rig = serve(pool.clone());
-    up(&rig, "database", "db").await;
+    assert_up(&rig, "database", "db").await;
 
     let mut writer = pool.acquire().await.unwrap();
     sqlx_0_8::raw_sql("BEGIN EXCLUSIVE").execute(&mut *writer).await.unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    degraded(&rig, "database", "db", "sqlite is locked by a writer").await;
+    assert_degraded(&rig, "database", "db", "sqlite is locked by a writer").await;
     sqlx_0_8::raw_sql("ROLLBACK").execute(&mut *writer).await.unwrap();
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 
     let held = pool.acquire().await.unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
     drop((writer, held));
-    back_up(&rig, "database", "db").await;
+    assert_recovers(&rig, "database", "db").await;
 }
 
 #[actix_web::test]
@@ -186,15 +186,15 @@ async fn the_other_questions_are_asked_too() {
         }
     }));
     let message = format!("unexpected response from postgres at 127.0.0.1:{}", server.port());
-    let answer = down(&rig, "database", "all", &message).await;
-    assert_secret(&rig, &answer, &["does not exist"]).await;
+    let answer = assert_down(&rig, "database", "all", &message).await;
+    assert_not_leaked(&rig, &answer, &["does not exist"]).await;
     sqlx_0_8::raw_sql("CREATE TABLE orders (id int)").execute(&pool).await.unwrap();
-    back_up(&rig, "database", "all").await;
+    assert_recovers(&rig, "database", "all").await;
 
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
-    down(&rig, "database", "all", &message).await;
+    assert_down(&rig, "database", "all", &message).await;
 }
 
 #[actix_web::test]

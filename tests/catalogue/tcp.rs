@@ -9,8 +9,8 @@ use actix_web::web;
 use health::{HealthCheck, probes::tcp::Connect};
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, acceptance},
-    common::{answers::up, eventually, rig::Rig, servers::Faulty as _},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
+    common::{eventually, responses::assert_up, servers::FaultInjection as _, test_server::TestServer},
     servers::stub::{Stub, Talk},
 };
 
@@ -38,23 +38,23 @@ impl Backend for Tcp {
         Stub::prepared(Talk::Tcp)
     }
 
-    async fn open(server: &Stub, _: Password) -> Result<Connect, Not> {
+    async fn open(server: &Stub, _: Password) -> Result<Connect, Unsupported> {
         Ok(Connect::new(format!("127.0.0.1:{}", server.port())).unwrap())
     }
 
-    fn unreachable(server: &Stub) -> (Told, &'static str) {
-        (Told::Message(format!("unable to connect to 127.0.0.1:{}", server.port())), "Connection refused")
+    fn unreachable(server: &Stub) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message(format!("unable to connect to 127.0.0.1:{}", server.port())), "Connection refused")
     }
 
-    fn rejected(_: &Stub) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Stub) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err("a connection alone has no credentials")
     }
 
-    async fn saturate(_: &Connect) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &Connect) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err("it has no connections that could be used up")
     }
 
-    async fn questions(server: &Stub) -> Result<u64, Not> {
+    async fn questions(server: &Stub) -> Result<u64, Unsupported> {
         // One that has been accepted by the system may not have been by the server yet.
         let mut before = server.accepted();
         loop {
@@ -67,7 +67,7 @@ impl Backend for Tcp {
         }
     }
 
-    async fn connections(_: &Stub) -> Result<usize, Not> {
+    async fn connections(_: &Stub) -> Result<usize, Unsupported> {
         Err("each round opens a connection and closes it: none is kept")
     }
 }
@@ -77,10 +77,10 @@ struct State {
     mail: Connect,
 }
 
-fn serve(stub: &Stub) -> Rig {
+fn serve(stub: &Stub) -> TestServer {
     let mail = Connect::new(format!("localhost:{}", stub.port())).unwrap();
     let state = web::Data::new(State { mail });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(Duration::ZERO).state(&state));
     })
 }
@@ -89,16 +89,16 @@ fn serve(stub: &Stub) -> Rig {
 async fn a_frozen_server_is_up_for_the_system_accepts_for_it() {
     let stub = Stub::start(Talk::Tcp);
     let rig = serve(&stub);
-    up(&rig, "service", "mail").await;
+    assert_up(&rig, "service", "mail").await;
     stub.freeze();
-    up(&rig, "service", "mail").await;
+    assert_up(&rig, "service", "mail").await;
 }
 
 #[actix_web::test]
 async fn a_name_with_several_addresses_is_up_if_one_of_them_accepts() {
     // `localhost` may be `::1` first, where nothing listens.
     let stub = Stub::start(Talk::Tcp);
-    up(&serve(&stub), "service", "mail").await;
+    assert_up(&serve(&stub), "service", "mail").await;
 }
 
 #[actix_web::test]
@@ -106,7 +106,7 @@ async fn no_connection_stays_open() {
     let stub = Stub::start(Talk::Tcp);
     let rig = serve(&stub);
     for _ in 0..5 {
-        up(&rig, "service", "mail").await;
+        assert_up(&rig, "service", "mail").await;
     }
     eventually("all are closed", || async { stub.accepted() == 5 && stub.open() == 0 }).await;
 }

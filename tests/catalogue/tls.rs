@@ -21,11 +21,11 @@ use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer, version::TLS1
 use tempfile::TempDir;
 
 use crate::{
-    acceptance::{Backend, Not, Password, Told, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
     common::{
-        answers::{assert_secret, degraded, down, up},
         logs,
-        rig::Rig,
+        responses::{assert_degraded, assert_down, assert_not_leaked, assert_up},
+        test_server::TestServer,
     },
     servers::stub::{Stub, Talk},
 };
@@ -107,28 +107,28 @@ impl Backend for Server {
         Stub::prepared(good())
     }
 
-    async fn open(server: &Stub, _: Password) -> Result<ServerCertificate, Not> {
+    async fn open(server: &Stub, _: Password) -> Result<ServerCertificate, Unsupported> {
         Ok(ServerCertificate::of(format!("127.0.0.1:{}", server.port())).unwrap())
     }
 
-    fn unreachable(server: &Stub) -> (Told, &'static str) {
+    fn unreachable(server: &Stub) -> (ExpectedMessage, &'static str) {
         let message = format!("unable to connect to tls server at 127.0.0.1:{}", server.port());
-        (Told::Message(message), "Connection refused")
+        (ExpectedMessage::Message(message), "Connection refused")
     }
 
-    fn rejected(_: &Stub) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Stub) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err("a handshake has no credentials: a server that wants a certificate of ours shows its own before")
     }
 
-    async fn saturate(_: &ServerCertificate) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &ServerCertificate) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err("it has no connections that could be used up")
     }
 
-    async fn questions(server: &Stub) -> Result<u64, Not> {
+    async fn questions(server: &Stub) -> Result<u64, Unsupported> {
         Ok(server.accepted())
     }
 
-    async fn connections(_: &Stub) -> Result<usize, Not> {
+    async fn connections(_: &Stub) -> Result<usize, Unsupported> {
         Err("each round opens a connection and closes it: none is kept")
     }
 }
@@ -139,23 +139,23 @@ struct State<C> {
     certificate: C,
 }
 
-fn serve<C: Probe + Clone>(certificate: C) -> Rig {
+fn serve<C: Probe + Clone>(certificate: C) -> TestServer {
     let state = web::Data::new(State { certificate });
-    Rig::start(1, move |app| {
+    TestServer::start(1, move |app| {
         app.service(health::scope().max_age(Duration::ZERO).state(&state));
     })
 }
 
-async fn is_up(rig: &Rig) {
-    up(rig, "system", "certificate").await;
+async fn is_up(rig: &TestServer) {
+    assert_up(rig, "system", "certificate").await;
 }
 
-async fn is_degraded(rig: &Rig, message: &str) {
-    degraded(rig, "system", "certificate", message).await;
+async fn is_degraded(rig: &TestServer, message: &str) {
+    assert_degraded(rig, "system", "certificate", message).await;
 }
 
-async fn is_down(rig: &Rig, message: &str) {
-    down(rig, "system", "certificate", message).await;
+async fn is_down(rig: &TestServer, message: &str) {
+    assert_down(rig, "system", "certificate", message).await;
 }
 
 fn file(text: &str) -> (TempDir, PathBuf) {
@@ -241,8 +241,8 @@ async fn a_file_without_a_certificate_is_down() {
         is_down(&rig, "the certificate can't be read").await;
     }
     fs::remove_file(&path).unwrap();
-    let answer = down(&rig, "system", "certificate", "the certificate's file is not there").await;
-    assert_secret(&rig, &answer, &[]).await;
+    let answer = assert_down(&rig, "system", "certificate", "the certificate's file is not there").await;
+    assert_not_leaked(&rig, &answer, &[]).await;
 }
 
 #[actix_web::test]
@@ -250,8 +250,8 @@ async fn the_log_names_the_file_and_the_answer_does_not() {
     let (_folder, path) = file("");
     fs::remove_file(&path).unwrap();
     let rig = serve(CertificateFile::new(&path));
-    let answer = down(&rig, "system", "certificate", "the certificate's file is not there").await;
-    assert_secret(&rig, &answer, &["canarybase.pem", "No such file"]).await;
+    let answer = assert_down(&rig, "system", "certificate", "the certificate's file is not there").await;
+    assert_not_leaked(&rig, &answer, &["canarybase.pem", "No such file"]).await;
     assert!(logs::text().contains("canarybase.pem"));
 }
 
@@ -286,10 +286,10 @@ async fn a_server_that_speaks_no_tls_is_down() {
     let stub = Stub::start(Talk::Greets);
     let rig = serve(ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap());
     let message = format!("unexpected response from tls server at 127.0.0.1:{}", stub.port());
-    let answer = down(&rig, "system", "certificate", &message).await;
-    assert_secret(&rig, &answer, &["received corrupt message"]).await;
+    let answer = assert_down(&rig, "system", "certificate", &message).await;
+    assert_not_leaked(&rig, &answer, &["received corrupt message"]).await;
     stub.talk(Talk::Tcp);
-    let answer = down(&rig, "system", "certificate", "timed out after 800 ms").await;
+    let answer = assert_down(&rig, "system", "certificate", "timed out after 800 ms").await;
     assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
 }
 
@@ -304,8 +304,8 @@ async fn a_server_that_ends_the_handshake_by_an_alert_has_refused() {
     let server = ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap();
     let rig = serve(server.server_name("shop.example").unwrap());
     let message = format!("tls server at 127.0.0.1:{} denied access", stub.port());
-    let answer = down(&rig, "system", "certificate", &message).await;
-    assert_secret(&rig, &answer, &["received fatal alert"]).await;
+    let answer = assert_down(&rig, "system", "certificate", &message).await;
+    assert_not_leaked(&rig, &answer, &["received fatal alert"]).await;
 }
 
 #[test]

@@ -6,11 +6,11 @@ use tokio_postgres::{Client, NoTls};
 
 use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
-    acceptance::{Backend, Not, Password, Told, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
     common::{
-        answers::{MAX_AGE, back_up, down, up},
         eventually,
-        servers::{Faulty as _, Server},
+        responses::{MAX_AGE, assert_down, assert_recovers, assert_up},
+        servers::{FaultInjection as _, Server},
     },
     pools::serve,
 };
@@ -19,7 +19,7 @@ struct Connected;
 
 acceptance!(client, Connected);
 
-const ONLY_CONNECTED: Not = "a client exists only once it is connected, and that is what fails";
+const ONLY_CONNECTED: Unsupported = "a client exists only once it is connected, and that is what fails";
 
 impl Backend for Connected {
     type Resource = Arc<Client>;
@@ -29,34 +29,35 @@ impl Backend for Connected {
         statements_are_counted()
     }
 
-    async fn open(server: &Server, password: Password) -> Result<Arc<Client>, Not> {
+    async fn open(server: &Server, password: Password) -> Result<Arc<Client>, Unsupported> {
         assert!(password == Password::Right);
         let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.map_err(|_| ONLY_CONNECTED)?;
         actix_web::rt::spawn(connection);
         Ok(Arc::new(client))
     }
 
-    fn unreachable(_: &Server) -> (Told, &'static str) {
-        (Told::Message("unable to connect to postgres".to_owned()), "connection closed")
+    fn unreachable(_: &Server) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message("unable to connect to postgres".to_owned()), "connection closed")
     }
 
-    fn rejected(_: &Server) -> Result<(Told, &'static str), Not> {
+    fn rejected(_: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err(ONLY_CONNECTED)
     }
 
-    async fn saturate(_: &Arc<Client>) -> Result<(Box<dyn Any>, u32), Not> {
+    async fn saturate(_: &Arc<Client>) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err("a client has one connection, and sends what it is asked one after the other: there is nothing to use up")
     }
 
-    async fn questions(server: &Server) -> Result<u64, Not> {
+    async fn questions(server: &Server) -> Result<u64, Unsupported> {
         statements(server).await
     }
 
-    async fn connections(server: &Server) -> Result<usize, Not> {
+    async fn connections(server: &Server) -> Result<usize, Unsupported> {
         connections_of_postgres(server).await
     }
 
-    const NEVER_RECONNECTS: Option<Not> = Some("a client whose connection is closed has no way to open another");
+    const NEVER_RECONNECTS: Option<Unsupported> =
+        Some("a client whose connection is closed has no way to open another");
 }
 
 #[actix_web::test]
@@ -65,7 +66,7 @@ async fn a_client_behind_a_long_statement_is_down_until_that_is_over() {
     server.restart();
     let client = Connected::open(&server, Password::Right).await.unwrap();
     let rig = serve(Arc::clone(&client));
-    up(&rig, "database", "resource").await;
+    assert_up(&rig, "database", "resource").await;
     let busy = actix_web::rt::spawn({
         let client = Arc::clone(&client);
         async move { client.batch_execute("SELECT pg_sleep(2)").await }
@@ -78,7 +79,7 @@ async fn a_client_behind_a_long_statement_is_down_until_that_is_over() {
     };
     eventually("the statement runs", sleeps).await;
     tokio::time::sleep(MAX_AGE).await;
-    down(&rig, "database", "resource", "timed out after 800 ms").await;
+    assert_down(&rig, "database", "resource", "timed out after 800 ms").await;
     busy.await.unwrap().unwrap();
-    back_up(&rig, "database", "resource").await;
+    assert_recovers(&rig, "database", "resource").await;
 }

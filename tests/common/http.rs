@@ -1,4 +1,4 @@
-//! A client that sends just what it is told, over TCP from any local address, or over a Unix socket.
+//! An HTTP client that sends exactly the given bytes, over TCP from any local address, or over a Unix socket.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-/// An answer, as it came over the wire.
+/// A response as it was received.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -43,12 +43,12 @@ pub(crate) async fn request(server: SocketAddr, method: &str, path: &str) -> Res
     request_from(server.ip(), server, method, path).await
 }
 
-/// A request from a local address of choice: all of 127.0.0.0/8 is this machine.
+/// Sends a request from a given local address, such as any address of 127.0.0.0/8.
 pub(crate) async fn request_from(from: IpAddr, server: SocketAddr, method: &str, path: &str) -> Response {
     request_with(from, server, method, path, &[]).await
 }
 
-/// With further header lines, sent just as they are given.
+/// Sends a request with further header lines, unchanged.
 pub(crate) async fn request_with(
     from: IpAddr,
     server: SocketAddr,
@@ -80,10 +80,10 @@ async fn exchange(
     let request = [&[&*start, "Host: localhost", "Connection: close"], lines, &["", ""]].concat().join("\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut raw = Vec::new();
-    timeout(Duration::from_secs(60), stream.read_to_end(&mut raw)).await.expect("no answer within a minute").unwrap();
+    timeout(Duration::from_secs(60), stream.read_to_end(&mut raw)).await.expect("no response within a minute").unwrap();
     let took = started.elapsed();
     let text = String::from_utf8(raw).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     Response { status, head: head.to_owned(), body: body.to_owned(), took }
 }

@@ -1,4 +1,4 @@
-//! Everything that is logged in this process, as one text.
+//! The log of this process as text.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 static LOGGED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
-/// Starts to keep what is logged, at level info and above.
+/// Starts recording the log at level info and above.
 pub(crate) fn keep() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
@@ -21,12 +21,12 @@ pub(crate) fn keep() {
     });
 }
 
-/// What has been logged so far.
+/// The log so far.
 pub(crate) fn text() -> String {
     String::from_utf8(logged().clone()).expect("logs are text")
 }
 
-/// What the crate itself has logged so far, a line each.
+/// The lines that the crate itself has logged so far.
 pub(crate) fn lines() -> Vec<String> {
     text().lines().filter(|line| line.contains(" health::")).map(str::to_owned).collect()
 }

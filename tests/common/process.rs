@@ -1,4 +1,4 @@
-//! A server process of the test's own: started, frozen, stopped and killed by its process id, with all its children.
+//! A server process of a test: started, frozen, stopped and killed by its process id, with all its children.
 
 use std::{
     fs,
@@ -14,7 +14,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a server as the given user, if this is root, which the database servers refuse to be. Its output goes to a file.
+    /// Starts a server, as the given user if this is root, because database servers refuse to run as root. Its output is written to a
+    /// file.
     pub(crate) fn start(user: &str, program: &str, args: &[String], log: &Path) -> Self {
         let output = fs::File::create(log).unwrap();
         let child = as_user(user, program)
@@ -23,7 +24,7 @@ impl Process {
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .spawn()
-            .unwrap_or_else(|error| panic!("{program} is not to be had ({error}): tests/run installs it"));
+            .unwrap_or_else(|error| panic!("{program} cannot be started ({error}); tests/run installs it"));
         Self { child }
     }
 
@@ -31,31 +32,31 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Sends a signal to the server alone.
+    /// Sends a signal to the server, not to its children.
     pub(crate) fn signal(&self, signal: &str) {
         kill(signal, &[self.child.id()]);
     }
 
-    /// Sends a signal to the server alone, which stops by it, and waits for that.
+    /// Stops the server by a signal, not sent to its children, and waits until it has ended.
     pub(crate) fn stop(&mut self, signal: &str) {
         kill(signal, &[self.child.id()]);
         self.wait();
     }
 
-    /// Ends the server and its children at once, also when they are frozen.
+    /// Kills the server and its children, even if they are frozen.
     pub(crate) fn kill(&mut self) {
-        kill("KILL", &self.family());
+        kill("KILL", &self.process_tree());
         self.wait();
     }
 
-    /// Stops the server and its children from running, with all their connections open.
+    /// Pauses the server and its children; their connections stay open.
     pub(crate) fn freeze(&self) {
-        kill("STOP", &self.family());
+        kill("STOP", &self.process_tree());
     }
 
-    /// Lets them run again.
-    pub(crate) fn thaw(&self) {
-        kill("CONT", &self.family());
+    /// Resumes the server and its children.
+    pub(crate) fn resume(&self) {
+        kill("CONT", &self.process_tree());
     }
 
     fn wait(&mut self) {
@@ -66,15 +67,15 @@ impl Process {
         }
     }
 
-    fn family(&self) -> Vec<u32> {
-        let mut family = vec![self.child.id()];
+    fn process_tree(&self) -> Vec<u32> {
+        let mut process_tree = vec![self.child.id()];
         let mut at = 0;
-        while let Some(&parent) = family.get(at) {
+        while let Some(&parent) = process_tree.get(at) {
             let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-            family.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+            process_tree.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
             at += 1;
         }
-        family
+        process_tree
     }
 }
 
@@ -86,7 +87,7 @@ impl Drop for Process {
     }
 }
 
-/// A command that runs as a user of its own where this is root, and dies with the thread that starts it.
+/// A command that runs as the given user if this is root, and is killed when the thread that starts it ends.
 pub(crate) fn as_user(user: &str, program: &str) -> Command {
     let mut command = Command::new("setpriv");
     if is_root() {
@@ -96,7 +97,7 @@ pub(crate) fn as_user(user: &str, program: &str) -> Command {
     command
 }
 
-/// Runs a command to its end, which must be a success.
+/// Runs a command, which must succeed.
 pub(crate) fn run(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(
@@ -108,8 +109,8 @@ pub(crate) fn run(command: &mut Command) {
     );
 }
 
-/// Gives a folder and all in it to a user, if this is root.
-pub(crate) fn give(folder: &Path, user: &str) {
+/// Changes the owner of a folder and its content, if this is root.
+pub(crate) fn chown(folder: &Path, user: &str) {
     if is_root() {
         run(Command::new("chown").args(["-R", &format!("{user}:{user}")]).arg(folder));
     }
@@ -120,7 +121,7 @@ fn is_root() -> bool {
 }
 
 fn kill(signal: &str, pids: &[u32]) {
-    // One that has just ended is no matter.
+    // A process may have ended meanwhile.
     let _ = Command::new("kill")
         .arg(format!("-{signal}"))
         .args(pids.iter().map(u32::to_string))

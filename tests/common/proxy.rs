@@ -1,4 +1,4 @@
-//! A TCP proxy between the application and a server, to break what is between them.
+//! A TCP proxy between the application and a server that injects faults.
 
 use std::{
     sync::{
@@ -20,29 +20,29 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-/// A test that starts or stops a server blocks its own thread, and must not block the connections of other tests' rows.
+/// A test that starts or stops a server blocks its thread, which must not block the connections of concurrent rows.
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).thread_name("proxy").enable_all().build().unwrap());
 
-/// What happens to what goes through.
+/// What the proxy does to the connections.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fault {
     None,
-    /// Every piece comes so much later.
+    /// Data is delayed by this time, in both directions.
     Delay(Duration),
-    /// A distance: each reply of the server arrives so much later, however many are on the way. Requests are not delayed, so
-    /// this is the time of a round trip.
+    /// A network distance: each reply of the server is delayed by this time, also if several are in flight. Requests are not
+    /// delayed, so this is the time of a round trip.
     Distance(Duration),
-    /// Connections are accepted, and nothing ever comes through: not on those that lost something, even when all is mended.
-    Swallow,
-    /// Connections that were open before are dead without knowing it; new ones work.
-    Forget,
-    /// Connections, old and new, are reset.
-    Cut,
-    /// Half of each answer comes, then the connection is reset.
-    CutMidAnswer,
-    /// Answers are other bytes than the server sent.
-    Garble,
+    /// Connections are accepted, and no data is forwarded. A connection that lost data stays dead after the fault.
+    Blackhole,
+    /// Connections that were open before are silently dead; new ones work.
+    HalfOpen,
+    /// Open and new connections are reset.
+    Reset,
+    /// Half of a response is forwarded, then the connection is reset.
+    ResetMidResponse,
+    /// The bytes of responses are altered.
+    Corrupt,
 }
 
 /// A running proxy. Its connections end when it is dropped.
@@ -53,19 +53,19 @@ pub(crate) struct Proxy {
     task: AbortHandle,
 }
 
-/// Where new connections go, and how many there were.
+/// The destination of new connections, and their number.
 struct Route {
     server: AtomicU16,
     opened: AtomicU64,
 }
 
 impl Proxy {
-    /// In front of a server on this machine.
+    /// Starts a proxy in front of a server on this machine.
     pub(crate) async fn start(server: u16) -> Self {
         Self::start_with(server, Fault::None)
     }
 
-    /// With a fault from the first connection on.
+    /// Starts a proxy with a fault that affects the first connection, too.
     pub(crate) fn start_with(server: u16, fault: Fault) -> Self {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -90,12 +90,12 @@ impl Proxy {
         self.fault.send_replace(fault);
     }
 
-    /// New connections go to that server; the open ones stay where they are.
+    /// Leads new connections to another server; open ones are not changed.
     pub(crate) fn lead_to(&self, server: u16) {
         self.route.server.store(server, Ordering::SeqCst);
     }
 
-    /// How many connections were opened until now, whatever became of them.
+    /// How many connections were opened until now.
     pub(crate) fn opened(&self) -> u64 {
         self.route.opened.load(Ordering::SeqCst)
     }
@@ -110,14 +110,14 @@ impl Drop for Proxy {
 /// How a connection ends.
 #[derive(PartialEq)]
 enum End {
-    /// As the server or the client ended it, behind all that was sent.
+    /// Closed by the server or the client, after all data was forwarded.
     Closed,
     Reset,
 }
 
 async fn serve(client: TcpStream, server: u16, mut faults: watch::Receiver<Fault>) {
     let fault = *faults.borrow_and_update();
-    if fault == Fault::Cut {
+    if fault == Fault::Reset {
         let _ = client.set_zero_linger();
         return;
     }
@@ -126,8 +126,8 @@ async fn serve(client: TcpStream, server: u16, mut faults: watch::Receiver<Fault
         return;
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    // Opened while connections are forgotten: this one is not.
-    let is_new = fault == Fault::Forget;
+    // A connection that is opened during the fault is not affected.
+    let is_new = fault == Fault::HalfOpen;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let is_dead = AtomicBool::new(false);
@@ -168,7 +168,7 @@ async fn pump(
     end
 }
 
-/// Reads until the end, and sends on its way whatever arrives.
+/// Forwards data until the end of the stream.
 async fn read(
     from: &mut OwnedReadHalf,
     under_way: mpsc::UnboundedSender<(Instant, Vec<u8>)>,
@@ -179,12 +179,12 @@ async fn read(
 ) -> End {
     let mut piece = vec![0; 64 * 1024];
     let arrive = |time: Instant, piece: &[u8]| {
-        // Nothing arrives at a connection that has ended.
+        // The receiving connection has ended.
         let _ = under_way.send((time, piece.to_vec()));
     };
     loop {
         let fault = *faults.borrow_and_update();
-        if fault == Fault::Cut {
+        if fault == Fault::Reset {
             return End::Reset;
         }
         let read = tokio::select! {
@@ -199,20 +199,20 @@ async fn read(
         let piece = &mut piece[..length];
         let now = Instant::now();
         match fault {
-            // What TCP lost it sends again, or the connection is dead: it never goes on behind a gap.
+            // TCP never continues after a gap, so a connection that lost data is dead.
             _ if is_dead.load(Ordering::Relaxed) => {}
-            Fault::Swallow => is_dead.store(true, Ordering::Relaxed),
-            Fault::Forget if !is_new => is_dead.store(true, Ordering::Relaxed),
+            Fault::Blackhole => is_dead.store(true, Ordering::Relaxed),
+            Fault::HalfOpen if !is_new => is_dead.store(true, Ordering::Relaxed),
             Fault::Delay(time) => {
                 sleep(time).await;
                 arrive(Instant::now(), piece);
             }
             Fault::Distance(time) if answers => arrive(now + time, piece),
-            Fault::CutMidAnswer if answers => {
+            Fault::ResetMidResponse if answers => {
                 arrive(now, &piece[..length / 2]);
                 return End::Reset;
             }
-            Fault::Garble if answers => {
+            Fault::Corrupt if answers => {
                 for byte in piece.iter_mut() {
                     *byte ^= 0x55;
                 }

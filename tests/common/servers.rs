@@ -1,6 +1,6 @@
-//! PostgreSQL, MariaDB and Redis, each on a free loopback port and in a temporary folder of its own.
+//! PostgreSQL, MariaDB and Redis, each on a free loopback port and in a temporary folder.
 //!
-//! To initialize a database takes seconds, so that is done once a machine, and each test gets a copy.
+//! Initializing a database takes seconds, so it is done once per machine, and each test gets a copy.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::{
     DATABASE, PASSWORD, USER,
-    process::{Process, as_user, give, run},
+    process::{Process, as_user, chown, run},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,22 +26,22 @@ pub(crate) enum Kind {
     Redis,
 }
 
-/// What can be broken, and mended.
-pub(crate) trait Faulty {
-    /// Starts the server, again or for the first time, on its port and its data, and waits until it serves.
+/// A server that can be stopped, paused and restarted.
+pub(crate) trait FaultInjection {
+    /// Starts the server on its port with its data, and waits until it is ready.
     fn restart(&mut self);
 
     /// Stops the server; its port is free.
     fn stop(&mut self);
 
-    /// Stops the server from running, with all its connections open.
+    /// Pauses the server; its connections stay open.
     fn freeze(&self);
 
-    /// Lets it run again.
-    fn thaw(&self);
+    /// Resumes the server.
+    fn resume(&self);
 }
 
-/// A server of the test's own, to break.
+/// A server of a test.
 pub(crate) struct Server {
     kind: Kind,
     port: u16,
@@ -55,7 +55,7 @@ impl Server {
         Self::start_with(kind, &[])
     }
 
-    /// A server with further arguments on its command line.
+    /// Starts a server with further arguments.
     pub(crate) fn start_with(kind: Kind, args: &[&str]) -> Self {
         let mut server = Self::prepared(kind, args);
         server.restart();
@@ -68,12 +68,12 @@ impl Server {
         if let Some(template) = kind.template() {
             run(Command::new("cp").arg("-a").arg(template).arg(folder.path().join("data")));
         }
-        give(folder.path(), kind.user());
+        chown(folder.path(), kind.user());
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
         Self { kind, port: free_port(), folder, args, process: None }
     }
 
-    /// Ends the server at once, as a power cut does.
+    /// Kills the server.
     pub(crate) fn kill(&mut self) {
         self.process.take().expect("it runs").kill();
     }
@@ -104,7 +104,7 @@ impl Server {
         self.url_of(password, self.port)
     }
 
-    /// By way of a proxy on that port.
+    /// The URL through a proxy on the given port.
     pub(crate) fn url_at(&self, port: u16) -> String {
         self.url_of(PASSWORD, port)
     }
@@ -138,7 +138,7 @@ impl Server {
     }
 }
 
-impl Faulty for Server {
+impl FaultInjection for Server {
     fn restart(&mut self) {
         assert!(self.process.is_none(), "stop it first");
         let mut args = self.kind.args(self.folder.path(), self.port);
@@ -153,7 +153,7 @@ impl Faulty for Server {
 
     fn stop(&mut self) {
         let signal = match self.kind {
-            // A fast shutdown, which does not wait for who is connected.
+            // A fast shutdown, which does not wait for clients.
             Kind::Postgres => "INT",
             Kind::MariaDb | Kind::Redis => "TERM",
         };
@@ -164,8 +164,8 @@ impl Faulty for Server {
         self.process.as_ref().expect("it runs").freeze();
     }
 
-    fn thaw(&self) {
-        self.process.as_ref().expect("it runs").thaw();
+    fn resume(&self) {
+        self.process.as_ref().expect("it runs").resume();
     }
 }
 
@@ -225,7 +225,7 @@ impl Kind {
         }
     }
 
-    /// The folder that data is copied from; made if it is not there.
+    /// The folder that data is copied from; created if it does not exist.
     fn template(self) -> Option<PathBuf> {
         if self == Self::Redis {
             return None;
@@ -233,18 +233,18 @@ impl Kind {
         let templates = std::env::temp_dir().join("health-test-templates");
         fs::create_dir_all(&templates).unwrap();
         let template = templates.join(self.user());
-        // Tests run in processes of their own, and the first one makes it for all.
+        // Each test is a process; the first one creates the folder for all.
         let lock = fs::File::create(templates.join(format!("{}.lock", self.user()))).unwrap();
         lock.lock().unwrap();
         if !template.exists() {
             let unfinished = templates.join(format!("{}.unfinished", self.user()));
             let _ = fs::remove_dir_all(&unfinished);
             fs::create_dir(&unfinished).unwrap();
-            give(&unfinished, self.user());
+            chown(&unfinished, self.user());
             match self {
                 Self::Postgres => make_postgres(&unfinished),
                 Self::MariaDb => make_mariadb(&unfinished),
-                Self::Redis => unreachable!("it starts from nothing"),
+                Self::Redis => unreachable!("it starts without data"),
             }
             fs::rename(unfinished, &template).unwrap();
         }
@@ -255,13 +255,13 @@ impl Kind {
 fn make_postgres(data: &Path) {
     let mut password = tempfile::NamedTempFile::new().unwrap();
     writeln!(password, "{PASSWORD}").unwrap();
-    give(password.path(), "postgres");
+    chown(password.path(), "postgres");
     run(as_user("postgres", &postgres_program("initdb"))
         .args(["--no-sync", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "-U", USER, "-D"])
         .arg(data)
         .arg("--pwfile")
         .arg(password.path()));
-    feed(
+    run_with_stdin(
         as_user("postgres", &postgres_program("postgres")).args(["--single", "-F", "-D"]).arg(data).arg("postgres"),
         &format!("CREATE DATABASE {DATABASE};\n"),
     );
@@ -276,7 +276,7 @@ fn make_mariadb(data: &Path) {
             "--innodb-log-file-size=8M",
         ])
         .arg(format!("--datadir={}", data.display())));
-    feed(
+    run_with_stdin(
         as_user("mysql", "mariadbd")
             .args(["--no-defaults", "--bootstrap", "--innodb-log-file-size=8M"])
             .arg(format!("--datadir={}", data.display())),
@@ -287,8 +287,8 @@ fn make_mariadb(data: &Path) {
     );
 }
 
-/// Runs a command that reads its input from us.
-fn feed(command: &mut Command, input: &str) {
+/// Runs a command with the given standard input.
+fn run_with_stdin(command: &mut Command, input: &str) {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -300,7 +300,7 @@ fn feed(command: &mut Command, input: &str) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Debian keeps the server's programs in a folder by their version, off the path.
+/// Debian installs the programs of the server in a folder for their version, which is not in `PATH`.
 pub(crate) fn postgres_program(name: &str) -> String {
     let versions = fs::read_dir("/usr/lib/postgresql").expect("postgresql is not installed: tests/run does it");
     let programs = versions.map(|version| version.unwrap().path().join("bin").join(name));

@@ -44,8 +44,9 @@ use crate::{
 /// # Details
 ///
 /// `?details` adds an object `details` with the latency (in milliseconds), the age and the number of runs of each check, and the
-/// times of its latest success and its latest change of status. The values empty, `1` and `true` (in any case) switch it on; any
-/// other value switches it off. If the parameter is repeated, the last one counts.
+/// times of its latest success and its latest change of status. An empty value (`?details` or `?details=`),
+/// `1` and `true` (case-insensitive) switch it on; any other value switches it off. If the parameter is repeated, the last one
+/// counts.
 ///
 /// # Names with credentials
 ///
@@ -174,7 +175,7 @@ impl Scope {
     /// denied if the header is missing, has an element that is not an address (with or without a port) before the client, or
     /// contains more than 64 trusted proxies.
     ///
-    /// The server does not start if the networks trust every client, each for itself or together: `0.0.0.0/0`,
+    /// The server does not start if the networks trust every client, individually or together: `0.0.0.0/0`,
     /// `::ffff:0.0.0.0/96`, `0.0.0.0/1` with `128.0.0.0/1`, `::/0`, `2000::/3`.
     ///
     /// List only addresses that no client can have, and let the proxies append to the header (nginx:

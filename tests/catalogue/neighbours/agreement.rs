@@ -6,7 +6,7 @@ use super::{
     application::{Application, Row, Status},
     table::Cell,
 };
-use crate::common::{answers::MAX_AGE, eventually, proxy::Proxy};
+use crate::common::{eventually, proxy::Proxy, responses::MAX_AGE};
 
 /// An application that works, and the way of its connections.
 pub(crate) struct Subject {

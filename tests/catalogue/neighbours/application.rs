@@ -12,7 +12,7 @@ use anyhow::bail;
 use health::{HealthCheck, Probe};
 
 use super::drivers::{self, Driver, Held, Kind};
-use crate::common::{answers::MAX_AGE, rig::Rig};
+use crate::common::{responses::MAX_AGE, test_server::TestServer};
 
 pub(crate) type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
@@ -87,7 +87,7 @@ impl Row {
 }
 
 pub(crate) struct Application {
-    rig: Rig,
+    rig: TestServer,
     resource: Box<dyn Resource>,
     group: &'static str,
 }
@@ -136,7 +136,7 @@ impl Application {
     async fn start<D: Driver>(port: u16) -> Self {
         let resource = D::open(port).await;
         let state = web::Data::new(State { resource: resource.clone() });
-        let rig = Rig::start(1, move |app| {
+        let rig = TestServer::start(1, move |app| {
             app.service(health::scope().max_age(MAX_AGE).state(&state));
         });
         let resource = Box::new(Opened::<D> { resource, port });

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     common::{
         proxy::{Fault, Proxy},
-        servers::{Faulty as _, Kind as ServerKind, Server},
+        servers::{FaultInjection as _, Kind as ServerKind, Server},
     },
     postgres,
     servers::{

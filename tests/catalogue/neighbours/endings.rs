@@ -22,7 +22,7 @@ use super::{
 use crate::{
     common::{
         PASSWORD, USER, eventually,
-        servers::{Faulty, Kind as ServerKind, Server},
+        servers::{FaultInjection, Kind as ServerKind, Server},
     },
     postgres,
     servers::{
@@ -81,7 +81,7 @@ struct Servers<S> {
     port: fn(&S) -> u16,
 }
 
-async fn table_of<S: Faulty>(servers: Servers<S>, endings: Vec<Ending<S>>) -> Table {
+async fn table_of<S: FaultInjection>(servers: Servers<S>, endings: Vec<Ending<S>>) -> Table {
     let rows = rows_of(&[servers.kind]);
     let mut table = Table::new(["driver"].into_iter().chain(endings.iter().map(|ending| ending.name)));
     let mut columns = Vec::new();

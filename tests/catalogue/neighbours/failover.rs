@@ -12,7 +12,7 @@ use super::{
 use crate::{
     common::{
         eventually,
-        servers::{Faulty, Kind as ServerKind, Server},
+        servers::{FaultInjection, Kind as ServerKind, Server},
     },
     postgres,
     servers::{
@@ -58,7 +58,7 @@ impl Old {
 }
 
 /// A server that another one replaces.
-trait Replaced: Faulty {
+trait Replaced: FaultInjection {
     fn prepare() -> Self;
 
     fn port_of(&self) -> u16;
@@ -97,7 +97,7 @@ macro_rules! replaced_server {
             }
         }
 
-        impl Faulty for $name {
+        impl FaultInjection for $name {
             fn restart(&mut self) {
                 self.0.restart();
             }
@@ -110,8 +110,8 @@ macro_rules! replaced_server {
                 self.0.freeze();
             }
 
-            fn thaw(&self) {
-                self.0.thaw();
+            fn resume(&self) {
+                self.0.resume();
             }
         }
 

@@ -7,7 +7,7 @@ use std::{
 
 use redis::{Client, FromRedisValue, RedisResult, Value};
 
-use crate::common::servers::{Faulty, Kind, Server, free_port};
+use crate::common::servers::{FaultInjection, Kind, Server, free_port};
 
 const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
 
@@ -97,7 +97,7 @@ impl Cluster {
     }
 }
 
-impl Faulty for Cluster {
+impl FaultInjection for Cluster {
     fn restart(&mut self) {
         self.nodes.iter_mut().for_each(Server::restart);
         if !self.is_made {
@@ -115,7 +115,7 @@ impl Faulty for Cluster {
         self.nodes.iter().for_each(Server::freeze);
     }
 
-    fn thaw(&self) {
-        self.nodes.iter().for_each(Server::thaw);
+    fn resume(&self) {
+        self.nodes.iter().for_each(Server::resume);
     }
 }

@@ -11,8 +11,8 @@ use std::{
 use tempfile::TempDir;
 
 use crate::common::{
-    process::{Process, give},
-    servers::{Faulty, free_port},
+    process::{Process, chown},
+    servers::{FaultInjection, free_port},
 };
 
 /// A server of the test's own, to break.
@@ -27,7 +27,7 @@ impl Memcached {
     /// A server that was never started, with further arguments on its command line.
     pub(crate) fn prepared(args: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("health-").tempdir().unwrap();
-        give(folder.path(), "memcache");
+        chown(folder.path(), "memcache");
         Self { port: free_port(), folder, args: args.iter().map(|&arg| arg.to_owned()).collect(), process: None }
     }
 
@@ -75,7 +75,7 @@ impl Memcached {
     }
 }
 
-impl Faulty for Memcached {
+impl FaultInjection for Memcached {
     fn restart(&mut self) {
         assert!(self.process.is_none(), "stop it first");
         let port = self.port.to_string();
@@ -97,7 +97,7 @@ impl Faulty for Memcached {
         self.process.as_ref().expect("it runs").freeze();
     }
 
-    fn thaw(&self) {
-        self.process.as_ref().expect("it runs").thaw();
+    fn resume(&self) {
+        self.process.as_ref().expect("it runs").resume();
     }
 }

@@ -13,8 +13,8 @@ use tempfile::TempDir;
 
 use crate::common::{
     PASSWORD, USER,
-    process::{Process, give, run},
-    servers::{Faulty, free_port},
+    process::{Process, chown, run},
+    servers::{FaultInjection, free_port},
 };
 
 /// The user that Debian's package makes.
@@ -48,7 +48,7 @@ impl Mosquitto {
             mosquitto.path("access").display(),
         );
         fs::write(mosquitto.path("configuration"), configuration).unwrap();
-        give(mosquitto.folder.path(), OWNER);
+        chown(mosquitto.folder.path(), OWNER);
         mosquitto
     }
 
@@ -81,7 +81,7 @@ impl Mosquitto {
     }
 }
 
-impl Faulty for Mosquitto {
+impl FaultInjection for Mosquitto {
     fn restart(&mut self) {
         assert!(self.process.is_none(), "stop it first");
         let args = ["-c".to_owned(), self.path("configuration").display().to_string()];
@@ -104,7 +104,7 @@ impl Faulty for Mosquitto {
         self.process.as_ref().expect("it runs").freeze();
     }
 
-    fn thaw(&self) {
-        self.process.as_ref().expect("it runs").thaw();
+    fn resume(&self) {
+        self.process.as_ref().expect("it runs").resume();
     }
 }

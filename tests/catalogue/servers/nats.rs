@@ -13,8 +13,8 @@ use tempfile::TempDir;
 
 use crate::common::{
     PASSWORD, USER, http,
-    process::{Process, give},
-    servers::{Faulty, free_port},
+    process::{Process, chown},
+    servers::{FaultInjection, free_port},
 };
 
 pub(crate) struct Nats {
@@ -40,7 +40,7 @@ impl Nats {
         let args = vec!["-c".into(), configuration];
         let nats = Self { port: free_port(), monitor: free_port(), folder, args, process: None };
         nats.authorize(&format!("{{user: {USER}, password: \"{PASSWORD}\"}}"));
-        give(nats.folder.path(), "nats");
+        chown(nats.folder.path(), "nats");
         nats
     }
 
@@ -94,7 +94,7 @@ impl Nats {
     }
 }
 
-impl Faulty for Nats {
+impl FaultInjection for Nats {
     fn restart(&mut self) {
         assert!(self.process.is_none(), "stop it first");
         let (port, monitor) = (self.port.to_string(), self.monitor.to_string());
@@ -124,7 +124,7 @@ impl Faulty for Nats {
         self.process.as_ref().expect("it runs").freeze();
     }
 
-    fn thaw(&self) {
-        self.process.as_ref().expect("it runs").thaw();
+    fn resume(&self) {
+        self.process.as_ref().expect("it runs").resume();
     }
 }

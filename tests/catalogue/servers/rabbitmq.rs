@@ -14,8 +14,8 @@ use tempfile::TempDir;
 
 use crate::common::{
     PASSWORD, USER,
-    process::{Process, as_user, give},
-    servers::{Faulty, free_port},
+    process::{Process, as_user, chown},
+    servers::{FaultInjection, free_port},
 };
 
 /// The user that Debian's package makes.
@@ -46,7 +46,7 @@ impl RabbitMq {
              log.console = true\nlog.file = false\n"
         );
         fs::write(folder.path().join("rabbitmq.conf"), configuration).unwrap();
-        give(folder.path(), OWNER);
+        chown(folder.path(), OWNER);
         Self { port, distribution: free_port(), names: free_port(), folder, node: None, epmd: None }
     }
 
@@ -136,7 +136,7 @@ impl RabbitMq {
     }
 }
 
-impl Faulty for RabbitMq {
+impl FaultInjection for RabbitMq {
     fn restart(&mut self) {
         assert!(self.node.is_none(), "stop it first");
         if self.epmd.is_none() {
@@ -163,8 +163,8 @@ impl Faulty for RabbitMq {
         self.node.as_ref().expect("it runs").freeze();
     }
 
-    fn thaw(&self) {
-        self.node.as_ref().expect("it runs").thaw();
+    fn resume(&self) {
+        self.node.as_ref().expect("it runs").resume();
     }
 }
 
@@ -207,7 +207,7 @@ impl Shared {
     }
 }
 
-impl Faulty for Shared {
+impl FaultInjection for Shared {
     /// Also when it runs already.
     fn restart(&mut self) {
         if !self.0.borrow().runs() {
@@ -223,7 +223,7 @@ impl Faulty for Shared {
         self.0.borrow().freeze();
     }
 
-    fn thaw(&self) {
-        self.0.borrow().thaw();
+    fn resume(&self) {
+        self.0.borrow().resume();
     }
 }

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::common::{
     PASSWORD, USER,
-    process::{Process, give},
-    servers::{Faulty, Kind, Server, free_port},
+    process::{Process, chown},
+    servers::{FaultInjection, Kind, Server, free_port},
 };
 
 /// A master and its replica, as they are at first, and the sentinel. As a whole they are one server to break.
@@ -46,7 +46,7 @@ impl Sentinel {
         );
         // It writes to the file what it finds out.
         fs::write(folder.path().join("sentinel.conf"), config).unwrap();
-        give(folder.path(), "redis");
+        chown(folder.path(), "redis");
         Self { master, replica, port, folder, process: None }
     }
 
@@ -112,7 +112,7 @@ pub(crate) fn ask<T: FromRedisValue>(url: &str, words: &str) -> RedisResult<T> {
     command.query(&mut Client::open(url)?.get_connection_with_timeout(Duration::from_secs(5))?)
 }
 
-impl Faulty for Sentinel {
+impl FaultInjection for Sentinel {
     fn restart(&mut self) {
         self.master.restart();
         self.replica.restart();
@@ -136,9 +136,9 @@ impl Faulty for Sentinel {
         self.master.freeze();
     }
 
-    fn thaw(&self) {
-        self.master.thaw();
-        self.replica.thaw();
-        self.sentinel().thaw();
+    fn resume(&self) {
+        self.master.resume();
+        self.replica.resume();
+        self.sentinel().resume();
     }
 }

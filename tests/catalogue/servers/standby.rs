@@ -7,7 +7,7 @@ use std::fs;
 use crate::common::{
     PASSWORD, USER,
     process::{as_user, run},
-    servers::{Faulty as _, Kind, Server, postgres_program},
+    servers::{FaultInjection as _, Kind, Server, postgres_program},
 };
 
 /// A running standby of a running primary.

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::common::servers::{Faulty, free_port};
+use crate::common::servers::{FaultInjection, free_port};
 
 /// What HTTP answers.
 #[derive(Clone, Debug, PartialEq)]
@@ -151,7 +151,7 @@ impl Stub {
     }
 }
 
-impl Faulty for Stub {
+impl FaultInjection for Stub {
     fn restart(&mut self) {
         assert!(self.running.is_none(), "stop it first");
         let (stop, stopped) = oneshot::channel();
@@ -182,7 +182,7 @@ impl Faulty for Stub {
         self.shared.frozen.send_replace(true);
     }
 
-    fn thaw(&self) {
+    fn resume(&self) {
         self.shared.frozen.send_replace(false);
     }
 }

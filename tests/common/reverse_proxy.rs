@@ -1,5 +1,5 @@
-//! nginx and `HAProxy` in front of an application, each as its documentation has it forward the client's address, on free
-//! loopback ports and in a temporary folder of its own.
+//! nginx and `HAProxy` in front of an application, each with the documented configuration for forwarding the client's address, on
+//! free loopback ports and in a temporary folder.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::{
-    process::{Process, give},
+    process::{Process, chown},
     servers::free_port,
 };
 
@@ -22,17 +22,17 @@ pub(crate) enum Kind {
     HaProxy,
 }
 
-/// The header that the proxy writes. The other one it hands on as it comes.
+/// The header that the proxy writes. It passes on the other one unchanged.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Header {
     XForwardedFor,
     Forwarded,
 }
 
-/// Where requests are handed on to.
+/// The application behind the proxy.
 #[derive(Clone, Copy)]
 pub(crate) enum Upstream<'a> {
-    /// A server, which is asked from an address of choice, so that proxies and clients can be told apart.
+    /// A server, to which the proxy connects from a given address, so that proxies and clients have different addresses.
     Tcp {
         server: SocketAddr,
         from: Ipv4Addr,
@@ -40,11 +40,11 @@ pub(crate) enum Upstream<'a> {
     Unix(&'a Path),
 }
 
-/// The user that Debian has for web servers.
+/// Debian's user for web servers.
 pub(crate) const USER: &str = "www-data";
 
 /// A running proxy. It is killed when dropped.
-pub(crate) struct Front {
+pub(crate) struct ReverseProxy {
     pub(crate) v4: SocketAddr,
     pub(crate) v6: SocketAddr,
     /// An IPv4 address of an IPv6 socket, which knows its clients as `::ffff:a.b.c.d`.
@@ -54,13 +54,13 @@ pub(crate) struct Front {
     _folder: TempDir,
 }
 
-impl Front {
+impl ReverseProxy {
     /// Starts a proxy and waits until it accepts.
     pub(crate) fn start(kind: Kind, header: Header, upstream: Upstream<'_>) -> Self {
         Self::start_with(kind, header, upstream, "")
     }
 
-    /// A proxy with a further line of configuration.
+    /// Starts a proxy with a further line of configuration.
     pub(crate) fn start_with(kind: Kind, header: Header, upstream: Upstream<'_>, further: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("health-").tempdir().unwrap();
         let [port, dual] = [free_port(), free_port()];
@@ -78,7 +78,7 @@ impl Front {
             ),
         };
         fs::write(&config, text).unwrap();
-        give(folder.path(), USER);
+        chown(folder.path(), USER);
         let log = folder.path().join("log");
         let mut process = Process::start(USER, program, &args, &log);
         let [v4, v6, dual]: [SocketAddr; 3] = [
@@ -95,7 +95,7 @@ impl Front {
         Self { v4, v6, dual, _process: process, _folder: folder }
     }
 
-    /// Where a client at an address asks so that it is known by it.
+    /// The listeners at which a client has the given address.
     pub(crate) fn listeners(&self, client: IpAddr) -> Vec<SocketAddr> {
         if client.is_ipv4() { vec![self.v4, self.dual] } else { vec![self.v6] }
     }
@@ -114,8 +114,8 @@ fn nginx(folder: &Path, port: u16, dual: u16, header: Header, upstream: Upstream
         Header::XForwardedFor => "X-Forwarded-For $proxy_add_x_forwarded_for",
         Header::Forwarded => "Forwarded $forwarded",
     };
-    // A single process, so that none outlives the test. What the client says in `Forwarded` is appended to unseen, as by who
-    // leaves out the long expression of nginx's documentation that sorts out what is malformed: the harder case.
+    // A single process, so that none outlives the test. The client's `Forwarded` header is kept even if it is malformed, without the
+    // validation in nginx's documentation, because that is the harder case.
     format!(
         r#"
 daemon off; master_process off; pid {folder}/pid;
@@ -152,7 +152,7 @@ fn haproxy(port: u16, dual: u16, header: Header, upstream: Upstream<'_>, further
     };
     let writes = match header {
         Header::XForwardedFor => "option forwardfor",
-        // Debian 12 has 2.6, which has no option for it.
+        // Debian 12 has HAProxy 2.6, which has no option for this header.
         Header::Forwarded => {
             "
     .if version_atleast(2.8)

@@ -1,4 +1,4 @@
-//! An application under test: a real `HttpServer` on a free port, or on a Unix socket besides.
+//! An application under test: a real `HttpServer` on a free port, and optionally on a Unix socket.
 
 use std::{net::SocketAddr, os::unix::net::UnixListener, path::Path};
 
@@ -7,18 +7,18 @@ use actix_web::{App, HttpServer, dev::ServerHandle, web::ServiceConfig};
 use super::{http, logs};
 
 /// A running application. It is stopped when dropped.
-pub(crate) struct Rig {
+pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     handle: ServerHandle,
 }
 
-impl Rig {
-    /// Serves what `configure` sets up, on the given number of workers.
+impl TestServer {
+    /// Starts an application with the given number of workers.
     pub(crate) fn start(workers: usize, configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static) -> Self {
         Self::start_at(None, workers, configure)
     }
 
-    /// On a Unix socket too.
+    /// Starts an application that also listens on a Unix socket.
     pub(crate) fn start_at(
         socket: Option<&Path>,
         workers: usize,
@@ -42,7 +42,7 @@ impl Rig {
         Self { address, handle }
     }
 
-    /// Stops the application; its state is dropped when this is over.
+    /// Stops the application. Its state is dropped when this returns.
     #[allow(dead_code, reason = "only one of the two test binaries stops one before its end")]
     pub(crate) async fn stop(self) {
         self.handle.stop(false).await;
@@ -57,7 +57,7 @@ impl Rig {
     }
 }
 
-impl Drop for Rig {
+impl Drop for TestServer {
     fn drop(&mut self) {
         drop(self.handle.stop(false));
     }
