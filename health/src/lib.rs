@@ -21,13 +21,16 @@ mod redact;
 mod registry;
 mod runtime;
 
+#[doc(hidden)]
+pub mod __private;
+
 // What only an application of actix-web has: states, workers, an end.
-mod discover;
+mod discovery;
 mod lifecycle;
 
 pub use access::{AllowList, ListError, on_connect};
 pub use check::Check;
-pub use discover::{Checks, HealthCheck};
+pub use discovery::{Checks, HealthCheck};
 pub use door::Deny;
 pub use error::{BoxError, ProbeError, ProbeErrorKind};
 pub use events::{Transition, Transitions};
@@ -42,16 +45,3 @@ pub use scope::{Scope, scope};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use access::fuzzing;
-
-/// What the derive writes; nothing for people.
-#[doc(hidden)]
-pub mod __private {
-    pub use inventory;
-
-    pub use crate::discover::{
-        Field, demand,
-        dispatch::{Ignored, Look, LookInside, NotProbed, hand, same_group},
-        state::StateType,
-    };
-    pub use crate::probe::DynProbe;
-}

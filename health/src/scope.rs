@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use crate::{
     access::{Allow, AllowList, Header, ListError, Networks, Policy, Proxies},
     check::{Check, InvalidCheck},
-    discover::{HealthCheck, state::FoundState},
+    discovery::{HealthCheck, state::FoundState},
     door::{Deny, Door, Predicate},
     engine::Settings,
     registry::Registry,

@@ -29,9 +29,9 @@ use crate::{
     access::UnixSocket,
     change,
     check::Check,
-    discover::{
+    discovery::{
         Checks,
-        state::{self, Met},
+        state::{self, ResolvedState},
     },
     door::{Deny, PassBy},
     engine::{self, Engine, Key, Selection, Slot, Sources},
@@ -140,7 +140,7 @@ impl Told {
 /// What the first request found. The engine is dropped before the states, whose addresses it is found by.
 struct Resolved {
     engine: Arc<Engine>,
-    _states: Vec<Met>,
+    _states: Vec<ResolvedState>,
 }
 
 /// An answer that was rendered, and is served again until then, or until something changes.
@@ -345,7 +345,7 @@ impl Service {
         let states = state::find(states, request);
         let registries: Vec<_> = registries.iter().chain([registry()]).cloned().collect();
         let key = Key {
-            states: states.iter().map(Met::address).collect(),
+            states: states.iter().map(ResolvedState::address).collect(),
             checks: checks.iter().map(Check::identity).collect(),
             names: checks.iter().map(Check::to_string).collect(),
             registries: registries.iter().map(Registry::identity).collect(),
@@ -356,11 +356,11 @@ impl Service {
     }
 
     /// The checks of the states and of the scope itself, and the line that tells what they are.
-    fn fixed(&self, states: &[Met]) -> Vec<Slot> {
+    fn fixed(&self, states: &[ResolvedState]) -> Vec<Slot> {
         let list = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let found = || states.iter().map(Met::checks);
+        let found = || states.iter().map(ResolvedState::checks);
         let ignored = list(found().flat_map(|found| found.ignored().to_vec()).collect());
-        let elsewhere = list(state::types_elsewhere(states));
+        let elsewhere = list(state::unused_state_types(states));
         let mut checks: Vec<_> = found().flat_map(Checks::iter).cloned().collect();
         checks.extend(self.settled.scope.checks.iter().cloned());
         let probed = list(checks.iter().map(Check::to_string).collect());
@@ -370,7 +370,7 @@ impl Service {
              are not in this application: {elsewhere}"
         );
         let mut fixed: Vec<_> = checks.into_iter().map(Slot::Check).collect();
-        if found().any(Checks::is_broken) {
+        if found().any(Checks::has_panicked) {
             fixed.push(Slot::fault("health", "state", "a state's own `health_checks` panicked"));
         }
         fixed.extend(self.missing_state(states));
@@ -379,7 +379,7 @@ impl Service {
 
     /// A scope that was given nothing is to find a state. Where it finds none though there are types that derive, somebody
     /// forgot a step, and resources are not probed that should be.
-    fn missing_state(&self, states: &[Met]) -> Option<Slot> {
+    fn missing_state(&self, states: &[ResolvedState]) -> Option<Slot> {
         let types = state::type_names();
         if !states.is_empty() || types.is_empty() {
             return None;
