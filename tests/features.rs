@@ -133,17 +133,14 @@ fn long_custom_checks_are_served_without_features() {
 }
 
 #[test]
-fn long_each_example_compiles_with_the_features_that_it_declares() {
-    for features in [&[][..], &["--features", "everything"]] {
-        let output = Command::new(env!("CARGO"))
-            .args(["check", "--quiet", "--bins", "--locked"])
-            .args(features)
-            .current_dir(workspace().join("examples"))
-            .env("CARGO_TARGET_DIR", workspace().join("target/features"))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{features:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
+fn long_the_examples_compile_with_their_default_features() {
+    let output = Command::new(env!("CARGO"))
+        .args(["check", "--quiet", "--bins", "--locked"])
+        .current_dir(workspace().join("examples"))
+        .env("CARGO_TARGET_DIR", workspace().join("target/features"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The dependencies of `health` with the given features, one per line.

@@ -38,7 +38,7 @@ pub trait HealthCheck {
 /// The checks of a state, in the order in which they were added, and the names of its fields without a check.
 #[derive(Debug, Default)]
 pub struct Checks {
-    checks: Vec<Check>,
+    found: Vec<Check>,
     ignored: Vec<String>,
     /// The type names of the state and of its nested states.
     state_types: Vec<&'static str>,
@@ -49,7 +49,7 @@ pub struct Checks {
 impl Checks {
     /// Adds a check.
     pub fn add(&mut self, check: Check) {
-        self.checks.push(check);
+        self.found.push(check);
     }
 
     /// Adds the checks of a nested state, with their names prefixed by `name.`.
@@ -77,7 +77,7 @@ impl Checks {
 
     /// Iterates over the checks, in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = &Check> {
-        self.checks.iter()
+        self.found.iter()
     }
 
     pub(crate) fn ignored(&self) -> &[String] {
@@ -99,7 +99,7 @@ impl Checks {
 
     /// Adds the content of `other`, each check as `modify` returns it.
     pub(super) fn append(&mut self, other: Self, modify: impl FnMut(Check) -> Check) {
-        self.checks.extend(other.checks.into_iter().map(modify));
+        self.found.extend(other.found.into_iter().map(modify));
         self.ignored.extend(other.ignored);
         self.state_types.extend(other.state_types);
         self.panicked |= other.panicked;
@@ -111,6 +111,6 @@ impl IntoIterator for Checks {
     type IntoIter = std::vec::IntoIter<Check>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.checks.into_iter()
+        self.found.into_iter()
     }
 }
