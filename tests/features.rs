@@ -16,10 +16,11 @@ impl Project {
     fn new(features: &[&str], dependencies: &str, main: &str) -> Self {
         let health = workspace().join("health");
         let manifest = fs::read_to_string(health.join("Cargo.toml")).unwrap();
+        let path = health.display().to_string();
         let package = manifest.lines().find_map(|line| line.strip_prefix("name = ")).unwrap();
         let manifest = format!(
             "[package]\nname = \"project\"\nedition = \"2024\"\n[workspace]\n[dependencies]\n\
-             health = {{ package = {package}, path = {health:?}, default-features = false, features = {features:?} }}\n\
+             health = {{ package = {package}, path = {path:?}, default-features = false, features = {features:?} }}\n\
              {dependencies}\n"
         );
         let folder = tempfile::tempdir().unwrap();
