@@ -1,4 +1,4 @@
-//! Checks of your own, in three ways: a `Probe` for a type of yours, a function for a type of somebody else, and the registry.
+//! Three ways to add a custom check: a `Probe` for a type of your own, a function for any other type, and the registry.
 
 use std::{
     error::Error,
@@ -11,9 +11,9 @@ use health::{Check, HealthCheck, Probe, ProbeError, ProbeErrorKind};
 
 #[derive(HealthCheck)]
 struct AppState {
-    /// `service.mailer`: found, for it is a `Probe`.
+    /// `service.mailer`, because its type implements `Probe`.
     mailer: Mailer,
-    /// `system.uploads`: asked by a function.
+    /// `system.uploads`, probed by a function.
     #[health(with = is_writable, group = "system")]
     uploads: PathBuf,
 }
@@ -29,15 +29,15 @@ impl Probe for Mailer {
     async fn probe(&self) -> Result<(), ProbeError> {
         match self.queue.len() {
             0..1000 => Ok(()),
-            // This message is shown to who asks; the text of any other error is for the log alone.
-            waiting => Err(ProbeError::new(ProbeErrorKind::Failed, format!("{waiting} mails are waiting")).degraded()),
+            // The response contains this message. The text of any other error is only logged.
+            queued => Err(ProbeError::new(ProbeErrorKind::Failed, format!("{queued} mails are queued")).degraded()),
         }
     }
 }
 
 async fn is_writable(directory: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
     let directory = directory.to_owned();
-    // What may block must not do so on a thread that checks run on.
+    // A check must not block its thread.
     let metadata = web::block(move || directory.metadata()).await??;
     let read_only = metadata.permissions().readonly();
     if read_only { Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem).into()) } else { Ok(()) }
@@ -45,7 +45,7 @@ async fn is_writable(directory: &Path) -> Result<(), Box<dyn Error + Send + Sync
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Any crate, at any time.
+    // Any code can register checks, at any time.
     health::register(Check::new("queue", "orders", || async { Ok::<_, io::Error>(()) }).optional())?;
 
     let state = web::Data::new(AppState { mailer: Mailer { queue: Vec::new() }, uploads: std::env::temp_dir() });

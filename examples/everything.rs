@@ -1,5 +1,5 @@
-//! Ten kinds of resources in one state, and no attribute: each is found by its type. Where they are, the variables say whose
-//! defaults stand here.
+//! Ten kinds of resources in one state. Each is probed because of its type, without an attribute. Environment variables override
+//! their default addresses.
 
 use std::{env, error::Error, time::Duration};
 
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             deadpool_postgres::Pool::builder(manager).build()?
         },
         sessions: {
-            // It tries to connect again sooner than by itself, whose pauses double.
+            // Tries to reconnect every second. By default the delay between attempts grows without a limit.
             let config = redis::aio::ConnectionManagerConfig::new().set_max_delay(Duration::from_secs(1));
             let client = redis::Client::open(url("SESSIONS", "redis://localhost"))?;
             redis::aio::ConnectionManager::new_lazy_with_config(client, config)?
@@ -60,7 +60,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(server.run().await?)
 }
 
-/// The client, and the loop that sends and receives for it.
+/// Creates the client and spawns its event loop.
 fn connect_to_mqtt(url: &url::Url) -> AsyncClient {
     let broker = (url.host_str().unwrap_or_default(), url.port().unwrap_or(1883));
     let mut options = MqttOptions::new("everything", broker);

@@ -1,4 +1,4 @@
-//! Many databases: a map of pools, one check a key, and a nested struct that derives too.
+//! Many databases: a map of pools, with one check per key, and a nested struct that derives `HealthCheck` too.
 
 use std::{collections::BTreeMap, error::Error};
 
@@ -17,7 +17,7 @@ struct AppState {
 #[derive(HealthCheck)]
 struct Reports {
     archive: SqlitePool,
-    /// The service works without it.
+    /// Degrades the service when it is down.
     #[health(optional)]
     scratch: Option<SqlitePool>,
 }

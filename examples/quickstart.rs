@@ -1,7 +1,7 @@
 //! A service with a database and a cache, and its health check.
 //!
-//! It needs nothing: the database is SQLite in memory. With `DATABASE_URL` (`postgres://…` or `mysql://…`) and `REDIS_URL`
-//! set, it uses those too. `PORT` is where it listens; 8080 if not set.
+//! It runs without configuration, on SQLite in memory. If `DATABASE_URL` (`postgres://…` or `mysql://…`) or `REDIS_URL` are set,
+//! it uses them too. It listens on `PORT`, which defaults to 8080.
 
 use std::{env, error::Error};
 
@@ -25,11 +25,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().init();
     install_default_drivers();
 
-    // Nothing is connected to before it is used, so the service starts whatever is down.
+    // All of them connect on first use, so the service starts even if a backend is down.
     let state = web::Data::new(AppState {
         db: SqlitePool::connect_lazy("sqlite::memory:")?,
         orders: env::var("DATABASE_URL").ok().map(|url| AnyPool::connect_lazy(&url)).transpose()?,
-        cache: env::var("REDIS_URL").ok().map(cache).transpose()?,
+        cache: env::var("REDIS_URL").ok().map(connect_cache).transpose()?,
         title: "Quickstart".to_owned(),
     });
 
@@ -39,15 +39,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     })
     .bind(("127.0.0.1", port))?;
     let address = server.addrs()[0];
-    println!("listening on http://{address}; ask it how it is: curl -i http://{address}/health");
+    println!("listening on http://{address}; try: curl -i http://{address}/health");
     Ok(server.run().await?)
 }
 
-fn cache(url: String) -> redis::RedisResult<ConnectionManager> {
+fn connect_cache(url: String) -> redis::RedisResult<ConnectionManager> {
     ConnectionManager::new_lazy_with_config(redis::Client::open(url)?, ConnectionManagerConfig::new())
 }
 
 async fn index(state: web::Data<AppState>) -> String {
-    let cached = if state.cache.is_some() { "with" } else { "without" };
-    format!("{} {cached} a cache, {} connections to its own database\n", state.title, state.db.size())
+    let cache = if state.cache.is_some() { "with a cache" } else { "without a cache" };
+    format!("{} {cache}, database connections: {}\n", state.title, state.db.size())
 }

@@ -1,4 +1,4 @@
-//! What the derive finds, by type, and how it names it.
+//! Which fields the derive probes, and how it names their checks.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,7 +23,7 @@ impl Probe for Mail {
     }
 }
 
-/// Can't be cloned, as many clients can't; so it stands in an `Arc`.
+/// Not `Clone`, like many clients, so a state holds it in an `Arc`.
 struct Search;
 
 impl Probe for Search {
@@ -60,7 +60,7 @@ mod deep {
     pub(super) use sqlx::Pool as Renamed;
 }
 
-/// The struct of README.md, with every kind of field that an application has.
+/// The struct of README.md, with every kind of field that applications have.
 #[derive(HealthCheck)]
 #[allow(dead_code)]
 struct Plain {
@@ -84,7 +84,7 @@ mod reqwest_like {
 }
 
 #[actix_web::test]
-async fn fields_are_found_by_type_and_all_others_are_ignored() {
+async fn fields_are_probed_by_type_and_all_others_are_ignored() {
     let state = Plain {
         db: pg(),
         mysql: mysql(),
@@ -111,7 +111,7 @@ async fn fields_are_found_by_type_and_all_others_are_ignored() {
 }
 
 #[derive(HealthCheck)]
-#[allow(clippy::vec_box, reason = "people write it")]
+#[allow(clippy::vec_box, reason = "applications contain it")]
 struct Wrapped {
     arc: Arc<PgPool>,
     boxed: Box<PgPool>,
@@ -127,7 +127,7 @@ struct Wrapped {
 }
 
 #[actix_web::test]
-async fn wrappers_are_seen_through() {
+async fn wrappers_are_transparent() {
     let state = Wrapped {
         arc: pg().into(),
         boxed: pg().into(),
@@ -185,7 +185,7 @@ fn inner() -> Inner {
 }
 
 #[actix_web::test]
-async fn nested_structs_bring_their_checks_along() {
+async fn the_checks_of_nested_structs_are_prefixed_with_the_field() {
     let state = Outer {
         one: inner(),
         shared: inner().into(),
@@ -254,7 +254,7 @@ struct Attributed {
 }
 
 #[actix_web::test]
-async fn attributes_override() {
+async fn attributes_override_names_groups_and_options() {
     let state = Attributed {
         db: pg(),
         folder: PathBuf::new(),
@@ -281,8 +281,8 @@ async fn attributes_override() {
         ]
     );
     let checks: Vec<_> = Checks::of(&state).into_iter().map(|check| format!("{check:?}")).collect();
-    let written = format!("critical: false, timeout: Some({:?}), live: true", Duration::from_millis(250));
-    assert!(checks[0].contains(&written), "{}", checks[0]);
+    let expected = format!("critical: false, timeout: Some({:?}), live: true", Duration::from_millis(250));
+    assert!(checks[0].contains(&expected), "{}", checks[0]);
     assert!(checks[1].contains("critical: true, timeout: None, live: false"), "{}", checks[1]);
     assert!(checks[4].contains("timeout: Some(2s)"), "{}", checks[4]);
     assert!(checks[5].contains("critical: false"), "{}", checks[5]);
@@ -307,7 +307,7 @@ where
 }
 
 #[actix_web::test]
-async fn generic_structs_derive_too() {
+async fn generic_structs_derive_health_check() {
     let state: Generic<'static, Search, Mail, sqlx::MySql, 3> = Generic {
         pool: mysql(),
         shared: Some(Arc::new(Search)),
@@ -329,7 +329,7 @@ struct Tuple(
 );
 
 #[actix_web::test]
-async fn tuple_structs_have_the_names_they_are_given() {
+async fn the_fields_of_tuple_structs_are_named_by_attributes() {
     let state = Tuple(pg(), String::new(), Inner { db: pg(), by_key: BTreeMap::default() });
     assert_eq!(names(&state), ["database.db", "database.db"]);
 }
@@ -346,23 +346,23 @@ struct Strict {
 }
 
 #[actix_web::test]
-async fn a_strict_struct_says_what_is_left_out() {
+async fn a_strict_struct_skips_fields_explicitly() {
     assert_eq!(
         names(&Strict { db: pg(), title: String::new(), folder: PathBuf::new() }),
         ["database.db", "service.folder"]
     );
 }
 
-/// Its own name stands for `Self`, and no local of the generated code for a function of these names.
+/// Uses `Self`, and functions with the names of local variables of the generated code.
 #[derive(HealthCheck)]
 struct Recursive {
     db: PgPool,
     inner: Option<Box<Self>>,
     #[health(with = checks)]
     a: u8,
-    #[health(with = kept)]
+    #[health(with = resource)]
     b: u8,
-    #[health(with = place)]
+    #[health(with = path)]
     c: u8,
 }
 
@@ -370,8 +370,8 @@ async fn checks(_: &u8) -> Result<(), String> {
     Ok(())
 }
 
-use checks as kept;
-use checks as place;
+use checks as resource;
+use checks as path;
 
 macro_rules! state {
     ($name:ident, $called:literal, $with:path, $ty:ty) => {
@@ -391,7 +391,7 @@ macro_rules! state {
 state!(ByExample, "called", checks, PgPool);
 
 #[actix_web::test]
-async fn structs_may_name_themselves_and_come_out_of_macros() {
+async fn structs_may_contain_themselves_and_come_from_macros() {
     let inner = Recursive { db: pg(), inner: None, a: 1, b: 2, c: 3 };
     let state = Recursive { db: pg(), inner: Some(Box::new(inner)), a: 1, b: 2, c: 3 };
     assert_eq!(
@@ -413,6 +413,6 @@ async fn structs_may_name_themselves_and_come_out_of_macros() {
 }
 
 #[test]
-fn what_must_not_compile_does_not_and_says_why() {
+fn invalid_states_do_not_compile_and_the_errors_name_the_solution() {
     trybuild::TestCases::new().compile_fail("ui/*.rs");
 }

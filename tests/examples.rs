@@ -1,9 +1,13 @@
-//! Every example is started as a user starts it, and asked over HTTP.
+//! The tests of the package `examples`: each example as a user starts it, over HTTP.
+
+#![allow(missing_docs, reason = "the names of tests are messages")]
+
+#[allow(dead_code, reason = "the other test binaries use the rest")]
+mod common;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
-    path::Path,
     process::{Child, Command, Output, Stdio},
 };
 
@@ -12,24 +16,28 @@ use crate::common::{
     servers::{FaultInjection as _, Kind, Server},
 };
 
-/// A running example. It is stopped when dropped.
+const QUICKSTART: &str = env!("CARGO_BIN_EXE_quickstart");
+const MANY_DATABASES: &str = env!("CARGO_BIN_EXE_many_databases");
+const CUSTOM_CHECK: &str = env!("CARGO_BIN_EXE_custom_check");
+
+/// A running example. Killed when dropped.
 struct Example {
     process: Child,
     address: SocketAddr,
 }
 
 impl Example {
-    /// Starts an example and reads from what it prints where it listens.
-    fn start(name: &str, variables: &[(&str, &str)]) -> Self {
-        let mut process = command(name, variables).stdout(Stdio::piped()).spawn().unwrap();
-        let mut printed = BufReader::new(process.stdout.take().unwrap());
+    /// Starts an example and reads its address from its output.
+    fn start(program: &str, variables: &[(&str, &str)]) -> Self {
+        let mut process = command(program, variables).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
         let mut line = String::new();
         while !line.contains("listening on") {
             line.clear();
-            assert!(printed.read_line(&mut line).unwrap() > 0, "{name} printed no address");
+            assert!(output.read_line(&mut line).unwrap() > 0, "{program} printed no address");
         }
-        // What else it prints must go somewhere, or it would block.
-        std::thread::spawn(move || printed.read_to_end(&mut Vec::new()));
+        // A full pipe would block the example.
+        std::thread::spawn(move || output.read_to_end(&mut Vec::new()));
         let (_, rest) = line.split_once("http://").unwrap();
         let end = rest.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit()).unwrap();
         let address = rest[..end].parse().unwrap();
@@ -38,8 +46,8 @@ impl Example {
     }
 
     async fn health(&self) -> (u16, String) {
-        let answer = http::get(self.address, "/health").await;
-        (answer.status, answer.body)
+        let response = http::get(self.address, "/health").await;
+        (response.status, response.body)
     }
 }
 
@@ -50,12 +58,9 @@ impl Drop for Example {
     }
 }
 
-/// `cargo run` becomes the program that it runs, so to kill the one is to kill the other.
-fn command(name: &str, variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO"));
+fn command(program: &str, variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(program);
     command
-        .args(["run", "--quiet", "--package", "examples", "--bin", name])
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap())
         .env_remove("HEALTHCHECK_IPS")
         .env_remove("DATABASE_URL")
         .env_remove("REDIS_URL")
@@ -67,17 +72,17 @@ fn command(name: &str, variables: &[(&str, &str)]) -> Command {
 }
 
 #[actix_web::test]
-async fn quickstart_needs_nothing() {
-    let example = Example::start("quickstart", &[]);
+async fn quickstart_runs_without_configuration() {
+    let example = Example::start(QUICKSTART, &[]);
     assert_eq!(example.health().await, (200, r#"{"status":"UP","checks":{"database":{"default":"UP"}}}"#.to_owned()));
     let index = http::get(example.address, "/").await;
-    assert!(index.body.starts_with("Quickstart without a cache"), "{index:?}");
+    assert!(index.body.starts_with("Quickstart without a cache, "), "{index:?}");
 }
 
 #[actix_web::test]
-async fn quickstart_answers_as_designed_with_a_cache_and_a_database_and_without() {
+async fn quickstart_reports_the_cache_and_the_database_that_are_configured() {
     let mut redis = Server::start(Kind::Redis);
-    let example = Example::start("quickstart", &[("REDIS_URL", &redis.url())]);
+    let example = Example::start(QUICKSTART, &[("REDIS_URL", &redis.url())]);
     let up = r#"{"status":"UP","checks":{"database":{"default":"UP"},"cache":{"default":"UP"}}}"#;
     assert_eq!(example.health().await, (200, up.to_owned()));
 
@@ -92,33 +97,33 @@ async fn quickstart_answers_as_designed_with_a_cache_and_a_database_and_without(
 
     for kind in [Kind::Postgres, Kind::MariaDb] {
         let server = Server::start(kind);
-        let example = Example::start("quickstart", &[("REDIS_URL", &redis.url()), ("DATABASE_URL", &server.url())]);
+        let example = Example::start(QUICKSTART, &[("REDIS_URL", &redis.url()), ("DATABASE_URL", &server.url())]);
         let all = r#"{"status":"UP","checks":{"database":{"default":"UP","orders":"UP"},"cache":{"default":"UP"}}}"#;
         assert_eq!(example.health().await, (200, all.to_owned()), "{kind:?}");
     }
 }
 
 #[actix_web::test]
-async fn quickstart_refuses_an_address_that_is_not_listed() {
-    let example = Example::start("quickstart", &[("HEALTHCHECK_IPS", "127.0.0.1, 10.0.0.0/8")]);
+async fn quickstart_denies_an_address_that_is_not_allowed() {
+    let example = Example::start(QUICKSTART, &[("HEALTHCHECK_IPS", "127.0.0.1, 10.0.0.0/8")]);
     assert_eq!(example.health().await.0, 200);
     let other = http::request_from([127, 0, 0, 2].into(), example.address, "GET", "/health").await;
     assert_eq!((other.status, &*other.body), (403, ""));
-    let example = Example::start("quickstart", &[("HEALTHCHECK_IPS", "10.0.0.0/8")]);
+    let example = Example::start(QUICKSTART, &[("HEALTHCHECK_IPS", "10.0.0.0/8")]);
     assert_eq!(example.health().await, (403, String::new()));
-    // Set to nothing is as not set.
-    let example = Example::start("quickstart", &[("HEALTHCHECK_IPS", " ")]);
+    // A blank variable counts as not set.
+    let example = Example::start(QUICKSTART, &[("HEALTHCHECK_IPS", " ")]);
     assert_eq!(example.health().await.0, 200);
 }
 
 #[test]
-fn a_bad_entry_of_the_list_keeps_quickstart_from_starting_and_is_named() {
+fn quickstart_does_not_start_with_an_invalid_entry_in_its_allow_list_and_names_it() {
     for (list, named) in [
         ("127.0.0.1,localhost", "HEALTHCHECK_IPS: `localhost` is no address and no network"),
         ("10.0.0.5/8", "HEALTHCHECK_IPS: `10.0.0.5/8` has bits set behind its prefix; write `10.0.0.0/8`"),
         ("127.0.0.1,", "HEALTHCHECK_IPS: an entry is empty"),
     ] {
-        let output: Output = command("quickstart", &[("HEALTHCHECK_IPS", list)]).output().unwrap();
+        let output: Output = command(QUICKSTART, &[("HEALTHCHECK_IPS", list)]).output().unwrap();
         assert!(!output.status.success());
         let printed = String::from_utf8_lossy(&output.stdout);
         assert!(printed.contains(named), "{printed}");
@@ -126,15 +131,15 @@ fn a_bad_entry_of_the_list_keeps_quickstart_from_starting_and_is_named() {
 }
 
 #[actix_web::test]
-async fn many_databases_are_checked_by_their_keys() {
-    let example = Example::start("many_databases", &[]);
+async fn the_checks_of_a_map_are_named_after_its_keys() {
+    let example = Example::start(MANY_DATABASES, &[]);
     let all = r#"{"status":"UP","checks":{"database":{"primary":"UP","replica":"UP","reports.archive":"UP","reports.scratch":"UP"}}}"#;
     assert_eq!(example.health().await, (200, all.to_owned()));
 }
 
 #[actix_web::test]
-async fn custom_checks_are_made_in_three_ways() {
-    let example = Example::start("custom_check", &[]);
+async fn custom_checks_come_from_a_probe_a_function_and_the_registry() {
+    let example = Example::start(CUSTOM_CHECK, &[]);
     let all =
         r#"{"status":"UP","checks":{"service":{"mailer":"UP"},"system":{"uploads":"UP"},"queue":{"orders":"UP"}}}"#;
     assert_eq!(example.health().await, (200, all.to_owned()));

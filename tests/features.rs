@@ -1,6 +1,7 @@
-//! Without the features: the crate builds and serves custom checks, and a pool that it can't probe does not compile.
+//! The features of `health`: which error names them, and which dependencies they bring.
 //!
-//! Each is a project of its own, for the features of one build are the same for all that is in it.
+//! `ui/missing_features.rs` shows the errors for types that only look like those of the drivers. The tests named `long_` compile
+//! projects of their own, because all tests of one build share its features.
 
 use std::{
     fs,
@@ -8,23 +9,26 @@ use std::{
     process::{Command, Output},
 };
 
-/// A project that depends on `health` without its default features.
+/// A project that depends on `health` with only the given features.
 struct Project(tempfile::TempDir);
 
 impl Project {
-    fn new(features: &str, dependencies: &str, main: &str) -> Self {
-        let workspace = workspace();
-        let folder = tempfile::tempdir().unwrap();
-        let health = workspace.join("health").display().to_string();
+    fn new(features: &[&str], dependencies: &str, main: &str) -> Self {
+        let health = workspace().join("health");
+        let manifest = fs::read_to_string(health.join("Cargo.toml")).unwrap();
+        let path = health.display().to_string();
+        let package = manifest.lines().find_map(|line| line.strip_prefix("name = ")).unwrap();
         let manifest = format!(
             "[package]\nname = \"project\"\nedition = \"2024\"\n[workspace]\n[dependencies]\n\
-             health = {{ package = \"actix-health\", path = {health:?}, default-features = false, features = [{features}] }}\n{dependencies}\n"
+             health = {{ package = {package}, path = {path:?}, default-features = false, features = {features:?} }}\n\
+             {dependencies}\n"
         );
+        let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("src")).unwrap();
         fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
         fs::write(folder.path().join("src/main.rs"), main).unwrap();
         // The same versions as in the workspace.
-        fs::copy(workspace.join("Cargo.lock"), folder.path().join("Cargo.lock")).unwrap();
+        fs::copy(workspace().join("Cargo.lock"), folder.path().join("Cargo.lock")).unwrap();
         Self(folder)
     }
 
@@ -32,7 +36,7 @@ impl Project {
         Command::new(env!("CARGO"))
             .args([command, "--quiet"])
             .current_dir(self.0.path())
-            // One folder for all of them, kept from run to run.
+            // Shared by all projects, and kept from run to run.
             .env("CARGO_TARGET_DIR", workspace().join("target/features"))
             .output()
             .unwrap()
@@ -43,113 +47,74 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-const ACTIX: &str = "actix-web = { version = \"4\", default-features = false, features = [\"macros\"] }";
-const SQLX: &str =
-    "sqlx = { version = \"0.9\", default-features = false, features = [\"postgres\", \"runtime-tokio\"] }";
-const REDIS: &str =
-    "redis = { version = \"1\", default-features = false, features = [\"connection-manager\", \"tokio-comp\"] }";
+const EVERY_BACKEND: &str = include_str!("ui/shared/every_backend.rs");
 
-/// The struct of README.md.
-const STATE: &str = "
-    #[derive(health::HealthCheck)]
-    struct AppState {
-        db: sqlx::PgPool,
-        sessions: redis::aio::ConnectionManager,
-        title: String,
-    }
-    fn main() {
-        let _ = health::scope();
-    }";
-
-#[test]
-fn the_state_of_the_readme_compiles_with_both_features_and_without_one_says_what_to_do() {
-    let dependencies = format!("{SQLX}\n{REDIS}");
-    let compiles = Project::new("\"sqlx\", \"redis\"", &dependencies, STATE).cargo("check");
-    assert!(compiles.status.success(), "{}", String::from_utf8_lossy(&compiles.stderr));
-
-    let refused = |features: &str| {
-        let output = Project::new(features, &dependencies, STATE).cargo("check");
-        assert!(!output.status.success());
-        String::from_utf8(output.stderr).unwrap()
-    };
-    let pool = "looks like a database pool, but `health` can't probe it";
-    let redis = "looks like a connection to redis, but `health` can't probe it";
-    let error = refused("\"redis\"");
-    assert!(
-        error.contains(pool) && error.contains("the feature `sqlx` of `health`") && !error.contains(redis),
-        "{error}"
-    );
-    assert!(error.contains("db: sqlx::PgPool"), "{error}");
-    let error = refused("\"sqlx\"");
-    assert!(
-        error.contains(redis) && error.contains("the feature `redis` of `health`") && !error.contains(pool),
-        "{error}"
-    );
-    let error = refused("");
-    assert!(error.contains(pool) && error.contains(redis), "{error}");
+/// The fields of `EVERY_BACKEND`, as written, each with the feature that probes it.
+fn fields() -> Vec<(&'static str, &'static str)> {
+    let fields: Vec<_> =
+        EVERY_BACKEND.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(", // ")).collect();
+    assert!(fields.len() > 20, "{fields:?}");
+    fields
 }
 
-/// What applications hold, and the feature that probes it.
-const CATALOGUE: [(&str, &str); 20] = [
-    ("sqlx-0_8", "sqlx_0_8::PgPool"),
-    ("sea-orm", "sea_orm::DatabaseConnection"),
-    ("diesel", "diesel::r2d2::Pool<diesel::r2d2::ConnectionManager<diesel::SqliteConnection>>"),
-    ("diesel-async", "diesel_async::pooled_connection::deadpool::Pool<diesel_async::AsyncPgConnection>"),
-    ("tokio-postgres", "std::sync::Arc<tokio_postgres::Client>"),
-    ("deadpool-postgres", "deadpool_postgres::Pool"),
-    ("redis", "redis::Client"),
-    ("redis-cluster", "redis::cluster::ClusterClient"),
-    ("redis-cluster", "redis::cluster_async::ClusterConnection"),
-    ("redis-sentinel", "std::sync::Arc<tokio::sync::Mutex<redis::sentinel::SentinelClient>>"),
-    ("deadpool-redis", "deadpool_redis::Pool"),
-    ("bb8-redis", "bb8_redis::bb8::Pool<bb8_redis::RedisConnectionManager>"),
-    ("fred", "fred::clients::Client"),
-    ("fred", "fred::clients::Pool"),
-    ("memcache", "memcache::Client"),
-    ("lapin", "std::sync::Arc<lapin::Connection>"),
-    ("lapin", "lapin::Channel"),
-    ("async-nats", "async_nats::Client"),
-    ("async-nats", "async_nats::jetstream::Context"),
-    ("rumqttc", "rumqttc::AsyncClient"),
-];
+/// Asserts that each field has an error of its own that names its feature.
+fn assert_each_field_names_its_feature(errors: &str) {
+    for (field, feature) in fields() {
+        let is_at_field = |error: &&str| error.starts_with("error") && error.contains(field);
+        let error = errors.split("\n\n").find(is_at_field).unwrap_or_else(|| panic!("no error at {field}: {errors}"));
+        assert!(error.contains("but cannot be probed"), "{field}: {error}");
+        assert!(error.contains(&format!("`{feature}`")), "{field} needs {feature}: {error}");
+    }
+}
 
+#[test]
+fn the_error_for_a_missing_feature_names_a_feature_that_exists() {
+    let errors = fs::read_to_string(workspace().join("tests/ui/missing_features.stderr")).unwrap();
+    assert_each_field_names_its_feature(&errors);
+    let manifest = fs::read_to_string(workspace().join("health/Cargo.toml")).unwrap();
+    for (field, feature) in fields() {
+        assert!(manifest.contains(&format!("\n{feature} = [")), "{field}: there is no feature {feature}");
+    }
+}
+
+/// The crates of `EVERY_BACKEND`, with the features that bring its types.
 const DRIVERS: &str = r#"
 async-nats = { version = "0.51", default-features = false, features = ["jetstream", "ring"] }
 bb8-redis = "0.26"
+deadpool-lapin = { version = "0.14", default-features = false }
 deadpool-postgres = { version = "0.14", default-features = false }
 deadpool-redis = { version = "0.23", default-features = false }
 diesel = { version = "2.3", default-features = false, features = ["r2d2", "sqlite"] }
-diesel-async = { version = "0.9", default-features = false, features = ["deadpool", "postgres"] }
+diesel-async = { version = "0.9", default-features = false, features = ["bb8", "deadpool", "postgres"] }
 fred = { version = "10.1", default-features = false }
 lapin = { version = "4", default-features = false, features = ["tokio"] }
-memcache = { version = "0.21", default-features = false }
-redis = { version = "1", default-features = false, features = ["cluster-async", "sentinel", "tokio-comp"] }
+memcache = { version = "0.21", default-features = false, features = ["tokio"] }
+redis = { version = "1", default-features = false, features = ["cluster-async", "connection-manager", "sentinel", "tokio-comp"] }
 rumqttc = { package = "rumqttc-next", version = "0.34", default-features = false }
 sea-orm = { version = "2.0", default-features = false }
+sqlx = { version = "0.9", default-features = false, features = ["postgres"] }
 sqlx_0_8 = { package = "sqlx", version = "0.8", default-features = false, features = ["postgres"] }
 tokio = { version = "1", features = ["sync"] }
 tokio-postgres = { version = "0.7", default-features = false }
 "#;
 
 #[test]
-fn what_a_feature_would_probe_does_not_compile_without_it_and_names_it() {
-    let field = |(at, (_, ty)): (usize, &(&str, &str))| format!("field_{at}: {ty},\n");
-    let fields: String = CATALOGUE.iter().enumerate().map(field).collect();
-    let main = format!("#[derive(health::HealthCheck)]\nstruct AppState {{\n{fields}}}\nfn main() {{}}");
-    let output = Project::new("", DRIVERS, &main).cargo("check");
+fn long_each_type_of_a_driver_is_probed_with_its_feature_and_an_error_without() {
+    let main = format!("{EVERY_BACKEND}\nfn main() {{}}");
+    let output = Project::new(&[], DRIVERS, &main).cargo("check");
     assert!(!output.status.success());
-    let errors = String::from_utf8(output.stderr).unwrap();
-    for (at, (feature, ty)) in CATALOGUE.iter().enumerate() {
-        let field = format!("field_{at}: ");
-        let error = errors.split("\n\n").find(|error| error.starts_with("error") && error.contains(&field));
-        let error = error.unwrap_or_else(|| panic!("{ty} passes in silence: {errors}"));
-        let named = format!("`{feature}`");
-        assert!(error.contains("but `health` can't probe it") && error.contains(&named), "{ty}: {error}");
-    }
+    assert_each_field_names_its_feature(&String::from_utf8(output.stderr).unwrap());
+
+    let mut features: Vec<_> = fields().into_iter().map(|(_, feature)| feature).collect();
+    features.dedup();
+    let output = Project::new(&features, DRIVERS, &main).cargo("check");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+const ACTIX: &str = "actix-web = { version = \"4\", default-features = false, features = [\"macros\"] }";
+
 #[test]
-fn without_features_custom_checks_are_served() {
+fn long_custom_checks_are_served_without_features() {
     let main = r#"
         use actix_web::{App, test};
         #[actix_web::main]
@@ -160,7 +125,7 @@ fn without_features_custom_checks_are_served() {
             let body = test::call_and_read_body(&app, request.to_request()).await;
             println!("{}", String::from_utf8_lossy(&body));
         }"#;
-    let output = Project::new("", ACTIX, main).cargo("run");
+    let output = Project::new(&[], ACTIX, main).cargo("run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(
         String::from_utf8(output.stdout).unwrap().trim(),
@@ -169,14 +134,31 @@ fn without_features_custom_checks_are_served() {
 }
 
 #[test]
-fn the_features_of_sqlx_and_redis_bring_no_driver_no_tls_and_no_macro_along() {
-    let tree = Command::new(env!("CARGO"))
-        .args(["tree", "--package", "actix-health", "--features", "redis,sqlx", "--edges", "normal,build"])
-        .args(["--prefix", "none", "--format", "{p} {f}"])
-        .current_dir(workspace())
+fn long_the_examples_compile_with_their_default_features() {
+    let output = Command::new(env!("CARGO"))
+        .args(["check", "--quiet", "--bins", "--locked"])
+        .current_dir(workspace().join("examples"))
+        .env("CARGO_TARGET_DIR", workspace().join("target/features"))
         .output()
         .unwrap();
-    let tree = String::from_utf8(tree.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The dependencies of `health` with the given features, one per line.
+fn dependencies(features: &[&str], edges: &str) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--edges", edges, "--prefix", "none", "--locked"])
+        .args(features)
+        .current_dir(workspace().join("health"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_features_sqlx_and_redis_bring_no_driver_no_tls_and_no_macros() {
+    let tree = dependencies(&["--no-default-features", "--features", "sqlx,redis"], "normal,build");
     assert!(tree.contains("sqlx-core") && tree.contains("redis"), "{tree}");
     let unwanted = [
         "sqlx-postgres",
@@ -208,34 +190,15 @@ fn the_features_of_sqlx_and_redis_bring_no_driver_no_tls_and_no_macro_along() {
 
 #[test]
 fn no_feature_brings_a_crypto_provider_of_rustls() {
-    let tree = |features: &[&str]| {
-        let tree = Command::new(env!("CARGO"))
-            .args([
-                "tree",
-                "--package",
-                "actix-health",
-                "--edges",
-                "normal,build,features",
-                "--prefix",
-                "none",
-                "--locked",
-            ])
-            .args(features)
-            .current_dir(workspace())
-            .output()
-            .unwrap();
-        assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
-        String::from_utf8(tree.stdout).unwrap()
-    };
-    let all = tree(&["--all-features"]);
+    let all = dependencies(&["--all-features"], "normal,build,features");
     assert!(all.contains("rustls feature \"std\"") && all.contains("tokio-rustls"), "{all}");
     let providers = ["ring", "aws_lc_rs", "aws-lc-rs", "prefer-post-quantum", "fips"];
     for line in all.lines() {
         let is_provider = |provider| line.contains(&format!("rustls feature \"{provider}\""));
         assert!(!providers.into_iter().any(is_provider), "{line}");
     }
-    // Where a driver brings one of these crates, it is the driver's own choice.
-    let own = tree(&["--no-default-features", "--features", "certificate,https"]);
+    // Only a driver may depend on a provider's crate.
+    let own = dependencies(&["--no-default-features", "--features", "certificate,https"], "normal,build,features");
     assert!(own.contains("rustls feature \"std\""), "{own}");
     for line in own.lines() {
         assert!(!line.starts_with("ring v") && !line.starts_with("aws-lc"), "{line}");

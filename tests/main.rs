@@ -12,7 +12,6 @@ mod caches;
 mod databases;
 mod deny;
 mod derive;
-mod examples;
 mod faults;
 mod features;
 mod fork;

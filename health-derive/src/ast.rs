@@ -1,4 +1,4 @@
-//! What was written: the struct, its fields and their attributes.
+//! The struct as written: its fields, their types and their attributes.
 
 use proc_macro2::{Group, TokenStream, TokenTree};
 use quote::{ToTokens as _, quote_spanned};
@@ -13,15 +13,15 @@ pub(crate) struct Struct<'a> {
 }
 
 pub(crate) struct Field {
-    /// Its type, with the struct's name for `Self`, so that it can stand outside of the impl.
+    /// The type, with `Self` replaced by the struct's name, because the generated code also uses it outside of the impl.
     pub(crate) ty: Type,
     pub(crate) member: Member,
     pub(crate) attrs: attr::Field,
 }
 
 impl<'a> Struct<'a> {
-    /// Mistakes in attributes go to `errors`; what can't be a state at all is an error by itself.
-    pub(crate) fn new(original: &'a DeriveInput, errors: &mut Errors) -> Result<Self, Error> {
+    /// Pushes errors in attributes to `errors`. An enum or a union is returned as an error.
+    pub(crate) fn parse(original: &'a DeriveInput, errors: &mut Errors) -> Result<Self, Error> {
         let kind = match &original.data {
             Data::Struct(DataStruct { fields, .. }) => {
                 return Ok(Self {
@@ -31,7 +31,7 @@ impl<'a> Struct<'a> {
                         .members()
                         .zip(fields)
                         .map(|(member, field)| Field {
-                            ty: without_self(&field.ty, original, errors),
+                            ty: replace_self(&field.ty, original, errors),
                             member,
                             attrs: attr::Field::parse(&field.attrs, errors),
                         })
@@ -44,16 +44,28 @@ impl<'a> Struct<'a> {
         Err(Error::new_spanned(
             &original.ident,
             format!(
-                "`HealthCheck` is derived for structs, and `{}` is {kind}: put the resources into a struct, or implement \
+                "`HealthCheck` can only be derived for structs, and `{}` is {kind}; move its resources to a struct, or implement \
                  `health::HealthCheck` by hand",
                 original.ident
             ),
         ))
     }
+
+    /// The pairs of fields whose checks have the same name, the earlier field first.
+    pub(crate) fn same_names(&self) -> impl Iterator<Item = (&Field, &Field)> {
+        let named = |field: &&Field| field.attrs.skip.is_none() && field.attrs.flatten.is_none();
+        let fields: Vec<_> = self.fields.iter().filter(named).collect();
+        let mut pairs = Vec::new();
+        for (index, &later) in fields.iter().enumerate() {
+            let earlier = fields[..index].iter().find(|earlier| earlier.name() == later.name());
+            pairs.extend(earlier.map(|&earlier| (earlier, later)));
+        }
+        pairs.into_iter()
+    }
 }
 
 impl Field {
-    /// The name of the field's check, or the first part of it.
+    /// The name of the field's check, or the prefix of the names of its checks.
     pub(crate) fn name(&self) -> String {
         match (&self.attrs.name, &self.member) {
             (Some(name), _) => name.value(),
@@ -62,22 +74,22 @@ impl Field {
         }
     }
 
-    /// The group, where it is written or follows from what is.
+    /// The group, if the attributes determine it. Otherwise it is the probe's, which only its type determines.
     pub(crate) fn group(&self) -> Option<String> {
         let group = self.attrs.group.as_ref().map(syn::LitStr::value);
         group.or_else(|| self.attrs.with.is_some().then(|| "service".to_owned()))
     }
 }
 
-fn without_self(ty: &Type, input: &DeriveInput, errors: &mut Errors) -> Type {
-    fn replaced(tokens: TokenStream, input: &DeriveInput) -> TokenStream {
+fn replace_self(ty: &Type, input: &DeriveInput, errors: &mut Errors) -> Type {
+    fn replace_in(tokens: TokenStream, input: &DeriveInput) -> TokenStream {
         let replace = |token: TokenTree| match token {
             TokenTree::Ident(ident) if ident == "Self" => {
                 let (name, (_, generics, _)) = (&input.ident, input.generics.split_for_impl());
                 quote_spanned!(ident.span()=> #name #generics)
             }
             TokenTree::Group(group) => {
-                let mut inner = Group::new(group.delimiter(), replaced(group.stream(), input));
+                let mut inner = Group::new(group.delimiter(), replace_in(group.stream(), input));
                 inner.set_span(group.span());
                 TokenTree::from(inner).into()
             }
@@ -86,7 +98,7 @@ fn without_self(ty: &Type, input: &DeriveInput, errors: &mut Errors) -> Type {
         tokens.into_iter().flat_map(replace).collect()
     }
 
-    syn::parse2(replaced(ty.to_token_stream(), input)).unwrap_or_else(|error| {
+    syn::parse2(replace_in(ty.to_token_stream(), input)).unwrap_or_else(|error| {
         errors.push(error);
         ty.clone()
     })

@@ -1,4 +1,4 @@
-//! The attributes, each with the tokens it was written with.
+//! The attributes, each with the tokens that errors about it point to.
 
 use proc_macro2::TokenStream;
 use quote::ToTokens as _;
@@ -8,27 +8,27 @@ use crate::errors::Errors;
 
 #[derive(Default)]
 pub(crate) struct Struct {
-    pub(crate) strict: Option<Word>,
+    pub(crate) strict: Option<Flag>,
     pub(crate) krate: Option<Path>,
 }
 
 #[derive(Default)]
 pub(crate) struct Field {
-    pub(crate) skip: Option<Word>,
-    pub(crate) probe: Option<Word>,
+    pub(crate) skip: Option<Flag>,
+    pub(crate) probe: Option<Flag>,
     pub(crate) with: Option<Path>,
     pub(crate) name: Option<LitStr>,
     pub(crate) group: Option<LitStr>,
-    pub(crate) optional: Option<Word>,
+    pub(crate) optional: Option<Flag>,
     pub(crate) timeout: Option<Timeout>,
-    pub(crate) live: Option<Word>,
-    pub(crate) flatten: Option<Word>,
-    /// Any of them was written.
-    pub(crate) written: Vec<TokenStream>,
+    pub(crate) live: Option<Flag>,
+    pub(crate) flatten: Option<Flag>,
+    /// The names of all attributes that are present.
+    pub(crate) present: Vec<TokenStream>,
 }
 
-/// An attribute that is a word.
-pub(crate) struct Word(pub(crate) Path);
+/// An attribute without a value.
+pub(crate) struct Flag(pub(crate) Path);
 
 pub(crate) struct Timeout {
     pub(crate) ms: u64,
@@ -42,14 +42,15 @@ impl Struct {
         let mut this = Self::default();
         for meta in metas(attrs, errors) {
             match &*key(&meta) {
-                "strict" => set(&mut this.strict, word(&meta, errors), &meta, errors),
+                "strict" => set(&mut this.strict, flag(&meta, errors), &meta, errors),
                 "crate" => set(&mut this.krate, path(&meta, errors), &meta, errors),
                 key if Field::KEYS.contains(&key) => {
-                    errors
-                        .at(meta.path(), format!("`{key}` belongs on a field; on the struct, there are {ON_STRUCTS}"));
+                    errors.push_at(meta.path(), format!("not expected here; `{key}` belongs on a field"));
                 }
-                key => errors
-                    .at(meta.path(), format!("there is no attribute `{key}`; on the struct, there are {ON_STRUCTS}")),
+                key => errors.push_at(
+                    meta.path(),
+                    format!("unknown attribute `{key}`; the attributes of a struct are {ON_STRUCTS}"),
+                ),
             }
         }
         this
@@ -63,35 +64,36 @@ impl Field {
     pub(crate) fn parse(attrs: &[Attribute], errors: &mut Errors) -> Self {
         let mut this = Self::default();
         for meta in metas(attrs, errors) {
-            this.written.push(meta.path().to_token_stream());
+            this.present.push(meta.path().to_token_stream());
             match &*key(&meta) {
-                "skip" => set(&mut this.skip, word(&meta, errors), &meta, errors),
-                "probe" => set(&mut this.probe, word(&meta, errors), &meta, errors),
+                "skip" => set(&mut this.skip, flag(&meta, errors), &meta, errors),
+                "probe" => set(&mut this.probe, flag(&meta, errors), &meta, errors),
                 "with" => set(&mut this.with, path(&meta, errors), &meta, errors),
-                "name" => set(&mut this.name, text(&meta, errors), &meta, errors),
-                "group" => set(&mut this.group, text(&meta, errors), &meta, errors),
-                "optional" => set(&mut this.optional, word(&meta, errors), &meta, errors),
+                "name" => set(&mut this.name, string(&meta, errors), &meta, errors),
+                "group" => set(&mut this.group, string(&meta, errors), &meta, errors),
+                "optional" => set(&mut this.optional, flag(&meta, errors), &meta, errors),
                 "timeout" => set(&mut this.timeout, timeout(&meta, errors), &meta, errors),
-                "live" => set(&mut this.live, word(&meta, errors), &meta, errors),
-                "flatten" => set(&mut this.flatten, word(&meta, errors), &meta, errors),
+                "live" => set(&mut this.live, flag(&meta, errors), &meta, errors),
+                "flatten" => set(&mut this.flatten, flag(&meta, errors), &meta, errors),
                 key @ ("strict" | "crate") => {
-                    errors.at(meta.path(), format!("`{key}` belongs on the struct; on a field, there are {ON_FIELDS}"));
+                    errors.push_at(meta.path(), format!("not expected here; `{key}` belongs on the struct"));
                 }
-                key => {
-                    errors.at(meta.path(), format!("there is no attribute `{key}`; on a field, there are {ON_FIELDS}"));
-                }
+                key => errors.push_at(
+                    meta.path(),
+                    format!("unknown attribute `{key}`; the attributes of a field are {ON_FIELDS}"),
+                ),
             }
         }
         this
     }
 }
 
-/// Every item of every `#[health(…)]`.
+/// The items of all `#[health(…)]`.
 fn metas(attrs: &[Attribute], errors: &mut Errors) -> Vec<Meta> {
     let mut metas = Vec::new();
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("health")) {
         match attr.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated) {
-            Ok(items) if items.is_empty() => errors.at(attr, "expected an attribute, as in `#[health(skip)]`"),
+            Ok(items) if items.is_empty() => errors.push_at(attr, "expected an attribute, as in `#[health(skip)]`"),
             Ok(items) => metas.extend(items),
             Err(error) => errors.push(error),
         }
@@ -107,15 +109,15 @@ fn set<T>(slot: &mut Option<T>, value: Option<T>, meta: &Meta, errors: &mut Erro
     if let Some(value) = value
         && slot.replace(value).is_some()
     {
-        errors.at(meta.path(), format!("`{}` is written twice", key(meta)));
+        errors.push_at(meta.path(), format!("duplicate attribute `{}`", key(meta)));
     }
 }
 
-fn word(meta: &Meta, errors: &mut Errors) -> Option<Word> {
+fn flag(meta: &Meta, errors: &mut Errors) -> Option<Flag> {
     if let Meta::Path(path) = meta {
-        return Some(Word(path.clone()));
+        return Some(Flag(path.clone()));
     }
-    errors.at(meta, format!("`{}` takes no value", key(meta)));
+    errors.push_at(meta, format!("`{}` takes no value", key(meta)));
     None
 }
 
@@ -123,29 +125,41 @@ fn path(meta: &Meta, errors: &mut Errors) -> Option<Path> {
     match value(meta) {
         Some(Expr::Path(path)) if path.qself.is_none() => Some(path.path.clone()),
         _ => {
-            errors.at(meta, format!("expected a path, as in `{} = some::path`", key(meta)));
+            errors.push_at(meta, format!("expected a path, as in `{} = some::path`", key(meta)));
             None
         }
     }
 }
 
-fn text(meta: &Meta, errors: &mut Errors) -> Option<LitStr> {
+fn string(meta: &Meta, errors: &mut Errors) -> Option<LitStr> {
     match value(meta) {
-        Some(Expr::Lit(ExprLit { lit: Lit::Str(text), .. })) => Some(text.clone()),
+        Some(Expr::Lit(ExprLit { lit: Lit::Str(string), .. })) => Some(string.clone()),
         _ => {
-            errors.at(meta, format!("expected a text, as in `{} = \"…\"`", key(meta)));
+            errors.push_at(meta, format!("expected a string, as in `{} = \"…\"`", key(meta)));
             None
         }
     }
 }
 
 fn timeout(meta: &Meta, errors: &mut Errors) -> Option<Timeout> {
-    let text = text(meta, errors)?;
-    let ms = milliseconds(&text.value()).filter(|&ms| ms > 0);
-    if ms.is_none() {
-        errors.at(&text, "expected a time above zero in `ms` or `s`, as in `250ms` or `2s`");
+    let string = string(meta, errors)?;
+    let value = string.value();
+    match milliseconds(&value) {
+        Some(0) => {
+            errors.push_at(&string, "`timeout` must be greater than zero");
+            None
+        }
+        Some(ms) => Some(Timeout { ms }),
+        None => {
+            errors.push_at(
+                &string,
+                format!(
+                    "invalid timeout {value:?}: expected a whole number with the unit `ms` or `s`, as in \"250ms\""
+                ),
+            );
+            None
+        }
     }
-    Some(Timeout { ms: ms? })
 }
 
 fn milliseconds(text: &str) -> Option<u64> {
@@ -153,7 +167,7 @@ fn milliseconds(text: &str) -> Option<u64> {
         Some(digits) => (digits, 1),
         None => (text.strip_suffix('s')?, 1000),
     };
-    // `parse` alone would take a sign.
+    // `parse` accepts a sign.
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -163,7 +177,7 @@ fn milliseconds(text: &str) -> Option<u64> {
 fn value(meta: &Meta) -> Option<&Expr> {
     let Meta::NameValue(pair) = meta else { return None };
     let mut value = &pair.value;
-    // What a macro by example fills in comes in a group.
+    // An expression that `macro_rules!` substituted is in an invisible group.
     while let Expr::Group(group) = value {
         value = &group.expr;
     }
@@ -175,7 +189,7 @@ mod tests {
     use super::milliseconds;
 
     #[test]
-    fn times_are_whole_numbers_with_a_unit() {
+    fn timeouts_are_whole_numbers_with_a_unit() {
         assert_eq!(milliseconds("250ms"), Some(250));
         assert_eq!(milliseconds("2s"), Some(2000));
         for malformed in [

@@ -1,4 +1,4 @@
-//! Collects errors, so that all mistakes of a struct are reported at once.
+//! Collects errors, so that one compilation reports all of them.
 
 use quote::ToTokens;
 use syn::Error;
@@ -14,7 +14,7 @@ impl Errors {
         }
     }
 
-    pub(crate) fn at(&mut self, tokens: impl ToTokens, message: impl std::fmt::Display) {
+    pub(crate) fn push_at(&mut self, tokens: impl ToTokens, message: impl std::fmt::Display) {
         self.push(Error::new_spanned(tokens, message));
     }
 

@@ -1,76 +1,51 @@
-//! The code that is written. Everything that only types can tell is asked of the compiler here: see
-//! `discover::dispatch` of the runtime crate for how.
+//! The generated code. Whether a type can be probed is known only to the compiler, so the code contains expressions that the
+//! compiler resolves by type (see `discovery::dispatch` in the runtime crate), and assertions that it evaluates.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens as _, quote, quote_spanned};
-use syn::{DeriveInput, Ident, parse_quote, spanned::Spanned as _};
+use syn::{Ident, parse_quote, spanned::Spanned as _};
 
 use crate::{
     ast::{Field, Struct},
-    errors::Errors,
-    fallback, kind, valid,
+    resource_types, types,
 };
 
-pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
-    let mut errors = Errors::default();
-    let parsed = Struct::new(input, &mut errors);
-    let krate = krate(parsed.as_ref().ok());
-    let state = match parsed {
-        Ok(state) => {
-            valid::check(&state, &mut errors);
-            errors.finish().map(|()| state)
-        }
-        Err(error) => Err(error),
-    };
-    match state {
-        Ok(state) => expand(&state, &krate),
-        Err(error) => fallback::expand(input, &krate, &error),
-    }
-}
-
-fn krate(state: Option<&Struct<'_>>) -> TokenStream {
-    match state.and_then(|state| state.attrs.krate.as_ref()) {
-        Some(path) => path.to_token_stream(),
-        None => quote!(::health),
-    }
-}
-
-fn expand(state: &Struct<'_>, krate: &TokenStream) -> TokenStream {
+pub(crate) fn expand(state: &Struct<'_>, krate: &TokenStream) -> TokenStream {
     let private = quote!(#krate::__private);
     let ident = &state.original.ident;
     let generics = with_bounds(state, krate);
     let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();
 
-    let demands = state.fields.iter().filter_map(|field| demand(field, state, &private));
-    let fields = state.fields.iter().map(|field| checks(field, krate, &private));
-    let asserted = asserted(state, &private);
-    // Of a generic struct, the fields' types exist only inside the impl; and which of its types is the state, only who
-    // makes it knows.
+    let requirements = state.fields.iter().filter_map(|field| expand_requirement(field, state, &private));
+    let fields = state.fields.iter().map(|field| expand_field(field, krate, &private));
+    let assertions = assertions(state, &private);
+    // The field types of a generic struct exist only inside the impl. It is not submitted either, because only the
+    // application knows its type arguments.
     let (inside, outside) = if generics.params.is_empty() {
         let name = ident.to_string();
-        let submitted = quote! {
+        let submission = quote! {
             #private::inventory::submit! {
                 #private::StateType::of::<#ident>(::core::concat!(::core::module_path!(), "::", #name))
             }
         };
-        (None, quote!(#(const _: () = #asserted;)* #submitted))
+        (None, quote!(#(const _: () = #assertions;)* #submission))
     } else {
-        (Some(quote!(#(const { #asserted };)*)), TokenStream::new())
+        (Some(quote!(#(const { #assertions };)*)), TokenStream::new())
     };
 
     let checks = local("checks");
     quote! {
-        // Neither a deprecated struct nor a deprecated field is used here by its own choice.
+        // The struct and its fields may be deprecated; using them here is not the user's decision.
         #[allow(deprecated)]
         const _: () = {
             #[allow(unused_imports)]
-            use #private::{Ignored as _, NotProbed as _};
+            use #private::{Fallback as _, InnerFallback as _};
 
             #[automatically_derived]
             impl #impl_generics #krate::HealthCheck for #ident #ty_generics #where_clause {
                 fn health_checks(&self, #checks: &mut #krate::Checks) {
                     #inside
-                    #(#demands)*
+                    #(#requirements)*
                     #(#fields)*
                 }
             }
@@ -80,170 +55,176 @@ fn expand(state: &Struct<'_>, krate: &TokenStream) -> TokenStream {
     }
 }
 
-/// A field that must be probed and depends on a type parameter makes that a bound of the impl.
+/// The generics of the impl: `#[health(probe)]` on a field whose type depends on a type parameter adds a bound.
 fn with_bounds(state: &Struct<'_>, krate: &TokenStream) -> syn::Generics {
     let mut generics = state.original.generics.clone();
     for field in state.fields.iter().filter(|field| field.attrs.probe.is_some()) {
-        if kind::mentions_parameter(&field.ty, &state.original.generics) {
-            let probed = kind::probed_type(&field.ty);
-            let bound = quote_spanned!(probed.span()=> #probed: #krate::Probe + ::core::clone::Clone);
+        if types::mentions_parameter(&field.ty, &state.original.generics) {
+            let probe = types::probe_type(&field.ty);
+            let bound = quote_spanned!(probe.span()=> #probe: #krate::Probe + ::core::clone::Clone);
             generics.make_where_clause().predicates.push(parse_quote!(#bound));
         }
     }
     generics
 }
 
-/// Why a field must be probed, as a trait that its type must have.
-fn demanded(field: &Field, state: &Struct<'_>) -> Option<TokenStream> {
-    let ty = &field.ty;
-    let attrs = &field.attrs;
-    if attrs.skip.is_some() || attrs.with.is_some() {
+/// The trait of `discovery::require` that the field's type must implement, if it must be probed. Each has its own error
+/// message.
+fn requirement(field: &Field, state: &Struct<'_>) -> Option<TokenStream> {
+    let Field { ty, attrs, .. } = field;
+    if attrs.skip.is_some() || attrs.with.is_some() || attrs.flatten.is_some() {
         None
     } else if attrs.probe.is_some() {
         Some(quote!(Probed))
-    } else if kind::mentions_parameter(ty, &state.original.generics) {
+    } else if types::mentions_parameter(ty, &state.original.generics) {
         Some(quote!(Generic))
-    } else if let Some(resource) = kind::looks_like_a_resource(ty) {
+    } else if let Some(resource) = resource_types::requirement(ty) {
         Some(resource.to_token_stream())
     } else {
         state.attrs.strict.as_ref().map(|_| quote!(Strict))
     }
 }
 
-fn demand(field: &Field, state: &Struct<'_>, private: &TokenStream) -> Option<TokenStream> {
+fn expand_requirement(field: &Field, state: &Struct<'_>, private: &TokenStream) -> Option<TokenStream> {
     let Field { ty, member, .. } = field;
     if field.attrs.flatten.is_some() {
-        let nested = kind::innermost(ty);
-        return Some(quote_spanned!(nested.span()=> #private::demand::flattened::<#nested>();));
+        let nested = types::innermost(ty);
+        return Some(quote_spanned!(nested.span()=> #private::require::flattened::<#nested>();));
     }
-    let demanded = demanded(field, state)?;
-    Some(quote_spanned!(ty.span()=> <#ty as #private::demand::#demanded<_>>::met(&self.#member);))
+    let requirement = requirement(field, state)?;
+    Some(quote_spanned!(ty.span()=> <#ty as #private::require::#requirement<_>>::assert_impl(&self.#member);))
 }
 
-/// What one field adds.
-fn checks(field: &Field, krate: &TokenStream, private: &TokenStream) -> TokenStream {
+/// Adds the checks of one field.
+fn expand_field(field: &Field, krate: &TokenStream, private: &TokenStream) -> TokenStream {
     let Field { ty, member, attrs, .. } = field;
     let name = field.name();
-    let options = options(field, private);
-    let (checks, place, kept) = (local("checks"), local("place"), local("kept"));
+    let options = expand_options(field, private);
+    let (checks, path, resource) = (local("checks"), local("path"), local("resource"));
     if attrs.skip.is_some() {
         return quote!(#options.skip(#checks););
     }
     match &attrs.with {
-        Some(path) => {
-            let handed = quote_spanned!(ty.span()=> #private::hand::<#ty>(&self.#member));
-            let check = quote_spanned! {path.span()=>
+        Some(function) => {
+            let cloned = quote_spanned!(ty.span()=> #private::clone_field::<#ty>(&self.#member));
+            let check = quote_spanned! {function.span()=>
                 #krate::Check::new("service", #name, move || {
-                    let #kept = ::std::sync::Arc::clone(&#kept);
+                    let #resource = ::std::sync::Arc::clone(&#resource);
                     async move {
-                        let answer: ::core::result::Result<(), _> = #path(&*#kept).await;
-                        answer
+                        let result: ::core::result::Result<(), _> = #function(&*#resource).await;
+                        result
                     }
                 })
             };
             quote! {{
-                let #kept = #handed;
+                let #resource = #cloned;
                 #options.add(#checks, #check);
             }}
         }
         None => {
-            let find = quote_spanned!(ty.span()=> #private::Look::<#ty, _>::find);
-            quote!(#options.find(#checks, |#place, #checks| #find(&self.#member, #place, #checks));)
+            let discover = quote_spanned!(ty.span()=> #private::Dispatch::<#ty, _>::discover);
+            quote!(#options.discover(#checks, |#path, #checks| #discover(&self.#member, #path, #checks));)
         }
     }
 }
 
-/// A name that no path of the user's can mean.
+/// A local variable that paths in the user's attributes cannot refer to.
 fn local(name: &str) -> Ident {
     Ident::new(name, Span::mixed_site())
 }
 
-fn options(field: &Field, private: &TokenStream) -> TokenStream {
+fn expand_options(field: &Field, private: &TokenStream) -> TokenStream {
     let attrs = &field.attrs;
     let name = field.name();
-    let mut set = Vec::new();
-    for (given, option) in [
-        (attrs.name.is_some(), quote!(named)),
+    let mut options = Vec::new();
+    for (is_present, option) in [
+        (attrs.name.is_some(), quote!(is_renamed)),
         (attrs.flatten.is_some(), quote!(flatten)),
         (attrs.optional.is_some(), quote!(optional)),
         (attrs.live.is_some(), quote!(live)),
     ] {
-        if given {
-            set.push(quote!(#option: true,));
+        if is_present {
+            options.push(quote!(#option: true,));
         }
     }
     if let Some(group) = &attrs.group {
-        set.push(quote!(group: ::core::option::Option::Some(#group),));
+        options.push(quote!(group: ::core::option::Option::Some(#group),));
     }
     if let Some(timeout) = &attrs.timeout {
         let ms = timeout.ms;
-        set.push(quote!(timeout_ms: ::core::option::Option::Some(#ms),));
+        options.push(quote!(timeout_ms: ::core::option::Option::Some(#ms),));
     }
-    quote!(#private::Field { #(#set)* ..#private::Field::new(#name) })
+    quote!(#private::Field { #(#options)* ..#private::Field::new(#name) })
 }
 
-/// What must hold of the fields' types, each an assertion for the compiler to evaluate.
-fn asserted(state: &Struct<'_>, private: &TokenStream) -> Vec<TokenStream> {
-    let looked_at = state.fields.iter().filter(|field| field.attrs.skip.is_none() && field.attrs.with.is_none());
-    looked_at
-        .map(|field| nothing_is_missed(field, private))
-        .chain(something_is_probed(state, private))
-        .chain(valid::same_names(state).filter_map(|(field, other)| not_in_one_group(field, other, private)))
+/// Constant expressions that panic if the fields' types break a rule.
+fn assertions(state: &Struct<'_>, private: &TokenStream) -> Vec<TokenStream> {
+    // A requirement that is not met has an error of its own.
+    let unrequired = state.fields.iter().filter(|field| {
+        field.attrs.skip.is_none() && field.attrs.with.is_none() && requirement(field, state).is_none()
+    });
+    unrequired
+        .map(|field| assert_reachable(field, private))
+        .chain(assert_something_is_probed(state, private))
+        .chain(state.same_names().filter_map(|(earlier, later)| assert_distinct(earlier, later, private)))
         .collect()
 }
 
-/// What is probed on its own must not be ignored where it stands inside of something else, or can't be cloned.
-fn nothing_is_missed(field: &Field, private: &TokenStream) -> TokenStream {
+/// A probe must not be ignored because it cannot be cloned, or because of the type that contains it.
+fn assert_reachable(field: &Field, private: &TokenStream) -> TokenStream {
     let ty = &field.ty;
-    let mentioned = kind::mentioned(ty);
-    let message = "health probes this type, or one that it mentions, but can't reach it here: a probe must be `Clone`, or in \
-                   an `Arc`; the keys of a map must be `Display`; and only `Arc`, `Box`, `Option`, `Vec`, `HashMap`, \
-                   `BTreeMap` and `web::Data` are seen through. `#[health(with = path)]` says how to ask it, \
-                   `#[health(skip)]` leaves it out";
+    let mentioned = types::mentioned(ty);
+    let message = "this field contains a probe that cannot be reached: a probe must be `Clone` or in an `Arc`, the keys of a \
+                   map must be `Display`, and only `Arc`, `Box`, `Option`, `Vec`, `HashMap`, `BTreeMap` and `web::Data` are \
+                   searched for probes; to probe the field with a function, write `#[health(with = path)]`; to leave it \
+                   unprobed, `#[health(skip)]`";
     quote_spanned! {ty.span()=>
         ::core::assert!(
-            #private::Look::<#ty, _>::FOUND || !(false #(|| #private::LookInside::<#mentioned, _>::IS_PROBED)*),
+            #private::Dispatch::<#ty, _>::IS_PROBED
+                || !(false #(|| #private::InnerDispatch::<#mentioned, _>::IS_PROBED)*),
             #message
         )
     }
 }
 
-fn something_is_probed(state: &Struct<'_>, private: &TokenStream) -> Option<TokenStream> {
-    let mut found = Vec::new();
+fn assert_something_is_probed(state: &Struct<'_>, private: &TokenStream) -> Option<TokenStream> {
+    let mut is_probed = Vec::new();
     for field in state.fields.iter().filter(|field| field.attrs.skip.is_none()) {
-        if field.attrs.with.is_some() || field.attrs.flatten.is_some() || demanded(field, state).is_some() {
+        if field.attrs.with.is_some() || field.attrs.flatten.is_some() || requirement(field, state).is_some() {
             return None;
         }
         let ty = &field.ty;
-        // One that is missed has a message of its own.
-        let mentioned = kind::mentioned(ty);
-        found.push(quote!(#private::Look::<#ty, _>::FOUND #(|| #private::LookInside::<#mentioned, _>::IS_PROBED)*));
+        // A probe that cannot be reached has an error of its own.
+        let mentioned = types::mentioned(ty);
+        is_probed.push(
+            quote!(#private::Dispatch::<#ty, _>::IS_PROBED #(|| #private::InnerDispatch::<#mentioned, _>::IS_PROBED)*),
+        );
     }
     let ident = &state.original.ident;
     let message = format!(
-        "nothing in `{ident}` is probed: no field is a `health::Probe` or a struct that derives `HealthCheck`; \
-         `#[health(with = path)]` on a field says how to ask it"
+        "nothing in `{ident}` is probed: no field implements `health::Probe` or derives `HealthCheck`; to probe a field with a \
+         function, write `#[health(with = path)]`"
     );
-    // In the span of the name alone, not in the hygiene of it.
+    // Located at the struct's name, without its hygiene.
     let span = Span::call_site().located_at(ident.span());
-    Some(quote_spanned!(span=> ::core::assert!(#(#found)||*, #message)))
+    Some(quote_spanned!(span=> ::core::assert!(#(#is_probed)||*, #message)))
 }
 
-/// Two checks of one name, of at least one of which only the type tells the group.
-fn not_in_one_group(field: &Field, other: &Field, private: &TokenStream) -> Option<TokenStream> {
-    if field.group().is_some() && other.group().is_some() {
+/// Compares two checks of the same name if the type determines the group of at least one of them.
+fn assert_distinct(earlier: &Field, later: &Field, private: &TokenStream) -> Option<TokenStream> {
+    if earlier.group().is_some() && later.group().is_some() {
         return None;
     }
     let group = |field: &Field| match field.group() {
         Some(group) => quote!(::core::option::Option::Some(#group)),
         None => {
             let ty = &field.ty;
-            quote!(#private::Look::<#ty, _>::GROUP)
+            quote!(#private::Dispatch::<#ty, _>::GROUP)
         }
     };
-    let (one, another) = (group(field), group(other));
-    let span = other.attrs.name.as_ref().map_or_else(|| other.member.span(), syn::LitStr::span);
+    let (earlier_group, later_group) = (group(earlier), group(later));
+    let span = later.attrs.name.as_ref().map_or_else(|| later.member.span(), syn::LitStr::span);
     let message =
-        format!("two checks of one group are named `{}`: give one of them another name or group", other.name());
-    Some(quote_spanned!(span=> ::core::assert!(!#private::same_group(#one, #another), #message)))
+        format!("duplicate check `{}` in one group: set another name or group on one of the fields", later.name());
+    Some(quote_spanned!(span=> ::core::assert!(!#private::same_group(#earlier_group, #later_group), #message)))
 }

@@ -1,5 +1,4 @@
-//! After a mistake: an impl that does nothing, so that one mistake gives one message, and not a second one wherever the
-//! state is used.
+//! The impl that is generated after an error. Without it, every use of the state would be a second error.
 
 use proc_macro2::TokenStream;
 use quote::quote;

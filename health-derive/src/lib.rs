@@ -1,29 +1,34 @@
-//! The derive of the crate [`health`](https://docs.rs/health); use it through that crate, which re-exports it.
+//! The derive macro of the crate [`health`](https://docs.rs/health). Use it through that crate, which re-exports it.
 //!
-//! Its stages are one file each: `ast`, what was written; `attr`, the attributes; `kind`, what a field's type looks like;
-//! `valid`, the rules; `expand`, the code; `fallback`, what stands in for the code after a mistake.
+//! A struct passes through four stages, one file each: `ast` (the struct and its fields) and `attr` (their attributes),
+//! `valid` (the rules that need no types) and `expand` (the generated code, including the assertions that need types). After
+//! an error, `fallback` generates the impl instead. `types` and `resource_types` inspect field types as they are written.
 
 mod ast;
 mod attr;
 mod errors;
 mod expand;
 mod fallback;
-mod kind;
+mod resource_types;
+mod types;
 mod valid;
 
 use proc_macro::TokenStream;
+use quote::{ToTokens as _, quote};
 use syn::{DeriveInput, parse_macro_input};
 
-/// Finds the resources of a state and makes a check of each.
+use crate::{ast::Struct, errors::Errors};
+
+/// Generates `health::HealthCheck` for a struct: a check for each field that can be probed.
 ///
-/// A field is probed if its type is a `health::Probe`, or is a struct that derives `HealthCheck` itself, whose checks come
-/// along as `field.check`. It is the type that counts, not its name, so aliases and re-exports work. `Arc`, `Box`, `Option`
-/// (`None`: no check), `Vec` (`field.0`, `field.1`), `HashMap` and `BTreeMap` (a check a key, named by the key) and
-/// `web::Data` are seen through. Any other field is ignored.
+/// A field is probed if its type implements `health::Probe`, or is a struct that derives `HealthCheck` itself, whose checks are
+/// then named `field.check`. Only the type matters, not the way it is written, so aliases and re-exports work. `Arc`, `Box`,
+/// `Option` (`None`: no check), `Vec` (`field.0`, `field.1`), `HashMap` and `BTreeMap` (one check per key, named after the key)
+/// and `web::Data` are transparent. All other fields are ignored.
 ///
-/// A pool that nobody asks is worse than no health check, so it is an error when compiling if nothing in the struct is
-/// probed, if a field looks like a pool or a connection and can't be probed, and if it depends on a type parameter whether
-/// a field is.
+/// A pool without a check is worse than no health check at all, so it is a compile error if nothing in the struct is probed, if
+/// the type of a field is named like a pool or a connection but cannot be probed, and if the type depends on a type parameter
+/// and no attribute decides whether it is probed.
 ///
 /// # Attributes
 ///
@@ -31,17 +36,17 @@ use syn::{DeriveInput, parse_macro_input};
 ///
 /// | on | attribute | meaning |
 /// | --- | --- | --- |
-/// | field | `skip` | never probed |
-/// | field | `probe` | must be probed: an error where the type is no `Probe`. Needed where the type is a type parameter |
-/// | field | `with = path` | probed by an `async fn(&FieldType) -> Result<(), E>`, with any `E` that `health::Check::new` takes; the group is `service` unless `group` says otherwise |
-/// | field | `name = "…"` | instead of the field's name; on a map, before its keys |
-/// | field | `group = "…"` | instead of the probe's group |
-/// | field | `optional` | a failure degrades the service, and does not take it down |
-/// | field | `timeout = "250ms"` | the check's own limit, in `ms` or `s`, inside the scope's deadline |
-/// | field | `live` | counts for liveness too: only for what a restart mends |
-/// | field | `flatten` | on a nested struct: its checks without the field's name before theirs |
-/// | struct | `strict` | each field is probed or says `skip` |
-/// | struct | `crate = path` | where the crate `health` is, if it was renamed |
+/// | field | `skip` | The field is not probed. |
+/// | field | `probe` | The field must be probed: a compile error if its type does not implement `Probe`. Required if the type is a type parameter. |
+/// | field | `with = path` | Probes the field with an `async fn(&FieldType) -> Result<(), E>`, where `E` is any error that `health::Check::new` accepts. The group defaults to `service`. |
+/// | field | `name = "…"` | Replaces the field's name. On a map, prefixes its keys. |
+/// | field | `group = "…"` | Replaces the probe's group. |
+/// | field | `optional` | A failure makes the service `DEGRADED` instead of `DOWN`. |
+/// | field | `timeout = "250ms"` | Sets the check's own limit, in `ms` or `s`. |
+/// | field | `live` | Includes the check in liveness. Use it only for faults that a restart fixes. |
+/// | field | `flatten` | On a nested struct: its checks are not prefixed with the field's name. |
+/// | struct | `strict` | Every field must be probed or marked `skip`. |
+/// | struct | `crate = path` | The path of the crate `health`, if it was renamed. |
 ///
 /// # Examples
 ///
@@ -61,7 +66,7 @@ use syn::{DeriveInput, parse_macro_input};
 ///     }
 /// }
 ///
-/// async fn listens(server: &SocketAddr) -> std::io::Result<()> {
+/// async fn accepts_connections(server: &SocketAddr) -> std::io::Result<()> {
 ///     tokio::net::TcpStream::connect(server).await.map(drop)
 /// }
 ///
@@ -69,8 +74,8 @@ use syn::{DeriveInput, parse_macro_input};
 /// struct AppState {
 ///     mailer: Mailer,                        // service.mailer
 ///     #[health(optional, timeout = "250ms")]
-///     newsletters: HashMap<String, Mailer>,  // one a key, e.g. service.monday
-///     #[health(with = listens)]
+///     newsletters: HashMap<String, Mailer>,  // one per key, e.g. service.monday
+///     #[health(with = accepts_connections)]
 ///     search: SocketAddr,                    // service.search
 ///     title: String,                         // ignored
 /// }
@@ -78,5 +83,22 @@ use syn::{DeriveInput, parse_macro_input};
 #[proc_macro_derive(HealthCheck, attributes(health))]
 pub fn derive_health_check(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    expand::derive(&input).into()
+    derive(&input).into()
+}
+
+fn derive(input: &DeriveInput) -> proc_macro2::TokenStream {
+    let mut errors = Errors::default();
+    let mut krate = quote!(::health);
+    let parsed = Struct::parse(input, &mut errors);
+    let checked = parsed.and_then(|state| {
+        if let Some(path) = &state.attrs.krate {
+            krate = path.to_token_stream();
+        }
+        valid::check(&state, &mut errors);
+        errors.finish().map(|()| state)
+    });
+    match checked {
+        Ok(state) => expand::expand(&state, &krate),
+        Err(error) => fallback::expand(input, &krate, &error),
+    }
 }

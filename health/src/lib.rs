@@ -13,7 +13,7 @@
 mod scope;
 
 mod access;
-mod discover;
+mod discovery;
 mod engine;
 mod lifecycle;
 mod render;
@@ -32,12 +32,15 @@ mod redact;
 mod status;
 mod weak_map;
 
+#[doc(hidden)]
+pub mod __private;
+
 #[cfg(doc)]
 pub mod guide;
 
 pub use access::{AllowList, ForwardingHeader, ListError};
 pub use check::Check;
-pub use discover::{Checks, HealthCheck};
+pub use discovery::{Checks, HealthCheck};
 pub use error::{BoxError, ProbeError, ProbeErrorKind};
 pub use events::{Transition, Transitions};
 pub use health_derive::HealthCheck;
@@ -52,16 +55,3 @@ pub use status::Status;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use access::fuzzing;
-
-/// What the derive writes; nothing for people.
-#[doc(hidden)]
-pub mod __private {
-    pub use inventory;
-
-    pub use crate::discover::{
-        Field, demand,
-        dispatch::{Ignored, Look, LookInside, NotProbed, hand, same_group},
-        state::StateType,
-    };
-    pub use crate::probe::DynProbe;
-}

@@ -44,9 +44,9 @@ use crate::error::{ProbeError, ProbeErrorKind};
 /// }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no `Probe`",
-    label = "health can't ask it whether it answers",
-    note = "implement `health::Probe` for `{Self}`; for pools and connections, see the features of `health`"
+    message = "`{Self}` does not implement `Probe`",
+    label = "this type cannot be health-checked",
+    note = "implement `health::Probe` for `{Self}`, or for a pool, connection or client, enable its feature of `health`"
 )]
 pub trait Probe: Send + Sync + 'static {
     /// The kind of resource, and the group of its checks: `database`, `cache`, `queue`, `service`, `system`, or a word of your own.

@@ -3,7 +3,6 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
-    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -33,9 +32,10 @@ impl Drop for Example {
 }
 
 fn start(variables: &[(&str, String)]) -> (Example, SocketAddr) {
-    let mut example = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--package", "examples", "--features", "everything", "--bin", "everything"])
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+    // Built together with the tests of the package `examples`, in the folder above the one of the test binaries.
+    let program = std::env::current_exe().unwrap().parent().unwrap().with_file_name("everything");
+    assert!(program.exists(), "the example is not built: test with `--workspace --all-features`");
+    let mut example = Command::new(program)
         .env_remove("HEALTHCHECK_IPS")
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())

@@ -13,6 +13,7 @@ mod deadpool_postgres;
 mod deadpool_redis;
 mod diesel;
 mod diesel_async;
+mod discovery;
 mod disk;
 mod dns;
 mod everything;

@@ -1,4 +1,4 @@
-//! Every mistake is reported, each where it stands.
+//! One compilation reports all errors, each at its own span.
 use health::HealthCheck;
 use sqlx::PgPool;
 

@@ -9,7 +9,7 @@ use super::guard::{AccessControl, Deny, Predicate};
 use crate::{
     access::{AllowSource, ForwardingHeader, ListError, NetworkSet, Policy, TrustedProxies},
     check::{Check, InvalidCheck, redaction_hint},
-    discover::state::FoundState,
+    discovery::state::FoundState,
     engine::EngineConfig,
     process::LONG_DEADLINE_WARNING,
     registry::Registry,

@@ -22,7 +22,7 @@ pub use self::{connection::on_connect, guard::Deny};
 use crate::{
     access::{AllowList, AllowSource, ForwardingHeader},
     check::Check,
-    discover::{HealthCheck, state::FoundState},
+    discovery::{HealthCheck, state::FoundState},
     registry::Registry,
 };
 

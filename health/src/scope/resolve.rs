@@ -7,9 +7,9 @@ use actix_web::HttpRequest;
 use super::config::ScopeConfig;
 use crate::{
     check::Check,
-    discover::{
+    discovery::{
         Checks,
-        state::{self, Met},
+        state::{self, ResolvedState},
     },
     engine::{self, CheckEntry, Engine, EngineKey, Sources},
     redact::label,
@@ -19,7 +19,7 @@ use crate::{
 /// The engine of a scope and its states. The engine is dropped first, because its key contains the addresses of the states.
 pub(super) struct Resolved {
     pub(super) engine: Arc<Engine>,
-    _states: Vec<Met>,
+    _states: Vec<ResolvedState>,
 }
 
 impl Resolved {
@@ -27,7 +27,7 @@ impl Resolved {
         let states = state::find(&config.states, request);
         let registries: Vec<_> = config.registries.iter().chain([registry()]).cloned().collect();
         let key = EngineKey {
-            states: states.iter().map(Met::address).collect(),
+            states: states.iter().map(ResolvedState::address).collect(),
             checks: config.checks.iter().map(Check::identity).collect(),
             names: config.checks.iter().map(Check::to_string).collect(),
             registries: registries.iter().map(Registry::identity).collect(),
@@ -39,11 +39,11 @@ impl Resolved {
 }
 
 /// The checks of the states and of the scope itself. Logs what is probed and what is ignored.
-fn static_checks(config: &ScopeConfig, states: &[Met]) -> Vec<CheckEntry> {
+fn static_checks(config: &ScopeConfig, states: &[ResolvedState]) -> Vec<CheckEntry> {
     let list = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    let found = || states.iter().map(Met::checks);
+    let found = || states.iter().map(ResolvedState::checks);
     let ignored = list(found().flat_map(|found| found.ignored().to_vec()).collect());
-    let elsewhere = list(state::types_elsewhere(states));
+    let elsewhere = list(state::unused_state_types(states));
     let mut checks: Vec<_> = found().flat_map(Checks::iter).cloned().collect();
     checks.extend(config.checks.iter().cloned());
     let probed = list(checks.iter().map(Check::to_string).collect());
@@ -53,7 +53,7 @@ fn static_checks(config: &ScopeConfig, states: &[Met]) -> Vec<CheckEntry> {
          application: {elsewhere}"
     );
     let mut slots: Vec<_> = checks.into_iter().map(CheckEntry::Check).collect();
-    if found().any(Checks::is_broken) {
+    if found().any(Checks::has_panicked) {
         slots.push(CheckEntry::misconfigured("health", "state", "`health_checks` of a state panicked"));
     }
     slots.extend(missing_state(config, states));
@@ -62,7 +62,7 @@ fn static_checks(config: &ScopeConfig, states: &[Met]) -> Vec<CheckEntry> {
 
 /// A fault if the scope has no state, check or registry of its own although a type derives `HealthCheck`: then a step is missing,
 /// and resources are not probed.
-fn missing_state(config: &ScopeConfig, states: &[Met]) -> Option<CheckEntry> {
+fn missing_state(config: &ScopeConfig, states: &[ResolvedState]) -> Option<CheckEntry> {
     let types = state::type_names();
     let is_configured = !states.is_empty() || !config.checks.is_empty() || !config.registries.is_empty();
     if is_configured || types.is_empty() {

@@ -11,6 +11,10 @@ struct State {
     c: PgPool,
     #[health(group = "..")]
     d: PgPool,
+    #[health(group = "")]
+    e: PgPool,
+    #[health(group = "openapi.json")]
+    f: PgPool,
 }
 
 fn main() {}

@@ -1,4 +1,4 @@
-//! What health probes on its own, where it can't be reached.
+//! Probes inside types that are not searched for probes.
 use std::{
     collections::{HashMap, VecDeque},
     sync::{OnceLock, RwLock},

@@ -1,4 +1,5 @@
-//! Types of these names that are no probes: of another version, of a crate that is not known, or inside of something.
+//! Types that are written like a resource and cannot be probed: of an unsupported version or crate, or contained in a type that is
+//! not searched.
 use std::sync::Mutex;
 
 use health::HealthCheck;
@@ -12,10 +13,15 @@ mod deadpool {
     pub struct Pool;
 }
 
+mod bb8 {
+    pub struct Pool;
+}
+
 #[derive(HealthCheck)]
 struct State {
     db: sqlx_0_7::PgPool,
     any: sqlx_0_7::Pool<u8>,
+    bb8: bb8::Pool,
     pool: Option<deadpool::Pool>,
     locked: Mutex<redis::aio::ConnectionManager>,
     repository: Repository<::sqlx::SqlitePool>,

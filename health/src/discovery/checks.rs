@@ -1,0 +1,116 @@
+//! [`HealthCheck`], the trait of a state, and [`Checks`], the list that its impl fills.
+
+use std::{
+    any::type_name,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use crate::{check::Check, redact::label};
+
+/// A state that lists its checks. Derive it: [`macro@crate::HealthCheck`] adds a check for each field that can be probed.
+///
+/// Implement it by hand for a type that the derive does not support:
+///
+/// ```
+/// use health::{Check, Checks, HealthCheck};
+///
+/// enum Storage { Local, Remote { queue: String } }
+///
+/// impl HealthCheck for Storage {
+///     fn health_checks(&self, checks: &mut Checks) {
+///         if let Storage::Remote { queue } = self {
+///             checks.add(Check::new("queue", queue, || async { Ok::<_, String>(()) }));
+///         }
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not implement `HealthCheck`",
+    label = "expected a struct that derives `HealthCheck`",
+    note = "add `#[derive(health::HealthCheck)]` to `{Self}`"
+)]
+pub trait HealthCheck {
+    /// Adds the checks of this state. Called once, at the first request to a scope that finds the state, so clone into each
+    /// check what it needs.
+    fn health_checks(&self, checks: &mut Checks);
+}
+
+/// The checks of a state, in the order in which they were added, and the names of its fields without a check.
+#[derive(Debug, Default)]
+pub struct Checks {
+    found: Vec<Check>,
+    ignored: Vec<String>,
+    /// The type names of the state and of its nested states.
+    state_types: Vec<&'static str>,
+    /// `health_checks` of the state or of a nested state panicked, so checks may be missing.
+    panicked: bool,
+}
+
+impl Checks {
+    /// Adds a check.
+    pub fn add(&mut self, check: Check) {
+        self.found.push(check);
+    }
+
+    /// Adds the checks of a nested state, with their names prefixed by `name.`.
+    pub fn nested<H: HealthCheck + ?Sized>(&mut self, name: &str, state: &H) {
+        // `Check` escapes its own name; the names of ignored fields are logged too.
+        let name = label(name);
+        let mut nested = Self::of(state);
+        for field in &mut nested.ignored {
+            *field = format!("{name}.{field}");
+        }
+        self.append(nested, |check| {
+            let full_name = format!("{name}.{}", check.name());
+            check.renamed(&full_name)
+        });
+    }
+
+    /// The checks of a state. If its `health_checks` panics, the checks that were added before, and every scope with that state
+    /// reports `DOWN`.
+    pub fn of<H: HealthCheck + ?Sized>(state: &H) -> Self {
+        let mut checks = Self { state_types: vec![type_name::<H>()], ..Self::default() };
+        let result = catch_unwind(AssertUnwindSafe(|| state.health_checks(&mut checks)));
+        checks.panicked |= result.is_err();
+        checks
+    }
+
+    /// Iterates over the checks, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &Check> {
+        self.found.iter()
+    }
+
+    pub(crate) fn ignored(&self) -> &[String] {
+        &self.ignored
+    }
+
+    pub(crate) fn has_panicked(&self) -> bool {
+        self.panicked
+    }
+
+    pub(super) fn state_types(&self) -> &[&'static str] {
+        &self.state_types
+    }
+
+    /// Records a field without a check.
+    pub(super) fn ignore(&mut self, field: &str) {
+        self.ignored.push(field.to_owned());
+    }
+
+    /// Adds the content of `other`, each check as `modify` returns it.
+    pub(super) fn append(&mut self, other: Self, modify: impl FnMut(Check) -> Check) {
+        self.found.extend(other.found.into_iter().map(modify));
+        self.ignored.extend(other.ignored);
+        self.state_types.extend(other.state_types);
+        self.panicked |= other.panicked;
+    }
+}
+
+impl IntoIterator for Checks {
+    type Item = Check;
+    type IntoIter = std::vec::IntoIter<Check>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.found.into_iter()
+    }
+}

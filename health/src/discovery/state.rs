@@ -1,0 +1,135 @@
+//! Finds the states of an application: those that the scope was given, and those in its `app_data` whose types derive
+//! `HealthCheck`.
+
+use std::{
+    any::{TypeId, type_name},
+    collections::BTreeMap,
+    rc::Rc,
+    sync::{Arc, Weak},
+};
+
+use actix_web::{HttpRequest, web::Data};
+use parking_lot::Mutex;
+
+use super::checks::{Checks, HealthCheck};
+
+/// A type that derives `HealthCheck`, and how to find its value in `app_data`. The derive submits one for each type without
+/// generic parameters.
+pub struct StateType {
+    name: &'static str,
+    type_name: fn() -> &'static str,
+    find: fn(&HttpRequest) -> Option<FoundState>,
+}
+
+inventory::collect!(StateType);
+
+impl StateType {
+    /// The entry of the type `S`, where `name` is its path in the source.
+    pub const fn of<S: HealthCheck + 'static>(name: &'static str) -> Self {
+        Self { name, type_name: type_name::<S>, find: find_in_app_data::<S> }
+    }
+}
+
+fn find_in_app_data<S: HealthCheck + 'static>(request: &HttpRequest) -> Option<FoundState> {
+    let data = || request.app_data::<Data<S>>().map(FoundState::of);
+    // An application that calls `web::Data::new` with an `Arc` extracts this type.
+    let data_of_arc = || request.app_data::<Data<Arc<S>>>().map(|data| FoundState::of_arc(Arc::clone(data.get_ref())));
+    data().or_else(data_of_arc)
+}
+
+/// The address of a state and its type. It identifies the state while the state is alive.
+type Address = (TypeId, usize);
+
+/// A handle to a state, which keeps the state alive and so its address unique.
+#[derive(Clone)]
+pub(crate) struct FoundState {
+    address: Address,
+    type_name: &'static str,
+    collect: Rc<dyn Fn() -> Checks>,
+}
+
+impl FoundState {
+    pub(crate) fn of<S: HealthCheck + 'static>(data: &Data<S>) -> Self {
+        Self::of_arc(Data::clone(data).into_inner())
+    }
+
+    fn of_arc<S: HealthCheck + 'static>(state: Arc<S>) -> Self {
+        Self {
+            address: (TypeId::of::<S>(), Arc::as_ptr(&state).addr()),
+            type_name: type_name::<S>(),
+            collect: Rc::new(move || Checks::of(&*state)),
+        }
+    }
+}
+
+/// A state and its checks. All scopes of the process that find the state share the checks.
+pub(crate) struct ResolvedState {
+    // Dropped before the state, so that no entry of `CHECKS` is alive with the address of a dropped state.
+    checks: Arc<Checks>,
+    state: FoundState,
+}
+
+/// The checks of all states that are in use, by address. An entry is alive only as long as a [`ResolvedState`], which keeps the
+/// state alive too, so an address is never that of another state.
+static CHECKS: Mutex<BTreeMap<Address, Weak<Checks>>> = Mutex::new(BTreeMap::new());
+
+impl ResolvedState {
+    fn new(state: FoundState) -> Self {
+        let existing = CHECKS.lock().get(&state.address).and_then(Weak::upgrade);
+        let checks = existing.unwrap_or_else(|| {
+            // Runs the user's code, so without the lock. If two workers get here at once, both use the checks of the first.
+            let collected = Arc::new((state.collect)());
+            let mut all = CHECKS.lock();
+            all.retain(|_, checks| checks.strong_count() > 0);
+            let entry = all.entry(state.address).or_default();
+            entry.upgrade().unwrap_or_else(|| {
+                *entry = Arc::downgrade(&collected);
+                collected
+            })
+        });
+        Self { checks, state }
+    }
+
+    /// Equal for all handles to one state. Unique among the states that are alive.
+    pub(crate) fn address(&self) -> (TypeId, usize) {
+        self.state.address
+    }
+
+    pub(crate) fn checks(&self) -> &Checks {
+        &self.checks
+    }
+}
+
+/// The given states and those in `app_data`, without duplicates.
+pub(crate) fn find(given: &[FoundState], request: &HttpRequest) -> Vec<ResolvedState> {
+    let mut found: Vec<FoundState> = Vec::new();
+    let in_app_data = state_types().filter_map(|state_type| (state_type.find)(request));
+    for state in given.iter().cloned().chain(in_app_data) {
+        if found.iter().all(|other| other.address != state.address) {
+            found.push(state);
+        }
+    }
+    found.into_iter().map(ResolvedState::new).collect()
+}
+
+/// The names of all types that [`find`] looks for in `app_data`.
+pub(crate) fn type_names() -> Vec<&'static str> {
+    state_types().map(|state_type| state_type.name).collect()
+}
+
+/// The names of the types that derive `HealthCheck`, except those of the given states and their nested states.
+pub(crate) fn unused_state_types(states: &[ResolvedState]) -> Vec<String> {
+    let is_used = |type_name| {
+        let mut states = states.iter();
+        states.any(|state| state.state.type_name == type_name || state.checks.state_types().contains(&type_name))
+    };
+    let unused = state_types().filter(|state_type| !is_used((state_type.type_name)()));
+    unused.map(|state_type| state_type.name.to_owned()).collect()
+}
+
+/// Sorted by name, because `inventory` iterates in the order of the linker.
+fn state_types() -> impl Iterator<Item = &'static StateType> {
+    let mut types: Vec<_> = inventory::iter::<StateType>().collect();
+    types.sort_by_key(|state_type| state_type.name);
+    types.into_iter()
+}

@@ -1,0 +1,33 @@
+// One field for each type that a feature of `health` probes, with the feature. Included by three tests: `missing_features.rs`, where
+// the types only look like this, `catalogue/discovery.rs`, with the crates themselves and all features, and `features.rs`, with the
+// crates and without features.
+#[derive(health::HealthCheck)]
+struct EveryBackend {
+    sqlx: sqlx::PgPool, // sqlx
+    sqlx_0_8: sqlx_0_8::PgPool, // sqlx-0_8
+    sea_orm: sea_orm::DatabaseConnection, // sea-orm
+    diesel: diesel::r2d2::Pool<diesel::r2d2::ConnectionManager<diesel::SqliteConnection>>, // diesel
+    diesel_async_bb8: diesel_async::pooled_connection::bb8::Pool<diesel_async::AsyncPgConnection>, // diesel-async
+    diesel_async_deadpool: diesel_async::pooled_connection::deadpool::Pool<diesel_async::AsyncPgConnection>, // diesel-async
+    tokio_postgres: std::sync::Arc<tokio_postgres::Client>, // tokio-postgres
+    deadpool_postgres: deadpool_postgres::Pool, // deadpool-postgres
+    redis: redis::Client, // redis
+    redis_multiplexed: redis::aio::MultiplexedConnection, // redis
+    redis_manager: redis::aio::ConnectionManager, // redis
+    cluster: redis::cluster::ClusterClient, // redis-cluster
+    cluster_async: redis::cluster_async::ClusterConnection, // redis-cluster
+    sentinel: std::sync::Arc<tokio::sync::Mutex<redis::sentinel::SentinelClient>>, // redis-sentinel
+    deadpool_redis: deadpool_redis::Pool, // deadpool-redis
+    bb8_redis: bb8_redis::bb8::Pool<bb8_redis::RedisConnectionManager>, // bb8-redis
+    fred: fred::clients::Client, // fred
+    fred_pool: fred::clients::Pool, // fred
+    memcache: memcache::Client, // memcache
+    memcache_async: memcache::exp::AsyncMemcache, // memcache
+    memcache_meta: memcache::exp::AsyncMetaClient, // memcache
+    lapin: std::sync::Arc<lapin::Connection>, // lapin
+    lapin_channel: lapin::Channel, // lapin
+    deadpool_lapin: deadpool_lapin::Pool, // lapin
+    nats: async_nats::Client, // async-nats
+    jetstream: async_nats::jetstream::Context, // async-nats
+    mqtt: rumqttc::AsyncClient, // rumqttc
+}
