@@ -150,7 +150,7 @@ async fn a_check_that_is_created_in_each_worker_is_warned_of() {
         assert_eq!(rig.health().await.status, 200);
     }
     let warned = logs::lines().iter().any(|line| {
-        line.contains("WARN") && line.contains("queue.made inside") && line.contains("made anew for each worker")
+        line.contains("WARN") && line.contains("queue.made inside") && line.contains("each worker creates these checks")
     });
     assert!(warned, "{:#?}", logs::lines());
 }

@@ -23,7 +23,6 @@ impl<K: Ord, V> WeakMap<K, V> {
     }
 
     /// The value of a key, if it is alive.
-    #[allow(dead_code, reason = "for discovery")]
     pub(crate) fn get(&self, key: &K) -> Option<Arc<V>> {
         self.0.lock().get(key).and_then(Weak::upgrade)
     }

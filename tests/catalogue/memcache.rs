@@ -157,7 +157,7 @@ async fn one_server_of_three_that_is_stopped_is_down_for_a_blocking_client() {
 #[actix_web::test]
 async fn a_server_that_wants_credentials_refuses_access() {
     let users = tempfile::NamedTempFile::new().unwrap();
-    fs::write(users.path(), "somebody:something\n").unwrap();
+    fs::write(users.path(), "user:password\n").unwrap();
     let path = users.path().display().to_string();
     crate::common::process::chown(users.path(), "memcache");
     let server = Memcached::start(&["-Y", &path]);

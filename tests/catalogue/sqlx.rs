@@ -282,12 +282,12 @@ const SOON: &[&str] = &["-c", "wal_retrieve_retry_interval=100ms", "-c", "wal_re
 async fn a_standby_is_behind_from_a_commit_that_it_has_not_replayed_until_it_has() {
     let primary = Server::start(Kind::Postgres);
     let written = PgPool::connect_lazy(&primary.url()).unwrap();
-    run(&written, "CREATE ROLE anybody LOGIN PASSWORD 'any'; CREATE TABLE orders (id int)").await;
+    run(&written, "CREATE ROLE limited LOGIN PASSWORD 'any'; CREATE TABLE orders (id int)").await;
     let standby = standby_of(&primary, SOON);
     let replica = PgPool::connect_lazy(&standby.url()).unwrap();
     // A superuser can read the position of the primary; other users only that of the standby.
-    let anybody = format!("postgres://anybody:any@127.0.0.1:{}/{DATABASE}", standby.port());
-    let rigs = [serve_lag(&standby.url()), serve_lag(&anybody)];
+    let limited = format!("postgres://limited:any@127.0.0.1:{}/{DATABASE}", standby.port());
+    let rigs = [serve_lag(&standby.url()), serve_lag(&limited)];
     run(&written, "INSERT INTO orders VALUES (1)").await;
     for rig in &rigs {
         eventually_reports(rig, "UP", "UP").await;
@@ -405,10 +405,10 @@ async fn a_custom_statement_is_down_while_it_fails_and_responses_do_not_contain_
     // A statement without rows succeeds too.
     run(&pool, "CREATE TABLE orders (id int)").await;
     assert_recovers(&rig, "database", "orders").await;
-    run(&pool, "CREATE ROLE anybody LOGIN PASSWORD 'any'").await;
-    let anybody = format!("postgres://anybody:any@127.0.0.1:{}/{DATABASE}", server.port());
-    let anybody = PgPool::connect_lazy(&anybody).unwrap();
-    let theirs = serve_check(query_check("orders", &anybody, |pool| async move {
+    run(&pool, "CREATE ROLE limited LOGIN PASSWORD 'any'").await;
+    let limited = format!("postgres://limited:any@127.0.0.1:{}/{DATABASE}", server.port());
+    let limited = PgPool::connect_lazy(&limited).unwrap();
+    let theirs = serve_check(query_check("orders", &limited, |pool| async move {
         query(&pool, "SELECT 1 FROM orders LIMIT 1").await
     }));
     let message = format!("postgres at 127.0.0.1:{} denied access", server.port());

@@ -3,15 +3,14 @@
 
 use std::{
     any::{TypeId, type_name},
-    collections::BTreeMap,
     rc::Rc,
-    sync::{Arc, Weak},
+    sync::Arc,
 };
 
 use actix_web::{HttpRequest, web::Data};
-use parking_lot::Mutex;
 
 use super::checks::{Checks, HealthCheck};
+use crate::weak_map::WeakMap;
 
 /// A type that derives `HealthCheck`, and how to find its value in `app_data`. The derive submits one for each type without
 /// generic parameters.
@@ -69,23 +68,15 @@ pub(crate) struct ResolvedState {
     state: FoundState,
 }
 
-/// The checks of all states that are in use, by address. An entry is alive only as long as a [`ResolvedState`], which keeps the
-/// state alive too, so an address is never that of another state.
-static CHECKS: Mutex<BTreeMap<Address, Weak<Checks>>> = Mutex::new(BTreeMap::new());
+/// The checks of all states that are in use.
+static CHECKS: WeakMap<Address, Checks> = WeakMap::new();
 
 impl ResolvedState {
     fn new(state: FoundState) -> Self {
-        let existing = CHECKS.lock().get(&state.address).and_then(Weak::upgrade);
-        let checks = existing.unwrap_or_else(|| {
-            // Runs the user's code, so without the lock. If two workers get here at once, both use the checks of the first.
+        let checks = CHECKS.get(&state.address).unwrap_or_else(|| {
+            // Runs the user's code, so before the map is locked.
             let collected = Arc::new((state.collect)());
-            let mut all = CHECKS.lock();
-            all.retain(|_, checks| checks.strong_count() > 0);
-            let entry = all.entry(state.address).or_default();
-            entry.upgrade().unwrap_or_else(|| {
-                *entry = Arc::downgrade(&collected);
-                collected
-            })
+            CHECKS.get_or_insert_with(state.address, |_, _| collected)
         });
         Self { checks, state }
     }

@@ -42,8 +42,8 @@ struct State {
 }
 
 impl CheckThreads {
-    /// Queues a job. A thread that takes a job wakes or starts another thread if more jobs are queued. So many short jobs wake few
-    /// threads, and a job that blocks delays no other.
+    /// Queues a job. A thread that takes a job wakes or starts another thread if more jobs are queued: a queue of
+    /// short jobs wakes few threads, and a job that blocks delays no other.
     ///
     /// # Errors
     ///
