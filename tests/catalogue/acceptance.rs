@@ -123,16 +123,16 @@ fn skip(row: &str, why: Unsupported) {
     assert!(why.len() > 20, "the reason is missing");
 }
 
-pub(crate) async fn is_up_while_its_server_runs<B: Backend>() {
-    let server = started::<B>();
+async fn is_up_while_its_server_runs<B: Backend>(server: B::Server) -> B::Server {
     let rig = serve(open::<B>(&server).await);
     assert_up(&rig, group::<B>(), "resource").await;
     // The first run may open what later ones reuse.
     assert_recovers(&rig, group::<B>(), "resource").await;
+    rig.stop().await;
+    server
 }
 
-pub(crate) async fn is_down_when_its_server_stops_and_up_when_it_is_back<B: Backend>() {
-    let mut server = started::<B>();
+async fn is_down_when_its_server_stops_and_up_when_it_is_back<B: Backend>(mut server: B::Server) -> B::Server {
     let resource = open::<B>(&server).await;
     let rig = serve(resource.clone());
     assert_up(&rig, group::<B>(), "resource").await;
@@ -152,10 +152,13 @@ pub(crate) async fn is_down_when_its_server_stops_and_up_when_it_is_back<B: Back
     } else {
         eventually("it is up again", || async { rig.health().await.status == 200 }).await;
     }
+    rig.stop().await;
+    server
 }
 
-pub(crate) async fn is_down_by_the_deadline_when_its_server_freezes_and_up_when_it_resumes<B: Backend>() {
-    let server = started::<B>();
+async fn is_down_by_the_deadline_when_its_server_freezes_and_up_when_it_resumes<B: Backend>(
+    server: B::Server,
+) -> B::Server {
     let rig = serve(open::<B>(&server).await);
     assert_up(&rig, group::<B>(), "resource").await;
 
@@ -168,41 +171,54 @@ pub(crate) async fn is_down_by_the_deadline_when_its_server_freezes_and_up_when_
 
     server.resume();
     eventually("it is up again", || async { rig.health().await.status == 200 }).await;
+    rig.stop().await;
+    server
 }
 
-pub(crate) async fn is_down_with_wrong_credentials<B: Backend>() {
-    let server = started::<B>();
+async fn is_down_with_wrong_credentials<B: Backend>(server: B::Server) -> B::Server {
     let (expected, driver) = match B::rejected(&server) {
         Ok(expected) => expected,
-        Err(why) => return skip("wrong credentials", why),
+        Err(why) => {
+            skip("wrong credentials", why);
+            return server;
+        }
     };
     let rig = serve(B::open(&server, Password::Wrong).await.expect("it opens with any password"));
     let response = assert_down_as_expected::<B>(&rig, expected).await;
     assert_not_leaked(&rig, &response, &[driver]).await;
     assert!(!response.body.contains(WRONG) && !logs::text().contains(WRONG), "{}", logs::text());
+    rig.stop().await;
+    server
 }
 
-pub(crate) async fn is_degraded_while_the_application_uses_all_of_it<B: Backend>() {
-    let server = started::<B>();
+async fn is_degraded_while_the_application_uses_all_of_it<B: Backend>(server: B::Server) -> B::Server {
     let resource = open::<B>(&server).await;
     let rig = serve(resource.clone());
     assert_up(&rig, group::<B>(), "resource").await;
     let (held, connections) = match B::saturate(&resource).await {
         Ok(held) => held,
-        Err(why) => return skip("saturation", why),
+        Err(why) => {
+            skip("saturation", why);
+            return server;
+        }
     };
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("connection pool exhausted ({connections} of {connections} in use)");
     assert_degraded(&rig, group::<B>(), "resource", &message).await;
     drop(held);
     assert_recovers(&rig, group::<B>(), "resource").await;
+    rig.stop().await;
+    server
 }
 
-pub(crate) async fn is_down_while_nothing_listens_from_the_start<B: Backend>() {
-    let mut server = B::prepare();
+async fn is_down_while_nothing_listens_from_the_start<B: Backend>(mut server: B::Server) -> B::Server {
     let resource = match B::open(&server, Password::Right).await {
         Ok(resource) => resource,
-        Err(why) => return skip("a server that is stopped from the start", why),
+        Err(why) => {
+            skip("a server that is stopped from the start", why);
+            server.restart();
+            return server;
+        }
     };
     let rig = serve(resource);
     let (expected, _) = B::unreachable(&server);
@@ -210,11 +226,12 @@ pub(crate) async fn is_down_while_nothing_listens_from_the_start<B: Backend>() {
     assert_not_leaked(&rig, &response, &[]).await;
     server.restart();
     eventually("it is up", || async { rig.health().await.status == 200 }).await;
+    rig.stop().await;
+    server
 }
 
-pub(crate) async fn queries_once_per_run_on_the_connections_of_the_application<B: Backend>() {
+async fn queries_once_per_run_on_the_connections_of_the_application<B: Backend>(server: B::Server) -> B::Server {
     const RUNS: u64 = 5;
-    let server = started::<B>();
     // Every request starts a run.
     let rig = serve_with_max_age(open::<B>(&server).await, Duration::ZERO);
     // The first run may open what later ones reuse.
@@ -242,49 +259,79 @@ pub(crate) async fn queries_once_per_run_on_the_connections_of_the_application<B
             Ok(opened) => assert!(!opened, "a run opened a connection"),
             Err(why) => skip("the number of connections", why),
         }
-        return;
+        break;
     }
+    rig.stop().await;
+    server
 }
 
-pub(crate) async fn closes_everything_when_the_state_is_dropped<B: Backend>() {
-    let server = started::<B>();
-    let before = match B::connections(&server).await {
+async fn closes_everything_when_the_state_is_dropped<B: Backend>(server: B::Server) -> B::Server {
+    let before = match settled_connections::<B>(&server).await {
         Ok(before) => before,
-        Err(why) => return skip("the closing of connections", why),
+        Err(why) => {
+            skip("the closing of connections", why);
+            return server;
+        }
     };
     let rig = serve(open::<B>(&server).await);
     assert_up(&rig, group::<B>(), "resource").await;
     assert!(B::connections(&server).await.unwrap() > before, "there is a connection");
     rig.stop().await;
     eventually("its connections are closed", || async { B::connections(&server).await.unwrap() == before }).await;
+    server
 }
 
-/// Declares the tests of a backend, in a module of its own.
-macro_rules! acceptance {
-    ($module:ident, $backend:ty) => {
-        mod $module {
-            #[allow(unused_imports)]
-            use super::*;
+/// Returns the number of connections once those of the previous test are closed.
+async fn settled_connections<B: Backend>(server: &B::Server) -> Result<usize, Unsupported> {
+    let mut connections = B::connections(server).await?;
+    let mut unchanged = 0;
+    while unchanged < 5 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = B::connections(server).await?;
+        unchanged = if now == connections { unchanged + 1 } else { 0 };
+        connections = now;
+    }
+    Ok(connections)
+}
 
-            acceptance! { @rows $backend:
-                is_up_while_its_server_runs
-                is_down_when_its_server_stops_and_up_when_it_is_back
-                is_down_by_the_deadline_when_its_server_freezes_and_up_when_it_resumes
-                is_down_with_wrong_credentials
-                is_degraded_while_the_application_uses_all_of_it
-                is_down_while_nothing_listens_from_the_start
-                queries_once_per_run_on_the_connections_of_the_application
-                closes_everything_when_the_state_is_dropped
-            }
+/// Runs all tests of a backend in sequence on one server, and names those that fail. Each of them leaves the server running.
+pub(crate) async fn run<B: Backend>() {
+    let mut server = B::prepare();
+    let mut failed = Vec::new();
+    macro_rules! rows {
+        ($($row:ident)*) => {$(
+            println!("{}", stringify!($row));
+            logs::clear();
+            server = match actix_web::rt::spawn($row::<B>(server)).await {
+                Ok(server) => server,
+                Err(_) => {
+                    failed.push(stringify!($row));
+                    started::<B>()
+                }
+            };
+        )*};
+    }
+    rows! {
+        is_down_while_nothing_listens_from_the_start
+        is_up_while_its_server_runs
+        closes_everything_when_the_state_is_dropped
+        queries_once_per_run_on_the_connections_of_the_application
+        is_degraded_while_the_application_uses_all_of_it
+        is_down_with_wrong_credentials
+        is_down_by_the_deadline_when_its_server_freezes_and_up_when_it_resumes
+        is_down_when_its_server_stops_and_up_when_it_is_back
+    }
+    drop(server);
+    assert!(failed.is_empty(), "{failed:#?} failed, see above");
+}
+
+/// Declares the test of a backend.
+macro_rules! acceptance {
+    ($name:ident, $backend:ty) => {
+        #[actix_web::test]
+        async fn $name() {
+            $crate::acceptance::run::<$backend>().await;
         }
-    };
-    (@rows $backend:ty: $($row:ident)*) => {
-        $(
-            #[actix_web::test]
-            async fn $row() {
-                $crate::acceptance::$row::<$backend>().await;
-            }
-        )*
     };
 }
 

@@ -31,6 +31,12 @@ pub(crate) fn lines() -> Vec<String> {
     text().lines().filter(|line| line.contains(" health::")).map(str::to_owned).collect()
 }
 
+/// Forgets the log so far.
+#[allow(dead_code, reason = "only one of the test binaries runs several tests in one process")]
+pub(crate) fn clear() {
+    logged().clear();
+}
+
 /// Blocks each thread that logs until the returned handle is dropped.
 #[allow(dead_code, reason = "only one of the test binaries blocks its log")]
 pub(crate) fn hold() -> Sender<()> {
