@@ -179,7 +179,7 @@ async fn a_standby_takes_no_writes_until_it_is_promoted() {
     let rig = serve_writable(pool.clone());
     let message = format!("postgres at 127.0.0.1:{} is read-only", standby.port());
     let response = assert_down(&rig, "database", "db", &message).await;
-    assert_not_leaked(&rig, &response, &["a standby, a replica"]).await;
+    assert_not_leaked(&rig, &response, &["a standby or a replica"]).await;
     assert!(logs::text().contains("read-only"), "{}", logs::text());
 
     run(&pool, "SELECT pg_promote()").await;
