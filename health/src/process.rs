@@ -1,8 +1,9 @@
 //! The state that all scopes of the process share. Each static lives as long as the process; its comment says when its content
 //! ends.
 //!
-//! A leaf apart from the types of `access`, so that every module can use it. Engines, states, the registry and the runtime hold
-//! statics of their own types.
+//! Statics of a type of their own module are next to the type, because modules below must not import those above: the engines
+//! (`engine::shared`) and the checks of states (`discovery::state`), which end with their last holder; the global registry
+//! (`registry`) and the channel of all transitions (`events`); the threads (`runtime`), which a fork starts again.
 
 use std::sync::{
     Arc, LazyLock,

@@ -55,8 +55,8 @@ impl Backend for One {
         Ok(refuses(server))
     }
 
-    fn frozen(server: &Server) -> ExpectedMessage {
-        silent(server)
+    fn frozen(server: &Server) -> Result<ExpectedMessage, Unsupported> {
+        Ok(silent(server))
     }
 
     async fn saturate(_: &Client) -> Result<(Box<dyn Any>, u32), Unsupported> {
@@ -94,8 +94,8 @@ impl Backend for Two {
         Ok(refuses(server))
     }
 
-    fn frozen(server: &Server) -> ExpectedMessage {
-        silent(server)
+    fn frozen(server: &Server) -> Result<ExpectedMessage, Unsupported> {
+        Ok(silent(server))
     }
 
     async fn saturate(_: &Pool) -> Result<(Box<dyn Any>, u32), Unsupported> {

@@ -1,5 +1,5 @@
-//! `lapin::Connection`, `lapin::Channel` and deadpool-lapin's pool. RabbitMQ takes seconds to start, so each test runs all
-//! three in turn, on one server.
+//! `lapin::Connection`, `lapin::Channel` and deadpool-lapin's pool. RabbitMQ takes seconds to start, so tests share one server
+//! where they can.
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use lapin::{
 };
 
 use crate::{
-    acceptance::{self, Backend, ExpectedMessage, Password, Unsupported, WRONG},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         PASSWORD, eventually,
         proxy::{Fault, Proxy},
@@ -34,36 +34,9 @@ struct OfConnection;
 struct OfChannel;
 struct OfPool;
 
-/// Declares the tests of the acceptance suite, for all three.
-macro_rules! acceptance_on_one_server {
-    ($($row:ident)*) => {$(
-        #[actix_web::test]
-        async fn $row() {
-            let rabbit = Shared::prepared();
-            acceptance::$row::<OfConnection>().await;
-            settled(&rabbit).await;
-            acceptance::$row::<OfChannel>().await;
-            settled(&rabbit).await;
-            acceptance::$row::<OfPool>().await;
-        }
-    )*};
-}
-
-acceptance_on_one_server! {
-    is_up_while_its_server_runs
-    is_down_when_its_server_stops_and_up_when_it_is_back
-    is_down_by_the_deadline_when_its_server_freezes_and_up_when_it_resumes
-    is_down_with_wrong_credentials
-    is_degraded_while_the_application_uses_all_of_it
-    is_down_while_nothing_listens_from_the_start
-    queries_once_per_run_on_the_connections_of_the_application
-    closes_everything_when_the_state_is_dropped
-}
-
-/// Waits until the connections of the previous one are closed.
-async fn settled(rabbit: &Shared) {
-    eventually("all connections are closed", || async { connections_to(rabbit.with(RabbitMq::port)) == 0 }).await;
-}
+acceptance!(connection, OfConnection);
+acceptance!(channel, OfChannel);
+acceptance!(pool, OfPool);
 
 /// Reconnects with delays that do not grow, because the tests measure the check.
 fn recovering() -> ConnectionProperties {

@@ -47,10 +47,10 @@ impl Backend for Manager {
         Ok((ExpectedMessage::Message("timed out after 800 ms".to_owned()), "health check cache.resource is DOWN"))
     }
 
-    fn frozen(server: &Server) -> ExpectedMessage {
+    fn frozen(server: &Server) -> Result<ExpectedMessage, Unsupported> {
         // The driver times out after 500 ms on an open connection, and not on one that it opens.
         let message = format!("no response from redis at 127.0.0.1:{}", server.port());
-        ExpectedMessage::OneOf(vec![message, "timed out after 800 ms".to_owned()])
+        Ok(ExpectedMessage::OneOf(vec![message, "timed out after 800 ms".to_owned()]))
     }
 
     async fn saturate(_: &ConnectionManager) -> Result<(Box<dyn Any>, u32), Unsupported> {

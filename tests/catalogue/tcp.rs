@@ -16,19 +16,7 @@ use crate::{
 
 struct Tcp;
 
-mod connect {
-    use super::{Tcp, acceptance};
-
-    acceptance! { @rows Tcp:
-        is_up_while_its_server_runs
-        is_down_when_its_server_stops_and_up_when_it_is_back
-        is_down_with_wrong_credentials
-        is_degraded_while_the_application_uses_all_of_it
-        is_down_while_nothing_listens_from_the_start
-        queries_once_per_run_on_the_connections_of_the_application
-        closes_everything_when_the_state_is_dropped
-    }
-}
+acceptance!(connect, Tcp);
 
 impl Backend for Tcp {
     type Resource = Connect;
@@ -48,6 +36,10 @@ impl Backend for Tcp {
 
     fn rejected(_: &Stub) -> Result<(ExpectedMessage, &'static str), Unsupported> {
         Err("a TCP connection has no credentials")
+    }
+
+    fn frozen(_: &Stub) -> Result<ExpectedMessage, Unsupported> {
+        Err("the system accepts the connections of a frozen server, which a test of its own covers")
     }
 
     async fn saturate(_: &Connect) -> Result<(Box<dyn Any>, u32), Unsupported> {
