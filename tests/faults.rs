@@ -29,7 +29,7 @@ use crate::common::{
 enum Client {
     Postgres,
     MariaDb,
-    RedisClient,
+    Redis,
     RedisManager,
 }
 
@@ -46,7 +46,7 @@ impl Client {
         match self {
             Self::Postgres => Kind::Postgres,
             Self::MariaDb => Kind::MariaDb,
-            Self::RedisClient | Self::RedisManager => Kind::Redis,
+            Self::Redis | Self::RedisManager => Kind::Redis,
         }
     }
 
@@ -54,7 +54,7 @@ impl Client {
         match self {
             Self::Postgres => "sqlx, PostgreSQL",
             Self::MariaDb => "sqlx, MariaDB",
-            Self::RedisClient => "redis::Client",
+            Self::Redis => "redis::Client",
             Self::RedisManager => "ConnectionManager",
         }
     }
@@ -65,7 +65,7 @@ impl Client {
         match self {
             Self::Postgres => state.postgres = Some(PgPool::connect_lazy(url).unwrap()),
             Self::MariaDb => state.mariadb = Some(MySqlPool::connect_lazy(url).unwrap()),
-            Self::RedisClient => state.client = Some(client()),
+            Self::Redis => state.client = Some(client()),
             Self::RedisManager => {
                 // Its backoff between attempts grows, and would be measured instead of the check.
                 let config = ConnectionManagerConfig::new()
@@ -208,7 +208,7 @@ async fn every_fault_is_down_in_time_and_up_again_in_time() {
     let mut table = String::from(
         "| client | fault | DOWN after | UP again after | slowest response |\n| --- | --- | --- | --- | --- |\n",
     );
-    let clients = [Client::Postgres, Client::MariaDb, Client::RedisClient, Client::RedisManager];
+    let clients = [Client::Postgres, Client::MariaDb, Client::Redis, Client::RedisManager];
     let mut wrong = Vec::new();
     for (fault, breakage, is_down) in BREAKAGES {
         // All clients concurrently, each with its own server and application.

@@ -280,7 +280,7 @@ async fn clones_share_one_connection() {
 mod https {
     //! With `https://`, where the certificate counts too.
 
-    use super::{Duration, Page, Stub, Talk, TestServer, assert_not_leaked, down, plain, serve, up};
+    use super::{Duration, Page, Stub, Talk, TestServer, assert_down, assert_not_leaked, assert_up, plain, serve};
     use crate::tls::{Authority, days, install_provider};
     use health::probes::http::Get;
 
