@@ -300,7 +300,7 @@ async fn a_proxy_with_host_bits_keeps_the_server_from_starting() {
 async fn a_name_that_cannot_be_part_of_a_path_keeps_the_server_from_starting() {
     let named = Check::new("ready", "a", || async { Ok::<_, String>(()) });
     let error = config_error(move || health::scope().check(named.clone())).await;
-    assert!(error.contains("`ready` can't be a group"), "{error}");
+    assert!(error.contains("`ready` cannot be a group"), "{error}");
 }
 
 #[actix_web::test]

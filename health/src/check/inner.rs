@@ -75,7 +75,7 @@ impl CheckInner {
     }
 
     /// Registers that a scope with this deadline shows the check. A run without a timeout may take that long.
-    pub(crate) fn shown_within(&self, deadline: Duration) {
+    pub(crate) fn observe_deadline(&self, deadline: Duration) {
         self.longest_deadline_ms.fetch_max(milliseconds(deadline), Ordering::Relaxed);
     }
 

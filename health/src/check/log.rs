@@ -45,10 +45,10 @@ pub(super) fn run_failure(check: &Arc<CheckInner>, failure: &RunFailure, runtime
         return;
     }
     let is_library = check.probe.never_blocks();
-    let stall = || if is_library { runtime.blocked_by() } else { check.io.stall().map(str::to_owned) };
+    let stall = || if is_library { runtime.blocked_by() } else { check.io.busy_reason().map(str::to_owned) };
     let text = match error.log_text() {
         text if !text.is_empty() => text,
-        _ if *was_queued => check.io.congestion().unwrap_or_else(|| runtime.congestion()),
+        _ if *was_queued => check.io.wait_reason().unwrap_or_else(|| runtime.wait_reason()),
         _ => stall().unwrap_or_default(),
     };
     let resource = check.resource.get().cloned().flatten();

@@ -26,7 +26,7 @@ pub(crate) use self::{
     run::Pending,
 };
 
-/// Words that are paths of the scope, or what it says of itself, and so can't be groups.
+/// Reserved group names: paths of the scope, those to come, and the group of its own entries.
 pub(crate) const RESERVED: [&str; 11] =
     ["health", "live", "ready", "startup", "metrics", "page", "schema", "history", "events", "status", "openapi.json"];
 
@@ -211,7 +211,7 @@ impl Check {
 
     /// # Errors
     ///
-    /// The check can't be run: its group or name can't be a segment of a path, or its timeout is zero.
+    /// The check cannot be run: its group or name cannot be a segment of a path, or its timeout is zero.
     pub(crate) fn validate(&self) -> Result<(), InvalidCheck> {
         let (group, name) = (self.group(), self.name());
         if RESERVED.contains(&group) {
@@ -270,18 +270,18 @@ impl fmt::Debug for Check {
     }
 }
 
-/// Why a check can't be run.
+/// Why a check cannot be run.
 #[derive(Debug, Clone, PartialEq, Eq, Display, Error)]
 pub(crate) enum InvalidCheck {
-    #[display("a group and a name can't be empty")]
+    #[display("a group and a name cannot be empty")]
     Empty,
-    #[display("a group or a name can't be longer than {MAX_LABEL_LEN} bytes")]
+    #[display("a group or a name cannot be longer than {MAX_LABEL_LEN} bytes")]
     TooLong,
-    #[display("`{_0}` can't be a group or a name: it contains a control character, which is escaped here")]
+    #[display("`{_0}` cannot be a group or a name: it contains a control character, which is escaped here")]
     Unprintable(#[error(not(source))] String),
-    #[display("`{_0}` can't be a group or a name: it must be one segment of a path{}", segment_hint(_0))]
+    #[display("`{_0}` cannot be a group or a name: it must be one segment of a path{}", segment_hint(_0))]
     InvalidSegment(#[error(not(source))] String),
-    #[display("`{_0}` can't be a group: it is a path of the scope")]
+    #[display("`{_0}` cannot be a group: it is reserved for a path of the scope")]
     Reserved(#[error(not(source))] String),
     #[display("timeout must be greater than zero")]
     ZeroTimeout,

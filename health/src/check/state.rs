@@ -16,7 +16,7 @@ use crate::{
 
 /// A run that takes longer is abandoned, unless ten of its limits are longer.
 const HARD_LIMIT: Duration = Duration::from_secs(30);
-const HARD_LIMIT_IN_LIMITS: u32 = 10;
+const HARD_LIMIT_FACTOR: u32 = 10;
 
 /// The number of results in the history.
 const HISTORY_LEN: usize = 60;
@@ -31,7 +31,7 @@ pub(crate) struct Rules {
 
 impl Rules {
     fn hard_limit(&self) -> Duration {
-        HARD_LIMIT.max(self.limit.saturating_mul(HARD_LIMIT_IN_LIMITS))
+        HARD_LIMIT.max(self.limit.saturating_mul(HARD_LIMIT_FACTOR))
     }
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct State {
     /// The number of the latest run that was started.
     started: u64,
     /// The number of the latest run with a result of its own or a recorded timeout.
-    settled: u64,
+    last_settled: u64,
     latest: Option<Latest>,
     last_success: Option<Instant>,
     ever_up: bool,
@@ -161,9 +161,9 @@ impl State {
             self.in_flight = None;
         }
         if let Some(run) = self.in_flight.as_mut().filter(|run| run.timed_out && now < run.since + rules.limit) {
-            // A scope with a longer deadline has shown the check since, which extended the limit.
+            // A scope with a longer deadline was added since, so the limit is longer now.
             run.timed_out = false;
-            self.settled = self.started - 1;
+            self.last_settled = self.started - 1;
             return Start::Joined(self.started);
         }
         if let Some(latest) = self.latest.as_ref().filter(|latest| latest.is_fresh(now, max_age)) {
@@ -177,7 +177,7 @@ impl State {
         if now < run.since + rules.limit {
             return Start::Joined(self.started);
         }
-        // A hung check counts towards `fall` as often as a new result is due.
+        // A hung check counts towards `fall` once per `max_age`.
         let timed_out = run.timed_out;
         let recent = self
             .latest
@@ -198,12 +198,12 @@ impl State {
         run.phase = Phase::Running;
         if run.timed_out {
             run.timed_out = false;
-            self.settled = number - 1;
+            self.last_settled = number - 1;
         }
         true
     }
 
-    /// Records a limit of the run in flight that has passed.
+    /// Records that the limit or the hard limit of the run in flight has expired, if it has.
     pub(crate) fn expire(&mut self, now: Instant, rules: Rules) -> Expired {
         let Some(run) = &mut self.in_flight else { return Expired::Nothing };
         if !run.timed_out && now >= run.since + rules.limit {
@@ -235,7 +235,7 @@ impl State {
         rules: Rules,
     ) -> Finished {
         let Some(run) = self.in_flight.take_if(|_| self.started == number) else { return Finished::Unknown };
-        self.settled = number;
+        self.last_settled = number;
         let latency = now.duration_since(run.since);
         match result {
             // The limit may have been extended since the timeout was recorded.
@@ -262,7 +262,7 @@ impl State {
         rules: Rules,
     ) -> Option<RunFailure> {
         self.in_flight.take_if(|_| self.started == number)?;
-        self.settled = number;
+        self.last_settled = number;
         let latency = Duration::ZERO;
         let result = Err(error);
         let recorded = self.record(now, &result, latency, true, rules);
@@ -273,7 +273,7 @@ impl State {
         let run = self.in_flight.as_mut().expect("a run is in flight");
         run.timed_out = true;
         let was_queued = run.phase == Phase::Queued;
-        self.settled = self.started;
+        self.last_settled = self.started;
         let error = if was_queued { not_started_within(rules.limit) } else { timed_out_after(rules.limit) };
         let result = Err(error);
         let recorded = self.record(now, &result, rules.limit, was_queued, rules);
@@ -361,7 +361,7 @@ impl State {
 
     /// The outcome of the run of that number, or of a later one, once it has a result.
     pub(crate) fn outcome_of(&self, number: u64) -> Option<Outcome> {
-        self.latest.as_ref().filter(|_| self.settled >= number).map(|latest| latest.shown.clone())
+        self.latest.as_ref().filter(|_| self.last_settled >= number).map(|latest| latest.shown.clone())
     }
 
     /// The outcome for a response that has to leave before the run has a result.

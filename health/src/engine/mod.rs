@@ -220,6 +220,14 @@ impl EngineInner {
         Report::of(vec![Entry::plain("health", "runtime", Some(message.into()))])
     }
 
+    /// Writes a log line, on the thread for that: background runs must not be delayed by a subscriber.
+    fn log(&self, write: impl FnOnce() + Send + 'static) {
+        match self.executor.runtime() {
+            Ok(runtime) => runtime.defer(write),
+            Err(_) => write(),
+        }
+    }
+
     /// The outcome of a pending run; without one, that of the latest background run. Waits until the response has to leave.
     async fn outcome(&self, entry: &CheckEntry, pending: Option<Pending>, until: Instant) -> Outcome {
         let EngineConfig { deadline, refresh, .. } = self.config;
@@ -269,15 +277,16 @@ impl EngineInner {
         let entries = unique(self.sources.fixed.iter().cloned().chain(registered));
         for entry in &entries {
             match entry {
-                CheckEntry::Check(check) => check.inner().shown_within(self.config.deadline),
+                CheckEntry::Check(check) => check.inner().observe_deadline(self.config.deadline),
                 CheckEntry::Misconfigured { message, .. } => {
-                    tracing::error!(check = %entry, "health check {entry} can't be run: {message}");
+                    let (check, message) = (entry.to_string(), Arc::clone(message));
+                    self.log(move || tracing::error!(%check, "health check {check} cannot be run: {message}"));
                 }
             }
         }
         if entries.is_empty() {
             let message = "there are no checks: register one, or add a state that derives HealthCheck";
-            tracing::error!("health scope: {message}");
+            self.log(move || tracing::error!("health scope: {message}"));
             return vec![CheckEntry::misconfigured("health", "checks", message)];
         }
         entries

@@ -19,22 +19,29 @@ pub(crate) struct EngineKey {
     pub(crate) config: EngineConfig,
 }
 
-/// Returns the engine of that key, or creates it. An engine lives as long as a scope holds it, and that scope also holds
-/// everything whose address is in the key.
-pub(crate) fn get_or_create(key: EngineKey, sources: impl FnOnce() -> Sources) -> Arc<Engine> {
+/// Returns the engine of that key, or creates it; and whether it was created. An engine lives as long as a scope holds it, and that
+/// scope also holds everything whose address is in the key.
+///
+/// All engines are locked while `sources` runs, so it must not log: a subscriber may block.
+pub(crate) fn get_or_create(key: EngineKey, sources: impl FnOnce() -> Sources) -> (Arc<Engine>, bool) {
     static ENGINES: WeakMap<EngineKey, Engine> = WeakMap::new();
 
-    ENGINES.get_or_insert_with(key, |key, mut others| {
-        if others.any(|other| other.differs_only_by_identity(key)) {
-            let checks: BTreeSet<_> = key.names.iter().map(String::as_str).collect();
-            tracing::warn!(
-                ?checks,
-                "health scope: each worker creates these checks and runs its own copies; create them once, outside the \
-                 factory of HttpServer, and clone them into it"
-            );
-        }
+    let mut is_new = false;
+    let mut created_per_worker = None;
+    let engine = ENGINES.get_or_insert_with(key, |key, mut others| {
+        is_new = true;
+        created_per_worker = others.any(|other| other.differs_only_by_identity(key)).then(|| key.names.clone());
         Arc::new(Engine::new(sources(), key.config, Executor::Global))
-    })
+    });
+    if let Some(names) = created_per_worker {
+        let checks: BTreeSet<_> = names.iter().map(String::as_str).collect();
+        tracing::warn!(
+            ?checks,
+            "health scope: each worker creates these checks and runs its own copies; create them once, outside the factory of \
+             HttpServer, and clone them into it"
+        );
+    }
+    (engine, is_new)
 }
 
 impl EngineKey {

@@ -80,7 +80,7 @@ impl CheckIo {
     }
 
     /// Why the next run has to wait, if it does, for the log.
-    pub(crate) fn congestion(&self) -> Option<String> {
+    pub(crate) fn wait_reason(&self) -> Option<String> {
         let assigned = self.0.lock();
         let runtime = &assigned.as_ref()?.runtime;
         let LoadState { blocking_calls, ping_sent } = *runtime.load.state.lock();
@@ -92,7 +92,7 @@ impl CheckIo {
     }
 
     /// What may stall a run that has a thread, for the log.
-    pub(crate) fn stall(&self) -> Option<&'static str> {
+    pub(crate) fn busy_reason(&self) -> Option<&'static str> {
         let assigned = self.0.lock();
         let is_busy = !assigned.as_ref()?.runtime.is_idle();
         is_busy.then_some("its runtime is busy: a task that it spawned may block the thread")

@@ -175,8 +175,8 @@ impl Runtime {
     }
 
     /// Why runs may be waiting for a thread, for the log.
-    pub(crate) fn congestion(&self) -> String {
-        match (self.polling.blocked(), self.check_threads.exhausted()) {
+    pub(crate) fn wait_reason(&self) -> String {
+        match (self.polling.blocked(), self.check_threads.wait_reason()) {
             (Some(blocked), _) => blocked,
             (None, Some(exhausted)) => exhausted,
             (None, None) => "the machine is overloaded".to_owned(),
@@ -198,17 +198,20 @@ impl Runtime {
         &self.handle
     }
 
-    /// Calls user code that is neither a probe nor a check, such as a log subscriber, on the thread `health-log`.
+    /// Calls user code that is neither a probe nor a check, such as a log subscriber, on the thread `health-log`. The call is lost if
+    /// that thread cannot be started, or is too slow.
     pub(crate) fn defer(&self, call: impl FnOnce() + Send + 'static) {
         #[cfg(test)]
         if self.test.is_some() {
             return call();
         }
-        let Ok(deferred) = self.deferred.get_or_try_init(start_deferred) else { return call() };
-        match deferred.try_send(Box::new(call)) {
-            Ok(()) => {}
-            // It is leaked, because its destructor may be user code, too.
-            Err(TrySendError::Full(call) | TrySendError::Disconnected(call)) => std::mem::forget(call),
+        // A lost call is leaked, because its destructor may be user code, too.
+        match self.deferred.get_or_try_init(start_deferred) {
+            Ok(deferred) => match deferred.try_send(Box::new(call)) {
+                Ok(()) => {}
+                Err(TrySendError::Full(call) | TrySendError::Disconnected(call)) => std::mem::forget(call),
+            },
+            Err(_) => std::mem::forget(call),
         }
     }
 

@@ -28,7 +28,7 @@ impl Polling {
         let time = since.elapsed();
         (time >= BLOCKING).then(|| {
             format!(
-                "{group}.{name} has blocked the thread of the library's probes for {} ms, in a hook of its pool",
+                "{group}.{name} has blocked the thread of the library's probes for {} ms, probably in a hook of its pool",
                 time.as_millis()
             )
         })

@@ -66,7 +66,7 @@ impl CheckThreads {
     }
 
     /// Why queued runs have to wait, if there are any.
-    pub(super) fn exhausted(&self) -> Option<String> {
+    pub(super) fn wait_reason(&self) -> Option<String> {
         let state = self.state.lock();
         if state.queue.is_empty() {
             return None;

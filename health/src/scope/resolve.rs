@@ -7,10 +7,7 @@ use actix_web::HttpRequest;
 use super::config::ScopeConfig;
 use crate::{
     check::Check,
-    discovery::{
-        Checks,
-        state::{self, ResolvedState},
-    },
+    discovery::state::{self, ResolvedState},
     engine::{self, CheckEntry, Engine, EngineKey, Sources},
     redact::label,
     registry::{Registry, registry},
@@ -33,44 +30,54 @@ impl Resolved {
             registries: registries.iter().map(Registry::identity).collect(),
             config: config.engine,
         };
-        let engine = engine::get_or_create(key, || Sources { fixed: static_checks(config, &states), registries });
+        let (engine, is_new) =
+            engine::get_or_create(key, || Sources { fixed: static_checks(config, &states), registries });
+        if is_new {
+            log_static_checks(config, &states);
+        }
         Self { engine, _states: states }
     }
 }
 
-/// The checks of the states and of the scope itself. Logs what is probed and what is ignored.
+/// The checks of the states and of the scope itself.
 fn static_checks(config: &ScopeConfig, states: &[ResolvedState]) -> Vec<CheckEntry> {
+    let mut entries: Vec<_> = checks(config, states).cloned().map(CheckEntry::Check).collect();
+    if states.iter().any(|state| state.checks().has_panicked()) {
+        entries.push(CheckEntry::misconfigured("health", "state", "`health_checks` of a state panicked"));
+    }
+    if is_state_missing(config, states) {
+        entries.push(CheckEntry::misconfigured("health", "state", MISSING_STATE));
+    }
+    entries
+}
+
+fn checks<'a>(config: &'a ScopeConfig, states: &'a [ResolvedState]) -> impl Iterator<Item = &'a Check> {
+    states.iter().flat_map(|state| state.checks().iter()).chain(&config.checks)
+}
+
+/// Logs what is probed and what is ignored.
+fn log_static_checks(config: &ScopeConfig, states: &[ResolvedState]) {
     let list = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    let found = || states.iter().map(ResolvedState::checks);
-    let ignored = list(found().flat_map(|found| found.ignored().to_vec()).collect());
+    let ignored = list(states.iter().flat_map(|state| state.checks().ignored().to_vec()).collect());
     let elsewhere = list(state::unused_state_types(states));
-    let mut checks: Vec<_> = found().flat_map(Checks::iter).cloned().collect();
-    checks.extend(config.checks.iter().cloned());
-    let probed = list(checks.iter().map(Check::to_string).collect());
+    let probed = list(checks(config, states).map(Check::to_string).collect());
     let path = label(&config.path);
     tracing::info!(
         "health scope at {path} probes: {probed}; ignored fields: {ignored}; types that derive HealthCheck and are not in this \
          application: {elsewhere}"
     );
-    let mut slots: Vec<_> = checks.into_iter().map(CheckEntry::Check).collect();
-    if found().any(Checks::has_panicked) {
-        slots.push(CheckEntry::misconfigured("health", "state", "`health_checks` of a state panicked"));
+    if is_state_missing(config, states) {
+        let types = state::type_names().join(", ");
+        tracing::error!(types, "health scope: {MISSING_STATE}; these types derive HealthCheck: {types}");
     }
-    slots.extend(missing_state(config, states));
-    slots
 }
 
-/// A fault if the scope has no state, check or registry of its own although a type derives `HealthCheck`: then a step is missing,
-/// and resources are not probed.
-fn missing_state(config: &ScopeConfig, states: &[ResolvedState]) -> Option<CheckEntry> {
-    let types = state::type_names();
+const MISSING_STATE: &str = "no state was found: add `.app_data(web::Data::new(state))` to the App, or `.state(&data)` to \
+                             health::scope(); to show only registered checks, add `.registry(health::registry())`";
+
+/// Whether the scope has no state, check or registry of its own although a type derives `HealthCheck`: then a step is missing, and
+/// resources are not probed.
+fn is_state_missing(config: &ScopeConfig, states: &[ResolvedState]) -> bool {
     let is_configured = !states.is_empty() || !config.checks.is_empty() || !config.registries.is_empty();
-    if is_configured || types.is_empty() {
-        return None;
-    }
-    let types = types.join(", ");
-    let message = "no state was found: add `.app_data(web::Data::new(state))` to the App, or `.state(&data)` to \
-                    health::scope(); to show only registered checks, add `.registry(health::registry())`";
-    tracing::error!(types, "health scope: {message}; these types derive HealthCheck: {types}");
-    Some(CheckEntry::misconfigured("health", "state", message))
+    !is_configured && !state::type_names().is_empty()
 }
