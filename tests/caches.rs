@@ -125,7 +125,7 @@ async fn a_wrong_password_is_down_and_not_in_responses_or_logs<R: Probe + Clone>
 }
 
 #[actix_web::test]
-async fn a_client_with_a_wrong_password_is_refused_access() {
+async fn a_client_with_a_wrong_password_is_denied_access() {
     let server = Server::start(Kind::Redis);
     let rig = serve(client(&server.url_with("canary-wr0ng")));
     let message = format!("redis at 127.0.0.1:{} denied access", server.port());
@@ -203,7 +203,7 @@ async fn a_killed_idle_connection_is_no_outage<R: Probe + Clone>(handle: fn(&str
 }
 
 #[actix_web::test]
-async fn a_client_keeps_one_connection_for_its_rounds() {
+async fn a_client_reuses_one_connection_for_all_runs() {
     let server = Server::start(Kind::Redis);
     let rig = serve(client(&server.url()));
     for _ in 0..4 {
@@ -224,7 +224,7 @@ async fn a_client_keeps_one_connection_for_its_rounds() {
 }
 
 #[actix_web::test]
-async fn a_multiplexed_connection_is_down_for_good_once_it_is_broken_as_it_is_for_the_application() {
+async fn a_broken_multiplexed_connection_stays_down_as_for_the_application() {
     let mut server = Server::start(Kind::Redis);
     let mut handle = admin(&server).await;
     let rig = serve(handle.clone());

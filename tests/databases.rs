@@ -96,7 +96,7 @@ for_each_database! {
     dead_idle_connections_are_no_outage
     a_server_that_is_full_does_not_take_a_working_service_down
     the_pool_is_warm_after_a_server_that_was_slow_to_let_it_in
-    a_far_database_is_up_from_a_cold_start_and_opens_hardly_a_connection_outside_the_pool
+    a_far_database_is_up_from_a_cold_start_with_few_connections_outside_the_pool
     a_far_database_whose_pool_is_exhausted_is_degraded_and_opens_a_connection_every_two_seconds_at_most
     silent_idle_connections_are_degraded_while_new_ones_work
     one_silent_connection_next_to_a_working_one_is_up
@@ -295,7 +295,7 @@ async fn status(rig: &TestServer) -> String {
     rig.health().await.json()["status"].as_str().unwrap().to_owned()
 }
 
-async fn a_far_database_is_up_from_a_cold_start_and_opens_hardly_a_connection_outside_the_pool<DB: Served>()
+async fn a_far_database_is_up_from_a_cold_start_with_few_connections_outside_the_pool<DB: Served>()
 where
     State<DB>: HealthCheck,
 {
@@ -470,7 +470,7 @@ where
 }
 
 #[actix_web::test]
-async fn connections_that_postgres_ended_with_a_message_are_no_outage() {
+async fn connections_that_postgres_closed_with_a_message_are_not_an_outage() {
     for (setting, more) in [("idle_session_timeout", ""), ("idle_in_transaction_session_timeout", "BEGIN")] {
         let server = Server::start(Kind::Postgres);
         let pool = pool::<Postgres>(&server.url());

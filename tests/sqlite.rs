@@ -77,7 +77,7 @@ async fn a_file_that_is_overwritten_is_down() {
 }
 
 #[actix_web::test]
-async fn a_file_that_never_was_is_down_until_it_is() {
+async fn a_missing_file_is_down_until_it_exists() {
     let folder = folder();
     let file = folder.path().join("notes.db");
     let rig = serve(SqlitePool::connect_lazy(&format!("sqlite://{}", file.display())).unwrap());
@@ -107,7 +107,7 @@ struct Any {
 }
 
 #[actix_web::test]
-async fn what_works_is_up_in_memory_on_odd_paths_and_behind_any() {
+async fn databases_in_memory_on_unusual_paths_and_of_any_pools_are_up() {
     install_default_drivers();
     let folder = folder();
     let odd = folder.path().join("a 'b\" #100% ü?.db");
@@ -128,7 +128,7 @@ async fn what_works_is_up_in_memory_on_odd_paths_and_behind_any() {
 }
 
 #[actix_web::test]
-async fn names_that_are_no_paths_are_not_looked_for_on_disk() {
+async fn names_of_databases_in_memory_are_not_treated_as_paths() {
     for name in [":memory:", "", "file:memory?mode=memory&cache=shared"] {
         let pool = SqlitePool::connect_lazy_with(SqliteConnectOptions::new().filename(name));
         assert_up(&serve(pool), "database", "db").await;
