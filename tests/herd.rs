@@ -133,7 +133,7 @@ async fn ten_thousand_polls_of_a_hung_check_leak_nothing() {
 }
 
 #[actix_web::test]
-async fn a_minute_of_a_frozen_server_and_ten_thousand_polls_leak_nothing() {
+async fn long_a_minute_of_a_frozen_server_and_ten_thousand_polls_leak_nothing() {
     let server = Server::start(Kind::Postgres);
     let pool = PgPool::connect_lazy(&server.url()).unwrap();
     let state = web::Data::new(State { db: pool.clone(), cache: redis::Client::open("redis://127.0.0.1:1").unwrap() });
