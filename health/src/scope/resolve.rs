@@ -52,16 +52,16 @@ fn static_checks(config: &ScopeConfig, states: &[ResolvedState]) -> Vec<CheckEnt
         "health scope at {path} probes: {probed}; ignored fields: {ignored}; types that derive HealthCheck and are not in this \
          application: {elsewhere}"
     );
-    let mut slots: Vec<_> = checks.into_iter().map(CheckEntry::Check).collect();
+    let mut entries: Vec<_> = checks.into_iter().map(CheckEntry::Check).collect();
     if found().any(Checks::has_panicked) {
-        slots.push(CheckEntry::misconfigured("health", "state", "`health_checks` of a state panicked"));
+        entries.push(CheckEntry::misconfigured("health", "state", "`health_checks` of a state panicked"));
     }
-    slots.extend(missing_state(config, states));
-    slots
+    entries.extend(missing_state(config, states));
+    entries
 }
 
-/// A fault if the scope has no state, check or registry of its own although a type derives `HealthCheck`: then a step is missing,
-/// and resources are not probed.
+/// A misconfigured entry if the scope has no state, check or registry of its own although a type derives `HealthCheck`: then a step
+/// is missing, and resources are not probed.
 fn missing_state(config: &ScopeConfig, states: &[ResolvedState]) -> Option<CheckEntry> {
     let types = state::type_names();
     let is_configured = !states.is_empty() || !config.checks.is_empty() || !config.registries.is_empty();
