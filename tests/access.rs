@@ -31,16 +31,16 @@ fn serve(scope: fn(Scope) -> Scope) -> TestServer {
     })
 }
 
-async fn status_from(from: &str, rig: &TestServer) -> u16 {
-    http::request_from(from.parse::<IpAddr>().unwrap(), rig.address, "GET", "/health").await.status
+async fn status_from(from: &str, server: &TestServer) -> u16 {
+    http::request_from(from.parse::<IpAddr>().unwrap(), server.address, "GET", "/health").await.status
 }
 
 #[actix_web::test]
 async fn only_listed_addresses_are_allowed() {
-    let rig = serve(|scope| scope.allow(["127.0.0.1/32".parse().unwrap(), "127.1.0.0/16".parse().unwrap()]));
-    assert_eq!(status_from("127.0.0.1", &rig).await, 200);
-    assert_eq!(status_from("127.1.2.3", &rig).await, 200);
-    assert_eq!(status_from("127.0.0.2", &rig).await, 403);
+    let server = serve(|scope| scope.allow(["127.0.0.1/32".parse().unwrap(), "127.1.0.0/16".parse().unwrap()]));
+    assert_eq!(status_from("127.0.0.1", &server).await, 200);
+    assert_eq!(status_from("127.1.2.3", &server).await, 200);
+    assert_eq!(status_from("127.0.0.2", &server).await, 403);
     let loopback = serve(|scope| scope);
     assert_eq!(status_from("127.0.0.2", &loopback).await, 200);
     let empty = serve(|scope| scope.allow([]));
@@ -66,11 +66,11 @@ async fn a_denied_request_gets_an_empty_response_runs_nothing_and_is_logged_once
     }
 
     let state = web::Data::new(State);
-    let rig = TestServer::start(1, move |app| {
+    let server = TestServer::start(1, move |app| {
         app.service(health::scope().allow(["10.0.0.0/8".parse().unwrap()]).state(&state));
     });
     for (method, path) in [("GET", "/health"), ("HEAD", "/health/"), ("POST", "/health"), ("GET", "/health/nothing")] {
-        let response = http::request(rig.address, method, path).await;
+        let response = http::request(server.address, method, path).await;
         assert_eq!((response.status, &*response.body), (403, ""), "{method} {path}");
         assert_eq!(response.header("cache-control"), Some("no-store"));
         assert_eq!(response.header("content-length"), Some("0"));
@@ -202,8 +202,8 @@ async fn each_row_of_the_table_of_cases_is_decided_as_written_for_requests() {
 
 #[actix_web::test]
 async fn a_request_with_a_folded_header_is_malformed() {
-    let rig = serve(|scope| scope.trust_proxies(["127.0.0.1/32".parse().unwrap()]));
-    let mut stream = TcpStream::connect(rig.address).await.unwrap();
+    let server = serve(|scope| scope.trust_proxies(["127.0.0.1/32".parse().unwrap()]));
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
     let folded =
         b"GET /health HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9,\r\n 127.0.0.2\r\nConnection: close\r\n\r\n";
     stream.write_all(folded).await.unwrap();
@@ -214,8 +214,8 @@ async fn a_request_with_a_folded_header_is_malformed() {
 
 #[actix_web::test]
 async fn the_log_line_of_a_denial_names_the_address_its_source_and_the_setting() {
-    let rig = serve(|scope| scope.trust_proxies(["127.0.0.1/32".parse().unwrap()]));
-    let address = rig.address;
+    let server = serve(|scope| scope.trust_proxies(["127.0.0.1/32".parse().unwrap()]));
+    let address = server.address;
     let denied = async |lines: &str| {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("GET /health HTTP/1.1\r\nHost: a\r\n{lines}Connection: close\r\n\r\n");
@@ -240,7 +240,7 @@ async fn the_log_line_of_a_denial_names_the_address_its_source_and_the_setting()
     {
         assert!(malformed.contains(part), "{malformed}");
     }
-    assert_eq!(status_from("127.0.0.9", &rig).await, 200);
+    assert_eq!(status_from("127.0.0.9", &server).await, 200);
     let strict = serve(|scope| scope.allow(["127.0.0.1/32".parse().unwrap()]));
     assert_eq!(status_from("127.0.0.8", &strict).await, 403);
     let peer = logs::lines().pop().unwrap();
@@ -340,7 +340,7 @@ async fn a_tcp_client_that_resets_its_connection_is_not_treated_as_a_unix_peer()
         counted.fetch_add(1, Ordering::SeqCst);
         async { Ok::<_, String>(()) }
     });
-    let rig = TestServer::start(1, move |app| {
+    let server = TestServer::start(1, move |app| {
         let scope = |path: &str| {
             let scope = health::scope().path(path).allow(["10.0.0.0/8".parse().unwrap()]);
             scope.check(check.clone()).max_age(Duration::ZERO)
@@ -351,9 +351,9 @@ async fn a_tcp_client_that_resets_its_connection_is_not_treated_as_a_unix_peer()
             .service(scope("/health"));
     });
     for path in ["/allowed", "/trusted", "/hidden", "/health"] {
-        send_and_reset(rig.address, path, 300).await;
+        send_and_reset(server.address, path, 300).await;
         // Connections are served in the order in which they were accepted.
-        assert_eq!(http::get(rig.address, "/health").await.status, 403);
+        assert_eq!(http::get(server.address, "/health").await.status, 403);
         assert_eq!(runs.load(Ordering::SeqCst), 0, "{path}");
     }
     let denied: Vec<_> = logs::lines().into_iter().filter(|line| line.contains("without a peer address")).collect();

@@ -75,109 +75,109 @@ for_each_handle! {
     a_read_only_replica_is_down
     a_server_out_of_memory_is_down_until_there_is_some
     a_server_that_cannot_write_its_disk_is_down
-    a_killed_idle_connection_is_no_outage
+    a_killed_idle_connection_is_not_an_outage
 }
 
 async fn a_stopped_server_is_down_and_up_again_when_restarted<R: Probe + Clone>(handle: fn(&str) -> R) {
     let mut server = Server::start(Kind::Redis);
-    let rig = serve(handle(&server.url()));
-    assert_up(&rig, "cache", "cache").await;
+    let app = serve(handle(&server.url()));
+    assert_up(&app, "cache", "cache").await;
 
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
-    let response = assert_down(&rig, "cache", "cache", &refused(&server)).await;
-    assert_not_leaked(&rig, &response, &["Connection refused"]).await;
+    let response = assert_down(&app, "cache", "cache", &refused(&server)).await;
+    assert_not_leaked(&app, &response, &["Connection refused"]).await;
 
     server.restart();
-    assert_recovers(&rig, "cache", "cache").await;
+    assert_recovers(&app, "cache", "cache").await;
 }
 
 async fn a_frozen_server_is_down_by_the_deadline_and_up_when_it_resumes<R: Probe + Clone>(handle: fn(&str) -> R) {
     let server = Server::start(Kind::Redis);
-    let rig = serve(handle(&server.url()));
-    assert_up(&rig, "cache", "cache").await;
+    let app = serve(handle(&server.url()));
+    assert_up(&app, "cache", "cache").await;
 
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("no response from redis at 127.0.0.1:{}", server.port());
-    let response = rig.health().await;
+    let response = app.health().await;
     assert_eq!(response.status, 503);
     // The driver times out shortly before the deadline on an open connection, but not on one that it opens.
     let outcome = response.json()["errors"]["cache"]["cache"].clone();
     assert!(outcome == message || outcome == "timed out after 800 ms", "{outcome}");
     assert!(response.took < Duration::from_secs(2), "{:?}", response.took);
     println!("a frozen Redis was reported after {:?}", response.took);
-    assert_not_leaked(&rig, &response, &[]).await;
+    assert_not_leaked(&app, &response, &[]).await;
 
     server.resume();
-    assert_recovers(&rig, "cache", "cache").await;
+    assert_recovers(&app, "cache", "cache").await;
 }
 
 async fn a_wrong_password_is_down_and_not_in_responses_or_logs<R: Probe + Clone>(handle: fn(&str) -> R) {
     let server = Server::start(Kind::Redis);
     let wrong = "canary-wr0ng";
-    let rig = serve(handle(&server.url_with(wrong)));
+    let app = serve(handle(&server.url_with(wrong)));
     // A manager retries before it returns the error.
-    let response = rig.health().await;
+    let response = app.health().await;
     assert_eq!((response.status, &response.json()["checks"]["cache"]["cache"]), (503, &"DOWN".into()));
-    assert_not_leaked(&rig, &response, &[]).await;
+    assert_not_leaked(&app, &response, &[]).await;
     assert!(!response.body.contains(wrong) && !logs::text().contains(wrong), "{}", logs::text());
 }
 
 #[actix_web::test]
-async fn a_client_with_a_wrong_password_is_refused_access() {
+async fn a_client_with_a_wrong_password_is_denied_access() {
     let server = Server::start(Kind::Redis);
-    let rig = serve(client(&server.url_with("canary-wr0ng")));
+    let app = serve(client(&server.url_with("canary-wr0ng")));
     let message = format!("redis at 127.0.0.1:{} denied access", server.port());
-    let response = assert_down(&rig, "cache", "cache", &message).await;
-    assert_not_leaked(&rig, &response, &["Password authentication failed"]).await;
+    let response = assert_down(&app, "cache", "cache", &message).await;
+    assert_not_leaked(&app, &response, &["Password authentication failed"]).await;
 }
 
 async fn nothing_listening_from_the_start_is_down_until_something_does<R: Probe + Clone>(handle: fn(&str) -> R) {
     let mut server = Server::prepared(Kind::Redis, &[]);
-    let rig = serve(handle(&server.url()));
-    let response = assert_down(&rig, "cache", "cache", &refused(&server)).await;
-    assert_not_leaked(&rig, &response, &["Connection refused"]).await;
+    let app = serve(handle(&server.url()));
+    let response = assert_down(&app, "cache", "cache", &refused(&server)).await;
+    assert_not_leaked(&app, &response, &["Connection refused"]).await;
 
     server.restart();
-    assert_recovers(&rig, "cache", "cache").await;
+    assert_recovers(&app, "cache", "cache").await;
 }
 
 async fn a_read_only_replica_is_down<R: Probe + Clone>(handle: fn(&str) -> R) {
     let server = Server::start(Kind::Redis);
-    let rig = serve(handle(&server.url()));
-    assert_up(&rig, "cache", "cache").await;
+    let app = serve(handle(&server.url()));
+    assert_up(&app, "cache", "cache").await;
 
     let mut admin = admin(&server).await;
     // A replica of a master that does not exist.
     command(&mut admin, &["REPLICAOF", "127.0.0.1", "1"]).await;
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("redis at 127.0.0.1:{} is read-only", server.port());
-    assert_not_leaked(&rig, &assert_down(&rig, "cache", "cache", &message).await, &["read only replica"]).await;
+    assert_not_leaked(&app, &assert_down(&app, "cache", "cache", &message).await, &["read only replica"]).await;
 
     command(&mut admin, &["REPLICAOF", "NO", "ONE"]).await;
-    assert_recovers(&rig, "cache", "cache").await;
+    assert_recovers(&app, "cache", "cache").await;
 }
 
 async fn a_server_out_of_memory_is_down_until_there_is_some<R: Probe + Clone>(handle: fn(&str) -> R) {
     let server = Server::start_with(Kind::Redis, &["--maxmemory-policy", "noeviction"]);
-    let rig = serve(handle(&server.url()));
-    assert_up(&rig, "cache", "cache").await;
+    let app = serve(handle(&server.url()));
+    assert_up(&app, "cache", "cache").await;
 
     let mut admin = admin(&server).await;
     command(&mut admin, &["CONFIG", "SET", "maxmemory", "1"]).await;
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("redis at 127.0.0.1:{} is read-only", server.port());
-    assert_not_leaked(&rig, &assert_down(&rig, "cache", "cache", &message).await, &["OOM"]).await;
+    assert_not_leaked(&app, &assert_down(&app, "cache", "cache", &message).await, &["OOM"]).await;
 
     command(&mut admin, &["CONFIG", "SET", "maxmemory", "0"]).await;
-    assert_recovers(&rig, "cache", "cache").await;
+    assert_recovers(&app, "cache", "cache").await;
 }
 
 async fn a_server_that_cannot_write_its_disk_is_down<R: Probe + Clone>(handle: fn(&str) -> R) {
     let server = Server::start(Kind::Redis);
-    let rig = serve(handle(&server.url()));
-    assert_up(&rig, "cache", "cache").await;
+    let app = serve(handle(&server.url()));
+    assert_up(&app, "cache", "cache").await;
 
     let mut admin = admin(&server).await;
     fs::set_permissions(server.folder(), fs::Permissions::from_mode(0o555)).unwrap();
@@ -185,29 +185,29 @@ async fn a_server_that_cannot_write_its_disk_is_down<R: Probe + Clone>(handle: f
     command(&mut admin, &["SET", "something", "to save"]).await;
     command(&mut admin, &["BGSAVE"]).await;
     let message = format!("redis at 127.0.0.1:{} is read-only", server.port());
-    eventually("redis has failed to save", || async { rig.health().await.status == 503 }).await;
-    assert_not_leaked(&rig, &assert_down(&rig, "cache", "cache", &message).await, &["MISCONF"]).await;
+    eventually("redis has failed to save", || async { app.health().await.status == 503 }).await;
+    assert_not_leaked(&app, &assert_down(&app, "cache", "cache", &message).await, &["MISCONF"]).await;
     fs::set_permissions(server.folder(), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-async fn a_killed_idle_connection_is_no_outage<R: Probe + Clone>(handle: fn(&str) -> R) {
+async fn a_killed_idle_connection_is_not_an_outage<R: Probe + Clone>(handle: fn(&str) -> R) {
     let server = Server::start(Kind::Redis);
-    let rig = serve(handle(&server.url()));
-    assert_up(&rig, "cache", "cache").await;
+    let app = serve(handle(&server.url()));
+    assert_up(&app, "cache", "cache").await;
 
     let mut admin = admin(&server).await;
     command(&mut admin, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
     tokio::time::sleep(MAX_AGE).await;
-    assert_up(&rig, "cache", "cache").await;
+    assert_up(&app, "cache", "cache").await;
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
 }
 
 #[actix_web::test]
-async fn a_client_keeps_one_connection_for_its_rounds() {
+async fn a_client_reuses_one_connection_for_all_runs() {
     let server = Server::start(Kind::Redis);
-    let rig = serve(client(&server.url()));
+    let app = serve(client(&server.url()));
     for _ in 0..4 {
-        assert_up(&rig, "cache", "cache").await;
+        assert_up(&app, "cache", "cache").await;
         tokio::time::sleep(MAX_AGE).await;
     }
     let mut admin = admin(&server).await;
@@ -224,29 +224,29 @@ async fn a_client_keeps_one_connection_for_its_rounds() {
 }
 
 #[actix_web::test]
-async fn a_multiplexed_connection_is_down_for_good_once_it_is_broken_as_it_is_for_the_application() {
+async fn a_broken_multiplexed_connection_stays_down_as_for_the_application() {
     let mut server = Server::start(Kind::Redis);
     let mut handle = admin(&server).await;
-    let rig = serve(handle.clone());
-    assert_up(&rig, "cache", "cache").await;
+    let app = serve(handle.clone());
+    assert_up(&app, "cache", "cache").await;
 
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
-    assert_not_leaked(&rig, &assert_down(&rig, "cache", "cache", "unable to connect to redis").await, &[]).await;
+    assert_not_leaked(&app, &assert_down(&app, "cache", "cache", "unable to connect to redis").await, &[]).await;
     server.restart();
     tokio::time::sleep(MAX_AGE).await;
-    assert_down(&rig, "cache", "cache", "unable to connect to redis").await;
+    assert_down(&app, "cache", "cache", "unable to connect to redis").await;
     assert!(redis::cmd("PING").query_async::<String>(&mut handle).await.is_err());
 }
 
 #[actix_web::test]
 async fn a_multiplexed_connection_to_a_frozen_server_is_down_and_up_when_it_resumes() {
     let server = Server::start(Kind::Redis);
-    let rig = serve(admin(&server).await);
-    assert_up(&rig, "cache", "cache").await;
+    let app = serve(admin(&server).await);
+    assert_up(&app, "cache", "cache").await;
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
-    assert_down(&rig, "cache", "cache", "no response from redis").await;
+    assert_down(&app, "cache", "cache", "no response from redis").await;
     server.resume();
-    assert_recovers(&rig, "cache", "cache").await;
+    assert_recovers(&app, "cache", "cache").await;
 }

@@ -92,11 +92,11 @@ for_each_database! {
     a_wrong_password_is_down_and_not_in_responses_or_logs
     nothing_listening_from_the_start_is_down_until_something_does
     an_exhausted_pool_of_a_frozen_server_is_down
-    attempts_on_a_stopped_server_that_fill_the_pool_are_no_saturation
-    dead_idle_connections_are_no_outage
+    attempts_on_a_stopped_server_that_fill_the_pool_are_not_saturation
+    dead_idle_connections_are_not_an_outage
     a_server_that_is_full_does_not_take_a_working_service_down
     the_pool_is_warm_after_a_server_that_was_slow_to_let_it_in
-    a_far_database_is_up_from_a_cold_start_and_opens_hardly_a_connection_outside_the_pool
+    a_far_database_is_up_from_a_cold_start_with_few_connections_outside_the_pool
     a_far_database_whose_pool_is_exhausted_is_degraded_and_opens_a_connection_every_two_seconds_at_most
     silent_idle_connections_are_degraded_while_new_ones_work
     one_silent_connection_next_to_a_working_one_is_up
@@ -110,20 +110,20 @@ where
     State<DB>: HealthCheck,
 {
     let mut server = Server::start(DB::KIND);
-    let rig = serve(&pool::<DB>(&server.url()));
-    assert_up(&rig, "database", "db").await;
+    let app = serve(&pool::<DB>(&server.url()));
+    assert_up(&app, "database", "db").await;
 
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
     let refused = format!("unable to connect to {} at 127.0.0.1:{}", DB::WORD, server.port());
-    let response = assert_down(&rig, "database", "db", &refused).await;
-    assert_not_leaked(&rig, &response, &["Connection refused"]).await;
+    let response = assert_down(&app, "database", "db", &refused).await;
+    assert_not_leaked(&app, &response, &["Connection refused"]).await;
 
     server.restart();
-    assert_recovers(&rig, "database", "db").await;
+    assert_recovers(&app, "database", "db").await;
     // Each transition is one line; the polls between them log nothing.
     for _ in 0..5 {
-        assert_up(&rig, "database", "db").await;
+        assert_up(&app, "database", "db").await;
     }
     let transitions = || logs::lines().iter().filter(|line| line.contains("health check database.db is")).count();
     crate::common::eventually("both transitions are logged", || async { transitions() >= 2 }).await;
@@ -135,21 +135,21 @@ where
     State<DB>: HealthCheck,
 {
     let server = Server::start(DB::KIND);
-    let rig = serve(&pool::<DB>(&server.url()));
-    assert_up(&rig, "database", "db").await;
+    let app = serve(&pool::<DB>(&server.url()));
+    assert_up(&app, "database", "db").await;
 
     server.freeze();
     tokio::time::sleep(MAX_AGE).await;
-    let response = assert_down(&rig, "database", "db", "timed out after 800 ms").await;
+    let response = assert_down(&app, "database", "db", "timed out after 800 ms").await;
     assert!(response.took < Duration::from_secs(2), "{:?}", response.took);
     println!("a frozen {:?} was reported after {:?}", DB::KIND, response.took);
-    assert_not_leaked(&rig, &response, &[]).await;
+    assert_not_leaked(&app, &response, &[]).await;
     // The overdue run is known, so the response does not wait for it again.
-    let again = assert_down(&rig, "database", "db", "timed out after 800 ms").await;
+    let again = assert_down(&app, "database", "db", "timed out after 800 ms").await;
     assert!(again.took < Duration::from_millis(500), "{:?}", again.took);
 
     server.resume();
-    assert_recovers(&rig, "database", "db").await;
+    assert_recovers(&app, "database", "db").await;
 }
 
 async fn a_wrong_password_is_down_and_not_in_responses_or_logs<DB: Served>()
@@ -158,10 +158,10 @@ where
 {
     let server = Server::start(DB::KIND);
     let wrong = "canary-wr0ng";
-    let rig = serve(&pool::<DB>(&server.url_with(wrong)));
+    let app = serve(&pool::<DB>(&server.url_with(wrong)));
     let refused = format!("{} at 127.0.0.1:{} denied access", DB::WORD, server.port());
-    let response = assert_down(&rig, "database", "db", &refused).await;
-    assert_not_leaked(&rig, &response, &[DB::DENIED]).await;
+    let response = assert_down(&app, "database", "db", &refused).await;
+    assert_not_leaked(&app, &response, &[DB::DENIED]).await;
     assert!(!response.body.contains(wrong) && !logs::text().contains(wrong), "{}", logs::text());
 }
 
@@ -170,13 +170,13 @@ where
     State<DB>: HealthCheck,
 {
     let mut server = Server::prepared(DB::KIND, &[]);
-    let rig = serve(&pool::<DB>(&server.url()));
+    let app = serve(&pool::<DB>(&server.url()));
     let refused = format!("unable to connect to {} at 127.0.0.1:{}", DB::WORD, server.port());
-    let response = assert_down(&rig, "database", "db", &refused).await;
-    assert_not_leaked(&rig, &response, &["Connection refused"]).await;
+    let response = assert_down(&app, "database", "db", &refused).await;
+    assert_not_leaked(&app, &response, &["Connection refused"]).await;
 
     server.restart();
-    assert_recovers(&rig, "database", "db").await;
+    assert_recovers(&app, "database", "db").await;
 }
 
 async fn an_exhausted_pool_of_a_frozen_server_is_down<DB: Served>()
@@ -185,44 +185,44 @@ where
 {
     let server = Server::start(DB::KIND);
     let pool = pool::<DB>(&server.url());
-    let rig = serve(&pool);
+    let app = serve(&pool);
     let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
     server.freeze();
-    assert_down(&rig, "database", "db", "timed out after 800 ms").await;
+    assert_down(&app, "database", "db", "timed out after 800 ms").await;
     server.resume();
     drop(held);
 }
 
-async fn attempts_on_a_stopped_server_that_fill_the_pool_are_no_saturation<DB: Served>()
+async fn attempts_on_a_stopped_server_that_fill_the_pool_are_not_saturation<DB: Served>()
 where
     State<DB>: HealthCheck,
 {
     let server = Server::prepared(DB::KIND, &[]);
     let pool = pool::<DB>(&server.url());
-    let rig = serve(&pool);
+    let app = serve(&pool);
     let attempts = [pool.acquire(), pool.acquire()].map(actix_web::rt::spawn);
     while pool.size() < 2 {
         tokio::task::yield_now().await;
     }
     let refused = format!("unable to connect to {} at 127.0.0.1:{}", DB::WORD, server.port());
-    assert_down(&rig, "database", "db", &refused).await;
+    assert_down(&app, "database", "db", &refused).await;
     attempts.iter().for_each(actix_web::rt::task::JoinHandle::abort);
 }
 
-async fn dead_idle_connections_are_no_outage<DB: Served>()
+async fn dead_idle_connections_are_not_an_outage<DB: Served>()
 where
     State<DB>: HealthCheck,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
     let server = Server::start(DB::KIND);
     let pool = pool::<DB>(&server.url());
-    let rig = serve(&pool);
+    let app = serve(&pool);
     drop((pool.acquire().await.unwrap(), pool.acquire().await.unwrap()));
     crate::common::eventually("both connections are idle", || async { pool.num_idle() == 2 }).await;
 
     let mut killer = DB::Connection::connect(&server.url()).await.unwrap();
     killer.execute(sqlx::raw_sql(DB::KILL_OTHERS)).await.unwrap();
-    assert_up(&rig, "database", "db").await;
+    assert_up(&app, "database", "db").await;
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
 }
 
@@ -232,14 +232,14 @@ where
 {
     let server = Server::start(DB::KIND);
     let pool = pool::<DB>(&server.url());
-    let rig = serve(&pool);
+    let app = serve(&pool);
     server.freeze();
-    assert_down(&rig, "database", "db", "timed out after 800 ms").await;
+    assert_down(&app, "database", "db", "timed out after 800 ms").await;
     assert_eq!(pool.num_idle(), 0);
     server.resume();
     // The run in flight opens its connection, though there is no further request.
     crate::common::eventually("a connection is idle", || async { pool.num_idle() > 0 }).await;
-    assert_recovers(&rig, "database", "db").await;
+    assert_recovers(&app, "database", "db").await;
 }
 
 #[derive(HealthCheck)]
@@ -253,14 +253,14 @@ async fn pools_of_any_database_are_named_by_their_url() {
     for (kind, name) in [(Kind::Postgres, "postgres"), (Kind::MariaDb, "mysql")] {
         let mut server = Server::start(kind);
         let state = web::Data::new(AnyState { db: AnyPool::connect_lazy(&server.url()).unwrap() });
-        let rig = TestServer::start(1, move |app| {
+        let app = TestServer::start(1, move |app| {
             app.app_data(state.clone()).service(health::scope().max_age(MAX_AGE));
         });
-        assert_up(&rig, "database", "db").await;
+        assert_up(&app, "database", "db").await;
         server.stop();
         tokio::time::sleep(MAX_AGE).await;
         let refused = format!("unable to connect to {name} at 127.0.0.1:{}", server.port());
-        assert_not_leaked(&rig, &assert_down(&rig, "database", "db", &refused).await, &["Connection refused"]).await;
+        assert_not_leaked(&app, &assert_down(&app, "database", "db", &refused).await, &["Connection refused"]).await;
     }
 }
 
@@ -270,15 +270,15 @@ where
 {
     let server = Server::start_with(DB::KIND, DB::FEW_CONNECTIONS);
     let pool = pool::<DB>(&server.url());
-    let rig = serve(&pool);
+    let app = serve(&pool);
     let held = pool.acquire().await.unwrap();
     let mut others = Vec::new();
     while let Ok(connection) = DB::Connection::connect(&server.url()).await {
         others.push(connection);
     }
     let message = format!("{} at 127.0.0.1:{} accepts no more connections", DB::WORD, server.port());
-    let response = assert_degraded(&rig, "database", "db", &message).await;
-    assert_not_leaked(&rig, &response, &[DB::FULL]).await;
+    let response = assert_degraded(&app, "database", "db", &message).await;
+    assert_not_leaked(&app, &response, &[DB::FULL]).await;
     drop((held, others));
 }
 
@@ -291,31 +291,31 @@ async fn far<DB: Database>(server: &Server, delay_ms: u64) -> (Far, Pool<DB>) {
     (far, pool)
 }
 
-async fn status(rig: &TestServer) -> String {
-    rig.health().await.json()["status"].as_str().unwrap().to_owned()
+async fn status(server: &TestServer) -> String {
+    server.health().await.json()["status"].as_str().unwrap().to_owned()
 }
 
-async fn a_far_database_is_up_from_a_cold_start_and_opens_hardly_a_connection_outside_the_pool<DB: Served>()
+async fn a_far_database_is_up_from_a_cold_start_with_few_connections_outside_the_pool<DB: Served>()
 where
     State<DB>: HealthCheck,
 {
     let server = Server::start(DB::KIND);
     for delay in DISTANCES {
         let (far, pool) = far::<DB>(&server, delay).await;
-        let rig = serve(&pool);
+        let app = serve(&pool);
         let started = Instant::now();
-        eventually("it is up", || async { status(&rig).await == "UP" }).await;
+        eventually("it is up", || async { status(&app).await == "UP" }).await;
         // Longer than the limit and than the application's first query takes at this distance.
         assert!(started.elapsed() < Duration::from_secs(4), "{delay} ms: {:?}", started.elapsed());
         for _ in 0..3 {
             tokio::time::sleep(MAX_AGE).await;
-            assert_up(&rig, "database", "db").await;
+            assert_up(&app, "database", "db").await;
         }
         let opened = far.opened();
         assert!(opened <= 3, "{delay} ms: {opened} connections");
         for _ in 0..4 {
             tokio::time::sleep(MAX_AGE).await;
-            assert_up(&rig, "database", "db").await;
+            assert_up(&app, "database", "db").await;
         }
         assert_eq!(far.opened(), opened, "{delay} ms: a warm pool is probed on its own connections");
     }
@@ -331,17 +331,17 @@ where
     for delay in DISTANCES {
         let (far, pool) = far::<DB>(&server, delay).await;
         let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
-        let rig = serve(&pool);
-        eventually("it is degraded", || async { status(&rig).await == "DEGRADED" }).await;
+        let app = serve(&pool);
+        eventually("it is degraded", || async { status(&app).await == "DEGRADED" }).await;
         let (started, opened) = (Instant::now(), far.opened());
         while started.elapsed() < Duration::from_secs(5) {
-            assert_degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+            assert_degraded(&app, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
             tokio::time::sleep(MAX_AGE).await;
         }
         let more = far.opened() - opened;
         assert!(more <= 3, "{delay} ms: {more} connections in 5 s");
         drop(held);
-        assert_recovers(&rig, "database", "db").await;
+        assert_recovers(&app, "database", "db").await;
     }
 }
 
@@ -363,12 +363,12 @@ where
     let server = Server::start(DB::KIND);
     let (far, pool) = two_idle::<DB>(&server).await;
     far.silence();
-    let rig = serve(&pool);
+    let app = serve(&pool);
     let message =
         format!("an idle connection to {} at 127.0.0.1:{} does not respond, a new one does", DB::WORD, far.port);
-    assert_degraded(&rig, "database", "db", &message).await;
+    assert_degraded(&app, "database", "db", &message).await;
     // They are discarded, so the pool works again.
-    eventually("it is up", || async { status(&rig).await == "UP" }).await;
+    eventually("it is up", || async { status(&app).await == "UP" }).await;
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
 }
 
@@ -379,9 +379,9 @@ where
     let server = Server::start(DB::KIND);
     let (far, pool) = two_idle::<DB>(&server).await;
     far.silence_first(1);
-    let rig = serve(&pool);
+    let app = serve(&pool);
     for _ in 0..3 {
-        assert_up(&rig, "database", "db").await;
+        assert_up(&app, "database", "db").await;
         tokio::time::sleep(MAX_AGE).await;
     }
 }
@@ -392,18 +392,18 @@ where
 {
     let server = Server::start(DB::KIND);
     let (far, pool) = far::<DB>(&server, 0).await;
-    let rig = serve(&pool);
-    assert_up(&rig, "database", "db").await;
+    let app = serve(&pool);
+    assert_up(&app, "database", "db").await;
     far.silence();
     far.refuse(true);
     tokio::time::sleep(MAX_AGE).await;
     for _ in 0..5 {
-        assert_eq!(status(&rig).await, "DOWN");
+        assert_eq!(status(&app).await, "DOWN");
         tokio::time::sleep(MAX_AGE).await;
     }
     far.refuse(false);
     let back = Instant::now();
-    eventually("it is up", || async { status(&rig).await == "UP" }).await;
+    eventually("it is up", || async { status(&app).await == "UP" }).await;
     // One further attempt, and the poll after it.
     assert!(back.elapsed() < Duration::from_millis(1_800), "{:?}", back.elapsed());
 }
@@ -418,10 +418,10 @@ where
         .acquire_timeout(Duration::from_secs(2))
         .connect_lazy(&server.url())
         .unwrap();
-    let rig = serve(&pool);
+    let app = serve(&pool);
     let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
     // All are in use, and work.
-    assert_degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+    assert_degraded(&app, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
     // The pool loses its connections, and other clients take the slots.
     drop(held.map(sqlx::pool::PoolConnection::detach));
     let mut others = Vec::new();
@@ -439,13 +439,13 @@ where
             }
         })
     });
-    eventually("it is down", || async { status(&rig).await == "DOWN" }).await;
+    eventually("it is down", || async { status(&app).await == "DOWN" }).await;
     for _ in 0..6 {
-        assert_eq!(status(&rig).await, "DOWN", "and stays so");
+        assert_eq!(status(&app).await, "DOWN", "and stays so");
         tokio::time::sleep(MAX_AGE).await;
     }
     drop(others);
-    eventually("it is up", || async { status(&rig).await != "DOWN" }).await;
+    eventually("it is up", || async { status(&app).await != "DOWN" }).await;
     application.iter().for_each(actix_web::rt::task::JoinHandle::abort);
 }
 
@@ -455,22 +455,22 @@ where
 {
     let server = Server::start(DB::KIND);
     let pool = pool::<DB>(&server.url());
-    let rig = serve(&pool);
+    let app = serve(&pool);
     let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
-    let response = assert_degraded(&rig, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
-    assert_not_leaked(&rig, &response, &[]).await;
+    let response = assert_degraded(&app, "database", "db", "connection pool exhausted (2 of 2 in use)").await;
+    assert_not_leaked(&app, &response, &[]).await;
     server.freeze();
     let frozen = Instant::now();
-    eventually("it is down", || async { status(&rig).await == "DOWN" }).await;
+    eventually("it is down", || async { status(&app).await == "DOWN" }).await;
     assert!(frozen.elapsed() < Duration::from_secs(5), "{:?}", frozen.elapsed());
     server.resume();
-    eventually("it is degraded", || async { status(&rig).await == "DEGRADED" }).await;
+    eventually("it is degraded", || async { status(&app).await == "DEGRADED" }).await;
     drop(held);
-    assert_recovers(&rig, "database", "db").await;
+    assert_recovers(&app, "database", "db").await;
 }
 
 #[actix_web::test]
-async fn connections_that_postgres_ended_with_a_message_are_no_outage() {
+async fn connections_that_postgres_closed_with_a_message_are_not_an_outage() {
     for (setting, more) in [("idle_session_timeout", ""), ("idle_in_transaction_session_timeout", "BEGIN")] {
         let server = Server::start(Kind::Postgres);
         let pool = pool::<Postgres>(&server.url());
@@ -481,8 +481,8 @@ async fn connections_that_postgres_ended_with_a_message_are_no_outage() {
         drop(both);
         eventually("both connections are idle", || async { pool.num_idle() == 2 }).await;
         tokio::time::sleep(Duration::from_millis(400)).await;
-        let rig = serve(&pool);
-        assert_up(&rig, "database", "db").await;
+        let app = serve(&pool);
+        assert_up(&app, "database", "db").await;
     }
 }
 
@@ -502,12 +502,12 @@ async fn an_account_of_mariadb_that_has_all_its_connections_is_degraded() {
         if account.is_empty() {
             held.push(pool.acquire().await.unwrap());
         }
-        let rig = serve(&pool);
+        let app = serve(&pool);
         let message = format!("mysql at 127.0.0.1:{} accepts no more connections", server.port());
-        let response = assert_degraded(&rig, "database", "db", &message).await;
-        assert_not_leaked(&rig, &response, &["max_user_connections"]).await;
+        let response = assert_degraded(&app, "database", "db", &message).await;
+        assert_not_leaked(&app, &response, &["max_user_connections"]).await;
         drop(held);
-        assert_recovers(&rig, "database", "db").await;
+        assert_recovers(&app, "database", "db").await;
     }
 }
 
@@ -521,12 +521,12 @@ async fn a_pgbouncer_that_has_all_its_clients_is_degraded_while_the_pool_has_con
     while let Ok(connection) = sqlx::PgConnection::connect(&bouncer.url).await {
         others.push(connection);
     }
-    let rig = serve(&pool);
+    let app = serve(&pool);
     let message = format!("postgres at 127.0.0.1:{} accepts no more connections", bouncer.port);
-    let response = assert_degraded(&rig, "database", "db", &message).await;
-    assert_not_leaked(&rig, &response, &["no more connections allowed"]).await;
+    let response = assert_degraded(&app, "database", "db", &message).await;
+    assert_not_leaked(&app, &response, &["no more connections allowed"]).await;
     drop((held, others));
-    assert_recovers(&rig, "database", "db").await;
+    assert_recovers(&app, "database", "db").await;
 }
 
 /// A pgbouncer in front of a PostgreSQL.

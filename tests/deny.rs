@@ -90,25 +90,25 @@ async fn assert_not_found_hides(restrict: fn(Scope) -> Scope) {
     // Depends on the unprocessed part of the path, as a file server does.
     let unprocessed = |request: HttpRequest| async move { request.match_info().unprocessed().len().to_string() };
 
-    let rig = TestServer::start(1, move |app| {
+    let server = TestServer::start(1, move |app| {
         app.service(plain());
     });
-    assert_hidden(rig.address, "").await;
-    let rig = TestServer::start(1, move |app| {
+    assert_hidden(server.address, "").await;
+    let server = TestServer::start(1, move |app| {
         app.service(custom().path("/nothing2")).default_service(web::to(unprocessed));
     });
     assert_eq!(
-        exchange(rig.address, DENIED, "GET /nothing2/service").await,
-        exchange(rig.address, DENIED, "GET /nothing1/service").await
+        exchange(server.address, DENIED, "GET /nothing2/service").await,
+        exchange(server.address, DENIED, "GET /nothing1/service").await
     );
-    let rig = TestServer::start(1, move |app| {
+    let server = TestServer::start(1, move |app| {
         app.service(later()).route("/{any:.*}", web::to(teapot));
     });
-    assert_hidden(rig.address, "").await;
-    let rig = TestServer::start(1, move |app| {
+    assert_hidden(server.address, "").await;
+    let server = TestServer::start(1, move |app| {
         app.service(web::scope("/inner").service(nested()).default_service(web::to(teapot)));
     });
-    assert_hidden(rig.address, "/inner").await;
+    assert_hidden(server.address, "/inner").await;
     assert_eq!(counted.runs(), 1, "one run, caused by an allowed client");
 }
 
@@ -139,14 +139,17 @@ async fn a_denied_request_causes_no_lookup_and_no_run() {
     for deny in [Deny::Forbidden, Deny::NotFound] {
         let (lookups, counted) = (Arc::<AtomicUsize>::default(), Counted::default());
         let state = web::Data::new(State(Arc::clone(&lookups), counted.clone()));
-        let rig = TestServer::start(1, move |app| {
+        let server = TestServer::start(1, move |app| {
             app.service(restricted(health::scope().state(&state)).deny(deny));
         });
         for path in ["/health", "/health/ready?details", "/health/live", "/health/service/counted", "/health/x"] {
-            assert!(exchange(rig.address, DENIED, &format!("GET {path}")).await.ends_with("\n\n"), "the body is empty");
+            assert!(
+                exchange(server.address, DENIED, &format!("GET {path}")).await.ends_with("\n\n"),
+                "the body is empty"
+            );
         }
         assert_eq!((lookups.load(Ordering::SeqCst), counted.runs()), (0, 0), "{deny:?}");
-        assert_eq!(status(rig.address, ALLOWED, "GET /health").await, 200);
+        assert_eq!(status(server.address, ALLOWED, "GET /health").await, 200);
         assert_eq!((lookups.load(Ordering::SeqCst), counted.runs()), (1, 1), "{deny:?}");
     }
 }
@@ -155,11 +158,11 @@ async fn a_denied_request_causes_no_lookup_and_no_run() {
 async fn status_only_responds_with_the_status_and_never_runs_a_check() {
     let counted = Counted::default();
     let check = counted.check();
-    let rig = TestServer::start(2, move |app| {
+    let server = TestServer::start(2, move |app| {
         app.service(restricted(health::scope().check(check.clone()).max_age(Duration::ZERO)).deny(Deny::StatusOnly));
     });
     let denied = async |request: &str| {
-        let response = exchange(rig.address, DENIED, request).await;
+        let response = exchange(server.address, DENIED, request).await;
         let (head, body) = response.split_once("\n\n").unwrap();
         assert!(head.contains("cache-control: no-store"), "{head}");
         (head.split(' ').nth(1).unwrap().parse::<u16>().unwrap(), body.to_owned())
@@ -167,7 +170,7 @@ async fn status_only_responds_with_the_status_and_never_runs_a_check() {
     let (up, down) = ((200, r#"{"status":"UP"}"#.to_owned()), (503, r#"{"status":"DOWN"}"#.to_owned()));
     assert_eq!(denied("GET /health").await, down, "there is no result yet");
     assert_eq!(counted.runs(), 0);
-    assert_eq!(status(rig.address, ALLOWED, "GET /health").await, 200);
+    assert_eq!(status(server.address, ALLOWED, "GET /health").await, 200);
     for path in ["/health", "/health/", "/health/ready", "/health/live", "/health/startup", "/health?details"] {
         assert_eq!(denied(&format!("GET {path}")).await, up, "{path}");
         assert_eq!(denied(&format!("HEAD {path}")).await, (200, String::new()), "{path}");
@@ -179,7 +182,7 @@ async fn status_only_responds_with_the_status_and_never_runs_a_check() {
     assert_eq!(counted.runs(), 1);
     counted.fails.store(true, Ordering::SeqCst);
     assert_eq!(denied("GET /health").await, up, "the latest result is still up");
-    assert_eq!(status(rig.address, ALLOWED, "GET /health").await, 503);
+    assert_eq!(status(server.address, ALLOWED, "GET /health").await, 503);
     assert_eq!(denied("GET /health").await, down);
     assert_eq!(denied("GET /health/live").await, up);
     assert_eq!(counted.runs(), 2);
@@ -188,11 +191,11 @@ async fn status_only_responds_with_the_status_and_never_runs_a_check() {
 #[actix_web::test]
 async fn status_only_of_a_degraded_service_is_200() {
     let check = Check::new("service", "slow", || async { Err::<(), _>("broken") }).optional();
-    let rig = TestServer::start(1, move |app| {
+    let server = TestServer::start(1, move |app| {
         app.service(restricted(health::scope().check(check.clone())).deny(Deny::StatusOnly));
     });
-    assert_eq!(status(rig.address, ALLOWED, "GET /health").await, 200);
-    let response = exchange(rig.address, DENIED, "GET /health").await;
+    assert_eq!(status(server.address, ALLOWED, "GET /health").await, 200);
+    let response = exchange(server.address, DENIED, "GET /health").await;
     assert!(response.starts_with("HTTP/1.1 200") && response.ends_with(r#"{"status":"DEGRADED"}"#), "{response}");
 }
 
@@ -200,17 +203,17 @@ async fn status_only_of_a_degraded_service_is_200() {
 async fn status_only_with_refresh_has_results_without_a_request_of_an_allowed_client() {
     let counted = Counted::default();
     let check = counted.check();
-    let rig = TestServer::start(1, move |app| {
+    let server = TestServer::start(1, move |app| {
         let scope = health::scope().check(check.clone()).refresh(Duration::from_millis(50));
         app.service(restricted(scope).deny(Deny::StatusOnly));
     });
     eventually("the status is that of a background run", || async {
-        status(rig.address, DENIED, "GET /health").await == 200
+        status(server.address, DENIED, "GET /health").await == 200
     })
     .await;
     counted.fails.store(true, Ordering::SeqCst);
     eventually("the status is that of the next background run", || async {
-        status(rig.address, DENIED, "GET /health").await == 503
+        status(server.address, DENIED, "GET /health").await == 503
     })
     .await;
 }
@@ -245,7 +248,7 @@ async fn a_predicate_sees_only_clients_on_the_list_and_its_panic_denies() {
     let seen = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&seen);
     let check = Counted::default().check();
-    let rig = TestServer::start(1, move |app| {
+    let server = TestServer::start(1, move |app| {
         let seen = Arc::clone(&counted);
         app.service(restricted(health::scope().check(check.clone())).authorize(move |request| {
             seen.fetch_add(1, Ordering::SeqCst);
@@ -253,23 +256,23 @@ async fn a_predicate_sees_only_clients_on_the_list_and_its_panic_denies() {
             true
         }));
     });
-    assert_eq!(status(rig.address, DENIED, "GET /health").await, 403);
+    assert_eq!(status(server.address, DENIED, "GET /health").await, 403);
     assert_eq!(seen.load(Ordering::SeqCst), 0);
-    assert_eq!(status(rig.address, ALLOWED, "GET /health?panic").await, 403);
+    assert_eq!(status(server.address, ALLOWED, "GET /health?panic").await, 403);
     assert!(logs::lines().pop().unwrap().contains("the predicate of Scope::authorize panicked"));
-    assert_eq!(status(rig.address, ALLOWED, "GET /health").await, 200);
+    assert_eq!(status(server.address, ALLOWED, "GET /health").await, 200);
 }
 
 #[actix_web::test]
 async fn a_changed_list_applies_to_the_next_request_on_every_worker() {
     let list = AllowList::new([]).unwrap();
     let (served, check) = (list.clone(), Counted::default().check());
-    let rig = TestServer::start(3, move |app| {
+    let server = TestServer::start(3, move |app| {
         app.service(health::scope().check(check.clone()).allow_list(&served));
     });
     let all = async |expected: u16| {
         for _ in 0..9 {
-            assert_eq!(status(rig.address, DENIED, "GET /health").await, expected);
+            assert_eq!(status(server.address, DENIED, "GET /health").await, expected);
         }
     };
     all(403).await;

@@ -129,10 +129,10 @@ struct Load {
 }
 
 impl Load {
-    fn start(rig: &TestServer) -> Self {
+    fn start(server: &TestServer) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let client = |_| {
-            let (stop, address) = (Arc::clone(&stop), rig.address);
+            let (stop, address) = (Arc::clone(&stop), server.address);
             actix_web::rt::spawn(async move {
                 let mut slowest = Duration::ZERO;
                 while !stop.load(Ordering::Relaxed) {
@@ -157,9 +157,9 @@ impl Load {
 }
 
 /// Polls until the status code is `status`. Returns the time it took; `None` if it took longer than `limit`.
-async fn until(rig: &TestServer, status: u16, limit: Duration) -> Option<Duration> {
+async fn until(server: &TestServer, status: u16, limit: Duration) -> Option<Duration> {
     let started = Instant::now();
-    while rig.health().await.status != status {
+    while server.health().await.status != status {
         if started.elapsed() > limit {
             return None;
         }
@@ -173,14 +173,14 @@ async fn measure(client: Backend, breakage: Breakage, is_down: bool) -> Row {
     let proxy = Proxy::start(server.port()).await;
     let state = web::Data::new(client.state(&server.url_at(proxy.port)));
     let own = state.clone();
-    let rig = TestServer::start(2, move |app| {
+    let app = TestServer::start(2, move |app| {
         app.app_data(state.clone()).service(health::scope());
     });
-    until(&rig, 200, Duration::from_secs(10)).await.expect("the check is up before the fault");
+    until(&app, 200, Duration::from_secs(10)).await.expect("the check is up before the fault");
     // The connection returns to its pool after the response.
     tokio::time::sleep(Duration::from_millis(300)).await;
 
-    let load = Load::start(&rig);
+    let load = Load::start(&app);
     match breakage {
         Breakage::Connection(fault) => proxy.set(fault),
         Breakage::Frozen => server.freeze(),
@@ -192,13 +192,13 @@ async fn measure(client: Backend, breakage: Breakage, is_down: bool) -> Row {
             server.restart();
         }
     }
-    let to_down = until(&rig, 503, Duration::from_secs(if is_down { 10 } else { 3 })).await;
+    let to_down = until(&app, 503, Duration::from_secs(if is_down { 10 } else { 3 })).await;
     match breakage {
         Breakage::Connection(_) => proxy.set(Fault::None),
         Breakage::Frozen => server.resume(),
         Breakage::Restarted => {}
     }
-    let to_up = until(&rig, 200, Duration::from_secs(10)).await;
+    let to_up = until(&app, 200, Duration::from_secs(10)).await;
     Row { to_down, to_up, works: to_up.is_some() || own.works().await, slowest: load.slowest_response().await }
 }
 
@@ -248,10 +248,10 @@ async fn a_host_name_that_does_not_resolve_is_down_in_time() {
         client: Some(redis::Client::open("redis://no-such-host.invalid").unwrap()),
         manager: None,
     });
-    let rig = TestServer::start(1, move |app| {
+    let server = TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope());
     });
-    let response = rig.health().await;
+    let response = server.health().await;
     assert_eq!(response.status, 503);
     assert!(response.took < Duration::from_secs(2), "{:?}", response.took);
     assert_eq!(

@@ -19,11 +19,11 @@ use crate::common::{eventually, test_server::TestServer};
 /// Serves the registry, and waits until all of its checks are up.
 async fn becomes_up(registry: &Registry) {
     let registry = registry.clone();
-    let rig = TestServer::start(1, move |app| {
+    let server = TestServer::start(1, move |app| {
         app.service(health::scope().registry(&registry).max_age(Duration::ZERO));
     });
-    eventually("all checks are up", || async { rig.health().await.status == 200 }).await;
-    rig.stop().await;
+    eventually("all checks are up", || async { server.health().await.status == 200 }).await;
+    server.stop().await;
 }
 
 #[test]
@@ -48,11 +48,11 @@ fn a_forked_child_runs_its_checks_on_threads_of_its_own() {
         becomes_up(&registry).await;
         hangs.store(true, Ordering::SeqCst);
         let registry = registry.clone();
-        let rig = TestServer::start(1, move |app| {
+        let server = TestServer::start(1, move |app| {
             app.service(health::scope().registry(&registry).max_age(Duration::ZERO));
         });
-        assert_eq!(rig.health().await.status, 503);
-        rig.stop().await;
+        assert_eq!(server.health().await.status, 503);
+        server.stop().await;
     });
     match fork().unwrap() {
         Fork::Child => {

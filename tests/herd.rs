@@ -25,7 +25,7 @@ struct Slow {
     postgres: Server,
     redis: Server,
     proxies: [Proxy; 2],
-    rig: TestServer,
+    server: TestServer,
 }
 
 const MAX_AGE: Duration = Duration::from_secs(3);
@@ -41,15 +41,15 @@ impl Slow {
             db: PgPool::connect_lazy(&postgres.url_at(proxies[0].port)).unwrap(),
             cache: redis::Client::open(redis.url_at(proxies[1].port)).unwrap(),
         });
-        let rig = TestServer::start(workers, move |app| {
+        let server = TestServer::start(workers, move |app| {
             app.app_data(state.clone()).service(health::scope().max_age(MAX_AGE));
         });
         // Connections are open, so that a run is one query.
-        assert_eq!(rig.health().await.status, 200);
+        assert_eq!(server.health().await.status, 200);
         for proxy in &proxies {
             proxy.set(Fault::Delay(Duration::from_millis(100)));
         }
-        let slow = Self { postgres, redis, proxies, rig };
+        let slow = Self { postgres, redis, proxies, server };
         assert_eq!(slow.queries().await, (1, 1, 1));
         slow
     }
@@ -75,7 +75,7 @@ async fn a_thousand_concurrent_clients_cause_one_run() {
     rlimit::increase_nofile_limit(8192).unwrap();
     let slow = Slow::start(4).await;
     tokio::time::sleep(MAX_AGE).await;
-    let address = slow.rig.address;
+    let address = slow.server.address;
     let paths = ["/health", "/health/", "/health?details", "/health/ready", "/health/database/db"];
     let clients: Vec<_> = (0..1000)
         .map(|n| actix_web::rt::spawn(async move { http::get(address, paths[n % paths.len()]).await }))
@@ -91,11 +91,11 @@ async fn a_thousand_concurrent_clients_cause_one_run() {
 async fn a_client_that_leaves_does_not_cancel_the_run_for_the_next() {
     let slow = Slow::start(1).await;
     tokio::time::sleep(MAX_AGE).await;
-    let mut impatient = TcpStream::connect(slow.rig.address).await.unwrap();
+    let mut impatient = TcpStream::connect(slow.server.address).await.unwrap();
     impatient.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     drop(impatient);
-    assert_eq!(slow.rig.health().await.status, 200);
+    assert_eq!(slow.server.health().await.status, 200);
     assert_eq!(slow.queries().await, (2, 2, 2));
 }
 
@@ -121,38 +121,38 @@ async fn poll(address: SocketAddr, times: usize) {
 async fn ten_thousand_polls_of_a_hung_check_leak_nothing() {
     let hung =
         Check::new("service", "hung", std::future::pending::<Result<(), String>>).timeout(Duration::from_millis(50));
-    let rig = TestServer::start(2, move |app| {
+    let server = TestServer::start(2, move |app| {
         app.service(health::scope().check(hung.clone()).max_age(Duration::ZERO));
     });
-    poll(rig.address, 100).await;
+    poll(server.address, 100).await;
     let (files, kib) = (open_files(), resident_kib());
-    poll(rig.address, 9_900).await;
+    poll(server.address, 9_900).await;
     eventually("no further descriptor is open", || async { open_files() <= files }).await;
     // The allocator keeps some freed memory; a leaked task per poll would be 10 MB.
     assert!(resident_kib() < kib + 3_000, "{kib} KiB before, {} KiB after", resident_kib());
 }
 
 #[actix_web::test]
-async fn a_minute_of_a_frozen_server_and_ten_thousand_polls_leak_nothing() {
+async fn long_a_minute_of_a_frozen_server_and_ten_thousand_polls_leak_nothing() {
     let server = Server::start(Kind::Postgres);
     let pool = PgPool::connect_lazy(&server.url()).unwrap();
     let state = web::Data::new(State { db: pool.clone(), cache: redis::Client::open("redis://127.0.0.1:1").unwrap() });
-    let rig = TestServer::start(2, move |app| {
+    let app = TestServer::start(2, move |app| {
         app.app_data(state.clone()).service(health::scope());
     });
-    assert_eq!(rig.get("/health/database").await.status, 200);
+    assert_eq!(app.get("/health/database").await.status, 200);
     server.freeze();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    poll(rig.address, 100).await;
+    poll(app.address, 100).await;
     let (files, kib) = (open_files(), resident_kib());
     for _ in 0..58 {
-        poll(rig.address, 170).await;
+        poll(app.address, 170).await;
         tokio::time::sleep(Duration::from_millis(900)).await;
     }
     assert!(resident_kib() < kib + 3_000, "{kib} KiB before, {} KiB after", resident_kib());
     // A run may hold two connections of the pool, and there is one run at a time.
     assert!(open_files() <= files + 8, "{files} before, {} after", open_files());
     server.resume();
-    eventually("the check is up", || async { rig.get("/health/database").await.status == 200 }).await;
+    eventually("the check is up", || async { app.get("/health/database").await.status == 200 }).await;
     assert!(pool.size() <= 4, "{}", pool.size());
 }

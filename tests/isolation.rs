@@ -57,8 +57,8 @@ fn serve_as(checks: Vec<Check>, set: impl Fn(health::Scope) -> health::Scope + S
 }
 
 /// The names of the checks that are not UP.
-async fn not_up(rig: &TestServer) -> Vec<String> {
-    let response = rig.health().await;
+async fn not_up(server: &TestServer) -> Vec<String> {
+    let response = server.health().await;
     assert!(response.took < Duration::from_secs(2), "{:?}", response.took);
     let checks = response.json()["checks"]["service"].as_object().unwrap().clone();
     checks.into_iter().filter(|(_, status)| status != "UP").map(|(name, _)| name).collect()
@@ -74,9 +74,9 @@ async fn of_nine_checks_only_the_deadlocked_one_is_down_in_every_response() {
     let mut checks: Vec<_> =
         (0..8).map(|n| if n == 4 { deadlocked("4") } else { sleeping(n.to_string(), 20) }).collect();
     checks.push(sleeping("slow", 100));
-    let rig = serve_as(checks, |scope| scope.max_age(Duration::ZERO));
+    let server = serve_as(checks, |scope| scope.max_age(Duration::ZERO));
     for _ in 0..20 {
-        assert_eq!(not_up(&rig).await, ["4"], "{}", logs::text());
+        assert_eq!(not_up(&server).await, ["4"], "{}", logs::text());
     }
 }
 
@@ -84,21 +84,21 @@ async fn of_nine_checks_only_the_deadlocked_one_is_down_in_every_response() {
 async fn a_healthy_check_is_up_next_to_seven_that_block() {
     let mut checks: Vec<_> = (0..7).map(|n| blocking(n.to_string(), Duration::from_millis(2_500))).collect();
     checks.push(sleeping("healthy", 50));
-    let rig = serve(checks);
+    let server = serve(checks);
     for _ in 0..4 {
-        let down = not_up(&rig).await;
+        let down = not_up(&server).await;
         assert!(!down.contains(&"healthy".to_owned()), "{down:?}");
         assert_eq!(down.len(), 7);
     }
 }
 
 #[actix_web::test]
-async fn four_healthy_checks_are_up_next_to_four_deadlocked_ones_and_the_log_names_none_of_them() {
+async fn four_healthy_checks_are_up_next_to_four_deadlocked_ones_and_only_the_deadlocked_ones_are_logged() {
     let blocked = (0..4).map(|n| deadlocked(format!("blocked-{n}")));
     let healthy = (0..4).map(|n| sleeping(format!("healthy-{n}"), 30));
-    let rig = serve_as(blocked.chain(healthy).collect(), |scope| scope.max_age(Duration::ZERO));
+    let server = serve_as(blocked.chain(healthy).collect(), |scope| scope.max_age(Duration::ZERO));
     for _ in 0..10 {
-        let down = not_up(&rig).await;
+        let down = not_up(&server).await;
         assert!(down.len() == 4 && down.iter().all(|name| name.starts_with("blocked")), "{down:?}");
     }
     eventually("the blocked ones are logged", || async {
@@ -110,7 +110,7 @@ async fn four_healthy_checks_are_up_next_to_four_deadlocked_ones_and_the_log_nam
 }
 
 #[actix_web::test]
-async fn a_check_that_blocks_once_stays_on_the_shared_threads() {
+async fn a_check_that_blocks_once_has_no_lasting_effect_on_others() {
     let blocks = Arc::new(AtomicBool::new(true));
     let once = Check::new("service", "once", {
         let blocks = Arc::clone(&blocks);
@@ -136,11 +136,11 @@ async fn a_check_that_blocks_once_stays_on_the_shared_threads() {
             }
         }));
     }
-    let rig = serve_as(checks, |scope| scope.max_age(Duration::from_millis(100)));
-    assert_eq!(not_up(&rig).await, ["once"]);
-    eventually("it is up again", || async { not_up(&rig).await.is_empty() }).await;
+    let server = serve_as(checks, |scope| scope.max_age(Duration::from_millis(100)));
+    assert_eq!(not_up(&server).await, ["once"]);
+    eventually("it is up again", || async { not_up(&server).await.is_empty() }).await;
     for _ in 0..5 {
-        assert!(not_up(&rig).await.is_empty());
+        assert!(not_up(&server).await.is_empty());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let names = names.lock().unwrap();
@@ -175,13 +175,13 @@ async fn a_connection_opened_in_a_check_works_after_that_check_has_blocked() {
             }
         }
     });
-    let rig = serve_as(vec![check], |scope| scope.max_age(Duration::ZERO));
+    let server = serve_as(vec![check], |scope| scope.max_age(Duration::ZERO));
     eventually("the check has connected", || async {
-        rig.health().await;
+        server.health().await;
         connection.lock().await.is_some()
     })
     .await;
-    rig.health().await;
+    server.health().await;
     let mut connection = connection.lock().await.take().unwrap();
     connection.write_all(b"x").await.unwrap();
     let mut byte = [0];
@@ -225,11 +225,11 @@ async fn hung_blocking_calls_are_bounded_and_the_check_recovers_when_they_return
             }
         }
     });
-    let rig = serve_as(vec![check, sleeping("healthy", 10)], |scope| {
+    let server = serve_as(vec![check, sleeping("healthy", 10)], |scope| {
         scope.max_age(Duration::ZERO).deadline(Duration::from_millis(100))
     });
     for _ in 0..30 {
-        assert_eq!(not_up(&rig).await, ["hangs"]);
+        assert_eq!(not_up(&server).await, ["hangs"]);
     }
     assert_eq!(gate.waiting.load(Ordering::SeqCst), 4, "blocking calls");
     assert!(threads("health-") < 16, "{} threads", threads("health-"));
@@ -238,21 +238,21 @@ async fn hung_blocking_calls_are_bounded_and_the_check_recovers_when_they_return
     })
     .await;
     gate.open();
-    eventually("it is up again", || async { not_up(&rig).await.is_empty() }).await;
+    eventually("it is up again", || async { not_up(&server).await.is_empty() }).await;
 }
 
 #[actix_web::test]
-async fn three_hundred_polls_with_a_deadlocked_and_a_blocking_check_leave_no_threads_behind() {
+async fn polls_with_a_deadlocked_and_a_blocking_check_leave_no_threads_behind() {
     let checks =
         vec![deadlocked("deadlocked"), blocking("blocking", Duration::from_millis(400)), sleeping("healthy", 1)];
-    let rig = serve_as(checks, |scope| scope.max_age(Duration::ZERO).deadline(Duration::from_millis(100)));
+    let server = serve_as(checks, |scope| scope.max_age(Duration::ZERO).deadline(Duration::from_millis(100)));
     for _ in 0..50 {
-        not_up(&rig).await;
+        not_up(&server).await;
     }
     let count = |folder: &str| fs::read_dir(folder).unwrap().count();
     let before = (count("/proc/self/task"), count("/proc/self/fd"));
     for _ in 0..300 {
-        assert!(not_up(&rig).await.contains(&"deadlocked".to_owned()));
+        assert!(not_up(&server).await.contains(&"deadlocked".to_owned()));
     }
     // A run may start another thread while that of the last run is about to become idle, and the descriptors of the last clients
     // are closed a little later. Leaks would be hundreds.
@@ -308,9 +308,9 @@ async fn an_error_or_a_resource_whose_text_blocks_affects_only_its_check() {
         Check::probe("resource", BlocksOutsideProbe("resource")),
         sleeping("healthy", 30),
     ];
-    let rig = serve_as(checks, |scope| scope.max_age(Duration::ZERO));
+    let server = serve_as(checks, |scope| scope.max_age(Duration::ZERO));
     for _ in 0..5 {
-        assert_eq!(not_up(&rig).await, ["error", "resource"]);
+        assert_eq!(not_up(&server).await, ["error", "resource"]);
     }
 }
 
@@ -329,8 +329,8 @@ async fn checks_beyond_the_number_of_threads_are_recorded_as_not_started() {
             })
         })
         .collect();
-    let rig = serve(checks);
-    let response = rig.health().await;
+    let server = serve(checks);
+    let response = server.health().await;
     assert_eq!(response.status, 503);
     let errors = response.json()["errors"]["service"].as_object().unwrap().clone();
     let with = |message: &str| errors.values().filter(|error| *error == message).count();
@@ -338,7 +338,7 @@ async fn checks_beyond_the_number_of_threads_are_recorded_as_not_started() {
     eventually("the log has the reason", || async { logs::text().contains("all 128 threads for checks are in use") })
         .await;
     gate.open();
-    eventually("all are up", || async { rig.health().await.status == 200 }).await;
+    eventually("all are up", || async { server.health().await.status == 200 }).await;
 }
 
 #[actix_web::test]
@@ -351,14 +351,14 @@ async fn a_blocked_log_subscriber_delays_no_response() {
             async move { if fails { Err("its text is logged") } else { Ok(()) } }
         }
     });
-    let rig = serve(vec![failing, sleeping("healthy", 10)]);
+    let server = serve(vec![failing, sleeping("healthy", 10)]);
     // The first request logs on its worker which checks are probed.
-    assert!(not_up(&rig).await.is_empty());
+    assert!(not_up(&server).await.is_empty());
     fails.store(true, Ordering::SeqCst);
     let held = logs::hold();
-    eventually("it is down", || async { not_up(&rig).await == ["failing"] }).await;
+    eventually("it is down", || async { not_up(&server).await == ["failing"] }).await;
     fails.store(false, Ordering::SeqCst);
-    eventually("it is up again", || async { not_up(&rig).await.is_empty() }).await;
+    eventually("it is up again", || async { not_up(&server).await.is_empty() }).await;
     drop(held);
     eventually("the lines are written", || async { logs::text().contains("service.failing is UP again") }).await;
 }
@@ -376,12 +376,12 @@ async fn spawned_tasks_that_block_affect_no_other_check() {
         }
         Ok::<_, String>(())
     });
-    let rig = serve_as(vec![sleeping("a", 100), spawns, sleeping("b", 150)], |scope| scope.max_age(Duration::ZERO));
+    let server = serve_as(vec![sleeping("a", 100), spawns, sleeping("b", 150)], |scope| scope.max_age(Duration::ZERO));
     for _ in 0..10 {
-        let down = not_up(&rig).await;
+        let down = not_up(&server).await;
         assert!(down.iter().all(|name| name == "spawns"), "{down:?}: {}", logs::text());
     }
-    assert_eq!(not_up(&rig).await, ["spawns"]);
+    assert_eq!(not_up(&server).await, ["spawns"]);
     eventually("the log has the reason", || async {
         logs::text().contains("a task that it spawned blocks its runtime")
     })
@@ -402,14 +402,14 @@ async fn a_check_runs_again_after_its_spawned_task_no_longer_blocks() {
             }
         }
     });
-    let rig = serve_as(vec![spawns], |scope| scope.max_age(Duration::ZERO).deadline(Duration::from_millis(100)));
-    eventually("it is down", || async { not_up(&rig).await == ["spawns"] }).await;
+    let server = serve_as(vec![spawns], |scope| scope.max_age(Duration::ZERO).deadline(Duration::from_millis(100)));
+    eventually("it is down", || async { not_up(&server).await == ["spawns"] }).await;
     for _ in 0..20 {
-        not_up(&rig).await;
+        not_up(&server).await;
     }
     assert_eq!(gate.waiting.load(Ordering::SeqCst), 1, "tasks");
     gate.open();
-    eventually("it is up again", || async { not_up(&rig).await.is_empty() }).await;
+    eventually("it is up again", || async { not_up(&server).await.is_empty() }).await;
 }
 
 #[actix_web::test]
@@ -434,11 +434,11 @@ async fn blocking_calls_of_other_checks_do_not_raise_the_bound() {
             Ok::<_, &str>(())
         })
     });
-    let rig = serve_as(std::iter::once(hangs).chain(brief).collect(), |scope| {
+    let server = serve_as(std::iter::once(hangs).chain(brief).collect(), |scope| {
         scope.max_age(Duration::ZERO).deadline(Duration::from_millis(200))
     });
     for _ in 0..50 {
-        not_up(&rig).await;
+        not_up(&server).await;
     }
     assert_eq!(gate.waiting.load(Ordering::SeqCst), 4, "blocking calls");
     gate.open();
@@ -461,8 +461,8 @@ async fn request(stream: &mut TcpStream, path: &str) -> String {
 
 #[actix_web::test]
 async fn without_descriptors_for_threads_a_scope_responds_503_with_the_reason_and_recovers() {
-    let rig = serve(vec![sleeping("healthy", 1)]);
-    let mut stream = TcpStream::connect(rig.address).await.unwrap();
+    let server = serve(vec![sleeping("healthy", 1)]);
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
     // After a response, the worker has accepted the connection.
     assert!(request(&mut stream, "/elsewhere").await.starts_with("HTTP/1.1 404"));
 

@@ -47,16 +47,16 @@ async fn liveness_depends_on_workers_and_live_checks_and_not_on_dependencies() {
     let (database, dependency) = switched("database", "db");
     let (disk, live) = switched("system", "disk");
     let live = live.live();
-    let rig = TestServer::start(2, move |app| {
+    let server = TestServer::start(2, move |app| {
         app.service(scope().check(dependency.clone()).check(live.clone()));
     });
     database.store(false, Ordering::SeqCst);
-    assert_eq!(rig.health().await.status, 503);
+    assert_eq!(server.health().await.status, 503);
     let up = r#"{"status":"UP","checks":{"health":{"worker.0":"UP","worker.1":"UP"},"system":{"disk":"UP"}}}"#;
-    let response = rig.get("/health/live").await;
+    let response = server.get("/health/live").await;
     assert_eq!((response.status, &*response.body), (200, up));
     disk.store(false, Ordering::SeqCst);
-    let response = rig.get("/health/live/").await;
+    let response = server.get("/health/live/").await;
     let down = r#"{"status":"DOWN","errors":{"system":{"disk":"the check failed"}},"checks":{"health":{"worker.0":"UP","worker.1":"UP"},"system":{"disk":"DOWN"}}}"#;
     assert_eq!((response.status, &*response.body), (503, down));
 }
@@ -67,30 +67,30 @@ async fn startup_is_up_permanently_once_each_critical_check_has_been_up() {
     let (second, two) = switched("database", "two");
     let (third, optional) = switched("cache", "three");
     let optional = optional.optional();
-    let rig = TestServer::start(1, move |app| {
+    let server = TestServer::start(1, move |app| {
         app.service(scope().check(one.clone()).check(two.clone()).check(optional.clone()));
     });
     for switch in [&second, &third] {
         switch.store(false, Ordering::SeqCst);
     }
     let waiting = r#"{"status":"DOWN","errors":{"database":{"two":"the check failed"}},"checks":{"database":{"one":"UP","two":"DOWN"}}}"#;
-    let response = rig.get("/health/startup").await;
+    let response = server.get("/health/startup").await;
     assert_eq!((response.status, &*response.body), (503, waiting));
-    let ready = rig.get("/health/ready").await;
+    let ready = server.get("/health/ready").await;
     let message = ready.json()["errors"]["health"]["startup"].as_str().unwrap().to_owned();
     assert_eq!((ready.status, &*message), (503, "not started: database.two has not been up yet"));
 
     // Each has been up once, though never both at once.
     first.store(false, Ordering::SeqCst);
     second.store(true, Ordering::SeqCst);
-    assert_eq!(rig.get("/health/startup").await.status, 200);
+    assert_eq!(server.get("/health/startup").await.status, 200);
     second.store(false, Ordering::SeqCst);
-    assert_eq!(rig.get("/health/startup").await.status, 200);
-    assert_eq!(rig.get("/health/ready").await.status, 503);
+    assert_eq!(server.get("/health/startup").await.status, 200);
+    assert_eq!(server.get("/health/ready").await.status, 503);
     for switch in [&first, &second] {
         switch.store(true, Ordering::SeqCst);
     }
-    let ready = rig.get("/health/ready").await;
+    let ready = server.get("/health/ready").await;
     assert_eq!((ready.status, &ready.json()["status"]), (200, &"DEGRADED".into()));
 }
 
@@ -114,23 +114,23 @@ async fn open(state: web::Data<State>) -> HttpResponse {
 }
 
 #[actix_web::test]
-async fn a_blocked_worker_neither_delays_nor_falsifies_the_responses_of_the_others() {
+async fn a_blocked_worker_neither_delays_nor_changes_the_responses_of_the_others() {
     let server = Server::start(Kind::Postgres);
     let state = web::Data::new(State { db: PgPool::connect_lazy(&server.url()).unwrap() });
-    let rig = TestServer::start(2, move |app| {
+    let app = TestServer::start(2, move |app| {
         app.app_data(state.clone())
             .route("/block/{ms}", web::get().to(block))
             .route("/open", web::get().to(open))
             .service(scope().stall(Duration::from_secs(1)));
     });
     // Each worker owns a connection of the pool, so the blocked one does, too.
-    let opened = [http::get(rig.address, "/open"), http::get(rig.address, "/open")].map(actix_web::rt::spawn);
+    let opened = [http::get(app.address, "/open"), http::get(app.address, "/open")].map(actix_web::rt::spawn);
     for response in opened {
         assert_eq!(response.await.unwrap().status, 200);
     }
-    assert_eq!(rig.get("/health/live").await.status, 200);
+    assert_eq!(app.get("/health/live").await.status, 200);
 
-    let address = rig.address;
+    let address = app.address;
     let blocked = actix_web::rt::spawn(async move { http::get(address, "/block/20000").await });
     eventually("a worker is reported as blocked", || async {
         // A request to the blocked worker gets no response in time.
@@ -163,17 +163,17 @@ async fn a_blocked_worker_neither_delays_nor_falsifies_the_responses_of_the_othe
 async fn workers_that_stopped_gracefully_are_not_reported() {
     let (_, check) = switched("service", "fine");
     let other = check.clone();
-    let rig = TestServer::start(1, move |app| {
+    let server = TestServer::start(1, move |app| {
         app.service(scope().check(check.clone()));
     });
     let stopped = TestServer::start(2, move |app| {
         app.service(scope().check(other.clone()));
     });
-    let workers = async || rig.get("/health/live").await.json()["checks"]["health"].as_object().unwrap().len();
+    let workers = async || server.get("/health/live").await.json()["checks"]["health"].as_object().unwrap().len();
     assert_eq!(workers().await, 3);
     drop(stopped);
     eventually("the stopped workers are removed", || async { workers().await == 1 }).await;
-    assert_eq!(rig.get("/health/live").await.status, 200);
+    assert_eq!(server.get("/health/live").await.status, 200);
 }
 
 /// The behaviour of a draining server, however its drain starts.
@@ -268,16 +268,16 @@ async fn a_second_sigterm_stops_a_draining_server_at_once() {
 }
 
 #[actix_web::test]
-async fn details_are_added_without_another_change_of_the_body() {
+async fn details_do_not_change_the_rest_of_the_body() {
     let (switch, check) = switched("service", "fine");
-    let damped = check.fall(2);
-    let own = damped.clone();
-    let rig = TestServer::start(1, move |app| {
-        app.service(scope().check(damped.clone()));
+    let with_fall = check.fall(2);
+    let own = with_fall.clone();
+    let server = TestServer::start(1, move |app| {
+        app.service(scope().check(with_fall.clone()));
     });
-    let plain = rig.health().await.json();
+    let plain = server.health().await.json();
     switch.store(false, Ordering::SeqCst);
-    let response = rig.get("/health?details").await;
+    let response = server.get("/health?details").await;
     let mut detailed = response.json();
     let details = detailed.as_object_mut().unwrap().remove("details").unwrap();
     assert_eq!((response.status, &detailed), (200, &plain));
@@ -299,17 +299,17 @@ async fn transitions_of_all_checks_or_of_a_registry_can_be_subscribed_to() {
     let (_, plugin) = switched("plugin", "search");
     let guard = plugins.register_guarded(plugin).unwrap();
     let registry = plugins.clone();
-    let rig = TestServer::start(1, move |app| {
+    let server = TestServer::start(1, move |app| {
         app.service(scope().check(check.clone()).registry(&registry));
     });
     let mut all = health::registry().subscribe();
     let mut of_plugins = plugins.subscribe();
-    rig.health().await;
+    server.health().await;
     switch.store(false, Ordering::SeqCst);
-    rig.health().await;
-    rig.health().await;
+    server.health().await;
+    server.health().await;
     switch.store(true, Ordering::SeqCst);
-    rig.health().await;
+    server.health().await;
     let mut seen = Vec::new();
     for _ in 0..4 {
         let next = all.next().await;
@@ -340,7 +340,7 @@ async fn transitions_of_all_checks_or_of_a_registry_can_be_subscribed_to() {
     assert_eq!(of_others.next().await.to, Down);
     assert!(tokio::time::timeout(Duration::from_millis(100), of_plugins.next()).await.is_err());
     drop(guard);
-    assert_eq!(rig.get("/health/plugin").await.status, 404);
+    assert_eq!(server.get("/health/plugin").await.status, 404);
 }
 
 #[actix_web::test]
@@ -351,18 +351,18 @@ async fn with_refresh_requests_run_no_check_and_background_runs_end_with_the_sco
         counted.fetch_add(1, Ordering::SeqCst);
         async { Ok::<_, String>(()) }
     });
-    let rig = TestServer::start(2, move |app| {
+    let server = TestServer::start(2, move |app| {
         app.service(scope().check(check.clone()).refresh(Duration::from_millis(200)));
     });
-    assert_eq!(rig.health().await.status, 200);
+    assert_eq!(server.health().await.status, 200);
     eventually("the check runs in the background", || async { runs.load(Ordering::SeqCst) >= 5 }).await;
     let before = runs.load(Ordering::SeqCst);
     for _ in 0..50 {
-        assert_eq!(rig.health().await.status, 200);
+        assert_eq!(server.health().await.status, 200);
     }
     // Fifty requests cause fewer than fifty runs, however slow the machine is.
     assert!(runs.load(Ordering::SeqCst) < before + 50);
-    drop(rig);
+    drop(server);
     let mut last = usize::MAX;
     eventually("the check is no longer run", || {
         let still = runs.load(Ordering::SeqCst);

@@ -70,12 +70,12 @@ fn trust(scope: Scope, header: Header, proxies: &[Ipv4Addr]) -> Scope {
 
 /// An application with a scope that trusts one proxy, and that proxy.
 fn behind(kind: Kind, header: Header, configured: fn(Scope) -> Scope) -> (TestServer, ReverseProxy) {
-    let rig = TestServer::start(1, move |app| {
+    let server = TestServer::start(1, move |app| {
         app.service(configured(trust(scope("/health", LISTED), header, &[NEAR])));
         app.route("/seen", web::get().to(seen));
     });
-    let front = ReverseProxy::start(kind, header, Upstream::Tcp { server: rig.address, from: NEAR });
-    (rig, front)
+    let front = ReverseProxy::start(kind, header, Upstream::Tcp { server: server.address, from: NEAR });
+    (server, front)
 }
 
 /// Responds with the forwarding headers as they arrive at the application.
@@ -111,11 +111,11 @@ async fn assert_forgery_ignored(front: &ReverseProxy, what: &str) {
 #[actix_web::test]
 async fn behind_a_trusted_proxy_access_is_decided_by_the_address_of_the_client() {
     for (kind, header) in PROXIES {
-        let rig = TestServer::start(1, move |app| {
+        let server = TestServer::start(1, move |app| {
             app.service(trust(scope("/four", LISTED), header, &[NEAR]));
             app.service(trust(scope("/six", SIX), header, &[NEAR]));
         });
-        let front = ReverseProxy::start(kind, header, Upstream::Tcp { server: rig.address, from: NEAR });
+        let front = ReverseProxy::start(kind, header, Upstream::Tcp { server: server.address, from: NEAR });
         for (path, client, expected) in [
             ("/four", LISTED, 200),
             ("/four", UNLISTED, 403),
@@ -186,11 +186,11 @@ async fn the_header_that_is_not_configured_is_ignored() {
 #[actix_web::test]
 async fn behind_an_untrusted_proxy_access_is_decided_by_the_address_of_the_proxy() {
     for (kind, header) in PROXIES {
-        let rig = TestServer::start(1, move |app| {
+        let server = TestServer::start(1, move |app| {
             app.service(scope("/client", LISTED)).service(scope("/proxy", NEAR));
             app.service(trust(scope("/other", LISTED), header, &[FAR]));
         });
-        let front = ReverseProxy::start(kind, header, Upstream::Tcp { server: rig.address, from: NEAR });
+        let front = ReverseProxy::start(kind, header, Upstream::Tcp { server: server.address, from: NEAR });
         for (client, path, expected) in
             [(LISTED, "/client", 403), (LISTED, "/other", 403), (UNLISTED, "/proxy", 200), (LISTED, "/proxy", 200)]
         {
@@ -204,7 +204,7 @@ async fn behind_an_untrusted_proxy_access_is_decided_by_the_address_of_the_proxy
 #[actix_web::test]
 async fn each_of_two_chained_proxies_must_be_trusted() {
     for ((far, header), near) in PROXIES.into_iter().zip([Kind::HaProxy, Kind::HaProxy, Kind::Nginx, Kind::Nginx]) {
-        let rig = TestServer::start(1, move |app| {
+        let server = TestServer::start(1, move |app| {
             app.service(trust(scope("/health", LISTED), header, &[NEAR, FAR]));
             // Only the nearer one is trusted, so the farther one is the client.
             app.service(trust(scope("/near/client", LISTED), header, &[NEAR]));
@@ -214,7 +214,7 @@ async fn each_of_two_chained_proxies_must_be_trusted() {
             app.service(trust(scope("/far/proxy", NEAR), header, &[FAR]));
         });
         let what = format!("{near:?} behind {far:?}, {header:?}");
-        let near = ReverseProxy::start(near, header, Upstream::Tcp { server: rig.address, from: NEAR });
+        let near = ReverseProxy::start(near, header, Upstream::Tcp { server: server.address, from: NEAR });
         // HAProxy adds a line, and nginx before 1.23 reads only the first of several lines, which is the client's. So the
         // outermost proxy has to remove that.
         let further =
@@ -241,10 +241,10 @@ async fn each_of_two_chained_proxies_must_be_trusted() {
 #[actix_web::test]
 async fn a_request_is_denied_if_a_trusted_proxy_does_not_forward_an_address() {
     for (kind, header) in PROXIES {
-        let rig = TestServer::start(1, move |app| {
+        let server = TestServer::start(1, move |app| {
             app.service(trust(scope("/health", LISTED), header, &[NEAR, FAR]));
         });
-        let front = ReverseProxy::start(kind, header, Upstream::Tcp { server: rig.address, from: NEAR });
+        let front = ReverseProxy::start(kind, header, Upstream::Tcp { server: server.address, from: NEAR });
         // The client is the farther proxy.
         for (hop, expected) in
             [("127.0.7.2", 200), ("unknown", 403), ("_hidden", 403), ("nonsense", 403), ("127.0.7", 403)]
@@ -290,13 +290,13 @@ async fn a_client_denied_as_not_found_behind_a_proxy_gets_the_response_to_an_unk
     }
 
     for (kind, header) in PROXIES {
-        let rig = TestServer::start(1, move |app| {
+        let server = TestServer::start(1, move |app| {
             app.service(trust(scope("/health", LISTED), header, &[NEAR]).deny(Deny::NotFound));
             app.default_service(web::to(|| async {
                 HttpResponse::NotFound().insert_header(("X-Of", "the application")).body("no such page")
             }));
         });
-        let front = ReverseProxy::start(kind, header, Upstream::Tcp { server: rig.address, from: NEAR });
+        let front = ReverseProxy::start(kind, header, Upstream::Tcp { server: server.address, from: NEAR });
         let unknown = get(front.v4, UNLISTED, "/unknown", &[]).await;
         assert_eq!((unknown.status, &*unknown.body), (404, "no such page"));
         for path in ["/health", "/health/", "/health/live", "/health/service/fine", "/health/nothing"] {

@@ -26,8 +26,8 @@ async fn a_hostile_error_message_breaks_no_response_and_forges_no_log_line() {
     let failing =
         Check::new("service", "hostile", || async { Err::<(), _>(ProbeError::new(ProbeErrorKind::Failed, HOSTILE)) });
     let driver = Check::new("service", "driver", || async { Err::<(), _>(HOSTILE) });
-    let rig = serve(vec![failing.live(), driver.live()]);
-    for response in every_response(&rig, "service", "hostile").await {
+    let server = serve(vec![failing.live(), driver.live()]);
+    for response in every_response(&server, "service", "hostile").await {
         if !response.body.is_empty() {
             let json = response.json();
             assert_eq!(json["status"], "DOWN", "{response:?}");
@@ -59,9 +59,9 @@ async fn a_panic_payload_a_statement_and_a_url_are_in_no_response() {
         let text = format!("error in `{STATEMENT}` on {url}");
         async move { Err::<(), _>(std::io::Error::other(text)) }
     });
-    let rig = serve(vec![panics.live(), fails.live()]);
+    let server = serve(vec![panics.live(), fails.live()]);
     for name in ["panics", "fails"] {
-        for response in every_response(&rig, "service", name).await {
+        for response in every_response(&server, "service", name).await {
             for secret in [PAYLOAD, STATEMENT, "canaryuser", PASSWORD, "db.internal", "canarybase"] {
                 assert!(
                     !response.body.contains(secret) && !response.head.contains(secret),
@@ -103,13 +103,13 @@ fn keyed<const N: usize>(keys: [&str; N]) -> TestServer {
 async fn passwords_in_the_keys_of_a_map_are_redacted_in_responses_and_logs() {
     let url = |password: &str| format!("postgres://canaryuser:{password}@db:5432/app");
     let dsn = format!("host=db password={PASSWORD}");
-    let rig = keyed([&*url(PASSWORD), &dsn, &*url("other")]);
-    for response in every_response(&rig, "service", "any").await {
+    let server = keyed([&*url(PASSWORD), &dsn, &*url("other")]);
+    for response in every_response(&server, "service", "any").await {
         for secret in ["canaryuser", PASSWORD] {
             assert!(!response.body.contains(secret) && !response.head.contains(secret), "{secret}: {response:?}");
         }
     }
-    let response = rig.health().await.json();
+    let response = server.health().await.json();
     // Without their passwords, both keys are the same name.
     assert_eq!(response["checks"]["service"]["postgres://***@db:5432/app"], "DOWN", "{response}");
     let message = response["errors"]["service"]["postgres://***@db:5432/app"].as_str().unwrap();
@@ -122,8 +122,8 @@ async fn passwords_in_the_keys_of_a_map_are_redacted_in_responses_and_logs() {
 
 #[actix_web::test]
 async fn a_url_with_a_password_as_a_key_is_down_and_the_message_mentions_the_redaction() {
-    let rig = keyed([&format!("postgres://canaryuser:{PASSWORD}@db:5432/app")]);
-    let response = rig.health().await.json();
+    let server = keyed([&format!("postgres://canaryuser:{PASSWORD}@db:5432/app")]);
+    let response = server.health().await.json();
     let message = response["errors"]["service"]["postgres://***@db:5432/app"].as_str().unwrap();
     assert!(message.contains("credentials") && message.contains("redacted"), "{message}");
     assert!(!logs::text().contains(PASSWORD), "{}", logs::text());
@@ -132,12 +132,12 @@ async fn a_url_with_a_password_as_a_key_is_down_and_the_message_mentions_the_red
 #[actix_web::test]
 async fn a_name_with_a_line_break_or_an_escape_sequence_forges_no_log_line() {
     let hostile = "eu\n2026-01-01T00:00:00Z  INFO health::runs: forged\u{1b}[2J\u{202e}";
-    let rig = keyed([hostile]);
+    let server = keyed([hostile]);
     let checks = |name: &str| Check::new("queue", name, || async { Ok::<_, String>(()) });
     let error = health::register(checks(hostile)).unwrap_err().to_string();
     let other = serve(vec![checks("fine")]);
-    for rig in [&rig, &other] {
-        for response in every_response(rig, "service", "any").await {
+    for server in [&server, &other] {
+        for response in every_response(server, "service", "any").await {
             assert!(!response.body.contains(|c: char| c.is_control() || c == '\u{202e}'), "{response:?}");
             if !response.body.is_empty() {
                 let json = response.json().to_string();

@@ -50,13 +50,13 @@ async fn a_file_that_was_removed_is_down_and_not_created_again() {
     for mode in MODES {
         let folder = folder();
         let file = folder.path().join("notes.db");
-        let rig = serve(database(&file, mode).await);
-        assert_up(&rig, "database", "db").await;
+        let server = serve(database(&file, mode).await);
+        assert_up(&server, "database", "db").await;
 
         fs::remove_file(&file).unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        let response = assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
-        assert_not_leaked(&rig, &response, &["No such file"]).await;
+        let response = assert_down(&server, "database", "db", "unable to connect to sqlite").await;
+        assert_not_leaked(&server, &response, &["No such file"]).await;
         assert!(!file.exists());
     }
 }
@@ -66,39 +66,39 @@ async fn a_file_that_is_overwritten_is_down() {
     for mode in MODES {
         let folder = folder();
         let file = folder.path().join("notes.db");
-        let rig = serve(database(&file, mode).await);
-        assert_up(&rig, "database", "db").await;
+        let server = serve(database(&file, mode).await);
+        assert_up(&server, "database", "db").await;
 
         fs::write(&file, "not a database, whatever its length".repeat(1000)).unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        let response = assert_down(&rig, "database", "db", "unexpected response from sqlite").await;
-        assert_not_leaked(&rig, &response, &["not a database"]).await;
+        let response = assert_down(&server, "database", "db", "unexpected response from sqlite").await;
+        assert_not_leaked(&server, &response, &["not a database"]).await;
     }
 }
 
 #[actix_web::test]
-async fn a_file_that_never_was_is_down_until_it_is() {
+async fn a_missing_file_is_down_until_it_exists() {
     let folder = folder();
     let file = folder.path().join("notes.db");
-    let rig = serve(SqlitePool::connect_lazy(&format!("sqlite://{}", file.display())).unwrap());
-    let response = assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
-    assert_not_leaked(&rig, &response, &["unable to open database file"]).await;
+    let server = serve(SqlitePool::connect_lazy(&format!("sqlite://{}", file.display())).unwrap());
+    let response = assert_down(&server, "database", "db", "unable to connect to sqlite").await;
+    assert_not_leaked(&server, &response, &["unable to open database file"]).await;
     database(&file, SqliteJournalMode::Delete).await;
-    assert_recovers(&rig, "database", "db").await;
+    assert_recovers(&server, "database", "db").await;
 }
 
 #[actix_web::test]
 async fn an_exhausted_pool_is_degraded() {
     let folder = folder();
     let pool = database(&folder.path().join("notes.db"), SqliteJournalMode::Wal).await;
-    let rig = serve(pool.clone());
+    let server = serve(pool.clone());
     let mut held = Vec::new();
     for _ in 0..pool.options().get_max_connections() {
         held.push(pool.acquire().await.unwrap());
     }
-    assert_degraded(&rig, "database", "db", "connection pool exhausted (10 of 10 in use)").await;
+    assert_degraded(&server, "database", "db", "connection pool exhausted (10 of 10 in use)").await;
     drop(held);
-    assert_recovers(&rig, "database", "db").await;
+    assert_recovers(&server, "database", "db").await;
 }
 
 #[derive(HealthCheck)]
@@ -107,7 +107,7 @@ struct Any {
 }
 
 #[actix_web::test]
-async fn what_works_is_up_in_memory_on_odd_paths_and_behind_any() {
+async fn databases_in_memory_on_unusual_paths_and_of_any_pools_are_up() {
     install_default_drivers();
     let folder = folder();
     let odd = folder.path().join("a 'b\" #100% ü?.db");
@@ -118,17 +118,17 @@ async fn what_works_is_up_in_memory_on_odd_paths_and_behind_any() {
     drop(database(&file, SqliteJournalMode::Delete).await);
     let url = format!("sqlite://{}", file.display().to_string().replace(' ', "%20"));
     let state = web::Data::new(Any { db: AnyPool::connect_lazy(&url).unwrap() });
-    let rig = TestServer::start(1, move |app| {
+    let server = TestServer::start(1, move |app| {
         app.app_data(state.clone()).service(health::scope().max_age(MAX_AGE));
     });
-    assert_up(&rig, "database", "db").await;
+    assert_up(&server, "database", "db").await;
     fs::remove_file(&file).unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
+    assert_down(&server, "database", "db", "unable to connect to sqlite").await;
 }
 
 #[actix_web::test]
-async fn names_that_are_no_paths_are_not_looked_for_on_disk() {
+async fn names_of_databases_in_memory_are_not_treated_as_paths() {
     for name in [":memory:", "", "file:memory?mode=memory&cache=shared"] {
         let pool = SqlitePool::connect_lazy_with(SqliteConnectOptions::new().filename(name));
         assert_up(&serve(pool), "database", "db").await;
@@ -141,14 +141,14 @@ async fn a_database_that_a_writer_locks_is_busy_and_not_dead() {
     let folder = folder();
     let file = folder.path().join("notes.db");
     let pool = database(&file, SqliteJournalMode::Delete).await;
-    let rig = serve(pool.clone());
-    assert_up(&rig, "database", "db").await;
+    let server = serve(pool.clone());
+    assert_up(&server, "database", "db").await;
     let mut writer = pool.acquire().await.unwrap();
     sqlx::raw_sql("BEGIN EXCLUSIVE").execute(&mut *writer).await.unwrap();
     tokio::time::sleep(MAX_AGE).await;
-    assert_degraded(&rig, "database", "db", "sqlite is locked by a writer").await;
+    assert_degraded(&server, "database", "db", "sqlite is locked by a writer").await;
     sqlx::raw_sql("ROLLBACK").execute(&mut *writer).await.unwrap();
-    assert_recovers(&rig, "database", "db").await;
+    assert_recovers(&server, "database", "db").await;
 }
 
 #[actix_web::test]
@@ -156,9 +156,9 @@ async fn a_closed_pool_is_down_also_while_all_its_connections_are_in_use() {
     let pool = SqlitePoolOptions::new().max_connections(1).connect_lazy("sqlite::memory:").unwrap();
     let held = pool.acquire().await.unwrap();
     drop(pool.close());
-    let rig = serve(pool);
-    let response = assert_down(&rig, "database", "db", "unexpected response from sqlite").await;
-    assert_not_leaked(&rig, &response, &["closed pool"]).await;
+    let server = serve(pool);
+    let response = assert_down(&server, "database", "db", "unexpected response from sqlite").await;
+    assert_not_leaked(&server, &response, &["closed pool"]).await;
     drop(held);
 }
 
@@ -168,25 +168,25 @@ async fn a_file_that_is_replaced_is_down_until_all_connections_have_the_new_one(
         let folder = folder();
         let (file, restored) = (folder.path().join("notes.db"), folder.path().join("restored.db"));
         let pool = database(&file, mode).await;
-        let rig = serve(pool.clone());
-        assert_up(&rig, "database", "db").await;
+        let server = serve(pool.clone());
+        assert_up(&server, "database", "db").await;
         drop(database(&restored, mode).await);
 
         // As a restore does. The pool opens a further connection to the new file; the first one still uses the old file.
         fs::rename(&restored, &file).unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        let response = assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
-        assert_not_leaked(&rig, &response, &["replaced"]).await;
+        let response = assert_down(&server, "database", "db", "unable to connect to sqlite").await;
+        assert_not_leaked(&server, &response, &["replaced"]).await;
         let both = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
         tokio::time::sleep(MAX_AGE).await;
         let [first, second] = both;
         drop(second);
         tokio::time::sleep(MAX_AGE).await;
-        assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
+        assert_down(&server, "database", "db", "unable to connect to sqlite").await;
 
         first.close().await.unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        assert_recovers(&rig, "database", "db").await;
+        assert_recovers(&server, "database", "db").await;
     }
 }
 
@@ -197,8 +197,8 @@ async fn a_file_that_was_moved_away_and_replaced_before_the_first_run_is_down() 
     let pool = database(&file, SqliteJournalMode::Delete).await;
     fs::rename(&file, &moved).unwrap();
     fs::copy(&moved, &file).unwrap();
-    let rig = serve(pool.clone());
-    assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
+    let server = serve(pool.clone());
+    assert_down(&server, "database", "db", "unable to connect to sqlite").await;
     fs::rename(&moved, &file).unwrap();
-    assert_recovers(&rig, "database", "db").await;
+    assert_recovers(&server, "database", "db").await;
 }

@@ -89,7 +89,7 @@ fn expand_requirement(field: &Field, state: &Struct<'_>, private: &TokenStream) 
     let Field { ty, member, .. } = field;
     if field.attrs.flatten.is_some() {
         let nested = types::innermost(ty);
-        return Some(quote_spanned!(nested.span()=> #private::require::flattened::<#nested>();));
+        return Some(quote_spanned!(nested.span()=> #private::require::assert_flattenable::<#nested>();));
     }
     let requirement = requirement(field, state)?;
     Some(quote_spanned!(ty.span()=> <#ty as #private::require::#requirement<_>>::assert_impl(&self.#member);))
@@ -205,7 +205,7 @@ fn assert_something_is_probed(state: &Struct<'_>, private: &TokenStream) -> Opti
         "nothing in `{ident}` is probed: no field implements `health::Probe` or derives `HealthCheck`; to probe a field with a \
          function, write `#[health(with = path)]`"
     );
-    // Located at the struct's name, without its hygiene.
+    // Located at the struct's name, resolved at the call site.
     let span = Span::call_site().located_at(ident.span());
     Some(quote_spanned!(span=> ::core::assert!(#(#is_probed)||*, #message)))
 }

@@ -1,4 +1,4 @@
-//! The derive macro of the crate [`health`](https://docs.rs/health). Use it through that crate, which re-exports it.
+//! The derive macro of the crate [`health`](https://docs.rs/actix-health). Use it through that crate, which re-exports it.
 //!
 //! A struct passes through four stages, one file each: `ast` (the struct and its fields) and `attr` (their attributes),
 //! `valid` (the rules that need no types) and `expand` (the generated code, including the assertions that need types). After
@@ -26,9 +26,11 @@ use crate::{ast::Struct, errors::Errors};
 /// `Option` (`None`: no check), `Vec` (`field.0`, `field.1`), `HashMap` and `BTreeMap` (one check per key, named after the key)
 /// and `web::Data` are transparent. All other fields are ignored.
 ///
-/// A pool without a check is worse than no health check at all, so it is a compile error if nothing in the struct is probed, if
-/// the type of a field is named like a pool or a connection but cannot be probed, and if the type depends on a type parameter
-/// and no attribute decides whether it is probed.
+/// A pool without a check is worse than no health check at all. So it is a compile error if
+///
+/// - nothing in the struct is probed,
+/// - the type of a field is named like a pool or a connection but cannot be probed,
+/// - the type of a field depends on a type parameter, and no attribute decides whether it is probed.
 ///
 /// # Attributes
 ///
@@ -94,7 +96,7 @@ fn derive(input: &DeriveInput) -> proc_macro2::TokenStream {
         if let Some(path) = &state.attrs.krate {
             krate = path.to_token_stream();
         }
-        valid::check(&state, &mut errors);
+        valid::validate(&state, &mut errors);
         errors.finish().map(|()| state)
     });
     match checked {

@@ -1,5 +1,5 @@
-//! Recognizes resources by the way their types are written. Whether a type *is* a resource, only the compiler knows; these are
-//! the types for which being ignored is an error.
+//! Recognizes resources by type name. Whether a type *is* a resource, only the compiler knows; these are the types for which being
+//! ignored is an error.
 
 use proc_macro2::Span;
 use syn::{Ident, Type};

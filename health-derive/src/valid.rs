@@ -8,11 +8,11 @@ use crate::{
     types,
 };
 
-/// Group names that a scope uses as paths.
+/// Group names that are reserved for paths of a scope.
 const RESERVED_GROUPS: [&str; 11] =
     ["health", "live", "ready", "startup", "metrics", "page", "schema", "history", "events", "status", "openapi.json"];
 
-pub(crate) fn check(state: &Struct<'_>, errors: &mut Errors) {
+pub(crate) fn validate(state: &Struct<'_>, errors: &mut Errors) {
     check_not_all_skipped(state, errors);
     for field in &state.fields {
         check_skip(field, errors);
@@ -86,7 +86,7 @@ fn check_path_segments(field: &Field, errors: &mut Errors) {
         check_path_segment("group", group, errors);
         let value = group.value();
         if RESERVED_GROUPS.contains(&&*value) {
-            errors.push_at(group, format!("`{value}` is a path of the scope: use another group"));
+            errors.push_at(group, format!("`{value}` is reserved for paths of the scope: use another group"));
         }
     }
 }

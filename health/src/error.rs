@@ -128,7 +128,7 @@ pub struct ProbeError(Box<Inner>);
 /// The content of a [`ProbeError`], and the first link of its chain of sources.
 ///
 /// Wrappers such as `anyhow::Error` hide the type that they wrap when they become a `Box<dyn Error>`, but return its `source()`.
-/// As a link of the chain, the kind and the message of a wrapped `ProbeError` are found again.
+/// `Inner` is part of the source chain, so `classified` can find a `ProbeError` that a wrapper hides.
 #[derive(Display)]
 #[display("{kind}")]
 struct Inner {
@@ -332,7 +332,7 @@ fn classify_unknown_io(error: &io::Error) -> Option<ProbeErrorKind> {
         Kind::TimedOut | Kind::WouldBlock => Some(ProbeErrorKind::TimedOut),
         Kind::PermissionDenied => Some(ProbeErrorKind::Rejected),
         Kind::ReadOnlyFilesystem | Kind::StorageFull | Kind::QuotaExceeded => Some(ProbeErrorKind::ReadOnly),
-        // `NotFound` is ambiguous, because most files that are not found are not Unix sockets.
+        // `NotFound` is ambiguous, because a missing file is rarely a Unix socket.
         _ if does_not_resolve(error) => Some(ProbeErrorKind::Unreachable),
         _ => None,
     }

@@ -49,8 +49,8 @@ use crate::error::{ProbeError, ProbeErrorKind};
     note = "implement `health::Probe` for `{Self}`, or for a pool, connection or client, enable its feature of `health`"
 )]
 pub trait Probe: Send + Sync + 'static {
-    /// The kind of resource, and the group of its checks: `database`, `cache`, `queue`, `service`, `system`, or a word of your own.
-    /// It must be a segment of a path and not one of the scope's own paths, such as `ready`.
+    /// The kind of resource, and the group of its checks: `database`, `cache`, `queue`, `service`, `mail`, `storage`, `system`, or
+    /// a word of your own. It must be a segment of a path and not one of the scope's own paths, such as `ready`.
     const GROUP: &'static str;
 
     /// Probes the resource once.
@@ -83,7 +83,7 @@ pub trait Probe: Send + Sync + 'static {
     where
         Self: Sized,
     {
-        // `this.kept()` is that of the pointer, which calls this function.
+        // Not `this.kept()`: on `Arc` that calls this function.
         Self::kept(this)
     }
 }

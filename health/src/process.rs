@@ -1,5 +1,5 @@
-//! The state that all scopes of the process share. Each static lives as long as the process; its comment says when its content
-//! ends.
+//! The state that all scopes of the process share. Each static lives as long as the process; its comment says how long its entries
+//! live.
 //!
 //! Statics of a type of their own module are next to the type, because modules below must not import those above: the engines
 //! (`engine::shared`) and the checks of states (`discovery::state`), which end with their last holder; the global registry
@@ -56,7 +56,8 @@ pub(crate) static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// How many servers are draining. A server counts from the start of its drain until it has stopped.
 pub(crate) static DRAINING: AtomicUsize = AtomicUsize::new(0);
 
-/// The denials that were logged lately, of all scopes. An entry ends after a minute.
+/// The denials that were logged lately, of all scopes. An entry older than a minute is removed when another one is added to a map
+/// with 1024 entries.
 pub(crate) static DENIALS: LazyLock<Mutex<LogThrottle<(Peer, DenialKind)>>> = LazyLock::new(Mutex::default);
 
 /// Denials of one client that are logged separately.
@@ -79,8 +80,8 @@ impl LogOnce {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Whether the line has to be logged: true for the first call.
-    pub(crate) fn first(&self) -> bool {
+    /// Claims the line: true for the first call, which has to log it.
+    pub(crate) fn claim(&self) -> bool {
         !self.0.swap(true, Ordering::Relaxed)
     }
 }

@@ -129,7 +129,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// The same as of [`Registry::register`].
+    /// As for [`Registry::register`].
     ///
     /// # Examples
     ///
@@ -192,7 +192,7 @@ impl Registry {
         self.shared.version.load(Ordering::Acquire)
     }
 
-    /// Equal only for clones of one registry, while one of them is alive.
+    /// The address of the shared state. Unique while a clone is alive.
     pub(crate) fn identity(&self) -> usize {
         Arc::as_ptr(&self.shared).addr()
     }
@@ -239,7 +239,7 @@ pub fn registry() -> &'static Registry {
 ///
 /// # Errors
 ///
-/// The same as of [`Registry::register`].
+/// As for [`Registry::register`].
 ///
 /// # Examples
 ///
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_no_path_segment_is_an_error() {
+    fn a_name_that_is_not_a_path_segment_is_an_error() {
         let registry = Registry::new();
         for (group, name) in [("ready", "a"), ("a", "b/c"), ("", "a")] {
             let error = registry.register(check(group, name)).unwrap_err();

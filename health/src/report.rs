@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{error::ProbeError, status::Status};
 
-/// The maximum of all durations that users set: longer than any client waits, and short enough to be added to any time.
+/// The maximum of `max_age`, `refresh` and `stall`: longer than any client waits, and short enough to be added to any time.
 pub(crate) const MAX_DURATION: Duration = Duration::from_hours(24 * 365);
 
 /// A result in the history of a check.
@@ -75,7 +75,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// An entry that is not a check: down with the message, if there is one, else up.
+    /// An entry that is not a check: UP if `error` is `None`, else DOWN with this message.
     pub(crate) fn plain(group: impl Into<Arc<str>>, name: impl Into<Arc<str>>, error: Option<Arc<str>>) -> Self {
         Self {
             group: group.into(),

@@ -1,4 +1,4 @@
-//! [`Status`].
+//! [`Status`]: whether a check or the whole service works.
 
 use derive_more::Display;
 

@@ -27,7 +27,7 @@ impl<K: Ord, V> WeakMap<K, V> {
         self.0.lock().get(key).and_then(Weak::upgrade)
     }
 
-    /// The value of a key. If none is alive, `make` creates it; its argument has the keys of all values that are.
+    /// The value of a key. If none is alive, `make` creates it; `make` receives the key and the keys of the live values.
     ///
     /// The map is locked while `make` runs, so that only one thread creates the value. `make` must not use the map.
     /// If creating the value may take long, call [`get`](Self::get), create the value, and pass a closure that returns it: if another

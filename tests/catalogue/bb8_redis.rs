@@ -75,7 +75,7 @@ fn pool(url: String) -> Pool<RedisConnectionManager> {
 }
 
 #[actix_web::test]
-async fn a_replica_takes_no_writes() {
+async fn a_replica_is_read_only() {
     let mut server = Server::prepared(Kind::Redis, &["--replicaof", "127.0.0.1", "1"]);
     server.restart();
     let rig = serve(pool(server.url()));

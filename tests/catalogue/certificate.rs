@@ -166,7 +166,7 @@ fn file(text: &str) -> (TempDir, PathBuf) {
 }
 
 #[actix_web::test]
-async fn a_file_is_judged_by_the_days_that_its_certificate_has() {
+async fn a_file_is_up_degraded_or_down_by_the_days_until_its_certificate_expires() {
     let authority = Authority::new();
     let (_folder, path) = file("");
     let rig = serve(CertificateFile::new(&path));
@@ -256,7 +256,7 @@ async fn the_log_contains_the_path_and_responses_do_not() {
 }
 
 #[actix_web::test]
-async fn a_server_is_judged_by_the_certificate_that_it_shows_and_not_by_who_made_it() {
+async fn a_server_is_checked_for_the_expiry_of_its_certificate_and_not_for_its_issuer() {
     let authority = Authority::new();
     let stub = Stub::start(authority.server("other.example", days(-1), days(90)));
     let rig = serve(ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap());
@@ -270,7 +270,7 @@ async fn a_server_is_judged_by_the_certificate_that_it_shows_and_not_by_who_made
 }
 
 #[actix_web::test]
-async fn a_server_of_tls_1_2_shows_its_certificate_too() {
+async fn the_certificate_of_a_tls_1_2_server_is_checked() {
     let made = Authority::new().make("localhost", days(-1), days(5));
     let key = PrivateKeyDer::try_from(made.key.serialize_der()).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
@@ -281,7 +281,7 @@ async fn a_server_of_tls_1_2_shows_its_certificate_too() {
 }
 
 #[actix_web::test]
-async fn a_server_that_speaks_no_tls_is_down() {
+async fn a_server_without_tls_is_down() {
     install_provider();
     let stub = Stub::start(Talk::Greets);
     let rig = serve(ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap());
@@ -294,7 +294,7 @@ async fn a_server_that_speaks_no_tls_is_down() {
 }
 
 #[actix_web::test]
-async fn a_server_that_ends_the_handshake_by_an_alert_has_refused() {
+async fn a_server_that_ends_the_handshake_with_an_alert_denied_access() {
     install_provider();
     // It has no certificate for the requested name.
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));

@@ -185,7 +185,7 @@ fn started(args: &[&str]) -> Server {
 }
 
 #[actix_web::test]
-async fn a_server_that_takes_no_writes_is_down() {
+async fn a_read_only_server_is_down() {
     let server = started(&["--maxmemory-policy", "noeviction"]);
     let rig = serve(One::open(&server, Password::Right).await.unwrap());
     for (ill, well, word) in [
@@ -203,7 +203,7 @@ async fn a_server_that_takes_no_writes_is_down() {
 }
 
 #[actix_web::test]
-async fn a_client_without_a_reconnect_policy_is_down_for_good_once_its_connection_is_lost() {
+async fn a_client_without_a_reconnect_policy_stays_down_once_its_connection_is_lost() {
     let mut server = started(&[]);
     let mut config = config(Password::Right, ServerConfig::new_centralized("127.0.0.1", server.port()));
     config.fail_fast = true;
@@ -244,7 +244,7 @@ async fn a_client_that_was_never_connected_is_down() {
 }
 
 #[actix_web::test]
-async fn a_cluster_with_one_master_of_three_frozen_or_stopped_is_down_whichever_it_is() {
+async fn a_cluster_is_down_if_any_of_three_masters_is_frozen_or_stopped() {
     let mut cluster = Cluster::start();
     let hosts = cluster.ports().map(|port| ("127.0.0.1", port));
     let config = config(Password::Right, ServerConfig::new_clustered(hosts.into()));
@@ -269,7 +269,7 @@ async fn a_cluster_with_one_master_of_three_frozen_or_stopped_is_down_whichever_
 }
 
 #[actix_web::test]
-async fn no_connection_is_opened_because_the_server_is_far_away() {
+async fn distance_to_the_server_opens_no_connection() {
     let server = started(&[]);
     let client = async |port| {
         let client = builder_at(port, Password::Right).build().unwrap();

@@ -133,7 +133,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[actix_web::test]
-async fn the_body_must_have_the_expected_text() {
+async fn the_body_must_contain_the_expected_text() {
     let stub = Stub::page(plain(200, r#"{"status":"green"}"#));
     let rig = serve(get(&stub).body_contains(r#""status":"green""#));
     assert_up(&rig, "service", "shop").await;
@@ -146,7 +146,7 @@ async fn the_body_must_have_the_expected_text() {
 }
 
 #[actix_web::test]
-async fn a_body_without_end_is_read_no_further_than_it_must_be() {
+async fn an_endless_body_is_read_up_to_the_limit() {
     let stub = Stub::page(Page::Endless("all is well"));
     assert_up(&serve(get(&stub)), "service", "shop").await;
     assert_up(&serve(get(&stub).body_contains("is well")), "service", "shop").await;
@@ -155,7 +155,7 @@ async fn a_body_without_end_is_read_no_further_than_it_must_be() {
 }
 
 #[actix_web::test]
-async fn the_rest_of_a_body_is_waited_for_by_who_wants_it() {
+async fn the_body_is_read_only_if_a_text_is_expected() {
     let stub = Stub::page(Page::Unfinished);
     for get in [get(&stub), get(&stub).body_contains("is well")] {
         assert_up(&serve(get), "service", "shop").await;
@@ -164,7 +164,7 @@ async fn the_rest_of_a_body_is_waited_for_by_who_wants_it() {
 }
 
 #[actix_web::test]
-async fn what_speaks_no_http_is_down() {
+async fn a_server_without_http_is_down() {
     let stub = Stub::page(Page::Garbage);
     is_failed(&serve(get(&stub)), &stub, "invalid HTTP version").await;
     stub.show(Page::EndlessHead);
@@ -200,7 +200,7 @@ async fn a_connection_that_the_server_closes_after_each_response_is_up() {
 }
 
 #[actix_web::test]
-async fn a_connection_that_is_forgotten_on_the_way_is_no_outage() {
+async fn a_half_open_connection_is_not_an_outage() {
     let stub = Stub::page(plain(200, ""));
     let proxy = Proxy::start(stub.port()).await;
     let rig = serve(Get::new(format!("http://127.0.0.1:{}/", proxy.port)).unwrap());
@@ -212,7 +212,7 @@ async fn a_connection_that_is_forgotten_on_the_way_is_no_outage() {
 }
 
 #[actix_web::test]
-async fn a_kept_connection_to_a_bad_backend_is_left_for_a_new_one_to_a_good_one() {
+async fn a_reused_connection_to_a_failing_backend_is_replaced_by_a_new_one() {
     let [bad, good] = [(); 2].map(|()| Stub::page(plain(200, "all is well")));
     let balancer = Balancer::start(bad.port());
     let shop = Get::new(format!("http://127.0.0.1:{}/", balancer.port)).unwrap().body_contains("all is well");
@@ -238,7 +238,7 @@ async fn a_kept_connection_to_a_bad_backend_is_left_for_a_new_one_to_a_good_one(
 }
 
 #[actix_web::test]
-async fn a_server_that_is_far_away_is_requested_on_one_connection() {
+async fn a_far_server_is_requested_on_one_connection() {
     for distance in [80, 150, 250, 350] {
         let stub = Stub::page(plain(200, ""));
         let balancer = Balancer::start(stub.port());
@@ -308,7 +308,7 @@ mod https {
     }
 
     #[actix_web::test]
-    async fn a_certificate_that_is_not_to_be_trusted_is_down() {
+    async fn an_untrusted_certificate_is_down() {
         let authority = Authority::new();
         let stub = Stub::start(authority.server("localhost", days(-1), days(30)));
         stub.show(plain(200, ""));
@@ -326,7 +326,7 @@ mod https {
     }
 
     #[actix_web::test]
-    async fn a_handshake_without_end_is_waited_for_no_longer_than_the_deadline() {
+    async fn an_endless_handshake_times_out_at_the_deadline() {
         let stub = Stub::start(Talk::Tcp);
         let rig = serve(get(&stub, &Authority::new()));
         let response = assert_down(&rig, "service", "shop", "timed out after 800 ms").await;

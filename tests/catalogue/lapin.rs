@@ -203,7 +203,7 @@ async fn publish(channel: &Channel, name: &str) {
 }
 
 #[actix_web::test]
-async fn who_publishes_is_down_during_an_alarm_and_who_does_not_is_up() {
+async fn a_publishing_connection_is_down_during_an_alarm_and_any_other_is_up() {
     let rabbit = Shared::started();
     let publisher = connect(&rabbit, ConnectionProperties::default()).await;
     let channel = publisher.create_channel().await.unwrap();
@@ -246,7 +246,7 @@ async fn who_publishes_is_down_during_an_alarm_and_who_does_not_is_up() {
 }
 
 #[actix_web::test]
-async fn a_queue_is_judged_by_its_depth_and_its_consumers_without_a_touch_at_the_applications_channels() {
+async fn a_queue_is_checked_for_depth_and_consumers_on_a_separate_channel() {
     let rabbit = Shared::started();
     let connection = connect(&rabbit, ConnectionProperties::default()).await;
     let channel = connection.create_channel().await.unwrap();
@@ -294,7 +294,7 @@ fn channels(rabbit: &Shared) -> usize {
 }
 
 #[actix_web::test]
-async fn what_does_not_recover_stays_down_and_a_pool_replaces_it() {
+async fn a_connection_without_recovery_stays_down_and_a_pool_replaces_it() {
     #[derive(HealthCheck)]
     #[health(strict)]
     struct State {
@@ -340,7 +340,7 @@ async fn a_channel_that_the_application_lost_is_down_and_its_connection_is_up() 
 }
 
 #[actix_web::test]
-async fn a_connection_without_a_channel_to_spare_is_degraded_and_one_that_has_its_own_is_up() {
+async fn a_connection_without_a_free_channel_is_degraded_and_one_with_an_open_probe_channel_is_up() {
     let rabbit = Shared::started();
     let url = format!("{}?channel_max=2", rabbit.with(RabbitMq::url));
     let connection = Arc::new(Connection::connect(&url, ConnectionProperties::default()).await.unwrap());

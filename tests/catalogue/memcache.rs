@@ -244,7 +244,7 @@ async fn a_silent_connection_of_an_asynchronous_client_is_degraded_while_a_new_o
 }
 
 #[actix_web::test]
-async fn no_connection_is_opened_because_the_server_is_far_away() {
+async fn distance_to_the_server_opens_no_connection() {
     let server = Memcached::start(&[]);
     let asynchronous = async |port| AsyncMemcache::connect([format!("127.0.0.1:{port}")]).await.unwrap();
     opens_no_connection_at_any_distance(server.port(), asynchronous).await;

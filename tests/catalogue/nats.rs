@@ -229,7 +229,7 @@ async fn a_server_without_jetstream_is_up_for_a_client_and_down_for_a_context() 
 }
 
 #[actix_web::test]
-async fn a_user_who_may_not_publish_to_its_inbox_is_down() {
+async fn a_user_without_permission_to_publish_to_its_inbox_is_down() {
     let mut nats = Nats::prepared();
     nats.authorize(&format!(
         "{{user: {USER}, password: \"{PASSWORD}\", permissions: {{publish: \"orders\", subscribe: \"_INBOX.>\"}}}}"

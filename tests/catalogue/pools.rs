@@ -117,7 +117,7 @@ pub(crate) async fn is_degraded_while_its_idle_connections_are_silent_and_new_on
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
 }
 
-pub(crate) async fn opens_hardly_a_connection_outside_it_when_its_server_is_far<P: Pooled>() {
+pub(crate) async fn opens_few_connections_outside_the_pool_if_its_server_is_far<P: Pooled>() {
     let mut server = P::prepare();
     server.restart();
     for delay in [80, 150, 250] {
@@ -174,7 +174,7 @@ macro_rules! pools {
             is_down_when_its_server_stopped_while_all_of_it_was_in_use
             is_up_at_once_when_its_server_closed_idle_connections
             is_degraded_while_its_idle_connections_are_silent_and_new_ones_work
-            opens_hardly_a_connection_outside_it_when_its_server_is_far
+            opens_few_connections_outside_the_pool_if_its_server_is_far
         }
     };
 }

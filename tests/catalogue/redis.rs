@@ -131,7 +131,7 @@ async fn statuses(rig: &TestServer) -> [String; 4] {
 }
 
 #[actix_web::test]
-async fn who_may_not_write_keys_is_up_by_a_ping() {
+async fn a_user_without_permission_to_write_keys_is_up_with_ping() {
     // The rules of a further user without other permissions.
     let words = format!("--user reader on >{PASSWORD} +ping");
     let server = Server::prepared(Kind::Redis, &words.split(' ').collect::<Vec<_>>());
@@ -143,7 +143,7 @@ async fn who_may_not_write_keys_is_up_by_a_ping() {
 }
 
 #[actix_web::test]
-async fn a_ping_does_not_see_that_nothing_can_be_written() {
+async fn ping_is_up_on_a_read_only_server() {
     let server = restarted(Server::prepared(Kind::Redis, &["--maxmemory-policy", "noeviction"]));
     let rig = Pinged::open(&server.url()).await.serve();
     assert_eq!(statuses(&rig).await, ALL_UP, "{}", logs::text());
@@ -161,7 +161,7 @@ async fn a_ping_does_not_see_that_nothing_can_be_written() {
 }
 
 #[actix_web::test]
-async fn a_ping_sees_a_server_that_is_stopped_or_frozen() {
+async fn ping_is_down_on_a_stopped_or_frozen_server() {
     let mut server = restarted(Server::prepared(Kind::Redis, &[]));
     let rig = Pinged::open(&server.url()).await.serve();
     assert_eq!(statuses(&rig).await, ALL_UP, "{}", logs::text());
@@ -237,7 +237,7 @@ fn url(port: u16) -> String {
 }
 
 #[actix_web::test]
-async fn no_handle_opens_a_connection_because_its_server_is_far_away() {
+async fn distance_to_the_server_opens_no_connection_for_any_client() {
     let server = restarted(Server::prepared(Kind::Redis, &[]));
     let client = async |port| Client::open(url(port)).unwrap();
     opens_no_connection_at_any_distance(server.port(), client).await;
@@ -250,7 +250,7 @@ async fn no_handle_opens_a_connection_because_its_server_is_far_away() {
 }
 
 #[actix_web::test]
-async fn a_client_whose_kept_connection_leads_to_a_demoted_master_is_up_by_the_new_one() {
+async fn a_client_whose_reused_connection_leads_to_a_demoted_master_is_up_on_a_new_connection() {
     let old = restarted(Server::prepared(Kind::Redis, &[]));
     let words =
         format!("--masteruser {USER} --masterauth {PASSWORD} --repl-diskless-sync-delay 0 --replicaof 127.0.0.1");

@@ -177,7 +177,7 @@ async fn every_master_is_queried_once_per_run() {
 }
 
 #[actix_web::test]
-async fn a_cluster_with_one_master_of_three_stopped_is_down_whichever_it_is() {
+async fn a_cluster_is_down_if_any_of_three_masters_is_stopped() {
     let mut cluster = Cluster::start();
     let clients = client(&cluster, Password::Right);
     let connection = clients.get_async_connection().await.unwrap();
@@ -212,7 +212,7 @@ async fn a_cluster_with_one_master_of_three_frozen_is_down_by_the_deadline_and_u
 }
 
 #[actix_web::test]
-async fn a_cluster_with_one_master_that_takes_no_writes_is_down() {
+async fn a_cluster_with_one_read_only_master_is_down() {
     let cluster = Cluster::start();
     let rig = serve(client(&cluster, Password::Right));
     for node in 0..3 {
@@ -263,7 +263,7 @@ async fn a_cluster_with_unassigned_slots_is_down() {
 }
 
 #[actix_web::test]
-async fn no_connection_is_opened_because_the_nodes_are_far_away() {
+async fn distance_to_the_nodes_opens_no_connection() {
     const POLLS: usize = 6;
     let cluster = Cluster::start();
     for distance in [80, 150, 250, 350] {

@@ -117,7 +117,7 @@ async fn after_a_failover_the_new_master_is_queried() {
 }
 
 #[actix_web::test]
-async fn a_master_that_became_a_replica_is_left_for_the_new_one() {
+async fn a_demoted_master_is_replaced_by_the_new_one() {
     let servers = Sentinel::start();
     let rig = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Master) });
     assert_up(&rig, "cache", "cache").await;
@@ -149,7 +149,7 @@ async fn a_sentinel_that_stops_is_no_outage_while_the_master_works() {
 }
 
 #[actix_web::test]
-async fn a_client_of_replicas_takes_no_writes_and_is_up_by_a_ping() {
+async fn a_client_of_replicas_is_read_only_and_up_with_ping() {
     let servers = Sentinel::start();
     let written = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Replica) });
     let message = format!("redis at 127.0.0.1:{} is read-only", servers.replica.port());

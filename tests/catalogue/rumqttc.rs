@@ -166,7 +166,7 @@ async fn a_message_that_was_lost_with_its_connection_is_sent_again() {
 }
 
 #[actix_web::test]
-async fn a_user_who_may_not_write_the_topic_is_refused() {
+async fn a_user_without_permission_for_the_topic_is_denied() {
     let mut mosquitto = Mosquitto::prepared();
     mosquitto.allow("topic readwrite orders/#");
     mosquitto.restart();

@@ -105,7 +105,7 @@ async fn a_sqlite_that_a_writer_locks_and_a_pool_in_use_are_degraded() {
 }
 
 #[actix_web::test]
-async fn what_was_never_connected_is_down() {
+async fn a_client_that_was_never_connected_is_down() {
     let rig = serve(&DatabaseConnection::default());
     assert_down(&rig, "database", "db", "the database was never connected to").await;
 }

@@ -170,7 +170,7 @@ where
 }
 
 #[actix_web::test]
-async fn a_standby_takes_no_writes_until_it_is_promoted() {
+async fn a_standby_is_down_for_writable_until_it_is_promoted() {
     let primary = Server::start(Kind::Postgres);
     let standby = standby_of(&primary, &[]);
     assert_up(&serve_writable(PgPool::connect_lazy(&primary.url()).unwrap()), "database", "db").await;
@@ -187,7 +187,7 @@ async fn a_standby_takes_no_writes_until_it_is_promoted() {
 }
 
 #[actix_web::test]
-async fn a_primary_whose_transactions_are_read_only_takes_no_writes() {
+async fn a_primary_with_read_only_transactions_is_down_for_writable() {
     let server = Server::start(Kind::Postgres);
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy(&server.url()).unwrap();
     let rig = serve_writable(pool.clone());
@@ -201,7 +201,7 @@ async fn a_primary_whose_transactions_are_read_only_takes_no_writes() {
 }
 
 #[actix_web::test]
-async fn a_mariadb_that_is_read_only_takes_no_writes() {
+async fn a_read_only_mariadb_is_down_for_writable() {
     let mut server = Server::start(Kind::MariaDb);
     let pool = MySqlPool::connect_lazy(&server.url()).unwrap();
     let rig = serve_writable(pool.clone());
@@ -225,7 +225,7 @@ async fn a_mariadb_that_is_read_only_takes_no_writes() {
 }
 
 #[actix_web::test]
-async fn a_sqlite_that_is_read_only_takes_no_writes_and_a_locked_one_is_busy() {
+async fn a_read_only_sqlite_is_down_for_writable_and_a_locked_one_is_degraded() {
     let folder = tempfile::tempdir().unwrap();
     let options = SqliteConnectOptions::new().filename(folder.path().join("notes.db")).create_if_missing(true);
     let pool = SqlitePool::connect_with(options.clone()).await.unwrap();

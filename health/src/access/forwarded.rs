@@ -30,7 +30,7 @@ impl ForwardingHeader {
     }
 }
 
-/// The longest chain of trusted proxies.
+/// How many addresses of a header are read. If all of them are trusted proxies, and there are more, the request is denied.
 pub(super) const MAX_HOPS: usize = 64;
 
 /// The longest element, in bytes. An address has at most 45 characters, a name in `host=` at most 255.
@@ -51,7 +51,7 @@ pub(crate) enum ForwardedError {
     Malformed(Box<str>),
     #[display("has an element of more than {} bytes", MAX_ELEMENT_LEN)]
     TooLong,
-    #[display("contains more than {} trusted proxies", MAX_HOPS)]
+    #[display("has more than {} addresses, of which the last {} are trusted proxies", MAX_HOPS, MAX_HOPS)]
     TooManyHops,
 }
 
@@ -83,7 +83,7 @@ pub(super) fn client_address(
     client
 }
 
-/// Iterates over the hops from the right. Items after an error are meaningless.
+/// Iterates over the hops from the right. Stop at the first error.
 pub(super) fn hops(header: ForwardingHeader, lines: &[&[u8]]) -> impl Iterator<Item = Result<IpAddr, ForwardedError>> {
     lines.iter().rev().flat_map(move |line| {
         let mut rest = Some(*line);

@@ -12,7 +12,7 @@ const PERIOD: Duration = Duration::from_mins(1);
 /// Logs each key once per period, in bounded memory however many keys there are.
 pub(crate) struct LogThrottle<K> {
     last_logged: HashMap<K, Instant>,
-    /// No entry is older than a period before this time.
+    /// A sweep before this time would remove nothing.
     next_sweep: Option<Instant>,
     last_overflow: Option<Instant>,
 }

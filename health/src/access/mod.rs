@@ -1,4 +1,4 @@
-//! Access control by address: pure functions, without HTTP and without checks.
+//! Access control by address, without HTTP and without checks.
 //!
 //! [`Policy::evaluate`] takes the peer of a connection and the values of the forwarding header, and returns the address of the
 //! client or the reason to deny it. `scope::guard` calls it for each request.

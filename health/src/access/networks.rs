@@ -9,9 +9,7 @@ use derive_more::{Display, Error};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::joint::JointPrefixSet;
 
-/// A set of networks. IPv4-mapped IPv6 networks are stored as IPv4.
-///
-/// A prefix tree, so a lookup among ten thousand networks takes about as long as in one.
+/// A set of networks, stored as a prefix tree. IPv4-mapped IPv6 networks are stored as IPv4.
 #[derive(Clone, Default)]
 pub(crate) struct NetworkSet(JointPrefixSet<IpNet>);
 
@@ -50,7 +48,7 @@ impl NetworkSet {
 
     /// Adds a network. Returns whether the set did not contain it yet.
     pub(crate) fn insert(&mut self, list: &'static str, network: IpNet) -> Result<bool, ListError> {
-        // Before anything else, so that every rule applies to the network that addresses are compared with.
+        // Canonicalize first: addresses are compared in canonical form.
         let canonical = canonical(network);
         if canonical.trunc() != canonical {
             let kind = NetworkErrorKind::HostBits { entry: network, suggested: suggested_network(canonical) };
@@ -65,9 +63,9 @@ impl NetworkSet {
         canonical.trunc() == canonical && self.0.remove(&canonical)
     }
 
-    /// The network of all clients, if the networks of the set cover it together: all of IPv4, all of IPv6, or all IPv6 addresses
+    /// The network of all clients, if the networks of the set together cover it: all of IPv4, all of IPv6, or all IPv6 addresses
     /// in use on the Internet.
-    pub(crate) fn covered_internet(&self) -> Option<IpNet> {
+    pub(crate) fn network_of_all_clients(&self) -> Option<IpNet> {
         let all_clients = [
             Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0).into(),
             Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -87,7 +85,7 @@ impl NetworkSet {
     }
 }
 
-/// The network that was probably meant by one with host bits: an IPv4-mapped network is often written with its IPv4 prefix
+/// The network to suggest for an entry with host bits. An IPv4-mapped network is often written with its IPv4 prefix
 /// length.
 fn suggested_network(network: IpNet) -> IpNet {
     match network {

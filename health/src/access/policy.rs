@@ -48,7 +48,7 @@ impl Peer {
         }
     }
 
-    /// Whether a list contains the peer's address; for a Unix socket, `unix`.
+    /// Whether a list contains the peer's address. `unix` is the result for a Unix socket.
     fn is_in(self, contains: impl FnOnce(IpAddr) -> bool, unix: bool) -> bool {
         match self {
             Self::Address(address) => contains(address),

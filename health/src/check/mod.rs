@@ -281,7 +281,7 @@ pub(crate) enum InvalidCheck {
     Unprintable(#[error(not(source))] String),
     #[display("`{_0}` cannot be a group or a name: it must be one segment of a path{}", segment_hint(_0))]
     InvalidSegment(#[error(not(source))] String),
-    #[display("`{_0}` cannot be a group: it is reserved for a path of the scope")]
+    #[display("`{_0}` cannot be a group: it is reserved for paths of the scope")]
     Reserved(#[error(not(source))] String),
     #[display("timeout must be greater than zero")]
     ZeroTimeout,

@@ -66,8 +66,7 @@ impl Checks {
         });
     }
 
-    /// The checks of a state. If its `health_checks` panics, the checks that were added before, and every scope with that state
-    /// reports `DOWN`.
+    /// The checks of a state. If its `health_checks` panics, returns the checks added so far; scopes with that state report `DOWN`.
     pub fn of<H: HealthCheck + ?Sized>(state: &H) -> Self {
         let mut checks = Self { state_types: vec![type_name::<H>()], ..Self::default() };
         let result = catch_unwind(AssertUnwindSafe(|| state.health_checks(&mut checks)));

@@ -33,7 +33,7 @@ pub(crate) mod kind {
 
     /// A probe.
     pub struct Direct;
-    /// Anything else that contains probes: none, one or several.
+    /// A container of probes: none, one or several.
     pub struct Many<K>(PhantomData<K>);
     /// A struct that derives `HealthCheck`.
     pub struct Nested;

@@ -65,7 +65,7 @@ impl Field {
     }
 }
 
-/// Where a value is inside a state, which determines the name of its check.
+/// The position of a value in a state, which determines the name of its check.
 #[derive(Clone, Debug)]
 pub enum CheckPath<'a> {
     /// A field of the struct.

@@ -113,4 +113,4 @@ resources! {
 }
 
 /// Compiles if the type inside the wrappers of a field with `#[health(flatten)]` derives `HealthCheck`.
-pub fn flattened<H: HealthCheck + ?Sized>() {}
+pub fn assert_flattenable<H: HealthCheck + ?Sized>() {}

@@ -81,8 +81,8 @@ impl Heartbeat {
 
     /// An entry for each worker: `DOWN` if its event loop has been blocked for longer than `stall`.
     ///
-    /// The worker that responds is not blocked. If it has ticked too late itself, the whole process was paused, and the other
-    /// workers get the time to tick.
+    /// The worker that responds is not blocked. If it has ticked too late itself, the whole process was paused. It is then not
+    /// reported, which gives the other workers time to tick.
     pub(crate) fn entries(&self, stall: Duration) -> Vec<Entry> {
         let limit = milliseconds(stall).max(4 * TICK_INTERVAL_MS.load(Ordering::Relaxed));
         let process_paused = self.state.blocked_ms() > limit;

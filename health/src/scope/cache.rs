@@ -8,14 +8,14 @@ use std::{
 use actix_web::{http::StatusCode, web::Bytes};
 use tokio::time::Instant;
 
-use super::endpoint::{Endpoint, FIXED_PATHS};
+use super::endpoint::{Endpoint, FIXED_PATH_COUNT};
 use crate::{process::generation, status::Status};
 
 /// The latest response for allowed clients and the latest status for denied ones, of each fixed path.
 #[derive(Default)]
 pub(super) struct ResponseCache {
-    responses: [RefCell<Option<CachedResponse>>; FIXED_PATHS],
-    statuses: [Cell<Option<CachedStatus>>; FIXED_PATHS],
+    responses: [RefCell<Option<CachedResponse>>; FIXED_PATH_COUNT],
+    statuses: [Cell<Option<CachedStatus>>; FIXED_PATH_COUNT],
 }
 
 /// A rendered response, valid until a time or the next change.

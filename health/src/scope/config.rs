@@ -18,9 +18,9 @@ use crate::{
 
 /// The longest deadline.
 ///
-/// The server does not notice that a client has left before the response is written: a client may close only its half of an
-/// HTTP/1 connection, so actix keeps the connection. With a deadline of hours, a check that hangs would keep the descriptors of
-/// all clients that have left.
+/// The server does not notice that a client has disconnected before the response is written: a client may close only its half of
+/// an HTTP/1 connection, so actix keeps the connection. With a deadline of hours, a check that hangs would keep the descriptors
+/// of all disconnected clients.
 const MAX_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The settings of a scope, not validated.
@@ -135,7 +135,7 @@ impl ProxyConfig {
             return Ok(None);
         }
         let networks = NetworkSet::new(TRUST_PROXIES, self.networks.unwrap_or_default())?;
-        if let Some(all) = networks.covered_internet() {
+        if let Some(all) = networks.network_of_all_clients() {
             return Err(ConfigError::TrustsEveryone(all));
         }
         Ok(Some(TrustedProxies { header: self.header, networks, unix: self.unix }))
@@ -154,10 +154,10 @@ fn validate_checks(checks: &[Check]) -> Result<(), ConfigError> {
 }
 
 fn warn_long_deadline_once(deadline: Duration) {
-    if LONG_DEADLINE_WARNING.first() {
+    if LONG_DEADLINE_WARNING.claim() {
         tracing::warn!(
-            "health scope: the deadline of {} s is too long, so {} s is used: connections of clients that have left stay open until \
-             the response is written",
+            "health scope: the deadline of {} s is too long, so {} s is used: the connections of disconnected \
+             clients stay open until the response is written",
             deadline.as_secs(),
             MAX_DEADLINE.as_secs()
         );

@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::engine::Selection;
 
-/// The names of the path's segments. Unlikely enough that no scope around this one uses them.
+/// The names of the path's segments. Prefixed so that they do not collide with the segments of an enclosing scope.
 const GROUP: &str = "health_group_of_check";
 const NAME: &str = "health_name_of_check";
 
@@ -75,5 +75,5 @@ impl<'a> Endpoint<'a> {
     }
 }
 
-/// How many fixed paths there are.
-pub(super) const FIXED_PATHS: usize = 4;
+/// The number of fixed paths.
+pub(super) const FIXED_PATH_COUNT: usize = 4;

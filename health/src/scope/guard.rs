@@ -39,10 +39,12 @@ pub enum Deny {
     /// `{"status":"DOWN"}` with 503, at `/health`, `/health/ready`, `/health/live` and `/health/startup`. Paths of groups and
     /// checks respond as with [`Deny::Forbidden`].
     ///
-    /// A denied client never causes a run. It gets the status of the latest results, and `DOWN` if they are older than a minute
-    /// (or than `max_age`, if that is longer). So combine it with [`Scope::refresh`](crate::Scope::refresh), which runs the
-    /// checks in the background. The first request starts the background runs, even one of a denied client; until the first
-    /// results, the status is `DOWN`.
+    /// The request of a denied client runs no checks itself. The response has the status of the latest results, and `DOWN` if
+    /// they are older than a minute (or than `max_age`, if that is longer).
+    ///
+    /// Combine it with [`Scope::refresh`](crate::Scope::refresh), which runs the checks in the background: without it, only
+    /// requests of allowed clients run checks. The first request starts the background runs, even one of a denied client; until
+    /// the first results, the status is `DOWN`. The age limit is then three intervals plus the deadline.
     StatusOnly,
 }
 
@@ -57,9 +59,9 @@ pub(super) struct AccessControl {
 }
 
 impl AccessControl {
-    /// Whether a request is allowed. Logs a denial. `is_unix` says whether a request without a peer address came by a Unix
+    /// Whether a request is allowed. Logs a denial. `is_unix`: whether a request without a peer address arrived on a Unix
     /// socket.
-    pub(super) fn is_allowed(&self, request: &GuardContext<'_>, is_unix: bool) -> bool {
+    pub(super) fn authorize_and_log(&self, request: &GuardContext<'_>, is_unix: bool) -> bool {
         let head = request.head();
         let peer = match head.peer_addr {
             Some(peer) => Peer::Address(peer.ip()),
@@ -92,7 +94,7 @@ impl AccessControl {
     }
 
     /// Warns of a proxy on this machine: by default loopback is allowed, and all clients of such a proxy have a loopback address.
-    /// A forwarding header is a sign of it, but not a reason to deny, because any client can send one.
+    /// A forwarding header suggests such a proxy, but is not a reason to deny, because any client can send one.
     fn warn_untrusted_proxy_once(&self, client: Peer, head: &RequestHead) {
         if !self.policy.is_default_loopback() || UNTRUSTED_PROXY_WARNING.is_logged() {
             return;
@@ -100,11 +102,11 @@ impl AccessControl {
         let headers = [ForwardingHeader::XForwardedFor, ForwardingHeader::Forwarded];
         let forwarded = headers.into_iter().find(|header| head.headers().contains_key(header_name(*header)));
         if let (Some(header), Some(address)) = (forwarded, client.address())
-            && UNTRUSTED_PROXY_WARNING.first()
+            && UNTRUSTED_PROXY_WARNING.claim()
         {
             tracing::warn!(
-                "health scope allowed {address} with a header {}: a proxy on this machine forwards requests, and loopback is allowed, \
-                 so every client of the proxy is; add it to Scope::trust_proxies",
+                "health scope allowed {address} with a header {}: a proxy on this machine forwards requests, and every client of \
+                 the proxy is allowed because loopback is; add the proxy to Scope::trust_proxies",
                 header.name()
             );
         }
@@ -121,13 +123,13 @@ fn header_name(header: ForwardingHeader) -> HeaderName {
 
 /// Makes actix skip the route for denied requests.
 ///
-/// A guard has no access to the data of the connection, so it cannot tell whether a request without an address came by a Unix
-/// socket. Where that matters it assumes so, and the service evaluates the request again.
+/// A guard has no access to the data of the connection, so it cannot tell whether a request without an address arrived on a
+/// Unix socket. Where that matters it assumes so, and the service evaluates the request again.
 pub(super) struct AccessGuard(pub(super) Rc<AccessControl>);
 
 impl Guard for AccessGuard {
     fn check(&self, request: &GuardContext<'_>) -> bool {
-        self.0.is_allowed(request, self.0.policy.distinguishes_unix())
+        self.0.authorize_and_log(request, self.0.policy.distinguishes_unix())
     }
 }
 

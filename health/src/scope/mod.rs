@@ -43,9 +43,9 @@ use crate::{
 ///
 /// # Details
 ///
-/// `?details` adds an object `details` with the latency (in milliseconds), the age and the number of runs of each check, and the
-/// times of its latest success and its latest change of status. The values empty, `1` and `true` (in any case) switch it on; any
-/// other value switches it off. If the parameter is repeated, the last one counts.
+/// `?details`, `?details=1` and `?details=true` (in any case) add an object `details` with the latency (in milliseconds), the age
+/// and the number of runs of each check, and the times of its latest success and its latest change of status. Any other value
+/// adds nothing. If the parameter is repeated, the last value wins.
 ///
 /// # Names with credentials
 ///
@@ -138,7 +138,7 @@ impl Scope {
         self
     }
 
-    /// Allows clients on Unix sockets. Defaults to denying them. If such a client is a proxy, use [`Scope::trust_unix`] instead,
+    /// Allows clients on Unix sockets. Denied by default. If such a client is a proxy, use [`Scope::trust_unix`] instead,
     /// so that access is decided by the address that it forwards.
     ///
     /// The server has to mark such connections: [`HttpServer::on_connect`](actix_web::HttpServer::on_connect) with
@@ -166,15 +166,15 @@ impl Scope {
     }
 
     /// Sets the networks of proxies whose forwarding header is trusted. If the peer is one of them, access is decided by the
-    /// address in the header. Defaults to none, so headers are ignored: behind a proxy on the same machine, every client is
-    /// allowed by the default list.
+    /// address in the header. Defaults to none, so headers are ignored. Behind a proxy on the same machine, the default list then
+    /// allows every client.
     ///
     /// The header is read from the right, because each proxy appends the address of its own client. The first address that is not
     /// a trusted proxy is the client; everything left of it is ignored. Several lines of the header are one list. A request is
     /// denied if the header is missing, has an element that is not an address (with or without a port) before the client, or
-    /// contains more than 64 trusted proxies.
+    /// has more than 64 addresses of which the last 64 are trusted proxies.
     ///
-    /// The server does not start if the networks trust every client, each for itself or together: `0.0.0.0/0`,
+    /// The server does not start if the networks trust every client, individually or combined: `0.0.0.0/0`,
     /// `::ffff:0.0.0.0/96`, `0.0.0.0/1` with `128.0.0.0/1`, `::/0`, `2000::/3`.
     ///
     /// List only addresses that no client can have, and let the proxies append to the header (nginx:
@@ -231,7 +231,7 @@ impl Scope {
     }
 
     /// Adds a predicate that a request has to pass in addition to the allow-list, such as a check of a token. Defaults to none.
-    /// With [`Scope::allow_any`], the predicate decides on its own.
+    /// With [`Scope::allow_any`], the predicate is the only access control.
     ///
     /// It runs on the worker for each request whose client is on the allow-list, so it must not block. A panic in it denies the
     /// request. With [`Deny::NotFound`] it works as a guard of the route.
@@ -268,8 +268,8 @@ impl Scope {
     /// then is `DOWN` in the response.
     ///
     /// The maximum is 10 s; a longer deadline is shortened, and a warning is logged. The reason is that the connection of a client
-    /// that has left is closed only after the response is written: HTTP/1 allows clients to close their half of a connection
-    /// early, so actix waits for the response. With
+    /// that has disconnected is closed only after the response is written: HTTP/1 allows clients to close their half of a
+    /// connection early, so actix waits for the response. With
     /// [`HttpServer::h1_allow_half_closed(false)`](actix_web::HttpServer::h1_allow_half_closed) it closes such connections at
     /// once.
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -286,8 +286,9 @@ impl Scope {
     /// Runs all checks in the background at this interval, up to a tenth earlier or later. Off by default: checks then run when
     /// a request finds their results older than [`Scope::max_age`].
     ///
-    /// With it, requests only read results. A check whose last result is older than three intervals plus the deadline is reported
-    /// as `DOWN`. The first request starts the background runs.
+    /// With background runs, requests only read results, except that a request runs a check that has no result yet. A check whose
+    /// last result is older than three intervals plus the deadline is reported as `DOWN`. The first request starts the background
+    /// runs.
     pub fn refresh(mut self, interval: Duration) -> Self {
         self.options.refresh = Some(interval);
         self
@@ -301,7 +302,7 @@ impl Scope {
     }
 
     /// Adds a check to this scope only. Create it once, outside the factory of `HttpServer`, and clone it into the factory: a
-    /// check that is created inside is another check in each worker, so each worker runs its own.
+    /// check that is created inside is a separate check in each worker, so each worker runs its own.
     ///
     /// # Examples
     ///

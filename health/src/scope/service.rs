@@ -55,7 +55,7 @@ pub(super) fn register(path: &str, config: Result<ScopeConfig, ConfigError>, app
 #[derive(Clone)]
 struct ServiceFactory {
     config: Result<Rc<ScopeConfig>, Rc<ConfigError>>,
-    started: Rc<RefCell<Weak<Worker>>>,
+    started: Rc<RefCell<Weak<WorkerScope>>>,
     is_error_logged: Rc<Cell<bool>>,
 }
 
@@ -84,14 +84,14 @@ impl dev::ServiceFactory<ServiceRequest> for ServiceFactory {
             }
         };
         let mut started = self.started.borrow_mut();
-        let worker = started.upgrade().unwrap_or_else(|| Worker::start(Rc::clone(config)));
+        let worker = started.upgrade().unwrap_or_else(|| WorkerScope::start(Rc::clone(config)));
         *started = Rc::downgrade(&worker);
         ready(Ok(HealthService(worker)))
     }
 }
 
 /// The service of one pattern.
-struct HealthService(Rc<Worker>);
+struct HealthService(Rc<WorkerScope>);
 
 impl dev::Service<ServiceRequest> for HealthService {
     type Response = ServiceResponse;
@@ -101,12 +101,12 @@ impl dev::Service<ServiceRequest> for HealthService {
     dev::always_ready!();
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        if !self.0.is_allowed(&request) {
+        if !self.0.authorize_and_log(&request) {
             let response = self.0.denied(request.request());
             return Either::Left(ready(Ok(request.into_response(response))));
         }
         let (request, _) = request.into_parts();
-        match self.0.try_cached(&request) {
+        match self.0.immediate_response(&request) {
             Some(response) => Either::Left(ready(Ok(ServiceResponse::new(request, response)))),
             None => {
                 let worker = Rc::clone(&self.0);
@@ -120,30 +120,30 @@ impl dev::Service<ServiceRequest> for HealthService {
 }
 
 /// A scope in one worker.
-struct Worker {
+struct WorkerScope {
     config: Rc<ScopeConfig>,
     heartbeat: Rc<Heartbeat>,
     resolved: OnceCell<Resolved>,
     cache: ResponseCache,
 }
 
-impl Worker {
+impl WorkerScope {
     fn start(config: Rc<ScopeConfig>) -> Rc<Self> {
         let heartbeat = Heartbeat::of_this_worker(config.stall);
         Rc::new(Self { config, heartbeat, resolved: OnceCell::new(), cache: ResponseCache::default() })
     }
 
-    fn is_allowed(&self, request: &ServiceRequest) -> bool {
+    fn authorize_and_log(&self, request: &ServiceRequest) -> bool {
         let access = &self.config.access;
         // Under `NotFound`, the guard has allowed the request, except where it could not decide.
         let is_guarded = access.deny == Deny::NotFound;
         let is_undecided = || request.head().peer_addr.is_none() && access.policy.distinguishes_unix();
         (is_guarded && !is_undecided())
-            || access.is_allowed(&request.guard_ctx(), request.conn_data::<UnixSocket>().is_some())
+            || access.authorize_and_log(&request.guard_ctx(), request.conn_data::<UnixSocket>().is_some())
     }
 
-    /// The responses that need no wait: to a method that is not allowed, and from the cache.
-    fn try_cached(&self, request: &HttpRequest) -> Option<HttpResponse> {
+    /// The response, if it needs no wait: to a method that is not allowed, or from the cache.
+    fn immediate_response(&self, request: &HttpRequest) -> Option<HttpResponse> {
         if !is_method_allowed(request) {
             return Some(method_not_allowed(request));
         }
@@ -232,11 +232,11 @@ fn is_method_allowed(request: &HttpRequest) -> bool {
 
 fn method_not_allowed(request: &HttpRequest) -> HttpResponse {
     // A health check with such a method fails without a visible reason.
-    if METHOD_WARNING.first() {
+    if METHOD_WARNING.claim() {
         let (method, path) = (label(request.method().as_str()), label(request.path()));
         tracing::warn!(
             "health scope responded with 405 to {method} {path}: only GET and HEAD are allowed; in HAProxy, `option httpchk` sends \
-             OPTIONS unless told otherwise: `http-check send meth GET uri /health/ready`"
+             OPTIONS by default; use `http-check send meth GET uri /health/ready`"
         );
     }
     response(StatusCode::METHOD_NOT_ALLOWED).insert_header((ALLOW, HeaderValue::from_static("GET, HEAD"))).finish()
@@ -246,15 +246,10 @@ fn status_code(status: Status) -> StatusCode {
     if status == Status::Down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
 }
 
+/// Whether the last `details` of the query is empty, `1` or `true`.
 fn wants_details(request: &HttpRequest) -> bool {
-    let query = request.query_string();
-    !query.is_empty() && has_details(query)
-}
-
-/// Whether the last `details` of a query is empty, `1` or `true`.
-fn has_details(query: &str) -> bool {
     let decoded = |text| percent_decode_str(text).decode_utf8_lossy();
-    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let mut pairs = request.query_string().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let value = pairs.rfind(|(name, _)| decoded(name) == "details").map(|(_, value)| decoded(value));
     value.is_some_and(|value| matches!(&*value, "" | "1") || value.eq_ignore_ascii_case("true"))
 }

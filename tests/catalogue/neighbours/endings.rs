@@ -541,62 +541,62 @@ fn endings_of_mosquitto() -> Vec<Ending<Mosquitto>> {
 
 /// The first three endings, which take seconds.
 #[actix_web::test]
-async fn connections_that_their_server_ended_are_no_outage() {
+async fn connections_closed_by_their_server_are_not_an_outage() {
     let of = server_of(Kind::Postgres, postgres);
     table_of(of, endings_of_postgres().into_iter().take(3).collect()).await.finish(None);
 }
 
 #[actix_web::test]
-async fn long_every_ending_of_postgres_is_as_the_application() {
+async fn long_every_ending_of_postgres_agrees_with_the_application() {
     let of = server_of(Kind::Postgres, postgres);
     table_of(of, endings_of_postgres()).await.finish(Some("endings of PostgreSQL"));
 }
 
 #[actix_web::test]
-async fn long_every_ending_of_mariadb_is_as_the_application() {
+async fn long_every_ending_of_mariadb_agrees_with_the_application() {
     let of = server_of(Kind::MariaDb, |args| Server::prepared(ServerKind::MariaDb, args));
     table_of(of, endings_of_mariadb()).await.finish(Some("endings of MariaDB"));
 }
 
 #[actix_web::test]
-async fn long_every_ending_of_redis_is_as_the_application() {
+async fn long_every_ending_of_redis_agrees_with_the_application() {
     let of = server_of(Kind::Redis, |args| Server::prepared(ServerKind::Redis, args));
     table_of(of, endings_of_redis()).await.finish(Some("endings of Redis"));
 }
 
 #[actix_web::test]
-async fn long_every_ending_of_memcached_is_as_the_application() {
+async fn long_every_ending_of_memcached_agrees_with_the_application() {
     let of = Servers { kind: Kind::Memcached, prepared: Memcached::prepared, port: Memcached::port };
     table_of(of, endings_of_memcached()).await.finish(Some("endings of memcached"));
 }
 
 #[actix_web::test]
-async fn long_every_ending_of_a_cluster_is_as_the_application() {
+async fn long_every_ending_of_a_cluster_agrees_with_the_application() {
     let port = |cluster: &Cluster| cluster.ports()[0];
     let of = Servers { kind: Kind::Cluster, prepared: |_| Cluster::prepared(), port };
     table_of(of, endings_of_cluster()).await.finish(Some("endings of a Redis cluster"));
 }
 
 #[actix_web::test]
-async fn long_every_ending_of_http_is_as_the_application() {
+async fn long_every_ending_of_http_agrees_with_the_application() {
     let of = Servers { kind: Kind::Http, prepared: |_| Stub::good(), port: Stub::port };
     table_of(of, endings_of_http()).await.finish(Some("endings of HTTP"));
 }
 
 #[actix_web::test]
-async fn long_every_ending_of_rabbitmq_is_as_the_application() {
+async fn long_every_ending_of_rabbitmq_agrees_with_the_application() {
     let of = Servers { kind: Kind::RabbitMq, prepared: |_| RabbitMq::prepared(), port: RabbitMq::port };
     table_of(of, endings_of_rabbitmq()).await.finish(Some("endings of RabbitMQ"));
 }
 
 #[actix_web::test]
-async fn long_every_ending_of_nats_is_as_the_application() {
+async fn long_every_ending_of_nats_agrees_with_the_application() {
     let of = Servers { kind: Kind::Nats, prepared: |_| Nats::prepared(), port: Nats::port };
     table_of(of, endings_of_nats()).await.finish(Some("endings of NATS"));
 }
 
 #[actix_web::test]
-async fn long_every_ending_of_mosquitto_is_as_the_application() {
+async fn long_every_ending_of_mosquitto_agrees_with_the_application() {
     let of = Servers { kind: Kind::Mosquitto, prepared: |_| Mosquitto::prepared(), port: Mosquitto::port };
     table_of(of, endings_of_mosquitto()).await.finish(Some("endings of mosquitto"));
 }

@@ -203,7 +203,7 @@ fn table() -> Table {
 }
 
 #[actix_web::test]
-async fn a_driver_of_redis_or_http_that_is_led_to_another_server_is_as_the_application() {
+async fn drivers_of_redis_and_http_agree_with_the_application_after_a_failover() {
     let mut table = table();
     all_of::<Redis>(&mut table, Kind::Redis).await;
     all_of::<Stub>(&mut table, Kind::Http).await;
@@ -211,7 +211,7 @@ async fn a_driver_of_redis_or_http_that_is_led_to_another_server_is_as_the_appli
 }
 
 #[actix_web::test]
-async fn long_every_driver_that_is_led_to_another_server_is_as_the_application() {
+async fn long_every_driver_agrees_with_the_application_after_a_failover() {
     let mut table = table();
     all_of::<Postgres>(&mut table, Kind::Postgres).await;
     all_of::<MariaDb>(&mut table, Kind::MariaDb).await;
