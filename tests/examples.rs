@@ -120,7 +120,7 @@ async fn quickstart_denies_an_address_that_is_not_allowed() {
 fn quickstart_does_not_start_with_an_invalid_entry_in_its_allow_list_and_names_it() {
     for (list, named) in [
         ("127.0.0.1,localhost", "HEALTHCHECK_IPS: `localhost` is not an IP address or network"),
-        ("10.0.0.5/8", "HEALTHCHECK_IPS: `10.0.0.5/8` has bits set behind its prefix; write `10.0.0.0/8`"),
+        ("10.0.0.5/8", "HEALTHCHECK_IPS: `10.0.0.5/8` has bits set after its prefix; write `10.0.0.0/8`"),
         ("127.0.0.1,", "HEALTHCHECK_IPS: an entry is empty"),
     ] {
         let output: Output = command(QUICKSTART, &[("HEALTHCHECK_IPS", list)]).output().unwrap();
