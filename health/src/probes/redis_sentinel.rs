@@ -6,11 +6,11 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | no sentinel or no master can be connected to, or no sentinel knows the master | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | wrong password, no permission | [`ProbeErrorKind::Rejected`] | DOWN |
-//! | no response within the connection's own time | [`ProbeErrorKind::TimedOut`] | DOWN |
-//! | the master is read-only: out of memory, a full disk, too few replicas | [`ProbeErrorKind::ReadOnly`] | DOWN |
-//! | another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
+//! | no sentinel or no master can be connected to, or no sentinel knows the master | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
+//! | wrong password, no permission | [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected) | DOWN |
+//! | no response within the connection's own time | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
+//! | the master is read-only: out of memory, a full disk, too few replicas | [`ProbeErrorKind::ReadOnly`](crate::ProbeErrorKind::ReadOnly) | DOWN |
+//! | another value read than written, anything else | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
 //!
 //! The connection is reused for 30 s, then the sentinels are queried for the next one. So the check notices within a minute that none of
 //! them responds, or that they name another master while the old one still accepts writes. A client of replicas
