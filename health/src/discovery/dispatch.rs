@@ -145,7 +145,7 @@ pointers!(Arc, Box, Data);
 
 pointers_to_probes!(Data: kept_shared);
 
-/// Resolves to the impl of [`Discover`] for `T`, or to [`Fallback`].
+/// Resolves to the impl of `Discover` for `T`, or to [`Fallback`].
 pub struct Dispatch<T: ?Sized, K>(PhantomData<K>, PhantomData<T>);
 
 impl<T: Discover<K> + ?Sized, K> Dispatch<T, K> {

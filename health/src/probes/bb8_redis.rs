@@ -6,14 +6,14 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | wrong password, no permission | [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected) | DOWN |
-//! | no response, not on a new connection either | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
+//! | refused, reset, no such host | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | wrong password, no permission | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | no response, not on a new connection either | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | an idle connection is silent, and another idle one responds | | UP |
-//! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DEGRADED |
-//! | the pool is exhausted, and the server accepts further connections | [`ProbeErrorKind::Saturated`](crate::ProbeErrorKind::Saturated) | DEGRADED |
-//! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`ProbeErrorKind::ReadOnly`](crate::ProbeErrorKind::ReadOnly) | DOWN |
-//! | `LOADING`, another value read than written, anything else | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
+//! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
+//! | the pool is exhausted, and the server accepts further connections | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | `LOADING`, another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! bb8 retries failed attempts to connect without an error, so a connection outside the pool finds out why they fail. A silent connection
 //! is closed by the pool's own test of it, when the driver times out after 500 ms. A pool does not expose its address, so messages do
@@ -24,12 +24,12 @@
 //! server cannot be connected to). It opens a second one concurrently only if the first gets no response for 2 s. Each replica of the
 //! application does so.
 //!
-//! [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed): crate::ProbeErrorKind::Failed
-//! [`ProbeErrorKind::ReadOnly`](crate::ProbeErrorKind::ReadOnly): crate::ProbeErrorKind::ReadOnly
-//! [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected): crate::ProbeErrorKind::Rejected
-//! [`ProbeErrorKind::Saturated`](crate::ProbeErrorKind::Saturated): crate::ProbeErrorKind::Saturated
-//! [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut): crate::ProbeErrorKind::TimedOut
-//! [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable): crate::ProbeErrorKind::Unreachable
+//! [`ProbeErrorKind::Failed`]: crate::ProbeErrorKind::Failed
+//! [`ProbeErrorKind::ReadOnly`]: crate::ProbeErrorKind::ReadOnly
+//! [`ProbeErrorKind::Rejected`]: crate::ProbeErrorKind::Rejected
+//! [`ProbeErrorKind::Saturated`]: crate::ProbeErrorKind::Saturated
+//! [`ProbeErrorKind::TimedOut`]: crate::ProbeErrorKind::TimedOut
+//! [`ProbeErrorKind::Unreachable`]: crate::ProbeErrorKind::Unreachable
 
 use std::sync::Arc;
 

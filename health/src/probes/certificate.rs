@@ -6,12 +6,12 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | it expires in less than 14 days | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DEGRADED |
-//! | it expires in less than 2 days, has expired, or is not yet valid | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
-//! | the file contains no certificate, or a malformed one; the server does not speak TLS | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
-//! | the file does not exist; the server: refused, reset, no such host | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | no permission for the file; the server ends the handshake with an alert | [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected) | DOWN |
-//! | the server is silent: no response by the deadline | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
+//! | it expires in less than 14 days | [`ProbeErrorKind::Failed`] | DEGRADED |
+//! | it expires in less than 2 days, has expired, or is not yet valid | [`ProbeErrorKind::Failed`] | DOWN |
+//! | the file contains no certificate, or a malformed one; the server does not speak TLS | [`ProbeErrorKind::Failed`] | DOWN |
+//! | the file does not exist; the server: refused, reset, no such host | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | no permission for the file; the server ends the handshake with an alert | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | the server is silent: no response by the deadline | [`ProbeErrorKind::TimedOut`] | DOWN |
 //!
 //! Certificates are usually renewed automatically 30 days before they expire, or after two thirds of their lifetime. At 14 days the
 //! renewal has failed for two weeks, and there is time to fix it. Make the check `optional` if the service should stay in rotation until

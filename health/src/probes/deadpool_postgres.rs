@@ -5,15 +5,15 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host, shutting down or starting up | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | wrong password, no such database, no permission, TLS | [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected) | DOWN |
-//! | no response, not on a new connection either | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
+//! | refused, reset, no such host, shutting down or starting up | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | wrong password, no such database, no permission, TLS | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | no response, not on a new connection either | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | an idle connection is silent, and another idle one responds | | UP |
-//! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DEGRADED |
-//! | the pool is exhausted, and the server accepts further connections, or is full | [`ProbeErrorKind::Saturated`](crate::ProbeErrorKind::Saturated) | DEGRADED |
-//! | the server is full, and the pool has no connection | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | disk full | [`ProbeErrorKind::ReadOnly`](crate::ProbeErrorKind::ReadOnly) | DOWN |
-//! | the pool is closed; anything else | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
+//! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
+//! | the pool is exhausted, and the server accepts further connections, or is full | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | the server is full, and the pool has no connection | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | disk full | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | the pool is closed; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! The check does not wait for a connection that is in use. A silent connection is closed instead of returned to the pool.
 //!

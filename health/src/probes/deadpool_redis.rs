@@ -5,14 +5,14 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | wrong password, no permission | [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected) | DOWN |
-//! | no response, not on a new connection either | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
+//! | refused, reset, no such host | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | wrong password, no permission | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | no response, not on a new connection either | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | an idle connection is silent, and another idle one responds | | UP |
-//! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DEGRADED |
-//! | the pool is exhausted, and the server accepts further connections | [`ProbeErrorKind::Saturated`](crate::ProbeErrorKind::Saturated) | DEGRADED |
-//! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`ProbeErrorKind::ReadOnly`](crate::ProbeErrorKind::ReadOnly) | DOWN |
-//! | `LOADING`, another value read than written, the pool is closed, anything else | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
+//! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
+//! | the pool is exhausted, and the server accepts further connections | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | `LOADING`, another value read than written, the pool is closed, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! The check does not wait for a connection that is in use. A silent connection is closed instead of returned to the pool.
 //!
@@ -23,12 +23,12 @@
 //!
 //! The pools for clusters and for Sentinel are not supported.
 //!
-//! [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed): crate::ProbeErrorKind::Failed
-//! [`ProbeErrorKind::ReadOnly`](crate::ProbeErrorKind::ReadOnly): crate::ProbeErrorKind::ReadOnly
-//! [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected): crate::ProbeErrorKind::Rejected
-//! [`ProbeErrorKind::Saturated`](crate::ProbeErrorKind::Saturated): crate::ProbeErrorKind::Saturated
-//! [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut): crate::ProbeErrorKind::TimedOut
-//! [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable): crate::ProbeErrorKind::Unreachable
+//! [`ProbeErrorKind::Failed`]: crate::ProbeErrorKind::Failed
+//! [`ProbeErrorKind::ReadOnly`]: crate::ProbeErrorKind::ReadOnly
+//! [`ProbeErrorKind::Rejected`]: crate::ProbeErrorKind::Rejected
+//! [`ProbeErrorKind::Saturated`]: crate::ProbeErrorKind::Saturated
+//! [`ProbeErrorKind::TimedOut`]: crate::ProbeErrorKind::TimedOut
+//! [`ProbeErrorKind::Unreachable`]: crate::ProbeErrorKind::Unreachable
 
 use std::sync::Arc;
 

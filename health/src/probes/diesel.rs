@@ -10,15 +10,15 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | the pool cannot connect: refused, wrong password, no such database | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | the connection breaks, and no other one works | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | no response to the query, on one connection | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
-//! | all connections of the pool are in use, for no longer than its own `connection_timeout` | [`ProbeErrorKind::Saturated`](crate::ProbeErrorKind::Saturated) | DEGRADED |
-//! | SQLite: locked by another writer, and its `busy_timeout` (0 by default) is shorter than the check's limit | [`ProbeErrorKind::Saturated`](crate::ProbeErrorKind::Saturated) | DEGRADED |
-//! | read-only transaction | [`ProbeErrorKind::ReadOnly`](crate::ProbeErrorKind::ReadOnly) | DOWN |
-//! | SQLite: the file is not a database; anything else | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
+//! | the pool cannot connect: refused, wrong password, no such database | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | the connection breaks, and no other one works | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | no response to the query, on one connection | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | all connections of the pool are in use, for no longer than its own `connection_timeout` | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | SQLite: locked by another writer, and its `busy_timeout` (0 by default) is shorter than the check's limit | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | read-only transaction | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | SQLite: the file is not a database; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! Failures are distinguished less exactly than with other pools. A wrong password is [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) too; the text of the
+//! Failures are distinguished less exactly than with other pools. A wrong password is [`ProbeErrorKind::Unreachable`] too; the text of the
 //! error is in the log. While all connections are in use, a busy server and a frozen one look the same, until none has become free for the
 //! pool's `connection_timeout` (30 s by default). Then the application's operations fail too, and the check is DOWN. SQLite continues to read
 //! a file that was removed or replaced, which is not detected, because the pool does not expose its path. A pool does not expose its

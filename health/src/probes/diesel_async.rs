@@ -6,15 +6,15 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host; SQLite: the file can't be opened | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | the server rejects the connection: wrong password, no such database, full, starting up | [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected) | DOWN |
-//! | no response, not on a new connection either | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
+//! | refused, reset, no such host; SQLite: the file can't be opened | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | the server rejects the connection: wrong password, no such database, full, starting up | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | no response, not on a new connection either | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | an idle connection is silent, and another idle one responds | | UP |
-//! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DEGRADED |
-//! | the pool is exhausted, and the server accepts further connections, or rejects them with an error | [`ProbeErrorKind::Saturated`](crate::ProbeErrorKind::Saturated) | DEGRADED |
-//! | SQLite: locked by another writer, or silent for 400 ms | [`ProbeErrorKind::Saturated`](crate::ProbeErrorKind::Saturated) | DEGRADED |
-//! | read-only transaction | [`ProbeErrorKind::ReadOnly`](crate::ProbeErrorKind::ReadOnly) | DOWN |
-//! | SQLite: the file is not a database; anything else | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
+//! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
+//! | the pool is exhausted, and the server accepts further connections, or rejects them with an error | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | SQLite: locked by another writer, or silent for 400 ms | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | read-only transaction | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | SQLite: the file is not a database; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! The errors of diesel do not contain the database's code, so all errors of a new connection have one kind. SQLite continues to read a
 //! file that was removed or replaced, which is not detected, because the pools do not expose its path. The pools do not expose their

@@ -6,13 +6,13 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | less than 10 % free, and less than 5 GiB | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DEGRADED |
-//! | less than 1 % free, and less than 100 MiB | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
-//! | less than 10 %, or 1 %, of the inodes free, on file systems with a fixed number of them | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DEGRADED, or DOWN |
-//! | nothing free; mounted read-only | [`ProbeErrorKind::ReadOnly`](crate::ProbeErrorKind::ReadOnly) | DOWN |
-//! | the path does not exist | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | no permission for the path | [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected) | DOWN |
-//! | the file system hangs: no response by the deadline | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
+//! | less than 10 % free, and less than 5 GiB | [`ProbeErrorKind::Failed`] | DEGRADED |
+//! | less than 1 % free, and less than 100 MiB | [`ProbeErrorKind::Failed`] | DOWN |
+//! | less than 10 %, or 1 %, of the inodes free, on file systems with a fixed number of them | [`ProbeErrorKind::Failed`] | DEGRADED, or DOWN |
+//! | nothing free; mounted read-only | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | the path does not exist | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | no permission for the path | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | the file system hangs: no response by the deadline | [`ProbeErrorKind::TimedOut`] | DOWN |
 //!
 //! DEGRADED leaves time to free space. DOWN takes the service out of rotation, so the default threshold is where the next writes may
 //! fail. It is the smaller of two limits: 1 % of a disk of terabytes lasts for weeks, and 100 MiB is more than a small volume has.

@@ -6,8 +6,8 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | no such name, no address for it, the resolver's servers failed | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | the resolver is silent: no response by the deadline | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
+//! | no such name, no address for it, the resolver's servers failed | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | the resolver is silent: no response by the deadline | [`ProbeErrorKind::TimedOut`] | DOWN |
 //!
 //! The resolver's errors do not distinguish a name that does not exist from servers that failed. Its error text is in the log.
 

@@ -14,10 +14,10 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host, closed without a response | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | 401, 403, 407; a certificate that is not trusted; the server requires a client certificate | [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected) | DOWN |
-//! | 408, 504 | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
-//! | any other status than the expected one, a body without the expected text, not HTTP, not TLS | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
+//! | refused, reset, no such host, closed without a response | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | 401, 403, 407; a certificate that is not trusted; the server requires a client certificate | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | 408, 504 | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | any other status than the expected one, a body without the expected text, not HTTP, not TLS | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! Responses and the log name the server by host and port: never the path, the query or the credentials of the URL.
 //!

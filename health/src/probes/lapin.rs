@@ -11,13 +11,13 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host, the connection is closed or reconnecting | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | pool: wrong password, no such virtual host | [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected) | DOWN |
-//! | pool: it is exhausted, and the broker accepts further connections | [`ProbeErrorKind::Saturated`](crate::ProbeErrorKind::Saturated) | DEGRADED |
-//! | pool: idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DEGRADED |
-//! | connection: all channels are in use before the check has its own | [`ProbeErrorKind::Saturated`](crate::ProbeErrorKind::Saturated) | DEGRADED |
-//! | memory or disk alarm, of which the broker has notified this connection | [`ProbeErrorKind::ReadOnly`](crate::ProbeErrorKind::ReadOnly) | DOWN |
-//! | the channel was closed because of an error of the application; anything else | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
+//! | refused, reset, no such host, the connection is closed or reconnecting | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | pool: wrong password, no such virtual host | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | pool: it is exhausted, and the broker accepts further connections | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | pool: idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
+//! | connection: all channels are in use before the check has its own | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | memory or disk alarm, of which the broker has notified this connection | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | the channel was closed because of an error of the application; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! A warm pool that is not exhausted is probed only on its own connections. While the pool is exhausted, is slow to open a connection, or
 //! has a silent idle one, the check opens a connection outside it, queries and closes it, at most once in 2 s (once in 900 ms while the

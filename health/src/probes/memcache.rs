@@ -5,12 +5,12 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | the server requires credentials, and the client has none | [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected) | DOWN |
-//! | asynchronous: a connection is silent, and another one responds | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DEGRADED |
-//! | no response within the client's own timeout | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
-//! | out of memory, on a server that may not evict (`-M`) | [`ProbeErrorKind::ReadOnly`](crate::ProbeErrorKind::ReadOnly) | DOWN |
-//! | another value read than written, anything else | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
+//! | refused, reset | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | the server requires credentials, and the client has none | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | asynchronous: a connection is silent, and another one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
+//! | no response within the client's own timeout | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | out of memory, on a server that may not evict (`-M`) | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! An asynchronous client writes 16 keys in one round trip. It does not expose which server a key belongs to; 16 keys reach all of three
 //! servers in 199 of 200 processes. The run does not use the client's policy: with `degrade(true)` the application treats a dead server as an

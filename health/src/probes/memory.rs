@@ -7,9 +7,9 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | less than 10 % left, and less than 512 MiB | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DEGRADED |
-//! | less than 2 % left, and less than 64 MiB | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
-//! | the files are missing or malformed | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
+//! | less than 10 % left, and less than 512 MiB | [`ProbeErrorKind::Failed`] | DEGRADED |
+//! | less than 2 % left, and less than 64 MiB | [`ProbeErrorKind::Failed`] | DOWN |
+//! | the files are missing or malformed | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! DEGRADED warns operators. DOWN keeps requests away from an instance that the next large one may get killed. For a process that
 //! allocates all the memory it can and keeps it, set lower thresholds or make the check `optional`.

@@ -10,10 +10,10 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | not connected: refused, reset, no such host, wrong password | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | no permission for the subjects above | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
-//! | JetStream: no response within the context's own timeout | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
-//! | JetStream: disabled, disabled for the account, without a leader; anything else | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
+//! | not connected: refused, reset, no such host, wrong password | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | no permission for the subjects above | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | JetStream: no response within the context's own timeout | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | JetStream: disabled, disabled for the account, without a leader; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! A client that has lost its connection reconnects by itself, and sends then what was published meanwhile. So a run sends nothing while the
 //! client is not connected. Only the client's events contain why it cannot connect, and that a permission is missing. For the log, the run

@@ -6,10 +6,10 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | a master refuses connections and no replica was promoted; or all refuse | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | wrong password, no permission | [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected) | DOWN |
-//! | a master is read-only: out of memory, a full disk | [`ProbeErrorKind::ReadOnly`](crate::ProbeErrorKind::ReadOnly) | DOWN |
-//! | slots without a master; another value read than written; anything else | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
+//! | a master refuses connections and no replica was promoted; or all refuse | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | wrong password, no permission | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | a master is read-only: out of memory, a full disk | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | slots without a master; another value read than written; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! The driver retries a node that fails, and is silent meanwhile, for seconds. So when a run takes longer than twice the longest
 //! one before, and at least 300 ms, the nodes are connected to directly, at most every 2 s. That finds a node that refuses

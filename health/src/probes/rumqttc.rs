@@ -6,11 +6,11 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | not connected, for any reason; the event loop is not polled | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
-//! | the event loop was dropped | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | no permission for the topic | [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected) | DOWN |
-//! | the broker's quota is exceeded | [`ProbeErrorKind::ReadOnly`](crate::ProbeErrorKind::ReadOnly) | DOWN |
-//! | anything else | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
+//! | not connected, for any reason; the event loop is not polled | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | the event loop was dropped | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | no permission for the topic | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | the broker's quota is exceeded | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! A client knows neither its address nor whether it is connected; its event loop does, and keeps published messages until it has
 //! reconnected. So messages contain no address, a stopped broker is reported as a timeout, and the event loop returns the cause to the

@@ -8,7 +8,7 @@
 //! | connection | query | not available |
 //! | --- | --- | --- |
 //! | a proxy, a mock | the same, by `execute_unprepared` | the address; saturation |
-//! | `DatabaseConnection::default()` | none: it is [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable), 'the database was never connected to' | |
+//! | `DatabaseConnection::default()` | none: it is [`ProbeErrorKind::Unreachable`], 'the database was never connected to' | |
 
 use std::sync::Arc;
 

@@ -6,18 +6,18 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | refused, reset, no such host, shutting down or starting up | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | wrong password, no such database, no permission, account or host locked, TLS | [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected) | DOWN |
+//! | refused, reset, no such host, shutting down or starting up | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | wrong password, no such database, no permission, account or host locked, TLS | [`ProbeErrorKind::Rejected`] | DOWN |
 //! | an idle connection was closed, or ended by a message of the server (PostgreSQL: `FATAL`; MySQL: 1053, 1927, 4031) | the next one is used | UP |
 //! | an idle connection is silent, and another idle one responds | | UP |
-//! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DEGRADED |
-//! | the pool is exhausted, and the server accepts further connections | [`ProbeErrorKind::Saturated`](crate::ProbeErrorKind::Saturated) | DEGRADED |
-//! | the server or the account has reached its maximum of connections (PostgreSQL: 53300; MySQL: 1040, 1203, 1226; pgbouncer), and the pool has some that work | [`ProbeErrorKind::Saturated`](crate::ProbeErrorKind::Saturated) | DEGRADED |
-//! | the same, and the pool has none | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | read-only transaction, disk full | [`ProbeErrorKind::ReadOnly`](crate::ProbeErrorKind::ReadOnly) | DOWN |
-//! | SQLite: locked by another writer for longer than 400 ms | [`ProbeErrorKind::Saturated`](crate::ProbeErrorKind::Saturated) | DEGRADED |
-//! | SQLite: the file is gone, or was replaced while connections have the old one (Linux) | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | SQLite: the file is not a database; anything else | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
+//! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
+//! | the pool is exhausted, and the server accepts further connections | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | the server or the account has reached its maximum of connections (PostgreSQL: 53300; MySQL: 1040, 1203, 1226; pgbouncer), and the pool has some that work | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | the same, and the pool has none | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | read-only transaction, disk full | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | SQLite: locked by another writer for longer than 400 ms | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | SQLite: the file is gone, or was replaced while connections have the old one (Linux) | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | SQLite: the file is not a database; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! sqlx counts attempts to connect as connections. So while the server is full, the pool is assumed to have no connection that works if it
 //! was empty before the run, or if none became free within its own `acquire_timeout`: then the application's operations fail as well. The
@@ -42,12 +42,12 @@
 //!
 //! They acquire a connection as the probe does, so the first table applies to them too.
 //!
-//! [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable): crate::ProbeErrorKind::Unreachable
-//! [`ProbeErrorKind::Rejected`](crate::ProbeErrorKind::Rejected): crate::ProbeErrorKind::Rejected
-//! [`ProbeErrorKind::Saturated`](crate::ProbeErrorKind::Saturated): crate::ProbeErrorKind::Saturated
-//! [`ProbeErrorKind::ReadOnly`](crate::ProbeErrorKind::ReadOnly): crate::ProbeErrorKind::ReadOnly
-//! [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed): crate::ProbeErrorKind::Failed
-//! [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut): crate::ProbeErrorKind::TimedOut
+//! [`ProbeErrorKind::Unreachable`]: crate::ProbeErrorKind::Unreachable
+//! [`ProbeErrorKind::Rejected`]: crate::ProbeErrorKind::Rejected
+//! [`ProbeErrorKind::Saturated`]: crate::ProbeErrorKind::Saturated
+//! [`ProbeErrorKind::ReadOnly`]: crate::ProbeErrorKind::ReadOnly
+//! [`ProbeErrorKind::Failed`]: crate::ProbeErrorKind::Failed
+//! [`ProbeErrorKind::TimedOut`]: crate::ProbeErrorKind::TimedOut
 
 pub(super) mod pool;
 mod queries;

@@ -5,9 +5,9 @@
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
-//! | the connection is closed | [`ProbeErrorKind::Unreachable`](crate::ProbeErrorKind::Unreachable) | DOWN |
-//! | no response: frozen, or busy with another statement | [`ProbeErrorKind::TimedOut`](crate::ProbeErrorKind::TimedOut) | DOWN |
-//! | in a transaction that has failed; anything else | [`ProbeErrorKind::Failed`](crate::ProbeErrorKind::Failed) | DOWN |
+//! | the connection is closed | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | no response: frozen, or busy with another statement | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | in a transaction that has failed; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! A client never reconnects: once its connection is closed, the check is DOWN until the application creates a new client.
 //! `deadpool_postgres::Pool` reconnects. A client does not expose its address, so messages do not contain one.
