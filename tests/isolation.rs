@@ -11,7 +11,7 @@ use std::{
 };
 
 use actix_web::web;
-use health::{Check, Probe, ProbeError};
+use health::{Check, Probe, ProbeError, Registry};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -234,7 +234,7 @@ async fn hung_blocking_calls_are_bounded_and_the_check_recovers_when_they_return
     assert_eq!(gate.waiting.load(Ordering::SeqCst), 4, "blocking calls");
     assert!(threads("health-") < 16, "{} threads", threads("health-"));
     eventually("the log has the reason", || async {
-        logs::text().contains("4 blocking calls of its earlier runs have not returned")
+        logs::text().contains("4 blocking calls that it made have not returned")
     })
     .await;
     gate.open();
@@ -383,7 +383,7 @@ async fn spawned_tasks_that_block_affect_no_other_check() {
     }
     assert_eq!(not_up(&server).await, ["spawns"]);
     eventually("the log has the reason", || async {
-        logs::text().contains("a task that it spawned blocks its runtime")
+        logs::text().contains("a task that it spawned blocks the runtime")
     })
     .await;
     assert!(threads("health-") < 16, "{} threads", threads("health-"));
@@ -441,6 +441,120 @@ async fn blocking_calls_of_other_checks_do_not_raise_the_bound() {
         not_up(&server).await;
     }
     assert_eq!(gate.waiting.load(Ordering::SeqCst), 4, "blocking calls");
+    gate.open();
+}
+
+/// A value whose destructor blocks.
+struct BlocksOnDrop(Arc<Gate>);
+
+impl Drop for BlocksOnDrop {
+    fn drop(&mut self) {
+        self.0.pass();
+    }
+}
+
+#[actix_web::test]
+async fn a_destructor_that_blocks_after_unregistration_delays_no_response_and_no_log_line() {
+    let (gate, registry) = (Arc::new(Gate::default()), Registry::new());
+    let owned = BlocksOnDrop(Arc::clone(&gate));
+    let owner = Check::new("service", "owner", move || {
+        let _ = &owned;
+        async { Ok::<_, String>(()) }
+    });
+    registry.register(owner).unwrap();
+    let hangs = Arc::new(AtomicBool::new(false));
+    let hung = Check::new("service", "hung", {
+        let hangs = Arc::clone(&hangs);
+        move || {
+            hangs.store(true, Ordering::SeqCst);
+            std::future::pending::<Result<(), String>>()
+        }
+    });
+    let server = TestServer::start(1, {
+        let registry = registry.clone();
+        move |app| {
+            let scope = health::scope().registry(&registry).check(hung.clone()).check(sleeping("healthy", 1));
+            app.service(scope.deadline(Duration::from_millis(400)));
+        }
+    });
+    let unregister = async {
+        eventually("the request waits for a check", || async { hangs.load(Ordering::SeqCst) }).await;
+        registry.unregister("service", "owner");
+    };
+    let (down, ()) = tokio::join!(not_up(&server), unregister);
+    assert_eq!(down, ["hung"]);
+    eventually("the destructor runs", || async { gate.waiting.load(Ordering::SeqCst) == 1 }).await;
+    assert_eq!(not_up(&server).await, ["hung"]);
+    eventually("the log has the timeout", || async { logs::text().contains("service.hung is DOWN") }).await;
+    gate.open();
+}
+
+#[actix_web::test]
+async fn the_leftovers_of_removed_checks_do_not_affect_later_ones() {
+    let (gate, registry) = (Arc::new(Gate::default()), Registry::new());
+    let server = TestServer::start(1, {
+        let registry = registry.clone();
+        move |app| {
+            app.service(health::scope().registry(&registry).max_age(Duration::ZERO));
+        }
+    });
+    for round in 0..8 {
+        let gate = Arc::clone(&gate);
+        let leaves = Check::new("service", "leaves", move || {
+            for _ in 0..4 {
+                let gate = Arc::clone(&gate);
+                if round % 2 == 0 {
+                    tokio::task::spawn_blocking(move || gate.pass());
+                } else {
+                    tokio::spawn(async move { gate.pass() });
+                }
+            }
+            async { Ok::<_, String>(()) }
+        });
+        registry.register(leaves).unwrap();
+        assert!(not_up(&server).await.is_empty());
+        registry.unregister("service", "leaves");
+        registry.register(sleeping(format!("healthy-{round}"), 20)).unwrap();
+        assert!(not_up(&server).await.is_empty(), "{}", logs::text());
+    }
+    gate.open();
+}
+
+#[actix_web::test]
+async fn an_error_whose_destructor_blocks_occupies_one_thread() {
+    struct Failure {
+        _owned: BlocksOnDrop,
+    }
+
+    impl std::fmt::Debug for Failure {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Failure")
+        }
+    }
+
+    impl std::fmt::Display for Failure {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("failure")
+        }
+    }
+
+    impl std::error::Error for Failure {}
+
+    let gate = Arc::new(Gate::default());
+    let fails = Check::new("service", "fails", {
+        let gate = Arc::clone(&gate);
+        move || {
+            let failure = Failure { _owned: BlocksOnDrop(Arc::clone(&gate)) };
+            async { Err::<(), _>(failure) }
+        }
+    });
+    let server = serve_as(vec![fails, sleeping("healthy", 5)], |scope| {
+        scope.max_age(Duration::ZERO).deadline(Duration::from_millis(100))
+    });
+    for _ in 0..20 {
+        assert_eq!(not_up(&server).await, ["fails"]);
+    }
+    assert_eq!(gate.waiting.load(Ordering::SeqCst), 1, "threads");
     gate.open();
 }
 

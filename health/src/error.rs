@@ -216,6 +216,10 @@ impl ProbeError {
         self.0.status
     }
 
+    pub(crate) fn take_source(&mut self) -> Option<BoxError> {
+        self.0.source.take()
+    }
+
     pub(crate) fn message(&self) -> &Cow<'static, str> {
         &self.0.message
     }

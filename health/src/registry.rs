@@ -73,14 +73,16 @@ impl Registry {
         if let Err(invalid) = check.validate() {
             return Err(RegisterError(Box::new(Reason::Invalid(check, invalid))));
         }
-        let mut checks = self.shared.checks.write();
-        if checks.iter().any(|registered| is_named(registered, check.group(), check.name())) {
-            return Err(RegisterError(Box::new(Reason::Duplicate(check))));
+        {
+            let mut checks = self.shared.checks.write();
+            if checks.iter().any(|registered| is_named(registered, check.group(), check.name())) {
+                return Err(RegisterError(Box::new(Reason::Duplicate(check))));
+            }
+            if let Some(channel) = self.shared.channel.get() {
+                check.inner().subscribers.add(channel);
+            }
+            checks.push(check);
         }
-        if let Some(channel) = self.shared.channel.get() {
-            check.inner().subscribers.add(channel);
-        }
-        checks.push(check);
         self.changed();
         Ok(())
     }
@@ -88,7 +90,8 @@ impl Registry {
     /// Removes the check of that group and name. Returns whether there was one.
     ///
     /// What the check owns, such as a pool, is dropped before this returns, on the thread of the caller, if this was the last
-    /// handle to the check. During a run of the check, it is dropped at the end of that run.
+    /// handle to the check. During a run or a request that shows the check, it is dropped at the end of that, on a thread of the
+    /// library.
     pub fn unregister(&self, group: &str, name: &str) -> bool {
         // Credentials in the name of the check are redacted.
         let (group, name) = (label(group), label(name));
@@ -109,6 +112,7 @@ impl Registry {
         !removed.is_empty()
     }
 
+    /// Invalidates copies of the set. The caller holds no lock: a copy has a lock of its own, under which it reads the set.
     fn changed(&self) {
         self.shared.version.fetch_add(1, Ordering::Release);
         generation::bump();

@@ -13,29 +13,50 @@ use super::{
     inner::CheckInner,
     state::{Recorded, RunFailure},
 };
-use crate::{error::ProbeError, probe::DynProbe, redact, report::milliseconds, runtime::Runtime, status::Status};
+use crate::{
+    error::ProbeError,
+    probe::{DynProbe, drop_catching_panics},
+    redact,
+    report::milliseconds,
+    runtime::Runtime,
+    status::Status,
+};
 
 /// The name of a probe's resource in the log. `Probe::resource` is user code, which may panic.
 pub(super) fn resource_of(probe: &dyn DynProbe) -> Option<String> {
     catch_unwind(AssertUnwindSafe(|| probe.resource())).ok().flatten().map(|resource| redact::label(&resource))
 }
 
-/// Logs a failure that a probe returned. Called on the thread that ran the probe.
+/// What the log says of a failure that a probe returned.
+#[derive(Default)]
+pub(super) struct Description {
+    text: String,
+    resource: Option<String>,
+}
+
+impl Description {
+    /// Describes an error, and drops what it owns of the user. Called on the thread that ran the probe.
+    pub(super) fn detach(error: &mut ProbeError, probe: &dyn DynProbe) -> Self {
+        let text =
+            catch_unwind(AssertUnwindSafe(|| error.log_text())).unwrap_or_else(|_| "<its text panicked>".to_owned());
+        drop_catching_panics(error.take_source());
+        // The address may be known only after the run.
+        Self { text, resource: resource_of(probe) }
+    }
+}
+
+/// Logs a failure that a probe returned.
 pub(super) fn probe_failure(
     check: &CheckInner,
     error: &ProbeError,
     recorded: Recorded,
     latency: Duration,
+    description: Description,
     runtime: &Runtime,
 ) {
-    if !recorded.should_log {
-        return;
+    if recorded.should_log {
+        write(check, error, recorded, latency, description.resource, description.text, runtime);
     }
-    let text =
-        catch_unwind(AssertUnwindSafe(|| error.log_text())).unwrap_or_else(|_| "an error that panics".to_owned());
-    // The probe may have learned the address of its server during the run.
-    let resource = resource_of(&*check.probe);
-    write(check, error, recorded, latency, resource, text, runtime);
 }
 
 /// Logs a failure that the library detected: a timeout, or a run that got no thread.

@@ -77,11 +77,13 @@ impl CheckInner {
         }
     }
 
-    fn work(&self) -> Work<'_> {
+    fn work(self: &Arc<Self>) -> Work<'_> {
         if self.probe.never_blocks() {
             Work::Library { group: Arc::clone(&self.group), name: Arc::clone(&self.name) }
         } else {
-            Work::User { io: &self.io }
+            let check = Arc::downgrade(self);
+            // The run itself holds the check once.
+            Work::User { io: &self.io, is_needed: Box::new(move || check.strong_count() > 1) }
         }
     }
 
@@ -95,14 +97,25 @@ impl CheckInner {
         }
         self.resource.get_or_init(|| log::resource_of(&*self.probe));
         let mut probing = Box::pin(Abortable::new(probe_catching_panics(&*self.probe), registration));
-        let result = (&mut probing).await.ok();
-        // Drops the future of an abandoned run, whose destructors are user code.
+        let mut result = (&mut probing).await.ok();
+        // User code runs before the result is recorded: the future's and the error's destructors, and the error's text. If it blocks,
+        // the run is still in flight, and is recorded as timed out.
         drop_catching_panics(probing);
-        self.finish(number, result.as_ref(), &runtime);
+        let description = match &mut result {
+            Some(Err(error)) => log::Description::detach(error, &*self.probe),
+            _ => log::Description::default(),
+        };
+        self.finish(number, result.as_ref(), description, &runtime);
         runtime.release(self);
     }
 
-    fn finish(self: &Arc<Self>, number: u64, result: Option<&Result<(), ProbeError>>, runtime: &Arc<Runtime>) {
+    fn finish(
+        self: &Arc<Self>,
+        number: u64,
+        result: Option<&Result<(), ProbeError>>,
+        description: log::Description,
+        runtime: &Arc<Runtime>,
+    ) {
         let (now, rules) = (Instant::now(), self.rules());
         let mut shared = self.shared.lock();
         // The supervisor may not have recorded yet that the limit has passed.
@@ -126,7 +139,7 @@ impl CheckInner {
         }
         match (finished, error) {
             (Finished::Recorded(recorded, latency) | Finished::Late(Some(recorded), latency), Some(error)) => {
-                log::probe_failure(self, error, recorded, latency, runtime);
+                log::probe_failure(self, error, recorded, latency, description, runtime);
             }
             (Finished::Recorded(recorded, latency), None) => log::recovery(self, recorded, latency, runtime),
             _ => {}

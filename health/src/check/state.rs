@@ -18,6 +18,10 @@ use crate::{
 const HARD_LIMIT: Duration = Duration::from_secs(30);
 const HARD_LIMIT_FACTOR: u32 = 10;
 
+/// A success after the limit makes the next run due at once only if the run took at least this long, so that a check that is slightly
+/// slower than its limit does not run without a pause.
+const LATE_RUN_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The number of results in the history.
 const HISTORY_LEN: usize = 60;
 
@@ -245,7 +249,7 @@ impl State {
             Some(Err(error)) => Finished::Late(self.record_late(now, error), latency),
             Some(Ok(())) | None => {
                 // The timeout counts, and is shown until the next run.
-                if let Some(latest) = &mut self.latest {
+                if let Some(latest) = self.latest.as_mut().filter(|_| latency >= LATE_RUN_INTERVAL) {
                     latest.due = true;
                 }
                 Finished::Late(None, latency)
@@ -459,5 +463,22 @@ mod tests {
         ] {
             assert_eq!(timed_out_after(limit).to_string(), message);
         }
+    }
+
+    #[test]
+    fn a_check_that_is_slightly_slower_than_its_limit_runs_once_per_max_age() {
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let rules = Rules { limit: Duration::from_millis(10), rise: 1, fall: 1 };
+        let max_age = Duration::from_secs(1);
+        let mut state = State::default();
+        assert!(matches!(state.start(at(0), max_age, rules, 1), Start::New(1)));
+        assert!(state.begin(1, at(0)));
+        assert!(matches!(state.expire(at(10), rules), Expired::TimedOut(_)));
+        assert!(matches!(state.finish(1, at(12), Some(&Ok(())), rules), Finished::Late(None, _)));
+        assert!(
+            matches!(state.start(at(13), max_age, rules, 1), Start::Fresh(outcome) if outcome.status == Status::Down)
+        );
+        assert!(matches!(state.start(at(1_011), max_age, rules, 1), Start::New(2)));
     }
 }

@@ -92,6 +92,27 @@ struct EngineInner {
     missing_threads: AtomicBool,
 }
 
+/// The checks of a report. This may be the last handle to a check that was unregistered meanwhile, whose destructors are user code
+/// and must not run on a worker or on the thread of the supervisor.
+struct Entries {
+    list: Option<Arc<Vec<CheckEntry>>>,
+    executor: Executor,
+}
+
+impl Entries {
+    fn list(&self) -> &[CheckEntry] {
+        self.list.as_deref().map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Drop for Entries {
+    fn drop(&mut self) {
+        if let (Some(list), Ok(runtime)) = (self.list.take(), self.executor.runtime()) {
+            runtime.release(list);
+        }
+    }
+}
+
 /// The background task of an engine with `refresh`.
 struct Refresher {
     /// The process that runs it: a forked child has none.
@@ -129,7 +150,7 @@ impl Engine {
         // Read first, so that a change during this report is not taken for included.
         let changes = generation::current();
         let entries = self.inner.entries();
-        let selected: Vec<_> = entries.iter().filter(|entry| selection.matches(entry)).collect();
+        let selected: Vec<_> = entries.list().iter().filter(|entry| selection.matches(entry)).collect();
         if selected.is_empty() && matches!(selection, Selection::Group(_) | Selection::Check(..)) {
             return None;
         }
@@ -171,7 +192,7 @@ impl Engine {
         }
         let max_age = self.inner.config.max_stale_age();
         let entries = self.inner.entries();
-        let selected = entries.iter().filter(|entry| selection.matches(entry));
+        let selected = entries.list().iter().filter(|entry| selection.matches(entry));
         Report::of(selected.map(|entry| entry.with_outcome(entry.cached_outcome(max_age), false)).collect())
     }
 
@@ -185,7 +206,7 @@ impl Engine {
             CheckEntry::Misconfigured { .. } => true,
         };
         let entries = self.inner.entries();
-        let pending: Vec<_> = entries.iter().filter(is_pending).map(CheckEntry::to_string).collect();
+        let pending: Vec<_> = entries.list().iter().filter(is_pending).map(CheckEntry::to_string).collect();
         if pending.is_empty() {
             self.started.store(true, Ordering::Release);
         }
@@ -248,17 +269,20 @@ impl EngineInner {
         let random = RandomState::new();
         for round in 0_u64.. {
             let entries = self.entries();
-            for check in entries.iter().filter_map(CheckEntry::check) {
+            for check in entries.list().iter().filter_map(CheckEntry::check) {
                 check.inner().run_if_due(Duration::ZERO, &runtime);
             }
-            // This may be the last handle to an unregistered check, whose destructors must not run on this thread.
-            runtime.release(entries);
+            drop(entries);
             sleep(jittered(interval, random.hash_one(round))).await;
         }
     }
 
     /// All checks in the order of registration, each name once.
-    fn entries(&self) -> Arc<Vec<CheckEntry>> {
+    fn entries(&self) -> Entries {
+        Entries { list: Some(self.current_entries()), executor: self.executor.clone() }
+    }
+
+    fn current_entries(&self) -> Arc<Vec<CheckEntry>> {
         let mut snapshot = self.snapshot.lock();
         // Read before the checks: after a change in between, the checks are read once more by the next report.
         let versions: Vec<u64> = self.sources.registries.iter().map(Registry::version).collect();

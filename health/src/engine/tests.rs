@@ -599,3 +599,29 @@ async fn a_probe_whose_resource_method_panics_runs_again() {
     sleep(Duration::from_secs(1)).await;
     assert_eq!(statuses(&engine).await[0].1, Status::Up);
 }
+
+#[test]
+fn checks_can_be_registered_while_reports_are_made() {
+    let registry = Registry::new();
+    let sources = Sources { fixed: Vec::new(), registries: vec![registry.clone()] };
+    let engine = Engine::new(sources, CONFIG, Executor::Global);
+    let (done, is_done) = std::sync::mpsc::channel();
+    let registering = std::thread::spawn(move || {
+        for _ in 0..20_000 {
+            registry.register(Check::new("a", "b", || async { Ok::<_, String>(()) })).unwrap();
+            registry.unregister("a", "b");
+        }
+        done.send(()).unwrap();
+    });
+    let reporting = std::thread::spawn(move || {
+        while is_done.try_recv().is_err() {
+            engine.cached_report(Selection::All);
+        }
+    });
+    // A deadlock of the two stops both for good.
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while !(registering.is_finished() && reporting.is_finished()) {
+        assert!(std::time::Instant::now() < deadline, "registering and reporting wait for each other");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

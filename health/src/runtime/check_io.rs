@@ -22,8 +22,14 @@ use tokio::runtime::{Builder, Handle};
 
 use super::drive;
 
-/// The maximum number of runtimes. Each costs a thread, three file descriptors, and about 11 KiB of memory, most of it for timers.
+/// The maximum number of runtimes in use. Each costs a thread, three file descriptors, and about 11 KiB of memory, most of it for timers.
 const MAX_RUNTIMES: usize = 32;
+
+/// The maximum number of runtimes, with those that checks have left blocked when they were removed.
+const MAX_RUNTIMES_EVER: usize = 128;
+
+/// How often a run that waits for its runtime looks whether its check was removed.
+const REMOVAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A check with this number of blocking calls that have not returned does not run until one of them returns.
 const MAX_BLOCKING_CALLS: usize = 4;
@@ -84,11 +90,15 @@ impl CheckIo {
         let assigned = self.0.lock();
         let runtime = &assigned.as_ref()?.runtime;
         let LoadState { blocking_calls, ping_sent } = *runtime.load.state.lock();
+        let spawner = match runtime.checks.load(Ordering::Relaxed) {
+            0 | 1 => "it".to_owned(),
+            checks => format!("it or another of the {checks} checks of its runtime"),
+        };
         if blocking_calls >= runtime.max_blocking_calls() {
-            return Some(format!("{blocking_calls} blocking calls of its earlier runs have not returned"));
+            return Some(format!("{blocking_calls} blocking calls that {spawner} made have not returned"));
         }
-        ping_sent
-            .map(|since| format!("a task that it spawned blocks its runtime, for {} ms", since.elapsed().as_millis()))
+        let since = ping_sent?.elapsed().as_millis();
+        Some(format!("a task that {spawner} spawned blocks the runtime, for {since} ms"))
     }
 
     /// What may stall a run that has a thread, for the log.
@@ -101,18 +111,23 @@ impl CheckIo {
 
 impl Drop for Assigned {
     fn drop(&mut self) {
+        // So that a runtime on which the check has left a task that blocks is not assigned again.
+        self.runtime.ping_if_busy(&mut self.runtime.load.state.lock());
         self.runtime.checks.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl IoRuntimes {
-    /// An unused runtime, else a new one, else the one that the fewest checks use.
+    /// An unused runtime, else a new one, else the one that the fewest checks use. One on which a removed check has left something
+    /// that blocks is not used again.
     fn assign(&self) -> io::Result<Arc<IoRuntime>> {
         let mut runtimes = self.0.lock();
+        let in_use = runtimes.iter().filter(|runtime| runtime.checks.load(Ordering::Relaxed) > 0).count();
+        let may_start = in_use < MAX_RUNTIMES && runtimes.len() < MAX_RUNTIMES_EVER;
         let least_used = runtimes.iter().min_by_key(|runtime| runtime.rank()).cloned();
         let runtime = match least_used {
-            Some(unused) if unused.rank() == (false, 0) => unused,
-            least_used if runtimes.len() < MAX_RUNTIMES => match (IoRuntime::start(), least_used) {
+            Some(unused) if unused.rank() == (false, 0) && unused.is_idle() => unused,
+            least_used if may_start => match (IoRuntime::start(), least_used) {
                 (Ok(new), _) => {
                     runtimes.push(Arc::clone(&new));
                     new
@@ -149,31 +164,44 @@ impl IoRuntime {
 
     /// Runtimes with a lower rank are assigned first.
     fn rank(&self) -> (bool, usize) {
-        (self.load.state.lock().ping_sent.is_some(), self.checks.load(Ordering::Relaxed))
+        let LoadState { blocking_calls, ping_sent } = *self.load.state.lock();
+        (ping_sent.is_some() || blocking_calls > 0, self.checks.load(Ordering::Relaxed))
     }
 
     fn max_blocking_calls(&self) -> usize {
         MAX_BLOCKING_CALLS * self.checks.load(Ordering::Relaxed).max(1)
     }
 
-    /// Waits until the runtime is usable, and polls a run on this thread to its end.
-    pub(super) fn poll(&self, run: impl Future<Output = ()>) {
-        self.wait_until_usable();
-        self.handle.block_on(run);
+    /// Waits until the runtime is usable, and polls a run on this thread to its end. Drops it if it is no longer needed by then.
+    pub(super) fn poll(&self, run: impl Future<Output = ()>, is_needed: impl Fn() -> bool) {
+        if self.wait_until_usable(is_needed) {
+            self.handle.block_on(run);
+        }
     }
 
-    fn wait_until_usable(&self) {
+    fn wait_until_usable(&self, is_needed: impl Fn() -> bool) -> bool {
         let mut state = self.load.state.lock();
-        if state.ping_sent.is_none() && !self.is_idle() {
-            state.ping_sent = Some(Instant::now());
-            let load = Arc::clone(&self.load);
-            self.handle.spawn(async move {
-                load.state.lock().ping_sent = None;
-                load.reduced.notify_all();
-            });
+        self.ping_if_busy(&mut state);
+        while state.ping_sent.is_some() || state.blocking_calls >= self.max_blocking_calls() {
+            let is_due = self.load.reduced.wait_for(&mut state, REMOVAL_INTERVAL).timed_out();
+            if is_due && !is_needed() {
+                return false;
+            }
         }
-        let max = self.max_blocking_calls();
-        self.load.reduced.wait_while(&mut state, |state| state.ping_sent.is_some() || state.blocking_calls >= max);
+        true
+    }
+
+    /// Spawns an empty task, unless none is needed to know that no task blocks the runtime.
+    fn ping_if_busy(&self, state: &mut LoadState) {
+        if state.ping_sent.is_some() || self.is_idle() {
+            return;
+        }
+        state.ping_sent = Some(Instant::now());
+        let load = Arc::clone(&self.load);
+        self.handle.spawn(async move {
+            load.state.lock().ping_sent = None;
+            load.reduced.notify_all();
+        });
     }
 
     /// Whether the thread of the runtime waits for events, so that no task blocks it. `false` does not imply the opposite.
@@ -217,6 +245,9 @@ mod tests {
     fn the_runtime_of_a_dropped_check_is_reused_unless_a_task_blocks_it() {
         let runtimes = IoRuntimes::default();
         let first = CheckIo::default().runtime(1, &runtimes).unwrap();
+        while !first.is_idle() {
+            thread::yield_now();
+        }
         let second = CheckIo::default().runtime(1, &runtimes).unwrap();
         assert!(Arc::ptr_eq(&first, &second));
 
@@ -230,7 +261,7 @@ mod tests {
         started.recv().unwrap();
         let waiting = thread::spawn({
             let first = Arc::clone(&first);
-            move || first.poll(async {})
+            move || first.poll(async {}, || true)
         });
         while first.load.state.lock().ping_sent.is_none() {
             thread::yield_now();

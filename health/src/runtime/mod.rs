@@ -7,7 +7,8 @@
 //! | `health-check` (up to 128) | users' checks; each run is polled on one thread to its end: see [`threads`] |
 //! | `health-io` (up to 32) | I/O, timers and spawned tasks of users' checks: see [`check_io`] |
 //! | `health-blocking` | blocking calls of users' checks |
-//! | `health-log` | log subscribers, and destructors of users' values |
+//! | `health-log` | log subscribers |
+//! | `health-drop` | destructors of what users own |
 //!
 //! A thread is started when it is first needed. Except for idle `health-check` and `health-blocking` threads, none ends before the
 //! process. After a `fork` the child starts its own threads.
@@ -74,7 +75,8 @@ pub(crate) struct Runtime {
     probes: OnceCell<Handle>,
     check_threads: Arc<CheckThreads>,
     io_runtimes: IoRuntimes,
-    deferred: OnceCell<SyncSender<Deferred>>,
+    log: OnceCell<SyncSender<Deferred>>,
+    drops: OnceCell<SyncSender<Deferred>>,
     #[cfg(test)]
     test: Option<test::Faults>,
 }
@@ -86,7 +88,11 @@ pub(crate) enum Work<'a> {
     /// A probe of the library, which does not block. Group and name are those of the check, for the log.
     Library { group: Arc<str>, name: Arc<str> },
     /// A user's check.
-    User { io: &'a CheckIo },
+    User {
+        io: &'a CheckIo,
+        /// Whether anything still holds the check apart from the run.
+        is_needed: Box<dyn Fn() -> bool + Send>,
+    },
 }
 
 impl Runtime {
@@ -127,7 +133,8 @@ impl Runtime {
             probes: OnceCell::new(),
             check_threads: Arc::default(),
             io_runtimes: IoRuntimes::default(),
-            deferred: OnceCell::new(),
+            log: OnceCell::new(),
+            drops: OnceCell::new(),
             #[cfg(test)]
             test: None,
         }
@@ -162,9 +169,9 @@ impl Runtime {
                 drop(probes.spawn(polling::watched(Arc::clone(&self.polling), (group, name), run)));
                 Ok(())
             }
-            Work::User { io } => {
+            Work::User { io, is_needed } => {
                 let runtime = io.runtime(self.process, &self.io_runtimes)?;
-                self.check_threads.execute(move || runtime.poll(run))
+                self.check_threads.execute(move || runtime.poll(run, is_needed))
             }
         }
     }
@@ -198,34 +205,40 @@ impl Runtime {
         &self.handle
     }
 
-    /// Calls user code that is neither a probe nor a check, such as a log subscriber, on the thread `health-log`. The call is lost if
-    /// that thread cannot be started, or is too slow.
+    /// Calls a log subscriber on the thread `health-log`. The call is lost if that thread cannot be started, or is too slow.
     pub(crate) fn defer(&self, call: impl FnOnce() + Send + 'static) {
         #[cfg(test)]
         if self.test.is_some() {
             return call();
         }
-        // A lost call is leaked, because its destructor may be user code, too.
-        match self.deferred.get_or_try_init(start_deferred) {
-            Ok(deferred) => match deferred.try_send(Box::new(call)) {
-                Ok(()) => {}
-                Err(TrySendError::Full(call) | TrySendError::Disconnected(call)) => std::mem::forget(call),
-            },
-            Err(_) => std::mem::forget(call),
-        }
+        call_on("health-log", &self.log, call);
     }
 
-    /// Drops a handle. If it is the last one, the value is dropped on the thread `health-log`.
+    /// Drops a handle. If it is the last one, the value is dropped on the thread `health-drop`.
     pub(crate) fn release<T: Send + Sync + 'static>(&self, handle: Arc<T>) {
-        if let Some(owned) = Arc::into_inner(handle) {
-            self.defer(move || drop(owned));
+        let Some(owned) = Arc::into_inner(handle) else { return };
+        #[cfg(test)]
+        if self.test.is_some() {
+            return drop(owned);
         }
+        call_on("health-drop", &self.drops, move || drop(owned));
     }
 }
 
-fn start_deferred() -> io::Result<SyncSender<Deferred>> {
+fn call_on(thread: &'static str, calls: &OnceCell<SyncSender<Deferred>>, call: impl FnOnce() + Send + 'static) {
+    // A lost call is leaked, because its destructor may be user code, too.
+    match calls.get_or_try_init(|| start_deferred(thread)) {
+        Ok(calls) => match calls.try_send(Box::new(call)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(call) | TrySendError::Disconnected(call)) => std::mem::forget(call),
+        },
+        Err(_) => std::mem::forget(call),
+    }
+}
+
+fn start_deferred(thread: &str) -> io::Result<SyncSender<Deferred>> {
     let (sender, calls) = mpsc::sync_channel::<Deferred>(MAX_DEFERRED);
-    thread::Builder::new().name("health-log".to_owned()).spawn(move || {
+    thread::Builder::new().name(thread.to_owned()).spawn(move || {
         for call in calls {
             // A panic of a subscriber or a destructor ends only this call. The panic hook has reported it.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
