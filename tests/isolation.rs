@@ -210,21 +210,24 @@ impl Gate {
     }
 }
 
+/// Makes a blocking call that waits for the gate, and cancels its own wait for the call after that time, as the hard limit does;
+/// the thread of the call continues.
+fn hangs(gate: &Arc<Gate>, wait: Duration) -> Check {
+    let gate = Arc::clone(gate);
+    Check::new("service", "hangs", move || {
+        let gate = Arc::clone(&gate);
+        async move {
+            let call = web::block(move || gate.pass());
+            let result = tokio::time::timeout(wait, call).await;
+            result.map_err(|_| "the call hangs")?.map_err(|_| "the call was cancelled")
+        }
+    })
+}
+
 #[actix_web::test]
 async fn hung_blocking_calls_are_bounded_and_the_check_recovers_when_they_return() {
     let gate = Arc::new(Gate::default());
-    let check = Check::new("service", "hangs", {
-        let gate = Arc::clone(&gate);
-        move || {
-            let gate = Arc::clone(&gate);
-            // Cancels the wait for the call, as the hard limit does; the thread of the call continues.
-            async move {
-                let call = web::block(move || gate.pass());
-                let result = tokio::time::timeout(Duration::from_millis(20), call).await;
-                result.map_err(|_| "the call hangs")?.map_err(|_| "the call was cancelled")
-            }
-        }
-    });
+    let check = hangs(&gate, Duration::from_millis(20));
     let server = serve_as(vec![check, sleeping("healthy", 10)], |scope| {
         scope.max_age(Duration::ZERO).deadline(Duration::from_millis(100))
     });
@@ -415,17 +418,7 @@ async fn a_check_runs_again_after_its_spawned_task_no_longer_blocks() {
 #[actix_web::test]
 async fn blocking_calls_of_other_checks_do_not_raise_the_bound() {
     let gate = Arc::new(Gate::default());
-    let hangs = Check::new("service", "hangs", {
-        let gate = Arc::clone(&gate);
-        move || {
-            let gate = Arc::clone(&gate);
-            async move {
-                let call = web::block(move || gate.pass());
-                let result = tokio::time::timeout(Duration::from_millis(5), call).await;
-                result.map_err(|_| "the call hangs")?.map_err(|_| "the call was cancelled")
-            }
-        }
-    });
+    let hangs = hangs(&gate, Duration::from_millis(5));
     let brief = (0..8).map(|n| {
         Check::new("service", format!("brief-{n}"), || async {
             for _ in 0..20 {

@@ -169,7 +169,7 @@ pub trait Fallback<T: ?Sized> {
 
 impl<T: ?Sized> Fallback<T> for Dispatch<T, Unknown> {}
 
-/// Tells whether `T` itself could be probed, even where it cannot be reached, by the same technique as [`Dispatch`].
+/// Determines whether `T` itself could be probed, even where it cannot be reached, by the same technique as [`Dispatch`].
 pub struct InnerDispatch<T: ?Sized, K>(PhantomData<K>, PhantomData<T>);
 
 impl<T: Probed<K> + ?Sized, K> InnerDispatch<T, K> {

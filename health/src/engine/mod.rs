@@ -107,8 +107,10 @@ impl Entries {
 
 impl Drop for Entries {
     fn drop(&mut self) {
-        if let (Some(list), Ok(runtime)) = (self.list.take(), self.executor.runtime()) {
-            runtime.release(list);
+        if let Some(owned) = self.list.take().and_then(Arc::into_inner)
+            && let Ok(runtime) = self.executor.runtime()
+        {
+            runtime.drop_later(owned);
         }
     }
 }

@@ -214,9 +214,15 @@ impl Runtime {
         call_on("health-log", &self.log, call);
     }
 
-    /// Drops a handle. If it is the last one, the value is dropped on the thread `health-drop`.
+    /// Drops a handle, and the value by [`Runtime::drop_later`] if it was the last one.
     pub(crate) fn release<T: Send + Sync + 'static>(&self, handle: Arc<T>) {
-        let Some(owned) = Arc::into_inner(handle) else { return };
+        if let Some(owned) = Arc::into_inner(handle) {
+            self.drop_later(owned);
+        }
+    }
+
+    /// Drops a value of the user's on the thread `health-drop`.
+    pub(crate) fn drop_later<T: Send + 'static>(&self, owned: T) {
         #[cfg(test)]
         if self.test.is_some() {
             return drop(owned);
