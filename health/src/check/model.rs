@@ -3,14 +3,15 @@
 //! [`Simulation`] calls [`State`] as `run` does, one event at a time. The [`Model`] is simpler: it has neither run numbers nor
 //! phases, only the start of a run and its planned end.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::state::{Expired, Rules, Start, State};
+use super::state::{Expired, Rules, Start, State, Timestamp};
 use crate::{
     ProbeError, ProbeErrorKind,
+    observe::Observations,
     status::Status::{self, Degraded, Down, Up},
 };
 
@@ -193,8 +194,8 @@ struct Thread {
 }
 
 impl Simulation {
-    fn at(&self, ms: u64) -> Instant {
-        self.epoch + Duration::from_millis(ms)
+    fn at(&self, ms: u64) -> Timestamp {
+        Timestamp { instant: self.epoch + Duration::from_millis(ms), wall: SystemTime::UNIX_EPOCH }
     }
 
     fn ms(&self, at: Instant) -> u64 {
@@ -214,10 +215,10 @@ impl Simulation {
                 if run.has_begun {
                     let run = self.run.take().expect("it is there");
                     let result = run.plan.status().map(result);
-                    self.state.finish(run.number, now, result.as_ref(), self.rules);
+                    self.state.finish(run.number, now, result.as_ref(), Observations::default(), self.rules);
                 } else {
                     run.has_begun = true;
-                    assert!(self.state.begin(run.number, now));
+                    assert!(self.state.begin(run.number, now.instant));
                 }
             } else if let Expired::Abandoned = self.state.expire(now, self.rules) {
                 // A pending future is dropped at once, one that blocks its thread when that returns.
@@ -240,7 +241,7 @@ impl Simulation {
     }
 
     fn shown(&self) -> Option<Status> {
-        let outcome = self.state.latest_outcome(self.at(self.now), Duration::MAX);
+        let outcome = self.state.latest_outcome(self.at(self.now).instant, Duration::MAX);
         outcome.map(|outcome| outcome.status)
     }
 }
