@@ -63,8 +63,16 @@ pub(crate) struct ActiveHold {
     pub(crate) until: Instant,
 }
 
-/// The holds that are active, the oldest first. An entry ends when its `Hold` is dropped or its time has passed.
-pub(crate) static HOLDS: Mutex<Vec<ActiveHold>> = Mutex::new(Vec::new());
+/// The holds that are active, the oldest first.
+#[derive(Default)]
+pub(crate) struct Holds {
+    pub(crate) active: Mutex<Vec<ActiveHold>>,
+    /// Never reused: a `Hold` whose time has passed must not end a later one.
+    pub(crate) next_id: AtomicU64,
+}
+
+/// An entry ends when its `Hold` is dropped or its time has passed.
+pub(crate) static HOLDS: Holds = Holds { active: Mutex::new(Vec::new()), next_id: AtomicU64::new(0) };
 
 /// The denials that were logged lately, of all scopes. An entry older than a minute is removed when another one is added to a map
 /// with 1024 entries.

@@ -158,6 +158,11 @@ impl Entry {
         }
     }
 
+    /// An entry that is not a check, with the message of a failure.
+    pub(crate) fn down(group: &str, name: &str, message: &str) -> Self {
+        Self::plain(group, name, Some(message.into()))
+    }
+
     /// The group: the first part of the full name `group.name`.
     pub fn group(&self) -> &str {
         &self.group

@@ -16,7 +16,6 @@ use crate::{
 };
 
 const LIMIT: u64 = 800;
-const MAX_AGE: u64 = 1_000;
 const HARD_LIMIT: u64 = 30_000;
 const PROCESS: u32 = 1;
 
@@ -91,6 +90,8 @@ fn result(status: Status) -> Result<(), ProbeError> {
 struct Model {
     rise: u32,
     fall: u32,
+    /// The maximum age of a result, which a check can override.
+    max_age: u64,
     shown: Option<Status>,
     streak: u32,
     finished: u64,
@@ -154,7 +155,7 @@ impl Model {
     }
 
     fn poll(&mut self, now: u64, plan: Plan, queue: u64) {
-        let is_fresh = self.shown.is_some() && !self.due && now < self.finished + MAX_AGE;
+        let is_fresh = self.shown.is_some() && !self.due && now < self.finished + self.max_age;
         if is_fresh {
             return;
         }
@@ -163,7 +164,12 @@ impl Model {
                 self.run =
                     Some(ModelRun { queued: now, began: now + queue, plan, timed_out: false, late_to_begin: false });
             }
-            Some(run) if run.timed_out || (run.late_to_begin && now < run.began) => self.record(Down, now),
+            Some(run) if run.timed_out || (run.late_to_begin && now < run.began) => {
+                // It counts once per maximum age, or once per limit if that is longer.
+                if now >= self.finished + self.max_age.max(LIMIT) {
+                    self.record(Down, now);
+                }
+            }
             Some(_) => {}
         }
     }
@@ -172,7 +178,8 @@ impl Model {
     fn is_clear(&self, now: u64) -> bool {
         let is_clear = |at: u64| at.abs_diff(now) > 1;
         let began = self.run.as_ref().is_none_or(|run| is_clear(run.began));
-        began && self.next().is_none_or(is_clear) && (self.shown.is_none() || is_clear(self.finished + MAX_AGE))
+        let due = [self.max_age, self.max_age.max(LIMIT)].map(|age| is_clear(self.finished + age));
+        began && self.next().is_none_or(is_clear) && (self.shown.is_none() || due == [true, true])
     }
 }
 
@@ -231,9 +238,9 @@ impl Simulation {
         self.now = to;
     }
 
-    fn poll(&mut self, plan: Plan, queue: u64) {
+    fn poll(&mut self, plan: Plan, queue: u64, max_age: u64) {
         let now = self.at(self.now);
-        if let Start::New(number) = self.state.start(now, Duration::from_millis(MAX_AGE), self.rules, PROCESS) {
+        if let Start::New(number) = self.state.start(now, Duration::from_millis(max_age), self.rules, PROCESS) {
             assert!(self.run.is_none(), "two runs at a time");
             let began = self.now + queue;
             self.run = Some(Thread { number, began, has_begun: false, ends: began + plan.duration(), plan });
@@ -250,10 +257,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_check_shows_what_the_model_shows(steps in steps(), rise in 1_u32..3, fall in 1_u32..4) {
+    fn a_check_shows_what_the_model_shows(
+        steps in steps(), rise in 1_u32..3, fall in 1_u32..4, max_age in prop_oneof![Just(300_u64), Just(1_000), Just(7_000)],
+    ) {
         let rules = Rules { limit: Duration::from_millis(LIMIT), rise, fall };
         let mut simulation = Simulation { epoch: Instant::now(), now: 0, state: State::default(), rules, run: None };
-        let mut model = Model { rise, fall, ..Model::default() };
+        let mut model = Model { rise, fall, max_age, ..Model::default() };
         let (mut plan, mut queue) = (Plan::Ends(0, Up), 0);
         for step in steps {
             match step {
@@ -268,7 +277,7 @@ proptest! {
                         simulation.advance(simulation.now + 1);
                         model.advance(simulation.now);
                     }
-                    simulation.poll(plan, queue);
+                    simulation.poll(plan, queue, max_age);
                     model.poll(simulation.now, plan, queue);
                     // Beyond events at the same time.
                     simulation.advance(simulation.now + 2);

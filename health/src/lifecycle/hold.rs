@@ -1,10 +1,6 @@
 //! [`hold`]: takes the process out of rotation for a time.
 
-use std::{
-    fmt,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{fmt, sync::atomic::Ordering, time::Duration};
 
 use tokio::{
     task::AbortHandle,
@@ -12,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    process::{ActiveHold, HOLDS, generation},
+    process::{ActiveHold, HOLDS, Holds, generation},
     redact::label,
     report::MAX_DURATION,
     runtime::Executor,
@@ -54,24 +50,18 @@ use crate::{
 /// }
 /// ```
 pub fn hold(reason: impl AsRef<str>, ttl: Duration) -> Hold {
-    static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-
-    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     let reason = label(reason.as_ref());
     let ttl = ttl.min(MAX_DURATION);
     let until = Instant::now() + ttl;
-    HOLDS.lock().push(ActiveHold { id, reason: reason.clone(), until });
-    generation::bump();
+    let id = HOLDS.add(reason.clone(), until);
     tracing::info!("held: {reason}: readiness is DOWN for at most {}", time_left(ttl));
     // Without this task, the hold still ends in time, but that is not logged.
     let expiry = Executor::Global.runtime().ok().map(|runtime| {
         let logger = runtime.clone();
         runtime.spawn_background(async move {
             sleep_until(until).await;
-            if let Some(ended) = remove(id) {
-                logger.defer(move || {
-                    tracing::warn!("the hold {} has expired: readiness is no longer DOWN for it", ended.reason)
-                });
+            if let Some(reason) = HOLDS.remove(id) {
+                logger.defer(move || tracing::warn!("the hold `{reason}` has expired"));
             }
         })
     });
@@ -90,8 +80,8 @@ impl Drop for Hold {
         if let Some(expiry) = &self.expiry {
             expiry.abort();
         }
-        if let Some(ended) = remove(self.id) {
-            tracing::info!("the hold {} has ended", ended.reason);
+        if let Some(reason) = HOLDS.remove(self.id) {
+            tracing::info!("the hold `{reason}` has ended");
         }
     }
 }
@@ -102,23 +92,39 @@ impl fmt::Debug for Hold {
     }
 }
 
-fn remove(id: u64) -> Option<ActiveHold> {
-    let mut holds = HOLDS.lock();
-    let index = holds.iter().position(|hold| hold.id == id)?;
-    let removed = holds.remove(index);
-    drop(holds);
-    generation::bump();
-    Some(removed)
+/// The reasons and times left of the process's holds.
+pub(crate) fn held() -> Option<String> {
+    HOLDS.message()
 }
 
-/// The message of all holds that are active: reasons and times left.
-pub(crate) fn held() -> Option<String> {
-    let holds = HOLDS.lock();
-    let now = Instant::now();
-    let active = holds.iter().filter(|hold| hold.until > now);
-    let list: Vec<_> =
-        active.map(|hold| format!("{}, {} left", hold.reason, time_left(hold.until.duration_since(now)))).collect();
-    (!list.is_empty()).then(|| format!("held: {}", list.join("; ")))
+impl Holds {
+    /// Returns the id of the new hold.
+    pub(crate) fn add(&self, reason: String, until: Instant) -> u64 {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        self.active.lock().push(ActiveHold { id, reason, until });
+        generation::bump();
+        id
+    }
+
+    /// Returns the reason, unless the hold has ended already.
+    pub(crate) fn remove(&self, id: u64) -> Option<String> {
+        let mut active = self.active.lock();
+        let index = active.iter().position(|hold| hold.id == id)?;
+        let removed = active.remove(index);
+        drop(active);
+        generation::bump();
+        Some(removed.reason)
+    }
+
+    pub(crate) fn message(&self) -> Option<String> {
+        let now = Instant::now();
+        let left = |hold: &ActiveHold| {
+            let time = hold.until.checked_duration_since(now).filter(|time| !time.is_zero())?;
+            Some(format!("{}, {} left", hold.reason, time_left(time)))
+        };
+        let list: Vec<_> = self.active.lock().iter().filter_map(left).collect();
+        (!list.is_empty()).then(|| format!("held: {}", list.join("; ")))
+    }
 }
 
 /// Rounded up, so that a hold with `1 s left` is never over.
@@ -137,14 +143,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn several_holds_are_shown_with_the_time_that_is_left_and_end_by_themselves() {
-        assert_eq!(held(), None);
-        let maintenance = hold("maintenance", Duration::from_secs(12 * 60));
-        let _migration = hold("migration of bob:hunter2@db", Duration::from_secs(90));
-        assert_eq!(held().as_deref(), Some("held: maintenance, 12 min left; migration of ***@db, 90 s left"));
+        let holds = Holds::default();
+        assert_eq!(holds.message(), None);
+        let in_seconds = |seconds| Instant::now() + Duration::from_secs(seconds);
+        let maintenance = holds.add("maintenance".to_owned(), in_seconds(12 * 60));
+        holds.add("migration".to_owned(), in_seconds(90));
+        assert_eq!(holds.message().as_deref(), Some("held: maintenance, 12 min left; migration, 90 s left"));
         tokio::time::advance(Duration::from_secs(90)).await;
-        assert_eq!(held().as_deref(), Some("held: maintenance, 11 min left"));
-        drop(maintenance);
-        assert_eq!(held(), None);
+        assert_eq!(holds.message().as_deref(), Some("held: maintenance, 11 min left"));
+        assert_eq!(holds.remove(maintenance).as_deref(), Some("maintenance"));
+        holds.add("restart".to_owned(), in_seconds(1));
+        assert_eq!(holds.remove(maintenance), None);
+        assert_eq!(holds.message().as_deref(), Some("held: restart, 1 s left"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(holds.message(), None);
     }
 
     #[test]

@@ -9,3 +9,5 @@ pub use self::{
     drain::{Drain, drain},
     hold::{Hold, hold},
 };
+#[cfg(test)]
+pub(crate) use crate::process::Holds;

@@ -18,7 +18,8 @@ use crate::{
     process::{DENIALS, DenialKind, UNTRUSTED_PROXY_WARNING},
 };
 
-/// The response to denied clients. Defaults to [`Deny::Forbidden`].
+/// The response to denied clients, at the fixed paths of the scope. For a denied client, the paths of groups and checks belong to the
+/// application. Defaults to [`Deny::Forbidden`].
 ///
 /// # Examples
 ///
@@ -36,8 +37,7 @@ pub enum Deny {
     /// As if the route did not exist: the request is passed to later routes and to the application's default service.
     NotFound,
     /// Only the status, for external load balancers: `{"status":"UP"}` with 200, `{"status":"DEGRADED"}` with 200 or
-    /// `{"status":"DOWN"}` with 503, at `/health`, `/health/ready`, `/health/live` and `/health/startup`. Paths of groups and
-    /// checks respond as with [`Deny::Forbidden`].
+    /// `{"status":"DOWN"}` with 503, at `/health`, `/health/ready`, `/health/live` and `/health/startup`.
     ///
     /// The request of a denied client runs no checks itself. The response has the status of the latest results, and `DOWN` if
     /// they are older than a minute (or than `max_age`, if that is longer).

@@ -19,7 +19,12 @@ use actix_web::{
 };
 use ipnet::IpNet;
 
-use self::{assess::assess, config::ScopeOptions, endpoint::Endpoint, resolve::Resolved};
+use self::{
+    assess::{ProcessState, assess},
+    config::ScopeOptions,
+    endpoint::Endpoint,
+    resolve::Resolved,
+};
 pub use self::{
     config::{ConfigError, ConfigErrorKind},
     connection::on_connect,
@@ -44,9 +49,11 @@ use crate::{
 /// | `/health` | all checks |
 /// | `/health/ready` | all checks: whether the application should receive requests |
 /// | `/health/live` | the workers and the checks marked [`live`](Check::live): whether the process needs a restart |
-/// | `/health/startup` | the critical checks: 200 permanently once each of them has been up |
-/// | `/health/{group}` | the checks of a group; 404 if it has none |
-/// | `/health/{group}/{name}` | one check; 404 if it does not exist |
+/// | `/health/startup` | the critical and shared checks: 200 permanently once each of them has been up |
+/// | `/health/{group}` | the checks of a group |
+/// | `/health/{group}/{name}` | one check |
+///
+/// Any other path belongs to the application, also below the path of the scope, and whatever the order of registration.
 ///
 /// The response to `GET` and `HEAD` is 200 if the status is `UP` or `DEGRADED`, and 503 if it is `DOWN`. Other methods get 405. A
 /// trailing slash is ignored. Responses have `Cache-Control: no-store`. Denied clients get 403 with an empty body before any check
@@ -55,8 +62,12 @@ use crate::{
 /// # Details
 ///
 /// `?details`, `?details=1` and `?details=true` (in any case) add an object `details` with the latency (in milliseconds), the age
-/// and the number of runs of each check, and the times of its latest success and its latest change of status. Any other value
-/// adds nothing. If the parameter is repeated, the last value wins.
+/// and the number of runs of each check, the times of its latest success, failure and change of status, and the values that the
+/// latest run has passed to [`observe`](crate::observe). Any other value adds nothing. If the parameter is repeated, the last value
+/// wins.
+///
+/// `?exclude=database` and `?exclude=cache.sessions` leave out a group or a check, and can be repeated. Checks that are left out do
+/// not run, and are listed in `excluded`. The parameter has no effect on `/health/startup`.
 ///
 /// # Names with credentials
 ///
@@ -451,7 +462,7 @@ impl Scope {
             Ok(resolved) => {
                 let engine = &resolved.engine;
                 let results = engine.results(Selection::All, &[], true).await;
-                assess(&Endpoint::Health, results.entries, engine, Vec::new)
+                assess(&Endpoint::Health, results.entries, &ProcessState::now(engine), Vec::new)
             }
             Err(report) => report,
         }
@@ -463,7 +474,8 @@ impl Scope {
         match self.resolve() {
             Ok(resolved) => {
                 let engine = &resolved.engine;
-                assess(&Endpoint::Health, engine.latest_results(Selection::All, true), engine, Vec::new)
+                let results = engine.latest_results(Selection::All, true);
+                assess(&Endpoint::Health, results, &ProcessState::now(engine), Vec::new)
             }
             Err(report) => report,
         }
@@ -472,7 +484,7 @@ impl Scope {
     fn resolve(&self) -> Result<Rc<Resolved>, Report> {
         let config = self.options.validate().map_err(|invalid| {
             let message = ConfigError::from(invalid).to_string();
-            Report::of(vec![Entry::plain("health", "scope", Some(message.into()))])
+            Report::of(vec![Entry::down("health", "scope", &message)])
         })?;
         // The previous one is alive meanwhile, so its engine is found again unless a setting has changed.
         let resolved = Rc::new(Resolved::new(&config.sources, AppData::None));

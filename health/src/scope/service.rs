@@ -20,7 +20,7 @@ use futures_util::future::{Either, LocalBoxFuture, Ready, ready};
 use tokio::time::Instant;
 
 use super::{
-    assess::assess,
+    assess::{ProcessState, assess},
     cache::{CachedResponse, ResponseCache},
     config::{ConfigError, ScopeConfig},
     connection::UnixSocket,
@@ -30,14 +30,8 @@ use super::{
     resolve::Resolved,
 };
 use crate::{
-    discovery::state::AppData,
-    engine::Results,
-    lifecycle::{self, Heartbeat},
-    process::METHOD_WARNING,
-    redact::label,
-    render::json,
-    report::Entry,
-    status::Status,
+    discovery::state::AppData, engine::Results, lifecycle::Heartbeat, process::METHOD_WARNING, redact::label,
+    render::json, report::Entry, status::Status,
 };
 
 /// Registers the service for all paths of a scope. An invalid configuration keeps the server from starting.
@@ -112,10 +106,10 @@ impl dev::ServiceFactory<ServiceRequest> for ServiceFactory {
             Ok(config) => config,
             Err(error) => {
                 if !self.is_error_logged.replace(true) {
-                    tracing::error!("health scope: invalid configuration: {error}");
+                    tracing::error!("health scope: {error}");
                     if !tracing::dispatcher::has_been_set() {
                         // Without a subscriber, the reason would be lost.
-                        eprintln!("health scope: invalid configuration: {error}");
+                        eprintln!("health scope: {error}");
                     }
                 }
                 return ready(Err(()));
@@ -212,7 +206,7 @@ impl WorkerScope {
         let status = self.cache.status(&endpoint, || {
             let engine = &self.resolved(AppData::Request(request)).engine;
             let results = engine.latest_results(endpoint.selection(), false);
-            assess(&endpoint, results, engine, || self.workers()).status()
+            assess(&endpoint, results, &ProcessState::now(engine), || self.workers()).status()
         });
         json_response(status_code(status), json::status_body(status).into())
     }
@@ -229,12 +223,13 @@ impl WorkerScope {
             // The check was removed meanwhile.
             return not_found();
         }
-        let mut report = assess(&endpoint, entries, engine, || self.workers());
+        let process = ProcessState::now(engine);
+        let mut report = assess(&endpoint, entries, &process, || self.workers());
         report.excluded = excluded;
         let code = status_code(report.status());
         let body = Bytes::from(json::body(&report, details));
         if let Some(mut valid_until) = valid_until.filter(|_| !details && exclude.is_empty()) {
-            if lifecycle::held().is_some() {
+            if process.held.is_some() {
                 // The body has the time that is left.
                 valid_until = valid_until.min(Instant::now() + Duration::from_secs(1));
             }
