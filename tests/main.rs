@@ -22,3 +22,4 @@ mod proxies;
 mod scope;
 mod secrecy;
 mod sqlite;
+mod states;

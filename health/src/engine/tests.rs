@@ -10,8 +10,12 @@ use tokio::{runtime::Handle, time::sleep};
 use super::*;
 use crate::{ProbeError, ProbeErrorKind, status::Status};
 
-const CONFIG: EngineConfig =
-    EngineConfig { deadline: Duration::from_millis(800), max_age: Duration::from_secs(1), refresh: None };
+const CONFIG: EngineConfig = EngineConfig {
+    deadline: Duration::from_millis(800),
+    max_age: Duration::from_secs(1),
+    refresh: None,
+    if_empty: None,
+};
 
 fn engine(checks: impl IntoIterator<Item = Check>) -> Engine {
     let fixed = checks.into_iter().map(CheckEntry::Check).collect();
