@@ -183,16 +183,6 @@ async fn a_derived_state_and_a_probed_pool_are_both_checked_and_logged() {
 }
 
 #[actix_web::test]
-async fn a_name_that_two_probed_resources_have_keeps_the_server_from_starting() {
-    logs::keep();
-    let (one, other) = (memory(), memory());
-    let app = actix_web::App::new().service(scope().probe("db", one).probe("db", other));
-    let started = actix_web::test::try_init_service(app).await;
-    assert!(started.is_err());
-    assert!(logs::text().contains("two checks of the scope are named database.db"), "{}", logs::text());
-}
-
-#[actix_web::test]
 async fn a_state_is_given_as_data_or_as_data_of_an_arc() {
     let (data, data_of_arc) = (web::Data::new(State::new()), web::Data::new(Arc::new(Generic { resource: memory() })));
     let server = with_scope(move || scope().state(&data).state(&data_of_arc));
@@ -201,11 +191,10 @@ async fn a_state_is_given_as_data_or_as_data_of_an_arc() {
     assert_eq!((&runs["service"]["mail"]["runs"], &runs["database"]["resource"]["runs"]), (&9.into(), &9.into()));
 }
 
-/// The message of an application with a state that no scope can find.
-async fn message_about(configure: impl Fn(&mut web::ServiceConfig) + Send + Clone + 'static) -> String {
+/// The message of an application with this value in `app_data`, which is not a state that a scope can find.
+async fn message_about<T: 'static>(value: impl Fn() -> T + Send + Clone + 'static) -> String {
     let server = TestServer::start(1, move |app| {
-        configure(app);
-        app.service(scope());
+        app.app_data(value()).service(scope());
     });
     let message = message(&server.health().await, "state");
     let is_logged = |line: &String| line.contains("ERROR") && line.contains("health scope:") && line.contains(&message);
@@ -221,60 +210,47 @@ async fn a_state_in_a_lock_is_down_and_the_message_says_that_pools_need_no_lock(
     let rw_lock = format!("`State` is in app_data in a `RwLock`: {step}");
 
     let std_mutex = web::Data::new(std::sync::Mutex::new(State::new()));
-    assert_eq!(message_about(move |app| drop(app.app_data(std_mutex.clone()))).await, mutex);
+    assert_eq!(message_about(move || std_mutex.clone()).await, mutex);
     let of_arc = web::Data::new(Arc::new(tokio::sync::Mutex::new(State::new())));
-    assert_eq!(message_about(move |app| drop(app.app_data(of_arc.clone()))).await, mutex);
+    assert_eq!(message_about(move || of_arc.clone()).await, mutex);
     let std_lock = web::Data::new(std::sync::RwLock::new(State::new()));
-    assert_eq!(message_about(move |app| drop(app.app_data(std_lock.clone()))).await, rw_lock);
+    assert_eq!(message_about(move || std_lock.clone()).await, rw_lock);
     let tokio_lock = web::Data::new(tokio::sync::RwLock::new(State::new()));
-    assert_eq!(message_about(move |app| drop(app.app_data(tokio_lock.clone()))).await, rw_lock);
-    let cell = |app: &mut web::ServiceConfig| {
-        app.app_data(web::Data::new(std::cell::RefCell::new(State::new())));
-    };
+    assert_eq!(message_about(move || tokio_lock.clone()).await, rw_lock);
+    let cell = || web::Data::new(std::cell::RefCell::new(State::new()));
     assert_eq!(message_about(cell).await, format!("`State` is in app_data in a `RefCell`: {step}"));
 }
 
 #[actix_web::test]
 async fn a_state_without_data_is_down_and_the_message_names_the_line_to_write() {
-    let bare = |app: &mut web::ServiceConfig| {
-        app.app_data(State::new());
-    };
     let message = "`State` is in app_data without `web::Data`: write `.app_data(web::Data::new(state))`";
-    assert_eq!(message_about(bare).await, message);
-    let arc = |app: &mut web::ServiceConfig| {
-        app.app_data(Arc::new(State::new()));
-    };
+    assert_eq!(message_about(State::new).await, message);
     let message = "`State` is in app_data as an `Arc`, without `web::Data`: write `.app_data(web::Data::from(state))`";
-    assert_eq!(message_about(arc).await, message);
+    assert_eq!(message_about(|| Arc::new(State::new())).await, message);
 }
 
 #[actix_web::test]
 async fn a_state_in_thin_data_is_down_and_the_message_names_the_line_to_write() {
     let state = Cloneable { mail: Counted::default() };
-    let message = message_about(move |app| drop(app.app_data(web::ThinData(state.clone())))).await;
+    let message = message_about(move || web::ThinData(state.clone())).await;
     assert!(message.starts_with("`Cloneable` is in app_data as `web::ThinData`: write `let data = "), "{message}");
     assert!(message.contains(".state(&data)"), "{message}");
 }
 
 #[actix_web::test]
-async fn the_steps_of_the_messages_bring_the_state_up() {
-    let (bare, arc, thin) = (Cloneable { mail: Counted::default() }, Arc::new(State::new()), memory());
-    let data = web::Data::new(bare.clone());
+async fn a_state_in_thin_data_is_up_once_it_is_also_given_as_data() {
+    let state = Cloneable { mail: Counted::default() };
+    let data = web::Data::new(state.clone());
     let server = TestServer::start(2, move |app| {
-        app.app_data(web::ThinData(bare.clone()))
-            .app_data(web::Data::from(Arc::clone(&arc)))
-            .service(scope().state(&data).path("/state"))
-            .service(scope().probe("db", thin.clone()));
+        app.app_data(web::ThinData(state.clone())).service(scope().state(&data));
     });
-    let checks = async |path| server.get(path).await.json()["checks"].clone();
-    assert_eq!(checks("/health").await, serde_json::json!({"service": {"mail": "UP"}, "database": {"db": "UP"}}));
-    assert_eq!(server.get("/state").await.status, 503, "both states have a field `mail`");
+    assert_eq!(server.health().await.body, r#"{"status":"UP","checks":{"service":{"mail":"UP"}}}"#);
 }
 
 #[actix_web::test]
 async fn a_generic_state_in_app_data_is_down_and_the_message_names_it_and_the_step() {
     let state = web::Data::new(Generic { resource: Counted::default() });
-    let message = message_about(move |app| drop(app.app_data(state.clone()))).await;
+    let message = message_about(move || state.clone()).await;
     assert!(message.contains("`Generic`"), "{message}");
     assert!(message.contains("because of generic parameters: add `.state(&data)` to health::scope()"), "{message}");
 }
@@ -282,7 +258,7 @@ async fn a_generic_state_in_app_data_is_down_and_the_message_names_it_and_the_st
 #[actix_web::test]
 async fn a_pool_in_app_data_without_a_state_is_down_and_the_message_names_the_step() {
     let data = web::Data::new(memory());
-    let message = message_about(move |app| drop(app.app_data(data.clone()))).await;
+    let message = message_about(move || data.clone()).await;
     assert!(message.contains(r#"`.probe("db", pool.clone())` for a pool without a state"#), "{message}");
 }
 

@@ -222,9 +222,13 @@ async fn a_check_from_two_sources_is_one_check() {
 }
 
 #[tokio::test]
-async fn an_engine_without_checks_is_down() {
-    let engine = engine([]);
-    assert_eq!(engine.report(Selection::All, false).await.unwrap().0.status, Status::Down);
+async fn an_engine_without_checks_is_down_unless_it_may_be_empty() {
+    for (if_empty, status) in [(Some("there are no checks"), Status::Down), (None, Status::Up)] {
+        let sources = Sources { fixed: Vec::new(), registries: Vec::new() };
+        let engine = Engine::new(sources, EngineConfig { if_empty, ..CONFIG }, test_executor());
+        let report = engine.report(Selection::All, false).await.unwrap().0;
+        assert_eq!((report.status, report.entries.first().and_then(|entry| entry.error())), (status, if_empty));
+    }
 }
 
 #[tokio::test]
