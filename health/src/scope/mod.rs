@@ -156,7 +156,7 @@ impl Scope {
     /// # use actix_web::{App, HttpServer};
     /// # #[actix_web::main] async fn main() -> std::io::Result<()> {
     /// let socket = std::os::unix::net::UnixListener::bind("/run/app.sock")?;
-    /// HttpServer::new(|| App::new().service(health::scope().allow_unix()))
+    /// HttpServer::new(|| App::new().service(health::scope().allow_empty().allow_unix()))
     ///     .on_connect(health::on_connect)
     ///     .listen_uds(socket)?
     ///     .run()
