@@ -122,12 +122,19 @@ async fn a_pool_in_app_data_runs_once_per_request_of_any_worker() {
 }
 
 #[actix_web::test]
-async fn a_resource_in_an_arc_runs_once_per_request_of_any_worker_and_scope() {
+async fn a_resource_in_an_arc_runs_once_for_all_workers_and_scopes() {
     let (mail, search) = (Arc::new(Counted::default()), web::Data::new(Counted::default()));
     let runs = [Arc::clone(&mail.runs), Arc::clone(&search.runs)];
-    let server = with_scope(move || scope().probe("mail", Arc::clone(&mail)).probe("search", search.clone()));
+    let server = TestServer::start(3, move |app| {
+        let scope = || health::scope().max_age(Duration::from_hours(1)).probe("mail", Arc::clone(&mail));
+        app.service(scope().probe("search", search.clone())).service(scope().path("/mail"));
+    });
     assert_eq!(three_rounds(&server).await.status, 200);
-    assert_eq!(runs.map(|runs| runs.load(Ordering::SeqCst)), [9, 9]);
+    for _ in 0..3 {
+        assert_eq!(server.get("/mail").await.status, 200);
+    }
+    assert_eq!(runs.map(|runs| runs.load(Ordering::SeqCst)), [1, 1]);
+    assert!(warnings("service.mail").is_empty(), "{:#?}", logs::lines());
 }
 
 #[actix_web::test]

@@ -10,6 +10,7 @@ use std::{
 
 use actix_web::{
     HttpRequest,
+    guard::GuardContext,
     web::{Data, ThinData},
 };
 
@@ -27,11 +28,31 @@ pub struct StateType {
 /// How to find the value of a type.
 struct Lookup {
     type_name: fn() -> &'static str,
-    find: fn(&HttpRequest) -> Option<FoundState>,
-    find_elsewhere: fn(&HttpRequest) -> Option<Elsewhere>,
+    find: fn(AppData<'_>) -> Option<FoundState>,
+    find_elsewhere: fn(AppData<'_>) -> Option<Elsewhere>,
 }
 
 inventory::collect!(StateType);
+
+/// Where states are looked up.
+#[derive(Clone, Copy)]
+pub(crate) enum AppData<'a> {
+    Request(&'a HttpRequest),
+    /// A request that is being routed.
+    Routing(&'a GuardContext<'a>),
+    /// There is no request.
+    None,
+}
+
+impl<'a> AppData<'a> {
+    fn get<T: 'static>(self) -> Option<&'a T> {
+        match self {
+            Self::Request(request) => request.app_data(),
+            Self::Routing(request) => request.app_data(),
+            Self::None => None,
+        }
+    }
+}
 
 impl StateType {
     /// The entry of the type `S`, whose path in the source is `path`.
@@ -50,8 +71,8 @@ impl StateType {
         self.path.rsplit("::").next().unwrap_or(self.path)
     }
 
-    fn find_elsewhere(&self, request: &HttpRequest) -> Option<Elsewhere> {
-        (self.lookup.as_ref()?.find_elsewhere)(request)
+    fn find_elsewhere(&self, app_data: AppData<'_>) -> Option<Elsewhere> {
+        (self.lookup.as_ref()?.find_elsewhere)(app_data)
     }
 
     /// Whether it is one of these types, of which `type_name` returned the names.
@@ -63,10 +84,10 @@ impl StateType {
     }
 }
 
-fn find_in_app_data<S: HealthCheck + 'static>(request: &HttpRequest) -> Option<FoundState> {
-    let data = || request.app_data::<Data<S>>().map(S::found);
+fn find_in_app_data<S: HealthCheck + 'static>(app_data: AppData<'_>) -> Option<FoundState> {
+    let data = || app_data.get::<Data<S>>().map(S::found);
     // An application that calls `web::Data::new` with an `Arc` extracts this type.
-    let data_of_arc = || request.app_data::<Data<Arc<S>>>().map(State::found);
+    let data_of_arc = || app_data.get::<Data<Arc<S>>>().map(State::found);
     data().or_else(data_of_arc)
 }
 
@@ -85,34 +106,34 @@ impl Elsewhere {
 }
 
 /// Finds a state in `app_data` where it cannot be read, or where the workers have different copies of it.
-fn find_elsewhere<S: 'static>(request: &HttpRequest) -> Option<Elsewhere> {
-    fn has_lock<L: 'static>(request: &HttpRequest) -> bool {
-        request.app_data::<Data<L>>().is_some()
-            || request.app_data::<Data<Arc<L>>>().is_some()
-            || request.app_data::<Arc<L>>().is_some()
-            || request.app_data::<L>().is_some()
+fn find_elsewhere<S: 'static>(app_data: AppData<'_>) -> Option<Elsewhere> {
+    fn has_lock<L: 'static>(app_data: AppData<'_>) -> bool {
+        app_data.get::<Data<L>>().is_some()
+            || app_data.get::<Data<Arc<L>>>().is_some()
+            || app_data.get::<Arc<L>>().is_some()
+            || app_data.get::<L>().is_some()
     }
 
-    let mutex = has_lock::<std::sync::Mutex<S>>(request)
-        || has_lock::<tokio::sync::Mutex<S>>(request)
-        || has_lock::<parking_lot::Mutex<S>>(request);
-    let rw_lock = has_lock::<std::sync::RwLock<S>>(request)
-        || has_lock::<tokio::sync::RwLock<S>>(request)
-        || has_lock::<parking_lot::RwLock<S>>(request);
+    let mutex = has_lock::<std::sync::Mutex<S>>(app_data)
+        || has_lock::<tokio::sync::Mutex<S>>(app_data)
+        || has_lock::<parking_lot::Mutex<S>>(app_data);
+    let rw_lock = has_lock::<std::sync::RwLock<S>>(app_data)
+        || has_lock::<tokio::sync::RwLock<S>>(app_data)
+        || has_lock::<parking_lot::RwLock<S>>(app_data);
     if mutex {
         Some(Elsewhere::in_lock("in a `Mutex`"))
     } else if rw_lock {
         Some(Elsewhere::in_lock("in a `RwLock`"))
-    } else if has_lock::<RefCell<S>>(request) {
+    } else if has_lock::<RefCell<S>>(app_data) {
         Some(Elsewhere::in_lock("in a `RefCell`"))
-    } else if request.app_data::<ThinData<S>>().is_some() {
+    } else if app_data.get::<ThinData<S>>().is_some() {
         // Each worker has a copy, and nothing shows that they are copies of one state, so each would have its own checks.
         let step = "write `let data = web::Data::new(state.clone());` before HttpServer::new, and add `.state(&data)` to health::scope()";
         Some(Elsewhere { place: "as `web::ThinData`", step })
-    } else if request.app_data::<Arc<S>>().is_some() {
+    } else if app_data.get::<Arc<S>>().is_some() {
         let step = "write `.app_data(web::Data::from(state))`";
         Some(Elsewhere { place: "as an `Arc`, without `web::Data`", step })
-    } else if request.app_data::<S>().is_some() {
+    } else if app_data.get::<S>().is_some() {
         Some(Elsewhere { place: "without `web::Data`", step: "write `.app_data(web::Data::new(state))`" })
     } else {
         None
@@ -197,9 +218,9 @@ impl ResolvedState {
 }
 
 /// The given states and those in `app_data`, without duplicates.
-pub(crate) fn find(given: &[FoundState], request: &HttpRequest) -> Vec<ResolvedState> {
+pub(crate) fn find(given: &[FoundState], app_data: AppData<'_>) -> Vec<ResolvedState> {
     let mut found: Vec<FoundState> = Vec::new();
-    let in_app_data = state_types().filter_map(|state_type| (state_type.lookup.as_ref()?.find)(request));
+    let in_app_data = state_types().filter_map(|state_type| (state_type.lookup.as_ref()?.find)(app_data));
     for state in given.iter().cloned().chain(in_app_data) {
         if found.iter().all(|other| other.address != state.address) {
             found.push(state);
@@ -215,14 +236,14 @@ pub(crate) fn type_paths() -> Vec<&'static str> {
 
 /// The paths of the types that derive `HealthCheck`, except those of the given states and their nested states, with the place where
 /// a state of the type is nevertheless.
-pub(crate) fn unused_state_types(states: &[ResolvedState], request: &HttpRequest) -> Vec<String> {
+pub(crate) fn unused_state_types(states: &[ResolvedState], app_data: AppData<'_>) -> Vec<String> {
     let used = || {
         states
             .iter()
             .flat_map(|state| [state.state.type_name].into_iter().chain(state.checks.state_types().iter().copied()))
     };
     let unused = state_types().filter(|state_type| !state_type.is_any_of(used()));
-    let describe = |state_type: &StateType| match state_type.find_elsewhere(request) {
+    let describe = |state_type: &StateType| match state_type.find_elsewhere(app_data) {
         Some(Elsewhere { place, .. }) => format!("{} ({place})", state_type.path),
         None => state_type.path.to_owned(),
     };
@@ -230,9 +251,9 @@ pub(crate) fn unused_state_types(states: &[ResolvedState], request: &HttpRequest
 }
 
 /// What to do if the application has no state that can be found. `None` if no type derives `HealthCheck`, so that there is none.
-pub(crate) fn missing_step(request: &HttpRequest) -> Option<String> {
+pub(crate) fn missing_step(app_data: AppData<'_>) -> Option<String> {
     let describe = |state_type: &StateType| {
-        let Elsewhere { place, step } = state_type.find_elsewhere(request)?;
+        let Elsewhere { place, step } = state_type.find_elsewhere(app_data)?;
         Some(format!("`{}` is in app_data {place}: {step}", state_type.name()))
     };
     let elsewhere: Vec<_> = state_types().filter_map(describe).collect();

@@ -2,7 +2,7 @@
 
 use std::{any::TypeId, collections::BTreeSet, sync::Arc};
 
-use super::{Engine, EngineConfig, Sources};
+use super::{Engine, EngineConfig, Filter, Sources};
 use crate::{runtime::Executor, weak_map::WeakMap};
 
 /// The identity of an engine.
@@ -19,6 +19,7 @@ pub(crate) struct EngineKey {
     pub(crate) config: EngineConfig,
     /// The message about a state that was not found.
     pub(crate) missing_state: Option<String>,
+    pub(crate) filter: Filter,
 }
 
 /// Returns the engine of that key, or creates it; and whether it was created. An engine lives as long as a scope holds it, and that
@@ -56,5 +57,6 @@ impl EngineKey {
             && self.registries == other.registries
             && self.config == other.config
             && self.missing_state == other.missing_state
+            && self.filter == other.filter
     }
 }

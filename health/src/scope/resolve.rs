@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use actix_web::HttpRequest;
-
-use super::config::ScopeConfig;
+use super::config::ScopeSources;
 use crate::{
     check::Check,
-    discovery::state::{self, ResolvedState},
+    discovery::state::{self, AppData, ResolvedState},
     engine::{self, CheckEntry, Engine, EngineConfig, EngineKey, Sources},
     redact::label,
     registry::{Registry, registry},
@@ -20,25 +18,28 @@ pub(super) struct Resolved {
 }
 
 impl Resolved {
-    pub(super) fn new(config: &ScopeConfig, request: &HttpRequest) -> Self {
-        let states = state::find(&config.states, request);
+    pub(super) fn new(config: &ScopeSources, app_data: AppData<'_>) -> Self {
+        let states = state::find(&config.states, app_data);
         let registries: Vec<_> = config.registries.iter().chain([registry()]).cloned().collect();
-        let missing_state = if is_empty(config, &states) { state::missing_step(request) } else { None };
+        let missing_state = if is_empty(config, &states) { state::missing_step(app_data) } else { None };
         let if_empty = config.engine.if_empty.map(|message| if states.is_empty() { message } else { EMPTY_STATE });
-        let engine_config = EngineConfig { if_empty, ..config.engine };
         let key = EngineKey {
             states: states.iter().map(ResolvedState::address).collect(),
             checks: config.checks.iter().map(Check::identity).collect(),
             names: config.checks.iter().map(Check::to_string).collect(),
             registries: registries.iter().map(Registry::identity).collect(),
+            config: EngineConfig { if_empty, ..config.engine },
+            filter: config.filter.clone(),
             missing_state: missing_state.clone(),
-            config: engine_config,
         };
         let missing_state = missing_state.as_deref();
-        let sources = || Sources { fixed: static_checks(config, &states, missing_state), registries };
-        let (engine, is_new) = engine::get_or_create(key, sources);
+        let (engine, is_new) = engine::get_or_create(key, || Sources {
+            fixed: static_checks(config, &states, missing_state),
+            registries,
+            filter: config.filter.clone(),
+        });
         if is_new {
-            log_static_checks(config, &states, request);
+            log_static_checks(config, &states, app_data);
             if let Some(message) = missing_state {
                 let types = state::type_paths().join(", ");
                 tracing::error!(types, "health scope: {message}; these types derive HealthCheck: {types}");
@@ -54,12 +55,12 @@ const EMPTY_STATE: &str = "the state was found and has no checks now, because it
 
 /// Whether the scope has no state, check or registry of its own, and is not meant to have none. If a type derives `HealthCheck`
 /// nevertheless, a step is missing, and resources are not probed.
-fn is_empty(config: &ScopeConfig, states: &[ResolvedState]) -> bool {
+fn is_empty(config: &ScopeSources, states: &[ResolvedState]) -> bool {
     states.is_empty() && config.checks.is_empty() && config.registries.is_empty() && config.engine.if_empty.is_some()
 }
 
 /// The checks of the states and of the scope itself.
-fn static_checks(config: &ScopeConfig, states: &[ResolvedState], missing_state: Option<&str>) -> Vec<CheckEntry> {
+fn static_checks(config: &ScopeSources, states: &[ResolvedState], missing_state: Option<&str>) -> Vec<CheckEntry> {
     let mut entries: Vec<_> = checks(config, states).cloned().map(CheckEntry::Check).collect();
     if states.iter().any(|state| state.checks().has_panicked()) {
         entries.push(CheckEntry::misconfigured("health", "state", "`health_checks` of a state panicked"));
@@ -70,15 +71,15 @@ fn static_checks(config: &ScopeConfig, states: &[ResolvedState], missing_state: 
     entries
 }
 
-fn checks<'a>(config: &'a ScopeConfig, states: &'a [ResolvedState]) -> impl Iterator<Item = &'a Check> {
+fn checks<'a>(config: &'a ScopeSources, states: &'a [ResolvedState]) -> impl Iterator<Item = &'a Check> {
     states.iter().flat_map(|state| state.checks().iter()).chain(&config.checks)
 }
 
 /// Logs what is probed and what is ignored.
-fn log_static_checks(config: &ScopeConfig, states: &[ResolvedState], request: &HttpRequest) {
+fn log_static_checks(config: &ScopeSources, states: &[ResolvedState], app_data: AppData<'_>) {
     let list = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     let ignored = list(states.iter().flat_map(|state| state.checks().ignored().to_vec()).collect());
-    let elsewhere = list(state::unused_state_types(states, request));
+    let elsewhere = list(state::unused_state_types(states, app_data));
     let probed = list(checks(config, states).map(Check::to_string).collect());
     let path = label(&config.path);
     tracing::info!(
