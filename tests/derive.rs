@@ -10,7 +10,7 @@ use std::{
 };
 
 use actix_web::web;
-use health::{Checks, HealthCheck, Probe, ProbeError};
+use health::{CheckOptions, Checks, HealthCheck, Probe, ProbeError, Role};
 use sqlx::{MySqlPool, PgPool, SqlitePool};
 
 use crate::common::test_server::TestServer;
@@ -506,7 +506,7 @@ struct Attributed {
     shards: BTreeMap<u8, PgPool>,
     #[health(optional, group = "reports", rise = 2, fall = 3)]
     nested: Inner,
-    #[health(name = "main")]
+    #[health(name = "main", shared, max_age = "30s")]
     cache: redis::Client,
     #[health(probe)]
     must: Option<PgPool>,
@@ -539,16 +539,15 @@ async fn attributes_override_names_groups_and_options() {
             "database.must",
         ]
     );
-    let checks: Vec<_> = Checks::of(&state).into_iter().map(|check| format!("{check:?}")).collect();
-    let expected = format!("critical: false, timeout: Some({:?}), live: true", Duration::from_millis(250));
-    assert!(checks[0].contains(&expected), "{}", checks[0]);
-    assert!(checks[1].contains("critical: true, timeout: None, live: false"), "{}", checks[1]);
-    assert!(checks[4].contains("timeout: Some(2s)"), "{}", checks[4]);
-    assert!(checks[5].contains("critical: false"), "{}", checks[5]);
-    for nested in &checks[5..=6] {
-        assert!(nested.contains("rise: 2, fall: 3"), "{nested}");
+    let options: Vec<_> = Checks::of(&state).into_iter().map(|check| check.options()).collect();
+    assert_eq!((options[0].role, options[0].live), (Role::Optional, true));
+    assert_eq!(options[0].timeout, Some(Duration::from_millis(250)));
+    assert_eq!(options[1], CheckOptions::default());
+    assert_eq!(options[4].timeout, Some(Duration::from_secs(2)));
+    for nested in &options[5..=6] {
+        assert_eq!((nested.role, nested.rise, nested.fall), (Role::Optional, 2, 3));
     }
-    assert!(checks[7].contains("rise: 1, fall: 1"), "{}", checks[7]);
+    assert_eq!((options[7].role, options[7].max_age), (Role::Shared, Some(Duration::from_secs(30))));
 }
 
 #[derive(HealthCheck)]

@@ -38,22 +38,8 @@ pub(crate) struct Flag(pub(crate) Path);
 
 const ON_STRUCTS: &str = "`strict`, `name = \"…\"` and `crate = path`";
 
-/// The attributes of a field, as a message shows them.
-const ON_FIELDS: [&str; 13] = [
-    "skip",
-    "probe",
-    "with = path",
-    "name = \"…\"",
-    "group = \"…\"",
-    "optional",
-    "shared",
-    "timeout = \"250ms\"",
-    "max_age = \"30s\"",
-    "rise = 2",
-    "fall = 3",
-    "live",
-    "flatten",
-];
+const ON_FIELDS: &str = "`skip`, `probe`, `with = path`, `name = \"…\"`, `group = \"…\"`, `optional`, `shared`, `timeout = \"…\"`, \
+                         `max_age = \"…\"`, `rise = 2`, `fall = 3`, `live` and `flatten`";
 
 impl Struct {
     pub(crate) fn parse(attrs: &[Attribute], errors: &mut Errors) -> Self {
@@ -63,7 +49,7 @@ impl Struct {
                 "strict" => set(&mut this.strict, flag(&meta, errors), &meta, errors),
                 "name" => set(&mut this.name, string(&meta, errors), &meta, errors),
                 "crate" => set(&mut this.krate, path(&meta, errors), &meta, errors),
-                key if ON_FIELDS.iter().any(|attribute| attribute.split(' ').next() == Some(key)) => {
+                key if ON_FIELDS.split([' ', '`']).any(|word| word == key) => {
                     errors.push_at(meta.path(), format!("not expected here; `{key}` belongs on a field"));
                 }
                 key => errors.push_at(
@@ -100,7 +86,7 @@ impl Field {
                 }
                 key => errors.push_at(
                     meta.path(),
-                    format!("unknown attribute `{key}`; the attributes of a field are `{}`", ON_FIELDS.join("`, `")),
+                    format!("unknown attribute `{key}`; the attributes of a field are {ON_FIELDS}"),
                 ),
             }
         }

@@ -115,7 +115,7 @@ fn expand_field(field: &Field, state: &Struct<'_>, krate: &TokenStream, private:
                 let #resource = ::std::sync::Arc::clone(&#resource);
                 async move {
                     let result: ::core::result::Result<(), _> = #function(&*#resource).await;
-                    result.map_err(#private::require::FunctionError::boxed)
+                    #private::require::assert_error_is_taken(result)
                 }
             })
         };

@@ -6,59 +6,30 @@ use syn::{Ident, Type};
 
 use crate::types;
 
-/// What the names of pools and connections end in. The last four are how redis and memcache name theirs.
-const SUFFIXES: [&str; 10] = [
-    "Pool",
-    "Connection",
-    "Conn",
-    "Collection",
-    "Producer",
-    "Transport",
-    "ConnectionManager",
-    "ClusterClient",
-    "SentinelClient",
-    "Memcache",
-];
+/// What the names of pools and connections end in.
+const SUFFIXES: [&str; 6] = ["Pool", "Connection", "Conn", "Collection", "Producer", "Transport"];
+
+/// How redis and memcache name theirs.
+const HANDLES: [&str; 4] = ["ConnectionManager", "ClusterClient", "SentinelClient", "Memcache"];
 
 /// What they end in below the path of a driver's crate. Elsewhere, such as in `reqwest::Client`, these names say nothing.
 const DRIVER_SUFFIXES: [&str; 5] = ["Client", "Session", "Channel", "Context", "Database"];
 
 /// Crates of drivers, and the module `jetstream` of async-nats, which is imported on its own. A name that ends in `_` is a prefix.
-const DRIVERS: [&str; 28] = [
-    "aerospike",
-    "async_nats",
-    "aws_sdk_",
-    "cassandra_cpp",
-    "cdrs_tokio",
-    "clickhouse",
-    "elasticsearch",
-    "etcd_client",
-    "fred",
-    "google_cloud_",
-    "influxdb",
-    "influxdb2",
-    "jetstream",
-    "lapin",
-    "meilisearch_sdk",
-    "memcache",
-    "mongodb",
-    "paho_mqtt",
-    "postgres",
-    "redis",
-    "rskafka",
-    "rumqttc",
-    "scylla",
-    "surrealdb",
-    "tiberius",
-    "tikv_client",
-    "tokio_postgres",
-    "zookeeper_client",
-];
+const DRIVERS: &str = "aerospike async_nats aws_sdk_ cassandra_cpp cdrs_tokio clickhouse elasticsearch etcd_client fred \
+                       google_cloud_ influxdb influxdb2 jetstream lapin meilisearch_sdk memcache mongodb paho_mqtt postgres \
+                       redis rskafka rumqttc scylla surrealdb tiberius tikv_client tokio_postgres zookeeper_client";
 
 /// The trait of `discovery::require` that the type must implement, if it is, or mentions, a type that is written like a resource.
 pub(crate) fn requirement(ty: &Type) -> Option<Ident> {
     let is_locked = |inner| types::cell(inner).is_some() && mentions_resource(inner);
-    let requirement = if types::mentioned(ty).into_iter().any(is_locked) { "Locked" } else { "Resource" };
+    let requirement = if is_resource(types::innermost(ty)) {
+        "Resource"
+    } else if types::mentioned(ty).into_iter().any(is_locked) {
+        "LockedResource"
+    } else {
+        "InnerResource"
+    };
     mentions_resource(ty).then(|| Ident::new(requirement, Span::call_site()))
 }
 
@@ -72,9 +43,9 @@ fn is_resource(ty: &Type) -> bool {
     let Some(last) = names.next() else { return false };
     let ends_in = |suffixes: &[&str]| suffixes.iter().any(|suffix| last.ends_with(suffix));
     let is_driver = |name: String| {
-        DRIVERS.iter().any(|driver| name == *driver || driver.ends_with('_') && name.starts_with(driver))
+        DRIVERS.split(' ').any(|driver| name == driver || driver.ends_with('_') && name.starts_with(driver))
     };
-    ends_in(&SUFFIXES) || ends_in(&DRIVER_SUFFIXES) && names.any(is_driver)
+    ends_in(&SUFFIXES) || ends_in(&HANDLES) || ends_in(&DRIVER_SUFFIXES) && names.any(is_driver)
 }
 
 #[cfg(test)]
@@ -94,8 +65,8 @@ mod tests {
             (parse_quote!(diesel::r2d2::Pool<ConnectionManager<PgConnection>>), "Resource"),
             (parse_quote!(Option<Arc<ConnectionManager>>), "Resource"),
             (parse_quote!(HashMap<String, deadpool_postgres::Pool>), "Resource"),
-            (parse_quote!((u8, [sea_orm::DatabaseConnection; 2])), "Resource"),
-            (parse_quote!(Repository<PgPool>), "Resource"),
+            (parse_quote!((u8, [sea_orm::DatabaseConnection; 2])), "InnerResource"),
+            (parse_quote!(Repository<PgPool>), "InnerResource"),
             (parse_quote!(&'static PgPool), "Resource"),
             (parse_quote!(mongodb::Collection<Order>), "Resource"),
             (parse_quote!(Collection<Order>), "Resource"),
@@ -105,12 +76,12 @@ mod tests {
             (parse_quote!(FutureProducer), "Resource"),
             (parse_quote!(AsyncSmtpTransport<Tokio1Executor>), "Resource"),
             (parse_quote!(jetstream::Context), "Resource"),
-            (parse_quote!(Arc<Mutex<PgPool>>), "Locked"),
-            (parse_quote!(Arc<Mutex<redis::Connection>>), "Locked"),
-            (parse_quote!(Mutex<redis::Client>), "Locked"),
-            (parse_quote!(OnceCell<Option<PgPool>>), "Locked"),
-            (parse_quote!(Arc<tokio::sync::Mutex<redis::sentinel::SentinelClient>>), "Locked"),
-            (parse_quote!((Mutex<u8>, PgPool)), "Resource"),
+            (parse_quote!(Arc<Mutex<PgPool>>), "LockedResource"),
+            (parse_quote!(Arc<Mutex<redis::Connection>>), "LockedResource"),
+            (parse_quote!(Mutex<redis::Client>), "LockedResource"),
+            (parse_quote!(OnceCell<Option<PgPool>>), "LockedResource"),
+            (parse_quote!(Arc<tokio::sync::Mutex<redis::sentinel::SentinelClient>>), "LockedResource"),
+            (parse_quote!((Mutex<u8>, PgPool)), "InnerResource"),
         ];
         for (ty, expected) in &recognized {
             let requirement = requirement(ty).map(|requirement| requirement.to_string());

@@ -12,27 +12,36 @@ pub(crate) fn mentions_parameter(ty: &Type, generics: &Generics) -> bool {
     mentioned(ty).into_iter().filter_map(path).any(|path| is_parameter(&path.segments[0].ident))
 }
 
+/// The type inside all transparent wrappers.
+pub(crate) fn innermost(ty: &Type) -> &Type {
+    unwrapped(ty).map_or(ty, |(_, inner)| innermost(inner))
+}
+
 /// The type that implements `Probe` if the field is probed: the innermost one, with the pointers directly around it, because a
 /// pointer to a probe is a probe.
 pub(crate) fn probe_type(ty: &Type) -> &Type {
-    let contained = contained(ty);
-    let (inner, is_pointer) = match last_name(ty).as_deref() {
-        Some("Arc" | "Box" | "Data" | "ThinData") => (contained.first(), true),
-        Some("Option" | "Vec") => (contained.first(), false),
-        Some("HashMap" | "BTreeMap") => (contained.get(1), false),
-        None if matches!(ungrouped(ty), Type::Reference(_)) => (contained.first(), true),
-        _ => return ty,
-    };
-    let Some(inner) = inner else { return ty };
+    let Some((is_pointer, inner)) = unwrapped(ty) else { return ty };
     let probe = probe_type(inner);
-    if is_pointer && std::ptr::eq(probe, *inner) { ty } else { probe }
+    if is_pointer && std::ptr::eq(probe, inner) { ty } else { probe }
+}
+
+/// The type inside a transparent wrapper, and whether that is a pointer.
+fn unwrapped(ty: &Type) -> Option<(bool, &Type)> {
+    let (is_pointer, index) = match last_name(ty).as_deref() {
+        Some("Arc" | "Box" | "Data" | "ThinData") => (true, 0),
+        Some("Option" | "Vec") => (false, 0),
+        Some("HashMap" | "BTreeMap") => (false, 1),
+        None if is_reference(ty) => (true, 0),
+        _ => return None,
+    };
+    Some((is_pointer, contained(ty).get(index)?))
 }
 
 /// The lock or cell that a clone of the value would not share with it.
 pub(crate) fn unshared_cell(ty: &Type) -> Option<String> {
     match last_name(ty) {
         Some(name) if name == "Arc" || name == "Data" => None,
-        None if matches!(ungrouped(ty), Type::Reference(_)) => None,
+        None if is_reference(ty) => None,
         _ => cell(ty).or_else(|| contained(ty).into_iter().find_map(unshared_cell)),
     }
 }
@@ -77,6 +86,10 @@ fn arguments(segment: &PathSegment) -> impl Iterator<Item = &Type> {
 /// The path of the type, if it is one.
 pub(crate) fn path(ty: &Type) -> Option<&Path> {
     if let Type::Path(TypePath { path, .. }) = ungrouped(ty) { Some(path) } else { None }
+}
+
+fn is_reference(ty: &Type) -> bool {
+    matches!(ungrouped(ty), Type::Reference(_))
 }
 
 fn last_name(ty: &Type) -> Option<String> {

@@ -154,7 +154,7 @@ pointers_to_probes! {
 /// field of it an error of its own.
 pub struct EitherProbeOrHealthCheck;
 
-impl<P: Probe + ?Sized> Discover<P> for EitherProbeOrHealthCheck {
+impl<P: Probe> Discover<P> for EitherProbeOrHealthCheck {
     fn discover(&self, _: &str, _: &mut Checks) {}
 }
 

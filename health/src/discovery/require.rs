@@ -48,7 +48,6 @@ requirements! {
         message = "`{Self}` looks like a resource but cannot be probed",
         label = "this field would not be health-checked",
         note = "enable the feature of `health` for its crate, of the version that `cargo tree` shows: `async-nats`, `bb8-redis`, `deadpool-postgres`, `deadpool-redis`, `diesel`, `diesel-async`, `fred`, `lapin`, `memcache`, `redis`, `redis-cluster`, `redis-sentinel`, `rumqttc`, `sea-orm`, `sqlx`, `sqlx-0_8` or `tokio-postgres`",
-        note = "a resource is found in a field of its own, in `Arc`, `Box`, `&'static`, `Option`, `Vec`, `web::Data`, `web::ThinData`, and in maps with `Display` keys",
         note = "to probe the field with a function, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`"
     )]
     Resource;
@@ -56,9 +55,16 @@ requirements! {
         message = "`{Self}` looks like a resource in a lock or a cell but cannot be probed",
         label = "this field would not be health-checked",
         note = "a pool needs no lock, because it is a handle: store the pool itself",
-        note = "for a client that needs its lock, put the lock in an `Arc` and write `#[health(with = path)]`, or enable the feature `redis-sentinel` of `health` for a `SentinelClient`; to leave the field unprobed, write `#[health(skip)]`"
+        note = "a client that needs its lock is probed with `#[health(with = path)]` and the lock in an `Arc`, a `SentinelClient` also with the feature `redis-sentinel` of `health`; to leave the field unprobed, write `#[health(skip)]`"
     )]
-    Locked;
+    LockedResource;
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` contains what looks like a resource but cannot be probed",
+        label = "this field would not be health-checked",
+        note = "store the resource in a field of its own, where it may be in `Arc`, `Box`, `&'static`, `Option`, `Vec`, `web::Data`, `web::ThinData`, `HashMap` or `BTreeMap`; or derive `HealthCheck` for the type that contains it",
+        note = "to probe the field with a function, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`"
+    )]
+    InnerResource;
 }
 
 /// An error that the function of `#[health(with = …)]` may return.
@@ -68,6 +74,7 @@ requirements! {
     note = "for any other error, for example an `actix_web::Error`, write `.map_err(|error| error.to_string())`"
 )]
 pub trait FunctionError {
+    #[doc(hidden)]
     fn boxed(self) -> BoxError;
 }
 
@@ -76,4 +83,9 @@ impl<E: Into<BoxError>> FunctionError for E {
     fn boxed(self) -> BoxError {
         self.into()
     }
+}
+
+/// The result of the function of `#[health(with = …)]`, whose error must be one that a check takes.
+pub fn assert_error_is_taken<E: FunctionError>(result: Result<(), E>) -> Result<(), BoxError> {
+    result.map_err(E::boxed)
 }
