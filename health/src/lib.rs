@@ -29,6 +29,7 @@ pub mod probes;
 mod registry;
 mod runtime;
 
+mod options;
 mod process;
 mod redact;
 mod status;
@@ -41,7 +42,7 @@ pub mod __private;
 pub mod guide;
 
 pub use access::{AllowList, ForwardingHeader, ListError};
-pub use check::{Check, CheckOptions};
+pub use check::Check;
 pub use discovery::{Checks, HealthCheck};
 pub use error::{BoxError, ProbeError, ProbeErrorKind};
 pub use events::{Transition, Transitions, transitions};
@@ -49,13 +50,14 @@ pub use health_derive::HealthCheck;
 pub use ipnet::IpNet;
 pub use lifecycle::{Drain, Hold, drain, hold};
 pub use observe::{Observation, observe};
+pub use options::{CheckOptions, Role};
 pub use probe::Probe;
 pub use registry::{
     RegisterError, RegisterErrorKind, RegistrationGuard, Registry, register, register_guarded, registry, unregister,
 };
 pub use report::{Details, Entry, LastError, Report, Sample};
 pub use scope::{ConfigError, ConfigErrorKind, Deny, Scope, on_connect, report, scope, snapshot};
-pub use status::{Role, Status};
+pub use status::Status;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]
