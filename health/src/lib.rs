@@ -29,6 +29,7 @@ mod runtime;
 
 mod process;
 mod redact;
+mod self_check;
 mod status;
 mod weak_map;
 
@@ -50,6 +51,7 @@ pub use probe::Probe;
 pub use registry::{RegisterError, RegisterErrorKind, RegistrationGuard, Registry, register, registry, unregister};
 pub use report::Sample;
 pub use scope::{Deny, Scope, on_connect, scope};
+pub use self_check::self_check;
 pub use status::Status;
 
 #[cfg(fuzzing)]
