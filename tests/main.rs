@@ -18,6 +18,7 @@ mod fork;
 mod herd;
 mod isolation;
 mod lifecycle;
+mod management;
 mod proxies;
 mod scope;
 mod secrecy;

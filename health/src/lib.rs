@@ -10,6 +10,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // From HTTP down to a run, and the leaves; docs/architecture.md has the order.
+mod management;
 mod scope;
 
 mod access;
@@ -46,7 +47,8 @@ pub use error::{BoxError, ProbeError, ProbeErrorKind};
 pub use events::{Transition, Transitions};
 pub use health_derive::HealthCheck;
 pub use ipnet::IpNet;
-pub use lifecycle::{Drain, drain};
+pub use lifecycle::{Drain, drain, heartbeat};
+pub use management::{ManagementServer, serve};
 pub use probe::Probe;
 pub use registry::{RegisterError, RegisterErrorKind, RegistrationGuard, Registry, register, registry, unregister};
 pub use report::Sample;

@@ -38,6 +38,7 @@ pub(super) struct ScopeOptions {
     pub(super) states: Vec<FoundState>,
     pub(super) checks: Vec<Check>,
     pub(super) registries: Vec<Registry>,
+    pub(super) is_management: bool,
 }
 
 /// The proxies to trust, and how they forward the address of the client.
@@ -57,6 +58,7 @@ pub(super) struct ScopeConfig {
     pub(super) states: Vec<FoundState>,
     pub(super) checks: Vec<Check>,
     pub(super) registries: Vec<Registry>,
+    pub(super) is_management: bool,
 }
 
 /// An invalid setting, which keeps the server from starting.
@@ -96,6 +98,7 @@ impl Default for ScopeOptions {
             states: Vec::new(),
             checks: Vec::new(),
             registries: Vec::new(),
+            is_management: false,
         }
     }
 }
@@ -125,6 +128,7 @@ impl ScopeOptions {
             states: self.states,
             checks: self.checks,
             registries: self.registries,
+            is_management: self.is_management,
         })
     }
 }

@@ -325,6 +325,17 @@ impl Scope {
         self
     }
 
+    /// Makes this a scope of the management server, whose thread is not one of the workers.
+    pub(crate) fn on_management_server(mut self) -> Self {
+        self.options.is_management = true;
+        self
+    }
+
+    /// What would keep a server with this scope from starting.
+    pub(crate) fn config_error(self) -> Option<String> {
+        self.options.validate().err().map(|error| error.to_string())
+    }
+
     /// Adds a registry of your own. The registry of the process is part of every scope.
     pub fn registry(mut self, registry: &Registry) -> Self {
         self.options.registries.push(registry.clone());

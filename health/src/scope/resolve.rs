@@ -73,7 +73,7 @@ fn log_static_checks(config: &ScopeConfig, states: &[ResolvedState]) {
 }
 
 const MISSING_STATE: &str = "no state was found: add `.app_data(web::Data::new(state))` to the App, or `.state(&data)` to \
-                             health::scope(); to show only registered checks, add `.registry(health::registry())`";
+                             health::scope(), as a management server needs; to show only registered checks, add `.registry(health::registry())`";
 
 /// Whether the scope has no state, check or registry of its own although a type derives `HealthCheck`: then a step is missing, and
 /// resources are not probed.

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     engine::Engine,
-    lifecycle::{self, Heartbeat},
+    lifecycle::{self, Heartbeat, MissingWorkers},
     process::METHOD_WARNING,
     redact::label,
     render::json,
@@ -129,7 +129,11 @@ struct WorkerScope {
 
 impl WorkerScope {
     fn start(config: Rc<ScopeConfig>) -> Rc<Self> {
-        let heartbeat = Heartbeat::of_this_worker(config.stall);
+        let heartbeat = if config.is_management {
+            Heartbeat::of_management_server(config.stall)
+        } else {
+            Heartbeat::of_this_worker(config.stall)
+        };
         Rc::new(Self { config, heartbeat, resolved: OnceCell::new(), cache: ResponseCache::default() })
     }
 
@@ -199,16 +203,26 @@ impl WorkerScope {
     /// Adds what an endpoint reports about the process itself, before the checks.
     fn add_process_entries(&self, report: &mut Report, endpoint: &Endpoint<'_>, engine: &Engine) {
         let mut entries = Vec::new();
+        // A drain ends with workers that stop.
+        let is_draining = lifecycle::is_draining();
+        let missing_workers = self.heartbeat.missing_workers().filter(|_| !is_draining);
         match endpoint {
             Endpoint::Health | Endpoint::Ready => {
-                if lifecycle::is_draining() {
+                if is_draining {
                     entries.push(Entry::plain("health", "drain", Some("server is draining".into())));
                 }
+                entries.extend(missing_workers.map(MissingWorkers::entry));
             }
-            Endpoint::Live => entries = self.heartbeat.entries(self.config.stall),
+            Endpoint::Live => {
+                entries = self.heartbeat.entries(self.config.stall);
+                entries.extend(missing_workers.map(MissingWorkers::entry));
+            }
             Endpoint::Startup => {
+                let not_registered = missing_workers.filter(|missing| *missing == MissingWorkers::NotRegistered);
                 // Permanently UP once started, whatever the results of the checks are now.
-                report.status = if engine.pending_startup().is_empty() { Status::Up } else { Status::Down };
+                let is_started = not_registered.is_none() && engine.pending_startup().is_empty();
+                report.status = if is_started { Status::Up } else { Status::Down };
+                report.entries.splice(0..0, not_registered.map(MissingWorkers::entry));
                 return;
             }
             Endpoint::Group(_) | Endpoint::Check(..) => {}
