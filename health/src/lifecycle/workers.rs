@@ -76,17 +76,12 @@ impl Heartbeat {
     }
 
     fn start() -> Self {
-        let state = Arc::new(WorkerState {
-            last_tick_ms: AtomicU64::new(now_ms()),
-            resumed_ms: AtomicU64::new(0),
-            pause_ms: AtomicU64::new(0),
-            interval_changed: Notify::new(),
-        });
+        let state = Arc::new(WorkerState::new(now_ms()));
         let ticking = Arc::clone(&state);
         // On the runtime of the worker, because that is what is observed.
         let task = Handle::current().spawn(async move {
             loop {
-                ticking.tick();
+                ticking.tick(now_ms());
                 let interval = Duration::from_millis(TICK_INTERVAL_MS.load(Ordering::Relaxed));
                 select(pin!(sleep(interval)), pin!(ticking.interval_changed.notified())).await;
             }
@@ -112,9 +107,10 @@ impl Heartbeat {
     /// time does not count for the others.
     pub(crate) fn entries(&self, stall: Duration) -> Vec<Entry> {
         let limit = milliseconds(stall).max(max_gap_ms());
-        self.state.tick();
+        let now = now_ms();
+        self.state.tick(now);
         let entry = |(number, state): (usize, &Option<Arc<WorkerState>>)| {
-            let blocked_ms = state.as_ref()?.blocked_ms(&self.state);
+            let blocked_ms = state.as_ref()?.blocked_ms(&self.state, now);
             let time =
                 if blocked_ms < 1_000 { format!("{blocked_ms} ms") } else { format!("{} s", blocked_ms / 1_000) };
             let error = format!("event loop blocked for {time}");
@@ -161,16 +157,24 @@ impl MissingWorkers {
 }
 
 impl WorkerState {
+    fn new(now: u64) -> Self {
+        Self {
+            last_tick_ms: AtomicU64::new(now),
+            resumed_ms: AtomicU64::new(0),
+            pause_ms: AtomicU64::new(0),
+            interval_changed: Notify::new(),
+        }
+    }
+
     /// The time since the latest tick, without the latest pause of the observer if that was since.
-    fn blocked_ms(&self, observer: &Self) -> u64 {
+    fn blocked_ms(&self, observer: &Self, now: u64) -> u64 {
         let last_tick = self.last_tick_ms.load(Ordering::Relaxed);
         let was_paused_since = observer.resumed_ms.load(Ordering::Relaxed) > last_tick;
         let pause = if was_paused_since { observer.pause_ms.load(Ordering::Relaxed) } else { 0 };
-        now_ms().saturating_sub(last_tick).saturating_sub(pause)
+        now.saturating_sub(last_tick).saturating_sub(pause)
     }
 
-    fn tick(&self) {
-        let now = now_ms();
+    fn tick(&self, now: u64) {
         let gap = now.saturating_sub(self.last_tick_ms.swap(now, Ordering::Relaxed));
         if gap > max_gap_ms() {
             self.resumed_ms.store(now, Ordering::Relaxed);
@@ -196,4 +200,33 @@ fn max_gap_ms() -> u64 {
 fn now_ms() -> u64 {
     let epoch = *EPOCH;
     milliseconds(Instant::now().duration_since(epoch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_in_which_the_observer_did_not_run_either_does_not_count() {
+        let (observer, fine, blocked) = (WorkerState::new(1_000), WorkerState::new(1_000), WorkerState::new(1_000));
+        let assert_blocked_ms = |of_fine, of_blocked, now| {
+            observer.tick(now);
+            assert_eq!((fine.blocked_ms(&observer, now), blocked.blocked_ms(&observer, now)), (of_fine, of_blocked));
+        };
+        for now in [2_000, 3_000, 4_000] {
+            fine.tick(now);
+            assert_blocked_ms(0, now - 1_000, now);
+        }
+        // The process is paused for 20 s. The observer runs first.
+        assert_blocked_ms(0, 3_000, 24_100);
+        assert_blocked_ms(50, 3_050, 24_150);
+        fine.tick(24_200);
+        assert_blocked_ms(0, 3_100, 24_200);
+        for now in [25_200, 26_200, 27_200] {
+            fine.tick(now);
+            assert_blocked_ms(0, now - 21_100, now);
+        }
+        // And once more.
+        assert_blocked_ms(0, 26_200, 57_200);
+    }
 }
