@@ -69,7 +69,7 @@ async fn a_denied_request_gets_an_empty_response_runs_nothing_and_is_logged_once
     let server = TestServer::start(1, move |app| {
         app.service(health::scope().allow(["10.0.0.0/8".parse().unwrap()]).state(&state));
     });
-    for (method, path) in [("GET", "/health"), ("HEAD", "/health/"), ("POST", "/health"), ("GET", "/health/nothing")] {
+    for (method, path) in [("GET", "/health"), ("HEAD", "/health/"), ("POST", "/health"), ("GET", "/health/startup")] {
         let response = http::request(server.address, method, path).await;
         assert_eq!((response.status, &*response.body), (403, ""), "{method} {path}");
         assert_eq!(response.header("cache-control"), Some("no-store"));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use actix_web::web;
-use health::{Checks, HealthCheck, Probe, ProbeError};
+use health::{CheckOptions, Checks, HealthCheck, Probe, ProbeError, Role};
 use sqlx::{MySqlPool, PgPool, SqlitePool};
 
 #[derive(Clone)]
@@ -280,12 +280,12 @@ async fn attributes_override_names_groups_and_options() {
             "database.must",
         ]
     );
-    let checks: Vec<_> = Checks::of(&state).into_iter().map(|check| format!("{check:?}")).collect();
-    let expected = format!("critical: false, timeout: Some({:?}), live: true", Duration::from_millis(250));
-    assert!(checks[0].contains(&expected), "{}", checks[0]);
-    assert!(checks[1].contains("critical: true, timeout: None, live: false"), "{}", checks[1]);
-    assert!(checks[4].contains("timeout: Some(2s)"), "{}", checks[4]);
-    assert!(checks[5].contains("critical: false"), "{}", checks[5]);
+    let options: Vec<_> = Checks::of(&state).into_iter().map(|check| check.options()).collect();
+    assert_eq!((options[0].role, options[0].live), (Role::Optional, true));
+    assert_eq!(options[0].timeout, Some(Duration::from_millis(250)));
+    assert_eq!(options[1], CheckOptions::default());
+    assert_eq!(options[4].timeout, Some(Duration::from_secs(2)));
+    assert_eq!(options[5].role, Role::Optional);
 }
 
 #[derive(HealthCheck)]

@@ -67,6 +67,7 @@ fn command(program: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(program);
     command
         .env_remove("HEALTHCHECK_IPS")
+        .env_remove("HEALTHCHECK_EXCLUDE")
         .env_remove("DATABASE_URL")
         .env_remove("REDIS_URL")
         .env("PORT", "0")
@@ -120,6 +121,17 @@ async fn quickstart_denies_an_address_that_is_not_allowed() {
     // A blank variable counts as not set.
     let example = Example::start(QUICKSTART, &[("HEALTHCHECK_IPS", " ")]);
     assert_eq!(example.health().await.0, 200);
+}
+
+#[actix_web::test]
+async fn an_operator_excludes_a_check_of_the_quickstart_by_a_variable() {
+    let down = ("REDIS_URL", "redis://127.0.0.1:1");
+    assert_eq!(Example::start(QUICKSTART, &[down]).health().await.0, 503);
+    let up = r#"{"status":"UP","checks":{"database":{"default":"UP"}}}"#;
+    for list in ["cache", " cache.default , mail,"] {
+        let example = Example::start(QUICKSTART, &[down, ("HEALTHCHECK_EXCLUDE", list)]);
+        assert_eq!(example.health().await, (200, up.to_owned()), "{list}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::{
 };
 
 use actix_web::{App, HttpResponse, HttpServer, web};
+use futures_util::StreamExt as _;
 use health::{
     Check, HealthCheck,
     ProbeErrorKind::Failed,
@@ -302,7 +303,7 @@ async fn transitions_of_all_checks_or_of_a_registry_can_be_subscribed_to() {
     let server = TestServer::start(1, move |app| {
         app.service(scope().check(check.clone()).registry(&registry));
     });
-    let mut all = health::registry().subscribe();
+    let mut all = health::transitions();
     let mut of_plugins = plugins.subscribe();
     server.health().await;
     switch.store(false, Ordering::SeqCst);
@@ -312,7 +313,7 @@ async fn transitions_of_all_checks_or_of_a_registry_can_be_subscribed_to() {
     server.health().await;
     let mut seen = Vec::new();
     for _ in 0..4 {
-        let next = all.next().await;
+        let next = all.next().await.unwrap();
         seen.push((next.name.to_string(), next.from, next.to, next.kind, next.error.map(|error| error.to_string())));
     }
     // The first two may come in either order.
@@ -326,18 +327,18 @@ async fn transitions_of_all_checks_or_of_a_registry_can_be_subscribed_to() {
             ("fine".to_owned(), Some(Down), Up, None, None),
         ]
     );
-    assert_eq!(&*of_plugins.next().await.name, "search");
+    assert_eq!(&*of_plugins.next().await.unwrap().name, "search");
     // Transitions of a check of that name in another registry, and of an unregistered check, are not delivered.
     let others = health::Registry::new();
     let (other, same_name) = switched("plugin", "search");
     others.register(same_name.clone()).unwrap();
     let mut of_others = others.subscribe();
-    let rig_of_others = TestServer::start(1, move |app| {
+    let server_of_others = TestServer::start(1, move |app| {
         app.service(scope().registry(&others));
     });
     other.store(false, Ordering::SeqCst);
-    rig_of_others.health().await;
-    assert_eq!(of_others.next().await.to, Down);
+    server_of_others.health().await;
+    assert_eq!(of_others.next().await.unwrap().to, Down);
     assert!(tokio::time::timeout(Duration::from_millis(100), of_plugins.next()).await.is_err());
     drop(guard);
     assert_eq!(server.get("/health/plugin").await.status, 404);

@@ -1,9 +1,15 @@
 //! [`Transition`]s: each change of a check's status, as a stream for alerts.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    pin::Pin,
+    sync::{Arc, LazyLock},
+    task::{Context, Poll, ready},
+};
 
+use futures_util::{Stream, StreamExt as _};
 use parking_lot::Mutex;
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
 use crate::{error::ProbeErrorKind, status::Status};
 
@@ -31,30 +37,45 @@ pub struct Transition {
     pub error: Option<Arc<str>>,
 }
 
-/// A stream of the transitions of a registry's checks, from the call of
-/// [`Registry::subscribe`](crate::Registry::subscribe) on.
+/// A [`Stream`] of transitions: see [`transitions`] and [`Registry::subscribe`](crate::Registry::subscribe).
+///
+/// It ends when all its checks were dropped; that of the process never ends. A subscriber that is more than 256 transitions behind
+/// loses the oldest ones.
 #[derive(Debug)]
-pub struct Transitions(broadcast::Receiver<Transition>);
+#[must_use = "transitions are received by polling the stream"]
+pub struct Transitions(BroadcastStream<Transition>);
 
-impl Transitions {
-    /// Waits for the next transition.
-    ///
-    /// It is cancel-safe: no transition is lost if it is a branch of `select!`. A subscriber that is more than 256 transitions
-    /// behind loses the oldest ones.
-    pub async fn next(&mut self) -> Transition {
+impl Stream for Transitions {
+    type Item = Transition;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Transition>> {
         loop {
-            match self.0.recv().await {
-                Ok(transition) => return transition,
-                Err(RecvError::Lagged(_)) => {}
-                // The registry and its checks were dropped.
-                Err(RecvError::Closed) => std::future::pending().await,
+            match ready!(self.0.poll_next_unpin(context)) {
+                Some(Ok(transition)) => return Poll::Ready(Some(transition)),
+                Some(Err(BroadcastStreamRecvError::Lagged(_))) => {}
+                None => return Poll::Ready(None),
             }
         }
     }
+}
 
-    pub(crate) fn global() -> Self {
-        ALL.subscribe()
-    }
+/// Subscribes to the transitions of all checks of the process, including those of scopes and states, from now on.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn alert(_: String) {}
+/// use futures_util::StreamExt as _;
+///
+/// # async fn example() {
+/// let mut transitions = health::transitions();
+/// while let Some(transition) = transitions.next().await {
+///     alert(format!("{}.{} is {}", transition.group, transition.name, transition.to)).await;
+/// }
+/// # }
+/// ```
+pub fn transitions() -> Transitions {
+    ALL.subscribe()
 }
 
 /// The sending side of the transitions of some checks.
@@ -69,7 +90,7 @@ impl Default for Channel {
 
 impl Channel {
     pub(crate) fn subscribe(&self) -> Transitions {
-        Transitions(self.0.subscribe())
+        Transitions(self.0.subscribe().into())
     }
 
     fn send(&self, transition: Transition) {

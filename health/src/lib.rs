@@ -23,6 +23,7 @@ mod report;
 mod check;
 mod error;
 mod events;
+mod observe;
 mod probe;
 pub mod probes;
 mod registry;
@@ -41,20 +42,23 @@ pub mod __private;
 pub mod guide;
 
 pub use access::{AllowList, ForwardingHeader, ListError};
-pub use check::Check;
+pub use check::{Check, CheckOptions};
 pub use discovery::{Checks, HealthCheck};
 pub use error::{BoxError, ProbeError, ProbeErrorKind};
-pub use events::{Transition, Transitions};
+pub use events::{Transition, Transitions, transitions};
 pub use health_derive::HealthCheck;
 pub use ipnet::IpNet;
-pub use lifecycle::{Drain, drain, heartbeat};
+pub use lifecycle::{Drain, Hold, drain, heartbeat, hold};
 pub use management::{ManagementServer, serve};
+pub use observe::{Observation, observe};
 pub use probe::Probe;
-pub use registry::{RegisterError, RegisterErrorKind, RegistrationGuard, Registry, register, registry, unregister};
-pub use report::Sample;
-pub use scope::{Deny, Scope, on_connect, scope};
+pub use registry::{
+    RegisterError, RegisterErrorKind, RegistrationGuard, Registry, register, register_guarded, registry, unregister,
+};
+pub use report::{Details, Entry, LastError, Report, Sample};
+pub use scope::{ConfigError, ConfigErrorKind, Deny, Scope, on_connect, report, scope, snapshot};
 pub use self_check::self_check;
-pub use status::Status;
+pub use status::{Role, Status};
 
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -59,10 +59,9 @@ pub fn serve(
     addr: impl ToSocketAddrs,
     scope: impl Fn() -> Scope + Send + Clone + 'static,
 ) -> io::Result<ManagementServer> {
-    if let Some(error) = scope().config_error() {
-        let error = format!("health scope: invalid configuration: {error}");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
-    }
+    scope()
+        .validate()
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, format!("health scope: {error}")))?;
     let mut server = HttpServer::new(move || App::new().service(scope().on_management_server()))
         .workers(1)
         .shutdown_timeout(0)

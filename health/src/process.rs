@@ -63,6 +63,24 @@ pub(crate) static DRAINING: AtomicUsize = AtomicUsize::new(0);
 /// Whether a server has stopped at the end of its drain. Never reset.
 pub(crate) static DRAINED: AtomicBool = AtomicBool::new(false);
 
+/// Why the process is held out of rotation, and until when.
+pub(crate) struct ActiveHold {
+    pub(crate) id: u64,
+    pub(crate) reason: String,
+    pub(crate) until: Instant,
+}
+
+/// The holds that are active, the oldest first.
+#[derive(Default)]
+pub(crate) struct Holds {
+    pub(crate) active: Mutex<Vec<ActiveHold>>,
+    /// Never reused: a `Hold` whose time has passed must not end a later one.
+    pub(crate) next_id: AtomicU64,
+}
+
+/// An entry ends when its `Hold` is dropped or its time has passed.
+pub(crate) static HOLDS: Holds = Holds { active: Mutex::new(Vec::new()), next_id: AtomicU64::new(0) };
+
 /// The denials that were logged lately, of all scopes. An entry older than a minute is removed when another one is added to a map
 /// with 1024 entries.
 pub(crate) static DENIALS: LazyLock<Mutex<LogThrottle<(Peer, DenialKind)>>> = LazyLock::new(Mutex::default);

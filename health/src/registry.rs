@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::{
     check::{Check, InvalidCheck, redaction_hint},
-    events::{Channel, Transitions},
+    events::{Channel, Transitions, transitions},
     process::generation,
     redact::label,
 };
@@ -156,24 +156,27 @@ impl Registry {
         Ok(RegistrationGuard { registry: self.clone(), check })
     }
 
-    /// Subscribes to the transitions of this registry's checks. On the registry of the process, it subscribes to those of all checks,
-    /// including the checks of scopes and states.
+    /// Subscribes to the transitions of this registry's checks, from now on. On the registry of the process, it subscribes to those
+    /// of all checks, as [`transitions`](crate::transitions) does.
     ///
     /// # Examples
     ///
-    /// ```no_run
-    /// # async fn alert(_: String) {}
-    /// # async fn example() {
-    /// let mut transitions = health::registry().subscribe();
-    /// loop {
-    ///     let transition = transitions.next().await;
-    ///     alert(format!("{}.{} is {}", transition.group, transition.name, transition.to)).await;
-    /// }
+    /// ```
+    /// use futures_util::StreamExt as _;
+    /// use health::{Check, Status};
+    ///
+    /// # #[actix_web::main] async fn main() -> Result<(), health::RegisterError> {
+    /// let plugins = health::Registry::new();
+    /// plugins.register(Check::new("plugin", "search", || async { Ok::<_, String>(()) }))?;
+    /// let mut transitions = plugins.subscribe();
+    /// health::scope().registry(&plugins).report().await;
+    /// assert_eq!(transitions.next().await.map(|transition| transition.to), Some(Status::Up));
+    /// # Ok(())
     /// # }
     /// ```
     pub fn subscribe(&self) -> Transitions {
         if self.identity() == registry().identity() {
-            return Transitions::global();
+            return transitions();
         }
         let checks = self.shared.checks.write();
         let channel = self.shared.channel.get_or_init(|| {
@@ -256,6 +259,15 @@ pub fn registry() -> &'static Registry {
 /// ```
 pub fn register(check: Check) -> Result<(), RegisterError> {
     registry().register(check)
+}
+
+/// Adds a check to the registry of the process until the returned guard is dropped. See [`Registry::register_guarded`].
+///
+/// # Errors
+///
+/// As for [`Registry::register`].
+pub fn register_guarded(check: Check) -> Result<RegistrationGuard, RegisterError> {
+    registry().register_guarded(check)
 }
 
 /// Removes a check from the registry of the process. Returns whether there was one. See [`Registry::unregister`].

@@ -1,11 +1,100 @@
 //! [`Report`]: the results of all selected checks. Plain data, without HTTP and without the engine.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use crate::{error::ProbeError, status::Status};
+use crate::{
+    error::ProbeError,
+    observe::{Observation, Observations},
+    status::{Role, Status},
+};
 
 /// The maximum of `max_age`, `refresh` and `stall`: longer than any client waits, and short enough to be added to any time.
 pub(crate) const MAX_DURATION: Duration = Duration::from_hours(24 * 365);
+
+/// The results of checks at one time, in the order of registration.
+///
+/// It is returned by [`report`](crate::report), [`snapshot`](crate::snapshot), [`Scope::report`](crate::Scope::report) and
+/// [`Scope::snapshot`](crate::Scope::snapshot). It serializes as the JSON body of `/health`, and displays as lines for people.
+///
+/// # Examples
+///
+/// ```
+/// # #[actix_web::main] async fn main() -> Result<(), serde_json::Error> {
+/// use health::{Check, Status};
+///
+/// let registry = health::Registry::new();
+/// registry.register(Check::new("queue", "orders", || async { Ok::<_, String>(()) })).unwrap();
+/// let report = health::scope().registry(&registry).report().await;
+/// assert_eq!(report.status(), Status::Up);
+/// assert_eq!(serde_json::to_string(&report)?, r#"{"status":"UP","checks":{"queue":{"orders":"UP"}}}"#);
+/// assert_eq!(report.to_string(), "[+]queue.orders ok\nhealth check passed");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Report {
+    status: Status,
+    entries: Vec<Entry>,
+    /// The checks that the request has excluded, as `group.name`.
+    pub(crate) excluded: Vec<String>,
+}
+
+/// A check in a [`Report`], or what the process says of itself, such as `health.drain`.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub(crate) group: Arc<str>,
+    pub(crate) name: Arc<str>,
+    pub(crate) role: Role,
+    pub(crate) outcome: Outcome,
+    /// `None` if they were not requested, or if the check has no result yet.
+    pub(crate) details: Option<Details>,
+}
+
+/// The result of a run as responses show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) status: Status,
+    /// The public message; `None` if the check is up.
+    pub(crate) error: Option<Arc<str>>,
+}
+
+/// What `?details` shows of a check, and its history.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Details {
+    /// The duration of the latest run.
+    pub latency: Duration,
+    /// The time since the latest result.
+    pub age: Duration,
+    /// When the status changed to the one that is shown.
+    pub since: SystemTime,
+    /// The latest result that was up; `None` if there was none.
+    pub last_success: Option<SystemTime>,
+    /// The latest failure; `None` if there was none.
+    pub last_error: Option<LastError>,
+    /// How many runs were started.
+    pub runs: u64,
+    /// How many results in a row were down.
+    pub consecutive_failures: u32,
+    /// The status of the latest result, before `rise` and `fall` are applied.
+    pub raw: Status,
+    pub(crate) data: Observations,
+    /// The latest results, up to 60, the oldest first.
+    pub history: Vec<Sample>,
+}
+
+/// The latest failure of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LastError {
+    /// The public message.
+    pub message: Arc<str>,
+    /// When it was recorded.
+    pub time: SystemTime,
+}
 
 /// A result in the history of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,12 +108,97 @@ pub struct Sample {
     pub status: Status,
 }
 
-/// The result of a run as responses show it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    pub(crate) status: Status,
-    /// The public message; `None` if the check is up.
-    pub(crate) error: Option<Arc<str>>,
+impl Report {
+    /// A report of the entries: down if one that is not optional is down, degraded if any other is not up.
+    pub(crate) fn of(entries: Vec<Entry>) -> Self {
+        Self::where_down(entries, |role| role != Role::Optional)
+    }
+
+    /// A report in which shared checks that are down only degrade the service, for readiness once it has started.
+    pub(crate) fn of_started(entries: Vec<Entry>) -> Self {
+        Self::where_down(entries, |role| role == Role::Critical)
+    }
+
+    fn where_down(entries: Vec<Entry>, takes_down: impl Fn(Role) -> bool) -> Self {
+        let status = if entries.iter().any(|entry| entry.status() == Status::Down && takes_down(entry.role)) {
+            Status::Down
+        } else if entries.iter().any(|entry| entry.status() != Status::Up) {
+            Status::Degraded
+        } else {
+            Status::Up
+        };
+        Self { status, entries, excluded: Vec::new() }
+    }
+
+    /// A report with a status that does not depend on the results of the entries.
+    pub(crate) fn with_status(status: Status, entries: Vec<Entry>) -> Self {
+        Self { status, entries, excluded: Vec::new() }
+    }
+
+    /// The status of the service: `DOWN` if a check is down that is not optional, `DEGRADED` if any other is not up.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// The checks, in the order of registration. What the process says of itself stands first, in the group `health`.
+    pub fn checks(&self) -> &[Entry] {
+        &self.entries
+    }
+}
+
+impl Entry {
+    /// An entry that is not a check: UP if `error` is `None`, else DOWN with this message.
+    pub(crate) fn plain(group: impl Into<Arc<str>>, name: impl Into<Arc<str>>, error: Option<Arc<str>>) -> Self {
+        Self {
+            group: group.into(),
+            name: name.into(),
+            role: Role::Critical,
+            outcome: Outcome { status: if error.is_some() { Status::Down } else { Status::Up }, error },
+            details: None,
+        }
+    }
+
+    /// An entry that is not a check, with the message of a failure.
+    pub(crate) fn down(group: &str, name: &str, message: &str) -> Self {
+        Self::plain(group, name, Some(message.into()))
+    }
+
+    /// The group: the first part of the full name `group.name`.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// The second part of the full name `group.name`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the check does to the service while it is down.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The status.
+    pub fn status(&self) -> Status {
+        self.outcome.status
+    }
+
+    /// The public message of the failure; `None` if the status is `UP`.
+    pub fn error(&self) -> Option<&str> {
+        self.outcome.error.as_deref()
+    }
+
+    /// Latency, times, counters and history; `None` if the check has no result yet, and for what is not a check.
+    pub fn details(&self) -> Option<&Details> {
+        self.details.as_ref()
+    }
+}
+
+impl Details {
+    /// The values that the latest run has passed to [`observe`](crate::observe), in the order of their first observation.
+    pub fn data(&self) -> impl Iterator<Item = (&str, &Observation)> {
+        self.data.iter()
+    }
 }
 
 impl Outcome {
@@ -42,96 +216,41 @@ impl From<&Result<(), ProbeError>> for Outcome {
     }
 }
 
-/// What `?details` shows of a check. All times are durations until now.
-#[derive(Clone, Debug)]
-pub(crate) struct Details {
-    pub(crate) latency: Duration,
-    /// The time since the latest result.
-    pub(crate) age: Duration,
-    /// The time since the status changed to the one that is shown.
-    pub(crate) since: Duration,
-    pub(crate) last_success: Option<Duration>,
-    pub(crate) runs: u64,
-    /// Consecutive results that were down.
-    pub(crate) failures: u32,
-    /// The status of the latest result, before `rise` and `fall` are applied.
-    pub(crate) raw: Status,
-}
-
-/// The results of the selected checks, in the order of registration.
-pub(crate) struct Report {
-    pub(crate) status: Status,
-    pub(crate) entries: Vec<Entry>,
-}
-
-/// The part of a report about one check.
-pub(crate) struct Entry {
-    pub(crate) group: Arc<str>,
-    pub(crate) name: Arc<str>,
-    pub(crate) critical: bool,
-    pub(crate) outcome: Outcome,
-    /// `None` if they were not requested, or if the check has no result yet.
-    pub(crate) details: Option<Details>,
-}
-
-impl Entry {
-    /// An entry that is not a check: UP if `error` is `None`, else DOWN with this message.
-    pub(crate) fn plain(group: impl Into<Arc<str>>, name: impl Into<Arc<str>>, error: Option<Arc<str>>) -> Self {
-        Self {
-            group: group.into(),
-            name: name.into(),
-            critical: true,
-            outcome: Outcome { status: if error.is_some() { Status::Down } else { Status::Up }, error },
-            details: None,
-        }
-    }
-
-    /// The public message, if the entry is not up.
-    pub(crate) fn error(&self) -> Option<&str> {
-        self.outcome.error.as_deref()
-    }
-}
-
 /// The duration in whole milliseconds.
 pub(crate) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl Report {
-    /// A report of the entries: down if a critical one is down, degraded if any other is not up.
-    pub(crate) fn of(entries: Vec<Entry>) -> Self {
-        let status = if entries.iter().any(|entry| entry.critical && entry.outcome.status == Status::Down) {
-            Status::Down
-        } else if entries.iter().any(|entry| entry.outcome.status != Status::Up) {
-            Status::Degraded
-        } else {
-            Status::Up
-        };
-        Self { status, entries }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn status(entries: &[(bool, Status)]) -> Status {
-        let entry = |&(critical, status): &(bool, Status)| Entry {
+    fn entries(entries: &[(Role, Status)]) -> Vec<Entry> {
+        let entry = |&(role, status): &(Role, Status)| Entry {
             group: "g".into(),
             name: "n".into(),
-            critical,
+            role,
             outcome: Outcome { status, error: None },
             details: None,
         };
-        Report::of(entries.iter().map(entry).collect()).status
+        entries.iter().map(entry).collect()
     }
 
     #[test]
-    fn the_service_is_down_only_if_a_critical_check_is_down() {
+    fn the_service_is_down_only_if_a_check_is_down_that_is_not_optional() {
+        use Role::{Critical, Optional, Shared};
         use Status::{Degraded, Down, Up};
-        assert_eq!(status(&[(true, Up), (false, Up)]), Up);
-        assert_eq!(status(&[(true, Up), (false, Down)]), Degraded);
-        assert_eq!(status(&[(true, Degraded), (false, Up)]), Degraded);
-        assert_eq!(status(&[(true, Down), (false, Up)]), Down);
+        let cases = [
+            (vec![(Critical, Up), (Optional, Up)], Up, Up),
+            (vec![(Critical, Up), (Optional, Down)], Degraded, Degraded),
+            (vec![(Critical, Degraded), (Optional, Up)], Degraded, Degraded),
+            (vec![(Critical, Down), (Optional, Up)], Down, Down),
+            (vec![(Critical, Up), (Shared, Down)], Down, Degraded),
+            (vec![(Critical, Down), (Shared, Down)], Down, Down),
+        ];
+        for (given, before, started) in cases {
+            assert_eq!(Report::of(entries(&given)).status(), before, "{given:?}");
+            assert_eq!(Report::of_started(entries(&given)).status(), started, "{given:?}");
+        }
     }
 }

@@ -18,5 +18,5 @@ pub use self::{allow_list::AllowList, forwarded::ForwardingHeader, networks::Lis
 pub(crate) use self::{
     log_throttle::{LogDecision, LogThrottle, MAX_TRACKED},
     networks::NetworkSet,
-    policy::{AllowSource, Peer, Policy, TrustedProxies},
+    policy::{AccessDenied, AllowSource, Peer, Policy, TrustedProxies},
 };

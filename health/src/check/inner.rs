@@ -15,7 +15,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::state::{Rules, State};
+use super::{
+    CheckOptions,
+    state::{Rules, State},
+};
 use crate::{
     events::Subscribers,
     probe::DynProbe,
@@ -26,7 +29,7 @@ use crate::{
 pub(crate) struct CheckInner {
     pub(crate) group: Arc<str>,
     pub(crate) name: Arc<str>,
-    pub(crate) options: Options,
+    pub(crate) options: CheckOptions,
     pub(crate) probe: Arc<dyn DynProbe>,
     pub(crate) subscribers: Subscribers,
     /// The name of the resource in the log, as the probe returned it before the first run.
@@ -40,15 +43,6 @@ pub(crate) struct CheckInner {
     pub(super) settled: Notify,
 }
 
-#[derive(Clone, Copy)]
-pub(crate) struct Options {
-    pub(crate) critical: bool,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) live: bool,
-    pub(crate) rise: u32,
-    pub(crate) fall: u32,
-}
-
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) state: State,
@@ -59,7 +53,7 @@ pub(super) struct Shared {
 }
 
 impl CheckInner {
-    pub(super) fn new(group: Arc<str>, name: Arc<str>, options: Options, probe: Arc<dyn DynProbe>) -> Self {
+    pub(super) fn new(group: Arc<str>, name: Arc<str>, options: CheckOptions, probe: Arc<dyn DynProbe>) -> Self {
         Self {
             group,
             name,
@@ -80,7 +74,7 @@ impl CheckInner {
     }
 
     pub(super) fn rules(&self) -> Rules {
-        let Options { timeout, rise, fall, .. } = self.options;
+        let CheckOptions { timeout, rise, fall, .. } = self.options;
         let longest_deadline = || Duration::from_millis(self.longest_deadline_ms.load(Ordering::Relaxed));
         Rules { limit: timeout.unwrap_or_else(longest_deadline), rise, fall }
     }

@@ -19,7 +19,7 @@ use crate::{
     redact,
     report::milliseconds,
     runtime::Runtime,
-    status::Status,
+    status::{Role, Status},
 };
 
 /// The name of a probe's resource in the log. `Probe::resource` is user code, which may panic.
@@ -95,13 +95,13 @@ fn write(
     text: String,
     runtime: &Runtime,
 ) {
-    let is_critical = check.options.critical;
+    let is_error = check.options.role != Role::Optional;
     let (check, message) = (format!("{}.{}", check.group, check.name), error.to_string());
     let (status, kind, duration_ms) = (recorded.after, error.kind(), milliseconds(latency));
     runtime.defer(move || {
         let error = (!text.is_empty()).then_some(text.as_str());
         let resource = resource.as_deref();
-        if status == Status::Down && is_critical {
+        if status == Status::Down && is_error {
             tracing::error!(%check, %kind, resource, error, duration_ms, "health check {check} is {status}: {message}");
         } else {
             tracing::warn!(%check, %kind, resource, error, duration_ms, "health check {check} is {status}: {message}");

@@ -18,13 +18,11 @@ use crate::{
     error::{BoxError, ProbeError},
     probe::{self, DynProbe, Probe},
     redact::{MAX_LABEL_LEN, REDACTED, label},
-    report::Sample,
+    report::{MAX_DURATION, Sample},
+    status::Role,
 };
 
-pub(crate) use self::{
-    inner::{CheckInner, Options},
-    run::Pending,
-};
+pub(crate) use self::{inner::CheckInner, run::Pending};
 
 /// Reserved group names: paths of the scope, those to come, and the group of its own entries.
 pub(crate) const RESERVED: [&str; 11] =
@@ -140,15 +138,26 @@ impl Check {
             inner: Arc::new(CheckInner::new(
                 label(&group.into()).into(),
                 label(&name.into()).into(),
-                Options { critical: true, timeout: None, live: false, rise: 1, fall: 1 },
+                CheckOptions::default(),
                 probe,
             )),
         }
     }
 
-    /// Makes the check optional: while it is down, the service is `DEGRADED` (200) instead of `DOWN` (503). Off by default.
+    /// Makes the check optional: while it is down, the service is `DEGRADED` (200) instead of `DOWN` (503). Off by default. Of
+    /// this method and [`Check::shared`], the last call counts.
     pub fn optional(self) -> Self {
-        self.modify(|inner| inner.options.critical = false)
+        self.modify(|inner| inner.options.role = Role::Optional)
+    }
+
+    /// Marks a resource that all replicas share, such as the one database of a service. Off by default.
+    ///
+    /// While it is down, `/health` is `DOWN` (503). `/health/ready` is 503 only until the service has started once, which means
+    /// that each critical and shared check has been up. From then on it is `DEGRADED` (200): otherwise an outage of the resource
+    /// would take all replicas out of rotation together, and clients would get the load balancer's error instead of the
+    /// application's. Of this method and [`Check::optional`], the last call counts.
+    pub fn shared(self) -> Self {
+        self.modify(|inner| inner.options.role = Role::Shared)
     }
 
     /// Sets the limit of a run. Defaults to the longest deadline of the scopes that show the check.
@@ -158,6 +167,13 @@ impl Check {
     /// timeout of more than 10 minutes is reduced to 10 minutes, so that a check that hangs is recorded and logged.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.modify(|inner| inner.options.timeout = Some(timeout.min(MAX_TIMEOUT)))
+    }
+
+    /// Sets the maximum age of a result of this check. Defaults to [`Scope::max_age`](crate::Scope::max_age), or to the interval of
+    /// [`Scope::refresh`](crate::Scope::refresh) if the scope has one. Use it for a check that is expensive for its resource, or
+    /// billed. With `refresh`, the check runs at this interval.
+    pub fn max_age(self, max_age: Duration) -> Self {
+        self.modify(|inner| inner.options.max_age = Some(max_age.min(MAX_DURATION)))
     }
 
     /// Includes this check in liveness. Use it only for faults that a restart of the process fixes, never for dependencies: an
@@ -185,6 +201,21 @@ impl Check {
     /// The second part of the full name `group.name`. Credentials are redacted.
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    /// The options that were set.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use health::{Check, Role};
+    ///
+    /// let check = Check::new("queue", "orders", || async { Ok::<_, String>(()) }).optional().fall(3);
+    /// assert_eq!(check.options().role, Role::Optional);
+    /// assert_eq!(check.options().fall, 3);
+    /// ```
+    pub fn options(&self) -> CheckOptions {
+        self.inner.options
     }
 
     /// The latest results, up to 60, the oldest first.
@@ -257,16 +288,35 @@ impl fmt::Display for Check {
 
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options { critical, timeout, live, rise, fall } = self.inner.options;
         f.debug_struct("Check")
             .field("group", &self.group())
             .field("name", &self.name())
-            .field("critical", &critical)
-            .field("timeout", &timeout)
-            .field("live", &live)
-            .field("rise", &rise)
-            .field("fall", &fall)
+            .field("options", &self.inner.options)
             .finish_non_exhaustive()
+    }
+}
+
+/// The options of a [`Check`], as its setters have set them. See there for their meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckOptions {
+    /// What the check does to the service while it is down. Set by [`Check::optional`] and [`Check::shared`].
+    pub role: Role,
+    /// The limit of a run; `None` for the longest deadline of the scopes that show the check. Set by [`Check::timeout`].
+    pub timeout: Option<Duration>,
+    /// The maximum age of a result; `None` for that of the scope. Set by [`Check::max_age`].
+    pub max_age: Option<Duration>,
+    /// Whether the check counts for liveness. Set by [`Check::live`].
+    pub live: bool,
+    /// How many successes in a row bring the check up. Set by [`Check::rise`].
+    pub rise: u32,
+    /// How many failures in a row take the check down. Set by [`Check::fall`].
+    pub fall: u32,
+}
+
+impl Default for CheckOptions {
+    fn default() -> Self {
+        Self { role: Role::Critical, timeout: None, max_age: None, live: false, rise: 1, fall: 1 }
     }
 }
 
@@ -316,12 +366,12 @@ mod tests {
         assert_eq!(one.identity(), clone.identity());
         let other = clone.optional();
         assert_ne!(one.identity(), other.identity());
-        assert!(one.inner().options.critical);
+        assert_eq!(one.options().role, Role::Critical);
     }
 
     #[test]
     fn a_timeout_is_ten_minutes_at_most() {
-        let timeout = |timeout| check("a", "b").timeout(timeout).inner().options.timeout;
+        let timeout = |timeout| check("a", "b").timeout(timeout).options().timeout;
         assert_eq!(timeout(Duration::MAX), Some(MAX_TIMEOUT));
         assert_eq!(timeout(Duration::from_millis(1)), Some(Duration::from_millis(1)));
     }

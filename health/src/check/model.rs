@@ -3,19 +3,19 @@
 //! [`Simulation`] calls [`State`] as `run` does, one event at a time. The [`Model`] is simpler: it has neither run numbers nor
 //! phases, only the start of a run and its planned end.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::state::{Expired, Rules, Start, State};
+use super::state::{Expired, Rules, Start, State, Timestamp};
 use crate::{
     ProbeError, ProbeErrorKind,
+    observe::Observations,
     status::Status::{self, Degraded, Down, Up},
 };
 
 const LIMIT: u64 = 800;
-const MAX_AGE: u64 = 1_000;
 const HARD_LIMIT: u64 = 30_000;
 const PROCESS: u32 = 1;
 
@@ -90,6 +90,8 @@ fn result(status: Status) -> Result<(), ProbeError> {
 struct Model {
     rise: u32,
     fall: u32,
+    /// The maximum age of a result, which a check can override.
+    max_age: u64,
     shown: Option<Status>,
     streak: u32,
     finished: u64,
@@ -153,7 +155,7 @@ impl Model {
     }
 
     fn poll(&mut self, now: u64, plan: Plan, queue: u64) {
-        let is_fresh = self.shown.is_some() && !self.due && now < self.finished + MAX_AGE;
+        let is_fresh = self.shown.is_some() && !self.due && now < self.finished + self.max_age;
         if is_fresh {
             return;
         }
@@ -162,7 +164,12 @@ impl Model {
                 self.run =
                     Some(ModelRun { queued: now, began: now + queue, plan, timed_out: false, late_to_begin: false });
             }
-            Some(run) if run.timed_out || (run.late_to_begin && now < run.began) => self.record(Down, now),
+            Some(run) if run.timed_out || (run.late_to_begin && now < run.began) => {
+                // It counts once per maximum age, or once per limit if that is longer.
+                if now >= self.finished + self.max_age.max(LIMIT) {
+                    self.record(Down, now);
+                }
+            }
             Some(_) => {}
         }
     }
@@ -171,7 +178,8 @@ impl Model {
     fn is_clear(&self, now: u64) -> bool {
         let is_clear = |at: u64| at.abs_diff(now) > 1;
         let began = self.run.as_ref().is_none_or(|run| is_clear(run.began));
-        began && self.next().is_none_or(is_clear) && (self.shown.is_none() || is_clear(self.finished + MAX_AGE))
+        let due = [self.max_age, self.max_age.max(LIMIT)].map(|age| is_clear(self.finished + age));
+        began && self.next().is_none_or(is_clear) && (self.shown.is_none() || due == [true, true])
     }
 }
 
@@ -193,8 +201,8 @@ struct Thread {
 }
 
 impl Simulation {
-    fn at(&self, ms: u64) -> Instant {
-        self.epoch + Duration::from_millis(ms)
+    fn at(&self, ms: u64) -> Timestamp {
+        Timestamp { instant: self.epoch + Duration::from_millis(ms), wall: SystemTime::UNIX_EPOCH }
     }
 
     fn ms(&self, at: Instant) -> u64 {
@@ -214,10 +222,10 @@ impl Simulation {
                 if run.has_begun {
                     let run = self.run.take().expect("it is there");
                     let result = run.plan.status().map(result);
-                    self.state.finish(run.number, now, result.as_ref(), self.rules);
+                    self.state.finish(run.number, now, result.as_ref(), Observations::default(), self.rules);
                 } else {
                     run.has_begun = true;
-                    assert!(self.state.begin(run.number, now));
+                    assert!(self.state.begin(run.number, now.instant));
                 }
             } else if let Expired::Abandoned = self.state.expire(now, self.rules) {
                 // A pending future is dropped at once, one that blocks its thread when that returns.
@@ -230,9 +238,9 @@ impl Simulation {
         self.now = to;
     }
 
-    fn poll(&mut self, plan: Plan, queue: u64) {
+    fn poll(&mut self, plan: Plan, queue: u64, max_age: u64) {
         let now = self.at(self.now);
-        if let Start::New(number) = self.state.start(now, Duration::from_millis(MAX_AGE), self.rules, PROCESS) {
+        if let Start::New(number) = self.state.start(now, Duration::from_millis(max_age), self.rules, PROCESS) {
             assert!(self.run.is_none(), "two runs at a time");
             let began = self.now + queue;
             self.run = Some(Thread { number, began, has_begun: false, ends: began + plan.duration(), plan });
@@ -240,7 +248,7 @@ impl Simulation {
     }
 
     fn shown(&self) -> Option<Status> {
-        let outcome = self.state.latest_outcome(self.at(self.now), Duration::MAX);
+        let outcome = self.state.latest_outcome(self.at(self.now).instant, Duration::MAX);
         outcome.map(|outcome| outcome.status)
     }
 }
@@ -249,10 +257,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_check_shows_what_the_model_shows(steps in steps(), rise in 1_u32..3, fall in 1_u32..4) {
+    fn a_check_shows_what_the_model_shows(
+        steps in steps(), rise in 1_u32..3, fall in 1_u32..4, max_age in prop_oneof![Just(300_u64), Just(1_000), Just(7_000)],
+    ) {
         let rules = Rules { limit: Duration::from_millis(LIMIT), rise, fall };
         let mut simulation = Simulation { epoch: Instant::now(), now: 0, state: State::default(), rules, run: None };
-        let mut model = Model { rise, fall, ..Model::default() };
+        let mut model = Model { rise, fall, max_age, ..Model::default() };
         let (mut plan, mut queue) = (Plan::Ends(0, Up), 0);
         for step in steps {
             match step {
@@ -267,7 +277,7 @@ proptest! {
                         simulation.advance(simulation.now + 1);
                         model.advance(simulation.now);
                     }
-                    simulation.poll(plan, queue);
+                    simulation.poll(plan, queue, max_age);
                     model.poll(simulation.now, plan, queue);
                     // Beyond events at the same time.
                     simulation.advance(simulation.now + 2);

@@ -14,11 +14,12 @@ use tokio::time::Instant;
 use super::{
     inner::{CheckInner, Shared},
     log,
-    state::{Expired, Finished, Recorded, Start},
+    state::{Expired, Finished, Recorded, Start, Timestamp},
 };
 use crate::{
     error::{ProbeError, ProbeErrorKind},
     events::Transition,
+    observe::{Observations, observing},
     probe::{drop_catching_panics, probe_catching_panics},
     process::generation,
     report::Outcome,
@@ -35,7 +36,7 @@ pub(crate) enum Pending {
 impl CheckInner {
     /// Launches a run if the latest result is older than `max_age` and none is in flight.
     pub(crate) fn run_if_due(self: &Arc<Self>, max_age: Duration, runtime: &Arc<Runtime>) -> Pending {
-        let (now, rules) = (Instant::now(), self.rules());
+        let (now, rules) = (Timestamp::now(), self.rules());
         let mut shared = self.shared.lock();
         match shared.state.start(now, max_age, rules, runtime.process()) {
             Start::Fresh(outcome) => Pending::Known(outcome),
@@ -96,8 +97,8 @@ impl CheckInner {
             self.supervise(&mut shared, &runtime);
         }
         self.resource.get_or_init(|| log::resource_of(&*self.probe));
-        let mut probing = Box::pin(Abortable::new(probe_catching_panics(&*self.probe), registration));
-        let mut result = (&mut probing).await.ok();
+        let mut probing = Box::pin(Abortable::new(observing(probe_catching_panics(&*self.probe)), registration));
+        let (mut result, data) = (&mut probing).await.ok().unzip();
         // User code runs before the result is recorded: the future's and the error's destructors, and the error's text. If it blocks,
         // the run is still in flight, and is recorded as timed out.
         drop_catching_panics(probing);
@@ -105,7 +106,7 @@ impl CheckInner {
             Some(Err(error)) => log::Description::detach(error, &*self.probe),
             _ => log::Description::default(),
         };
-        self.finish(number, result.as_ref(), description, &runtime);
+        self.finish(number, result.as_ref(), data.unwrap_or_default(), description, &runtime);
         runtime.release(self);
     }
 
@@ -113,17 +114,18 @@ impl CheckInner {
         self: &Arc<Self>,
         number: u64,
         result: Option<&Result<(), ProbeError>>,
+        data: Observations,
         description: log::Description,
         runtime: &Arc<Runtime>,
     ) {
-        let (now, rules) = (Instant::now(), self.rules());
+        let (now, rules) = (Timestamp::now(), self.rules());
         let mut shared = self.shared.lock();
         // The supervisor may not have recorded yet that the limit has passed.
         let expired = shared.state.expire(now, rules);
         if let Expired::TimedOut(failure) = &expired {
             self.publish(&shared, failure.recorded, Some(&failure.error));
         }
-        let finished = shared.state.finish(number, now, result, rules);
+        let finished = shared.state.finish(number, now, result, data, rules);
         if !matches!(finished, Finished::Unknown) {
             shared.abort = None;
         }
@@ -149,7 +151,7 @@ impl CheckInner {
     fn fail_to_start(self: &Arc<Self>, number: u64, cause: std::io::Error, runtime: &Arc<Runtime>) {
         let error = ProbeError::new(ProbeErrorKind::Failed, "the check could not start").with_source(cause);
         let mut shared = self.shared.lock();
-        let Some(failure) = shared.state.fail_to_start(number, Instant::now(), error, self.rules()) else { return };
+        let Some(failure) = shared.state.fail_to_start(number, Timestamp::now(), error, self.rules()) else { return };
         self.publish(&shared, failure.recorded, Some(&failure.error));
         shared.abort = None;
         drop(shared);
@@ -188,7 +190,7 @@ impl CheckInner {
 
 impl Supervised for CheckInner {
     fn expire(self: Arc<Self>, at: Instant, runtime: &Arc<Runtime>) -> Option<Instant> {
-        let (now, rules) = (Instant::now(), self.rules());
+        let (now, rules) = (Timestamp::now(), self.rules());
         let mut shared = self.shared.lock();
         // An entry is obsolete if an earlier one was added after it.
         let is_current = shared.supervised == Some((runtime.process(), at));

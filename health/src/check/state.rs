@@ -4,13 +4,18 @@
 //! anything. `run` calls [`State::start`] when a result is requested, [`State::begin`] when the run gets its thread,
 //! [`State::expire`] when a limit may have passed, and [`State::finish`] when the run ends.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::Instant;
 
 use crate::{
     error::{ProbeError, ProbeErrorKind},
-    report::{Details, Outcome, Sample, milliseconds},
+    observe::Observations,
+    report::{Details, LastError, Outcome, Sample, milliseconds},
     status::Status,
 };
 
@@ -24,6 +29,19 @@ const LATE_RUN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The number of results in the history.
 const HISTORY_LEN: usize = 60;
+
+/// A time on both clocks: ages are measured on the monotonic one, and people read the other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timestamp {
+    pub(crate) instant: Instant,
+    pub(crate) wall: SystemTime,
+}
+
+impl Timestamp {
+    pub(crate) fn now() -> Self {
+        Self { instant: Instant::now(), wall: SystemTime::now() }
+    }
+}
 
 /// How long a run may take, and how many results in a row change the shown status.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +65,9 @@ pub(crate) struct State {
     /// The number of the latest run with a result of its own or a recorded timeout.
     last_settled: u64,
     latest: Option<Latest>,
-    last_success: Option<Instant>,
+    last_success: Option<SystemTime>,
+    /// The public message of the latest failure, and its time.
+    last_error: Option<(Arc<str>, SystemTime)>,
     ever_up: bool,
     /// The time of the first result, to which the times of the history are relative.
     epoch: Option<Instant>,
@@ -83,11 +103,12 @@ struct Latest {
     raw: Status,
     shown: Outcome,
     /// The time of the last transition.
-    since: Instant,
+    since: SystemTime,
     /// The number of latest results in a row that contradict the shown status.
     streak: u32,
     /// Failures in a row.
     failures: u32,
+    data: Observations,
 }
 
 impl Latest {
@@ -160,25 +181,26 @@ pub(crate) enum Finished {
 impl State {
     /// Decides whether a request for a result younger than `max_age` is served by the latest result, by the run in flight, or by
     /// a new run.
-    pub(crate) fn start(&mut self, now: Instant, max_age: Duration, rules: Rules, process: u32) -> Start {
+    pub(crate) fn start(&mut self, now: Timestamp, max_age: Duration, rules: Rules, process: u32) -> Start {
         if self.in_flight.as_ref().is_some_and(|run| run.process != process) {
             self.in_flight = None;
         }
-        if let Some(run) = self.in_flight.as_mut().filter(|run| run.timed_out && now < run.since + rules.limit) {
+        if let Some(run) = self.in_flight.as_mut().filter(|run| run.timed_out && now.instant < run.since + rules.limit)
+        {
             // A scope with a longer deadline was added since, so the limit is longer now.
             run.timed_out = false;
             self.last_settled = self.started - 1;
             return Start::Joined(self.started);
         }
-        if let Some(latest) = self.latest.as_ref().filter(|latest| latest.is_fresh(now, max_age)) {
+        if let Some(latest) = self.latest.as_ref().filter(|latest| latest.is_fresh(now.instant, max_age)) {
             return Start::Fresh(latest.shown.clone());
         }
         let Some(run) = &mut self.in_flight else {
             self.started += 1;
-            self.in_flight = Some(InFlight { process, since: now, phase: Phase::Queued, timed_out: false });
+            self.in_flight = Some(InFlight { process, since: now.instant, phase: Phase::Queued, timed_out: false });
             return Start::New(self.started);
         };
-        if now < run.since + rules.limit {
+        if now.instant < run.since + rules.limit {
             return Start::Joined(self.started);
         }
         // A hung check counts towards `fall` once per `max_age`.
@@ -186,7 +208,7 @@ impl State {
         let recent = self
             .latest
             .as_ref()
-            .filter(|latest| timed_out && now.duration_since(latest.finished) < max_age.max(rules.limit));
+            .filter(|latest| timed_out && now.instant.duration_since(latest.finished) < max_age.max(rules.limit));
         if let Some(latest) = recent {
             return Start::Overdue(latest.shown.clone(), None);
         }
@@ -208,12 +230,12 @@ impl State {
     }
 
     /// Records that the limit or the hard limit of the run in flight has expired, if it has.
-    pub(crate) fn expire(&mut self, now: Instant, rules: Rules) -> Expired {
+    pub(crate) fn expire(&mut self, now: Timestamp, rules: Rules) -> Expired {
         let Some(run) = &mut self.in_flight else { return Expired::Nothing };
-        if !run.timed_out && now >= run.since + rules.limit {
+        if !run.timed_out && now.instant >= run.since + rules.limit {
             return Expired::TimedOut(self.record_timeout(now, rules));
         }
-        if run.timed_out && run.phase == Phase::Running && now >= run.since + rules.hard_limit() {
+        if run.timed_out && run.phase == Phase::Running && now.instant >= run.since + rules.hard_limit() {
             run.phase = Phase::Abandoned;
             return Expired::Abandoned;
         }
@@ -234,17 +256,18 @@ impl State {
     pub(crate) fn finish(
         &mut self,
         number: u64,
-        now: Instant,
+        now: Timestamp,
         result: Option<&Result<(), ProbeError>>,
+        data: Observations,
         rules: Rules,
     ) -> Finished {
         let Some(run) = self.in_flight.take_if(|_| self.started == number) else { return Finished::Unknown };
         self.last_settled = number;
-        let latency = now.duration_since(run.since);
+        let latency = now.instant.duration_since(run.since);
         match result {
             // The limit may have been extended since the timeout was recorded.
             Some(result) if !run.timed_out || latency <= rules.limit => {
-                Finished::Recorded(self.record(now, result, latency, false, rules), latency)
+                Finished::Recorded(self.record(now, result, latency, data, false, rules), latency)
             }
             Some(Err(error)) => Finished::Late(self.record_late(now, error), latency),
             Some(Ok(())) | None => {
@@ -261,7 +284,7 @@ impl State {
     pub(crate) fn fail_to_start(
         &mut self,
         number: u64,
-        now: Instant,
+        now: Timestamp,
         error: ProbeError,
         rules: Rules,
     ) -> Option<RunFailure> {
@@ -269,27 +292,28 @@ impl State {
         self.last_settled = number;
         let latency = Duration::ZERO;
         let result = Err(error);
-        let recorded = self.record(now, &result, latency, true, rules);
+        let recorded = self.record(now, &result, latency, Observations::default(), true, rules);
         result.err().map(|error| RunFailure { error, latency, recorded, was_queued: true })
     }
 
-    fn record_timeout(&mut self, now: Instant, rules: Rules) -> RunFailure {
+    fn record_timeout(&mut self, now: Timestamp, rules: Rules) -> RunFailure {
         let run = self.in_flight.as_mut().expect("a run is in flight");
         run.timed_out = true;
         let was_queued = run.phase == Phase::Queued;
         self.last_settled = self.started;
         let error = if was_queued { not_started_within(rules.limit) } else { timed_out_after(rules.limit) };
         let result = Err(error);
-        let recorded = self.record(now, &result, rules.limit, was_queued, rules);
+        let recorded = self.record(now, &result, rules.limit, Observations::default(), was_queued, rules);
         let Err(error) = result else { unreachable!("the result is an error") };
         RunFailure { error, latency: rules.limit, recorded, was_queued }
     }
 
     fn record(
         &mut self,
-        now: Instant,
+        now: Timestamp,
         result: &Result<(), ProbeError>,
         latency: Duration,
+        data: Observations,
         was_queued: bool,
         rules: Rules,
     ) -> Recorded {
@@ -298,16 +322,27 @@ impl State {
         let before = self.latest.as_ref().map(|latest| latest.shown.status);
         let (shown, streak) = self.apply_rise_fall(raw, rules);
         let after = shown.status;
-        let since = self.latest.as_ref().filter(|_| before == Some(after)).map_or(now, |latest| latest.since);
+        let since = self.latest.as_ref().filter(|_| before == Some(after)).map_or(now.wall, |latest| latest.since);
         let failures = match (status, &self.latest) {
             (Status::Down, Some(latest)) => latest.failures + 1,
             (Status::Down, None) => 1,
             _ => 0,
         };
-        self.latest = Some(Latest { finished: now, latency, due: false, raw: status, shown, since, streak, failures });
-        self.remember(now, latency, status);
-        if status == Status::Up {
-            self.last_success = Some(now);
+        self.latest = Some(Latest {
+            finished: now.instant,
+            latency,
+            due: false,
+            raw: status,
+            shown,
+            since,
+            streak,
+            failures,
+            data,
+        });
+        self.remember(now.instant, latency, status);
+        match result {
+            Ok(()) => self.last_success = Some(now.wall),
+            Err(error) => self.last_error = Some((error.message().as_ref().into(), now.wall)),
         }
         self.ever_up |= after != Status::Down;
         if after == Status::Up {
@@ -322,9 +357,10 @@ impl State {
     }
 
     /// Records an error that was returned after the limit. The timeout has counted already; the error replaces its message.
-    fn record_late(&mut self, now: Instant, error: &ProbeError) -> Option<Recorded> {
+    fn record_late(&mut self, now: Timestamp, error: &ProbeError) -> Option<Recorded> {
         let latest = self.latest.as_mut()?;
-        latest.finished = now;
+        latest.finished = now.instant;
+        self.last_error = Some((error.message().as_ref().into(), now.wall));
         let shown = latest.shown.status;
         if shown == Status::Down && error.status() == Status::Down {
             latest.shown = Outcome::down(error.message().as_ref());
@@ -408,17 +444,20 @@ impl State {
         self.ever_up
     }
 
-    /// Latency, age and counters. `None` before the first result.
+    /// Latency, times, counters and history. `None` before the first result.
     pub(crate) fn details(&self, now: Instant) -> Option<Details> {
         let latest = self.latest.as_ref()?;
         Some(Details {
             latency: latest.latency,
             age: now.duration_since(latest.finished),
-            since: now.duration_since(latest.since),
-            last_success: self.last_success.map(|success| now.duration_since(success)),
+            since: latest.since,
+            last_success: self.last_success,
+            last_error: self.last_error.clone().map(|(message, time)| LastError { message, time }),
             runs: self.started,
-            failures: latest.failures,
+            consecutive_failures: latest.failures,
             raw: latest.raw,
+            data: latest.data.clone(),
+            history: self.history(now),
         })
     }
 
@@ -468,14 +507,17 @@ mod tests {
     #[test]
     fn a_check_that_is_slightly_slower_than_its_limit_runs_once_per_max_age() {
         let began = Instant::now();
-        let at = |ms| began + Duration::from_millis(ms);
+        let at = |ms| Timestamp { instant: began + Duration::from_millis(ms), wall: SystemTime::UNIX_EPOCH };
         let rules = Rules { limit: Duration::from_millis(10), rise: 1, fall: 1 };
         let max_age = Duration::from_secs(1);
         let mut state = State::default();
         assert!(matches!(state.start(at(0), max_age, rules, 1), Start::New(1)));
-        assert!(state.begin(1, at(0)));
+        assert!(state.begin(1, at(0).instant));
         assert!(matches!(state.expire(at(10), rules), Expired::TimedOut(_)));
-        assert!(matches!(state.finish(1, at(12), Some(&Ok(())), rules), Finished::Late(None, _)));
+        assert!(matches!(
+            state.finish(1, at(12), Some(&Ok(())), Observations::default(), rules),
+            Finished::Late(None, _)
+        ));
         assert!(
             matches!(state.start(at(13), max_age, rules, 1), Start::Fresh(outcome) if outcome.status == Status::Down)
         );

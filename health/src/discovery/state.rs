@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use actix_web::{HttpRequest, web::Data};
+use actix_web::{HttpRequest, guard::GuardContext, web::Data};
 
 use super::checks::{Checks, HealthCheck};
 use crate::weak_map::WeakMap;
@@ -17,10 +17,30 @@ use crate::weak_map::WeakMap;
 pub struct StateType {
     name: &'static str,
     type_name: fn() -> &'static str,
-    find: fn(&HttpRequest) -> Option<FoundState>,
+    find: fn(AppData<'_>) -> Option<FoundState>,
 }
 
 inventory::collect!(StateType);
+
+/// Where states are looked up.
+#[derive(Clone, Copy)]
+pub(crate) enum AppData<'a> {
+    Request(&'a HttpRequest),
+    /// A request that is being routed.
+    Routing(&'a GuardContext<'a>),
+    /// There is no request.
+    None,
+}
+
+impl<'a> AppData<'a> {
+    fn get<T: 'static>(self) -> Option<&'a T> {
+        match self {
+            Self::Request(request) => request.app_data(),
+            Self::Routing(request) => request.app_data(),
+            Self::None => None,
+        }
+    }
+}
 
 impl StateType {
     /// The entry of the type `S`, where `name` is its path in the source.
@@ -29,10 +49,10 @@ impl StateType {
     }
 }
 
-fn find_in_app_data<S: HealthCheck + 'static>(request: &HttpRequest) -> Option<FoundState> {
-    let data = || request.app_data::<Data<S>>().map(FoundState::of);
+fn find_in_app_data<S: HealthCheck + 'static>(app_data: AppData<'_>) -> Option<FoundState> {
+    let data = || app_data.get::<Data<S>>().map(FoundState::of);
     // An application that calls `web::Data::new` with an `Arc` extracts this type.
-    let data_of_arc = || request.app_data::<Data<Arc<S>>>().map(|data| FoundState::of_arc(Arc::clone(data.get_ref())));
+    let data_of_arc = || app_data.get::<Data<Arc<S>>>().map(|data| FoundState::of_arc(Arc::clone(data.get_ref())));
     data().or_else(data_of_arc)
 }
 
@@ -92,9 +112,9 @@ impl ResolvedState {
 }
 
 /// The given states and those in `app_data`, without duplicates.
-pub(crate) fn find(given: &[FoundState], request: &HttpRequest) -> Vec<ResolvedState> {
+pub(crate) fn find(given: &[FoundState], app_data: AppData<'_>) -> Vec<ResolvedState> {
     let mut found: Vec<FoundState> = Vec::new();
-    let in_app_data = state_types().filter_map(|state_type| (state_type.find)(request));
+    let in_app_data = state_types().filter_map(|state_type| (state_type.find)(app_data));
     for state in given.iter().cloned().chain(in_app_data) {
         if found.iter().all(|other| other.address != state.address) {
             found.push(state);

@@ -1,15 +1,17 @@
 //! [`Engine`]: runs the checks that are due, concurrently, and reports what is known of them by the deadline.
 //!
-//! `selection` has the checks of an engine and which of them a request selects; `shared` has the engines of the process: scopes
-//! of all workers that have the same states and settings share one.
+//! `selection` has the checks of an engine and which of them a request selects; `filter` which of them the scope leaves out;
+//! `refresh` the background runs; `shared` the engines of the process: scopes of all workers that have the same states and settings
+//! share one.
 
+mod filter;
+mod refresh;
 mod selection;
 mod shared;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    hash::{BuildHasher as _, RandomState},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -18,13 +20,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{
-    task::AbortHandle,
-    time::{Instant, sleep},
-};
+use tokio::{task::AbortHandle, time::Instant};
 
 use self::selection::unique;
 pub(crate) use self::{
+    filter::Filter,
     selection::{CheckEntry, Selection},
     shared::{EngineKey, get_or_create},
 };
@@ -32,7 +32,7 @@ use crate::{
     check::{Check, Pending},
     process::generation,
     registry::{CheckCache, Registry},
-    report::{Entry, MAX_DURATION, Outcome, Report},
+    report::{Entry, MAX_DURATION, Outcome},
     runtime::{Executor, Runtime},
 };
 
@@ -46,24 +46,46 @@ pub(crate) struct EngineConfig {
 }
 
 impl EngineConfig {
+    /// The age from which a result is too old to be served without a run.
+    fn max_age(&self, check: &Check) -> Duration {
+        check.options().max_age.unwrap_or(self.max_age)
+    }
+
     /// The age from which the result of a background run is no longer shown: three runs were due since.
-    fn max_background_age(&self, refresh: Duration) -> Duration {
-        refresh * 3 + self.deadline
+    fn max_background_age(&self, check: &Check, refresh: Duration) -> Duration {
+        check.options().max_age.unwrap_or(refresh) * 3 + self.deadline
     }
 
     /// The age from which a result is no longer shown to clients whose requests run no checks. Without `refresh`, results are
     /// as old as the latest request of an allowed client, and most of those poll at least once a minute.
-    fn max_stale_age(&self) -> Duration {
-        self.refresh.map_or(self.max_age.max(Duration::from_mins(1)), |refresh| self.max_background_age(refresh))
+    fn max_stale_age(&self, check: &Check) -> Duration {
+        match self.refresh {
+            Some(refresh) => self.max_background_age(check, refresh),
+            None => self.max_age(check).max(Duration::from_mins(1)),
+        }
     }
 }
 
 /// Where checks come from.
+#[derive(Default)]
 pub(crate) struct Sources {
     /// Found in states and given to the scope; they never change.
     pub(crate) fixed: Vec<CheckEntry>,
     /// Their checks may be added and removed at any time.
     pub(crate) registries: Vec<Registry>,
+    pub(crate) filter: Filter,
+}
+
+/// The results of the selected checks.
+pub(crate) struct Results {
+    /// In the order of registration.
+    pub(crate) entries: Vec<Entry>,
+    /// Until when they may be served again, if they may.
+    pub(crate) valid_until: Option<Instant>,
+    /// The number of changes that they include.
+    pub(crate) generation: u64,
+    /// The checks that the request has excluded, as `group.name`.
+    pub(crate) excluded: Vec<String>,
 }
 
 /// The checks of all sources, and the versions of the registries that they were read at.
@@ -77,7 +99,7 @@ struct CheckSnapshot {
 /// Only scopes own an engine, together with the states whose addresses are part of its key: see [`get_or_create`].
 pub(crate) struct Engine {
     inner: Arc<EngineInner>,
-    /// Every critical check has been up once. Never reset.
+    /// Every required check has been up once. Never reset.
     started: AtomicBool,
     refresher: Mutex<Option<Refresher>>,
 }
@@ -90,6 +112,8 @@ struct EngineInner {
     snapshot: Mutex<Option<CheckSnapshot>>,
     /// The log has the error that no thread can be started.
     missing_threads: AtomicBool,
+    /// The log has the names of the filter that match nothing.
+    is_filter_logged: AtomicBool,
 }
 
 /// The checks of a report. This may be the last handle to a check that was unregistered meanwhile, whose destructors are user code
@@ -130,6 +154,7 @@ impl Engine {
             executor,
             snapshot: Mutex::default(),
             missing_threads: AtomicBool::new(false),
+            is_filter_logged: AtomicBool::new(false),
         });
         for registry in &inner.sources.registries {
             let engine: Weak<EngineInner> = Arc::downgrade(&inner);
@@ -138,32 +163,36 @@ impl Engine {
         Self { inner, started: AtomicBool::new(false), refresher: Mutex::default() }
     }
 
-    /// Reports on the selected checks by the deadline. Without `refresh`, it first runs those that are due. `None` if a group
-    /// or a check of that name does not exist.
-    ///
-    /// Returned with the report: until when it may be served again, if it may, and the number of changes that it includes.
-    pub(crate) async fn report(
-        &self,
-        selection: Selection<'_>,
-        details: bool,
-    ) -> Option<(Report, Option<Instant>, u64)> {
+    /// Whether there is a check that is selected.
+    pub(crate) fn contains(&self, selection: Selection<'_>) -> bool {
+        self.inner.entries().list().iter().any(|entry| selection.matches(entry))
+    }
+
+    /// Returns the results of the selected checks by the deadline, except of those that `exclude` names. Without `refresh`, it
+    /// first runs those that are due.
+    pub(crate) async fn results(&self, selection: Selection<'_>, exclude: &[String], details: bool) -> Results {
         let EngineInner { config, executor, .. } = &*self.inner;
         let until = Instant::now() + config.deadline;
         // Read first, so that a change during this report is not taken for included.
-        let changes = generation::current();
+        let generation = generation::current();
         let entries = self.inner.entries();
-        let selected: Vec<_> = entries.list().iter().filter(|entry| selection.matches(entry)).collect();
-        if selected.is_empty() && matches!(selection, Selection::Group(_) | Selection::Check(..)) {
-            return None;
-        }
+        let (excluded, selected): (Vec<_>, Vec<_>) = entries
+            .list()
+            .iter()
+            .filter(|entry| selection.matches(entry))
+            .partition(|entry| exclude.iter().any(|name| entry.is_named(name)));
+        let excluded = excluded.into_iter().map(CheckEntry::to_string).collect();
         let runtime = match executor.runtime() {
             Ok(runtime) => runtime,
-            Err(error) => return Some((self.inner.report_missing_threads(&error), None, changes)),
+            Err(error) => {
+                let entries = vec![self.inner.missing_threads(&error)];
+                return Results { entries, valid_until: None, generation, excluded };
+            }
         };
         self.inner.missing_threads.store(false, Ordering::Relaxed);
         self.ensure_refresher(&runtime);
         let run = |entry: &&CheckEntry| match (entry.check(), config.refresh) {
-            (Some(check), None) => Some(check.inner().run_if_due(config.max_age, &runtime)),
+            (Some(check), None) => Some(check.inner().run_if_due(config.max_age(check), &runtime)),
             (Some(check), Some(_)) => {
                 // It may have been registered since the latest background run.
                 check.inner().run_if_new(&runtime);
@@ -178,35 +207,36 @@ impl Engine {
             reported.push(entry.with_outcome(outcome, details));
         }
         let valid_until = |check: &Check| match config.refresh {
-            None => check.inner().fresh_until(config.max_age),
-            Some(refresh) => check.inner().valid_until(config.max_background_age(refresh)),
+            None => check.inner().fresh_until(config.max_age(check)),
+            Some(refresh) => check.inner().valid_until(config.max_background_age(check, refresh)),
         };
         let mut checks = selected.iter().filter_map(|entry| entry.check());
         let latest = Instant::now() + MAX_DURATION;
         let valid_until = checks.try_fold(latest, |earliest, check| Some(earliest.min(valid_until(check)?)));
-        Some((Report::of(reported), valid_until, changes))
+        Results { entries: reported, valid_until, generation, excluded }
     }
 
-    /// Reports the latest results of the selected checks, and runs none.
-    pub(crate) fn cached_report(&self, selection: Selection<'_>) -> Report {
+    /// Returns the latest results of the selected checks, and runs none.
+    pub(crate) fn latest_results(&self, selection: Selection<'_>, details: bool) -> Vec<Entry> {
         if let Ok(runtime) = self.inner.executor.runtime() {
             self.ensure_refresher(&runtime);
         }
-        let max_age = self.inner.config.max_stale_age();
+        let outcome = |entry: &CheckEntry| match entry {
+            CheckEntry::Misconfigured { message, .. } => Outcome::down(Arc::clone(message)),
+            CheckEntry::Check(check) => check.inner().cached_outcome(self.inner.config.max_stale_age(check)),
+        };
         let entries = self.inner.entries();
         let selected = entries.list().iter().filter(|entry| selection.matches(entry));
-        Report::of(selected.map(|entry| entry.with_outcome(entry.cached_outcome(max_age), false)).collect())
+        selected.map(|entry| entry.with_outcome(outcome(entry), details)).collect()
     }
 
-    /// The critical checks that have never been up. Once there are none, the list stays empty.
+    /// The critical and shared checks that have never been up. Once there are none, the list stays empty.
     pub(crate) fn pending_startup(&self) -> Vec<String> {
         if self.started.load(Ordering::Acquire) {
             return Vec::new();
         }
-        let is_pending = |entry: &&CheckEntry| match entry {
-            CheckEntry::Check(check) => check.inner().options.critical && !check.inner().ever_up(),
-            CheckEntry::Misconfigured { .. } => true,
-        };
+        let is_pending =
+            |entry: &&CheckEntry| entry.is_required() && !entry.check().is_some_and(|check| check.inner().ever_up());
         let entries = self.inner.entries();
         let pending: Vec<_> = entries.list().iter().filter(is_pending).map(CheckEntry::to_string).collect();
         if pending.is_empty() {
@@ -220,7 +250,8 @@ impl Engine {
         let Some(interval) = self.inner.config.refresh else { return };
         let mut refresher = self.refresher.lock();
         if refresher.as_ref().is_none_or(|refresher| refresher.process != runtime.process()) {
-            let task = runtime.spawn_background(Arc::clone(&self.inner).refresh(interval, Arc::clone(runtime)));
+            let task =
+                runtime.spawn_background(refresh::refresh(Arc::clone(&self.inner), interval, Arc::clone(runtime)));
             *refresher = Some(Refresher { process: runtime.process(), task });
         }
     }
@@ -235,12 +266,29 @@ impl Drop for Engine {
 }
 
 impl EngineInner {
-    fn report_missing_threads(&self, error: &std::io::Error) -> Report {
+    fn missing_threads(&self, error: &std::io::Error) -> Entry {
         let message = "the threads of the health check cannot be started";
         if !self.missing_threads.swap(true, Ordering::Relaxed) {
             tracing::error!(%error, "health scope: {message}: {error}");
         }
-        Report::of(vec![Entry::plain("health", "runtime", Some(message.into()))])
+        Entry::plain("health", "runtime", Some(message.into()))
+    }
+
+    /// Logs names of the filter that match no check, which are probably misspelled, and that no check is left.
+    fn log_filter(&self, all: &[CheckEntry]) {
+        let filter = &self.sources.filter;
+        let list = all.iter().map(CheckEntry::to_string).collect::<Vec<_>>().join(", ");
+        for (setting, name) in filter.unmatched(all) {
+            let list = list.clone();
+            self.log(move || {
+                tracing::warn!("health scope: {setting} names {name}, which matches no check; the checks are: {list}")
+            });
+        }
+        if !all.is_empty() && !all.iter().any(|entry| filter.selects(entry)) {
+            self.log(move || {
+                tracing::warn!("health scope: all checks are excluded, so it is UP; the checks are: {list}")
+            });
+        }
     }
 
     /// Writes a log line, on the thread for that: background runs must not be delayed by a subscriber.
@@ -259,23 +307,9 @@ impl EngineInner {
             (CheckEntry::Check(_), Some(Pending::Known(outcome))) => outcome,
             (CheckEntry::Check(check), Some(Pending::Run(run))) => check.inner().outcome_of(run, until, deadline).await,
             (CheckEntry::Check(check), None) => {
-                let max_age = refresh.map_or(Duration::ZERO, |refresh| self.config.max_background_age(refresh));
+                let max_age = refresh.map_or(Duration::ZERO, |refresh| self.config.max_background_age(check, refresh));
                 check.inner().background_outcome(until, deadline, max_age).await
             }
-        }
-    }
-
-    /// Runs all checks at every interval, plus or minus up to a tenth, so that replicas that were started at the same time do not
-    /// run their checks at the same time.
-    async fn refresh(self: Arc<Self>, interval: Duration, runtime: Arc<Runtime>) {
-        let random = RandomState::new();
-        for round in 0_u64.. {
-            let entries = self.entries();
-            for check in entries.list().iter().filter_map(CheckEntry::check) {
-                check.inner().run_if_due(Duration::ZERO, &runtime);
-            }
-            drop(entries);
-            sleep(jittered(interval, random.hash_one(round))).await;
         }
     }
 
@@ -300,7 +334,13 @@ impl EngineInner {
 
     fn collect(&self) -> Vec<CheckEntry> {
         let registered = self.sources.registries.iter().flat_map(Registry::checks).map(CheckEntry::Check);
-        let entries = unique(self.sources.fixed.iter().cloned().chain(registered));
+        let all = unique(self.sources.fixed.iter().cloned().chain(registered));
+        if !self.is_filter_logged.swap(true, Ordering::Relaxed) {
+            self.log_filter(&all);
+        }
+        let is_empty = all.is_empty();
+        let filter = &self.sources.filter;
+        let entries: Vec<_> = all.into_iter().filter(|entry| filter.selects(entry)).collect();
         for entry in &entries {
             match entry {
                 CheckEntry::Check(check) => check.inner().observe_deadline(self.config.deadline),
@@ -310,7 +350,7 @@ impl EngineInner {
                 }
             }
         }
-        if entries.is_empty() {
+        if is_empty {
             let message = "there are no checks: register one, or add a state that derives HealthCheck";
             self.log(move || tracing::error!("health scope: {message}"));
             return vec![CheckEntry::misconfigured("health", "checks", message)];
@@ -325,10 +365,4 @@ impl CheckCache for EngineInner {
         // After the lock is released: destructors of checks are user code.
         drop(snapshot);
     }
-}
-
-/// Between 90% and 110% of a duration.
-fn jittered(duration: Duration, random: u64) -> Duration {
-    let per_mille = 900 + u32::try_from(random % 201).expect("it is at most 200");
-    duration * per_mille / 1000
 }

@@ -1,10 +1,11 @@
 //! The checks of an engine, each name once, and which of them a request selects.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use crate::{
     check::{Check, redaction_hint},
     report::{Entry, Outcome},
+    status::Role,
 };
 
 /// An entry of a report that has no result yet.
@@ -26,7 +27,7 @@ pub(crate) enum Selection<'a> {
     /// The checks that count for liveness.
     Live,
     /// The checks that are not optional.
-    Critical,
+    Required,
     Group(&'a str),
     Check(&'a str, &'a str),
 }
@@ -43,21 +44,13 @@ impl CheckEntry {
         }
     }
 
-    /// The latest result, if it is younger than `max_age`.
-    pub(super) fn cached_outcome(&self, max_age: Duration) -> Outcome {
-        match self {
-            Self::Misconfigured { message, .. } => Outcome::down(Arc::clone(message)),
-            Self::Check(check) => check.inner().cached_outcome(max_age),
-        }
-    }
-
     /// The entry of the report.
     pub(super) fn with_outcome(&self, outcome: Outcome, details: bool) -> Entry {
         let inner = self.check().map(Check::inner);
         Entry {
             group: Arc::clone(self.group()),
             name: Arc::clone(self.name()),
-            critical: inner.is_none_or(|inner| inner.options.critical),
+            role: inner.map_or(Role::Critical, |inner| inner.options.role),
             outcome,
             details: inner.filter(|_| details).and_then(|inner| inner.details()),
         }
@@ -75,6 +68,24 @@ impl CheckEntry {
             Self::Check(check) => &check.inner().name,
             Self::Misconfigured { name, .. } => name,
         }
+    }
+
+    /// Whether it is not a check, but what the process says of itself.
+    pub(super) fn is_of_the_process(&self) -> bool {
+        &**self.group() == "health"
+    }
+
+    /// Whether the service has started only once this has been up.
+    pub(super) fn is_required(&self) -> bool {
+        self.check().is_none_or(|check| check.inner().options.role != Role::Optional)
+    }
+
+    /// Whether `name` is the group of the entry, or its full name `group.name`. What the process says of itself has no name.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        let (group, own_name) = (&**self.group(), &**self.name());
+        let rest = name.strip_prefix(group);
+        !self.is_of_the_process()
+            && (rest == Some("") || rest.and_then(|rest| rest.strip_prefix('.')) == Some(own_name))
     }
 
     /// Whether both are the same check.
@@ -98,7 +109,7 @@ impl Selection<'_> {
         match self {
             Self::All => true,
             Self::Live => entry.check().is_some_and(|check| check.inner().options.live),
-            Self::Critical => entry.check().is_none_or(|check| check.inner().options.critical),
+            Self::Required => entry.is_required(),
             Self::Group(group) => **entry.group() == **group,
             Self::Check(group, name) => **entry.group() == **group && **entry.name() == **name,
         }

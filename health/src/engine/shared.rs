@@ -2,7 +2,7 @@
 
 use std::{any::TypeId, collections::BTreeSet, sync::Arc};
 
-use super::{Engine, EngineConfig, Sources};
+use super::{Engine, EngineConfig, Filter, Sources};
 use crate::{runtime::Executor, weak_map::WeakMap};
 
 /// The identity of an engine.
@@ -17,6 +17,7 @@ pub(crate) struct EngineKey {
     /// The identities of the registries.
     pub(crate) registries: Vec<usize>,
     pub(crate) config: EngineConfig,
+    pub(crate) filter: Filter,
 }
 
 /// Returns the engine of that key, or creates it; and whether it was created. An engine lives as long as a scope holds it, and that
@@ -53,5 +54,6 @@ impl EngineKey {
             && self.states == other.states
             && self.registries == other.registries
             && self.config == other.config
+            && self.filter == other.filter
     }
 }

@@ -8,14 +8,18 @@ use std::{
 use tokio::{runtime::Handle, time::sleep};
 
 use super::*;
-use crate::{ProbeError, ProbeErrorKind, status::Status};
+use crate::{
+    ProbeError, ProbeErrorKind,
+    report::Report,
+    status::{Role, Status},
+};
 
 const CONFIG: EngineConfig =
     EngineConfig { deadline: Duration::from_millis(800), max_age: Duration::from_secs(1), refresh: None };
 
 fn engine(checks: impl IntoIterator<Item = Check>) -> Engine {
     let fixed = checks.into_iter().map(CheckEntry::Check).collect();
-    Engine::new(Sources { fixed, registries: Vec::new() }, CONFIG, test_executor())
+    Engine::new(Sources { fixed, ..Sources::default() }, CONFIG, test_executor())
 }
 
 fn test_executor() -> Executor {
@@ -26,13 +30,25 @@ fn panics() -> Result<(), String> {
     panic!("s3cret payload")
 }
 
+async fn report(engine: &Engine) -> Report {
+    report_of(engine, Selection::All).await
+}
+
+async fn report_of(engine: &Engine, selection: Selection<'_>) -> Report {
+    Report::of(engine.results(selection, &[], false).await.entries)
+}
+
+fn latest(engine: &Engine) -> Report {
+    Report::of(engine.latest_results(Selection::All, false))
+}
+
 async fn statuses(engine: &Engine) -> Vec<(String, Status, Option<String>)> {
-    let (report, ..) = engine.report(Selection::All, false).await.unwrap();
+    let results = engine.results(Selection::All, &[], false).await;
     let entry = |entry: &Entry| {
         let error = entry.outcome.error.as_deref().map(str::to_owned);
         (format!("{}.{}", entry.group, entry.name), entry.outcome.status, error)
     };
-    report.entries.iter().map(entry).collect()
+    results.entries.iter().map(entry).collect()
 }
 
 fn sleeping(name: &str, ms: u64) -> Check {
@@ -46,9 +62,9 @@ fn sleeping(name: &str, ms: u64) -> Check {
 async fn four_checks_of_200_ms_each_take_200_ms_together() {
     let engine = engine(["a", "b", "c", "d"].map(|name| sleeping(name, 200)));
     let started = Instant::now();
-    let (report, ..) = engine.report(Selection::All, false).await.unwrap();
+    let report = report(&engine).await;
     let took = started.elapsed();
-    assert_eq!(report.status, Status::Up);
+    assert_eq!(report.status(), Status::Up);
     // The clock of the runtime ticks in whole milliseconds.
     assert!((200..=202).contains(&took.as_millis()), "{took:?}");
 }
@@ -88,13 +104,13 @@ async fn a_cached_report_runs_no_check_and_shows_no_old_result() {
         async { Ok::<_, String>(()) }
     });
     let engine = engine([check]);
-    assert_eq!(engine.cached_report(Selection::All).status, Status::Down, "no result yet");
-    engine.report(Selection::All, false).await.unwrap();
+    assert_eq!(latest(&engine).status(), Status::Down, "no result yet");
+    report(&engine).await;
     sleep(Duration::from_secs(59)).await;
-    assert_eq!(engine.cached_report(Selection::All).status, Status::Up);
+    assert_eq!(latest(&engine).status(), Status::Up);
     sleep(Duration::from_secs(1)).await;
-    let report = engine.cached_report(Selection::All);
-    assert_eq!((report.status, report.entries[0].error()), (Status::Down, Some("last result is 60 s old")));
+    let report = latest(&engine);
+    assert_eq!((report.status(), report.checks()[0].error()), (Status::Down, Some("last result is 60 s old")));
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
@@ -126,7 +142,7 @@ async fn a_client_that_disconnects_does_not_cancel_the_run() {
             Ok::<_, String>(())
         }
     })]);
-    let disconnected = tokio::time::timeout(Duration::from_millis(50), engine.report(Selection::All, false)).await;
+    let disconnected = tokio::time::timeout(Duration::from_millis(50), report(&engine)).await;
     assert!(disconnected.is_err());
     assert_eq!(statuses(&engine).await[0].1, Status::Up);
     assert_eq!(runs.load(Ordering::SeqCst), 1);
@@ -220,7 +236,7 @@ async fn a_check_from_two_sources_is_one_check() {
 #[tokio::test]
 async fn an_engine_without_checks_is_down() {
     let engine = engine([]);
-    assert_eq!(engine.report(Selection::All, false).await.unwrap().0.status, Status::Down);
+    assert_eq!(report(&engine).await.status(), Status::Down);
 }
 
 #[tokio::test]
@@ -229,17 +245,21 @@ async fn only_selected_checks_run() {
         sleeping("a", 0),
         Check::new("cache", "b", || async { Err(ProbeError::new(ProbeErrorKind::Failed, "it ran")) }),
     ]);
-    let service = engine.report(Selection::Group("service"), false).await.unwrap();
-    assert_eq!(service.0.status, Status::Up);
-    assert!(engine.report(Selection::Check("service", "b"), false).await.is_none());
-    assert!(engine.report(Selection::Group("queue"), false).await.is_none());
-    assert_eq!(engine.report(Selection::Check("cache", "b"), false).await.unwrap().0.status, Status::Down);
+    assert_eq!(report_of(&engine, Selection::Group("service")).await.status(), Status::Up);
+    assert!(!engine.contains(Selection::Check("service", "b")));
+    assert!(!engine.contains(Selection::Group("queue")));
+    assert!(engine.contains(Selection::Check("cache", "b")));
+    assert_eq!(report_of(&engine, Selection::Check("cache", "b")).await.status(), Status::Down);
 }
 
 #[tokio::test]
 async fn checks_can_be_registered_and_unregistered_between_reports() {
     let registry = Registry::new();
-    let sources = Sources { fixed: vec![CheckEntry::Check(sleeping("fixed", 0))], registries: vec![registry.clone()] };
+    let sources = Sources {
+        fixed: vec![CheckEntry::Check(sleeping("fixed", 0))],
+        registries: vec![registry.clone()],
+        ..Sources::default()
+    };
     let engine = Engine::new(sources, CONFIG, test_executor());
     assert_eq!(statuses(&engine).await.len(), 1);
     registry.register(sleeping("late", 0)).unwrap();
@@ -261,7 +281,7 @@ fn counted(name: &str) -> (Arc<AtomicU32>, Check) {
 fn refreshed(checks: impl IntoIterator<Item = Check>) -> Engine {
     let fixed = checks.into_iter().map(CheckEntry::Check).collect();
     let config = EngineConfig { refresh: Some(Duration::from_secs(5)), ..CONFIG };
-    Engine::new(Sources { fixed, registries: Vec::new() }, config, test_executor())
+    Engine::new(Sources { fixed, ..Sources::default() }, config, test_executor())
 }
 
 #[tokio::test(start_paused = true)]
@@ -307,17 +327,6 @@ async fn dropping_an_engine_ends_its_background_task() {
     assert_eq!(Handle::current().metrics().num_alive_tasks(), 1);
 }
 
-#[test]
-fn jitter_is_spread_over_a_tenth_to_either_side() {
-    let every = Duration::from_secs(10);
-    let times: Vec<_> = (0..10_000).map(|round| jittered(every, RandomState::new().hash_one(round))).collect();
-    assert!(times.iter().all(|time| (Duration::from_secs(9)..=Duration::from_secs(11)).contains(time)));
-    for (low, high) in [(9_000, 9_500), (9_500, 10_000), (10_000, 10_500), (10_500, 11_000)] {
-        let count = times.iter().filter(|time| (low..high).contains(&time.as_millis())).count();
-        assert!((2_000..3_000).contains(&count), "{count} of 10000 between {low} and {high} ms");
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_polls_of_a_hung_check_leave_one_task() {
     let engine = engine([Check::new("a", "b", pending::<Result<(), String>>)]);
@@ -336,7 +345,7 @@ async fn a_later_scope_with_a_longer_deadline_gets_the_result_of_the_run_in_flig
         let with = |ms| {
             let config = EngineConfig { deadline: Duration::from_millis(ms), ..CONFIG };
             let fixed = vec![CheckEntry::Check(slow.clone())];
-            Engine::new(Sources { fixed, registries: Vec::new() }, config, test_executor())
+            Engine::new(Sources { fixed, ..Sources::default() }, config, test_executor())
         };
         let (first, second) = (with(100), with(3_000));
         let later = async {
@@ -393,7 +402,11 @@ async fn unregistering_a_check_drops_it_at_once() {
         async { Ok::<_, String>(()) }
     });
     registry.register(check).unwrap();
-    let sources = Sources { fixed: vec![CheckEntry::Check(sleeping("fixed", 0))], registries: vec![registry.clone()] };
+    let sources = Sources {
+        fixed: vec![CheckEntry::Check(sleeping("fixed", 0))],
+        registries: vec![registry.clone()],
+        ..Sources::default()
+    };
     let engine = Engine::new(sources, CONFIG, test_executor());
     assert_eq!(statuses(&engine).await.len(), 2);
     assert!(registry.unregister("database", "plugin"));
@@ -404,7 +417,7 @@ async fn unregistering_a_check_drops_it_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_run_that_cannot_start_is_down_whatever_the_last_result_was() {
     let runtime = Runtime::on(Handle::current());
-    let sources = Sources { fixed: vec![CheckEntry::Check(sleeping("up", 0))], registries: Vec::new() };
+    let sources = Sources { fixed: vec![CheckEntry::Check(sleeping("up", 0))], ..Sources::default() };
     let engine = Engine::new(sources, CONFIG, Executor::Test(Arc::clone(&runtime)));
     assert_eq!(statuses(&engine).await[0].1, Status::Up);
     runtime.fail_to_spawn(true);
@@ -421,7 +434,7 @@ async fn a_run_that_cannot_start_is_down_whatever_the_last_result_was() {
 #[tokio::test(start_paused = true)]
 async fn a_report_without_threads_has_an_error_and_a_later_one_is_complete() {
     let runtime = Runtime::on(Handle::current());
-    let sources = Sources { fixed: vec![CheckEntry::Check(sleeping("up", 0))], registries: Vec::new() };
+    let sources = Sources { fixed: vec![CheckEntry::Check(sleeping("up", 0))], ..Sources::default() };
     let engine = Engine::new(sources, CONFIG, Executor::Test(Arc::clone(&runtime)));
     runtime.fail_to_start(true);
     let message = "the threads of the health check cannot be started";
@@ -436,7 +449,7 @@ async fn a_short_deadline_does_not_change_the_report_of_a_scope_with_a_longer_on
     let with = |ms| {
         let config = EngineConfig { deadline: Duration::from_millis(ms), ..CONFIG };
         let fixed = vec![CheckEntry::Check(slow.clone())];
-        Engine::new(Sources { fixed, registries: Vec::new() }, config, test_executor())
+        Engine::new(Sources { fixed, ..Sources::default() }, config, test_executor())
     };
     let (short, long) = (with(100), with(3_000));
     let (first, second) = tokio::join!(statuses(&short), statuses(&long));
@@ -463,7 +476,7 @@ async fn a_check_that_blocks_its_thread_beyond_its_limit_is_down() {
 async fn a_run_that_another_request_starts_meanwhile_does_not_count_as_a_timeout() {
     // `first` is fresh when the second request arrives, and due before `second` has a result for it.
     let engine = engine([sleeping("first", 200), sleeping("second", 400)]);
-    let first = engine.report(Selection::Check("service", "first"), false);
+    let first = report_of(&engine, Selection::Check("service", "first"));
     let second = async {
         sleep(Duration::from_millis(100)).await;
         statuses(&engine).await
@@ -478,8 +491,8 @@ async fn a_run_that_another_request_starts_meanwhile_does_not_count_as_a_timeout
     let other = async {
         for _ in 0..20 {
             sleep(Duration::from_millis(20)).await;
-            let report = engine.report(Selection::Check("service", "first"), false).await.unwrap();
-            assert_eq!(report.0.status, Status::Up);
+            let report = report_of(&engine, Selection::Check("service", "first")).await;
+            assert_eq!(report.status(), Status::Up);
         }
     };
     tokio::join!(all, other);
@@ -512,7 +525,7 @@ async fn a_run_that_starts_during_a_report_does_not_count_as_a_timeout_in_any_or
         let all = statuses(&engine);
         let other = async {
             sleep(Duration::from_millis(150)).await;
-            engine.report(Selection::Check("service", "quick"), false).await.unwrap().0.status
+            report_of(&engine, Selection::Check("service", "quick")).await.status()
         };
         let (all, other) = tokio::join!(all, other);
         assert!(all.iter().all(|(_, status, _)| *status == Status::Up), "{all:?}");
@@ -523,7 +536,7 @@ async fn a_run_that_starts_during_a_report_does_not_count_as_a_timeout_in_any_or
 #[tokio::test(start_paused = true)]
 async fn without_max_age_each_of_many_clients_gets_the_result_of_the_run_it_joined() {
     let config = EngineConfig { max_age: Duration::ZERO, ..CONFIG };
-    let sources = Sources { fixed: vec![CheckEntry::Check(sleeping("slow", 500))], registries: Vec::new() };
+    let sources = Sources { fixed: vec![CheckEntry::Check(sleeping("slow", 500))], ..Sources::default() };
     let engine = Arc::new(Engine::new(sources, config, test_executor()));
     let clients: Vec<_> = (0..50)
         .map(|n| {
@@ -545,7 +558,11 @@ async fn without_max_age_each_of_many_clients_gets_the_result_of_the_run_it_join
 async fn with_refresh_a_check_that_is_registered_later_runs_at_once() {
     let registry = Registry::new();
     let config = EngineConfig { refresh: Some(Duration::from_mins(1)), ..CONFIG };
-    let sources = Sources { fixed: vec![CheckEntry::Check(sleeping("first", 0))], registries: vec![registry.clone()] };
+    let sources = Sources {
+        fixed: vec![CheckEntry::Check(sleeping("first", 0))],
+        registries: vec![registry.clone()],
+        ..Sources::default()
+    };
     let engine = Engine::new(sources, config, test_executor());
     statuses(&engine).await;
     registry.register(sleeping("late", 100)).unwrap();
@@ -603,7 +620,7 @@ async fn a_probe_whose_resource_method_panics_runs_again() {
 #[test]
 fn checks_can_be_registered_while_reports_are_made() {
     let registry = Registry::new();
-    let sources = Sources { fixed: Vec::new(), registries: vec![registry.clone()] };
+    let sources = Sources { fixed: Vec::new(), registries: vec![registry.clone()], ..Sources::default() };
     let engine = Engine::new(sources, CONFIG, Executor::Global);
     let (done, is_done) = std::sync::mpsc::channel();
     let registering = std::thread::spawn(move || {
@@ -615,7 +632,7 @@ fn checks_can_be_registered_while_reports_are_made() {
     });
     let reporting = std::thread::spawn(move || {
         while is_done.try_recv().is_err() {
-            engine.cached_report(Selection::All);
+            latest(&engine);
         }
     });
     // A deadlock of the two stops both for good.
@@ -624,4 +641,73 @@ fn checks_can_be_registered_while_reports_are_made() {
         assert!(std::time::Instant::now() < deadline, "registering and reporting wait for each other");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_maximum_age_of_a_check_overrides_that_of_the_scope() {
+    let (often, one) = counted("often");
+    let (rarely, other) = counted("rarely");
+    let engine = engine([one.max_age(Duration::ZERO), other.max_age(Duration::from_secs(30))]);
+    for _ in 0..20 {
+        statuses(&engine).await;
+        sleep(Duration::from_millis(1_500)).await;
+    }
+    assert_eq!(often.load(Ordering::SeqCst), 20);
+    assert_eq!(rarely.load(Ordering::SeqCst), 1);
+    sleep(Duration::from_millis(1)).await;
+    statuses(&engine).await;
+    assert_eq!(rarely.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_the_background_a_check_runs_at_its_own_maximum_age() {
+    let (often, one) = counted("often");
+    let (rarely, other) = counted("rarely");
+    let (usual, third) = counted("usual");
+    let engine = refreshed([one.max_age(Duration::from_secs(1)), other.max_age(Duration::from_secs(60)), third]);
+    statuses(&engine).await;
+    sleep(Duration::from_secs(300)).await;
+    let runs = |count: &AtomicU32| count.load(Ordering::SeqCst);
+    assert!((270..=340).contains(&runs(&often)), "{}", runs(&often));
+    assert!((5..=7).contains(&runs(&rarely)), "{}", runs(&rarely));
+    assert!((55..=68).contains(&runs(&usual)), "{}", runs(&usual));
+    // A result of `rarely` is valid for three of its own intervals.
+    assert!(statuses(&engine).await.iter().all(|(_, status, _)| *status == Status::Up));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_excluded_check_does_not_run_and_has_no_path() {
+    let (excluded_runs, excluded) = counted("excluded");
+    let (runs, included) = counted("included");
+    let fixed = [excluded, included].map(CheckEntry::Check).into();
+    let filter = Filter { include: None, exclude: vec![(".exclude", "service.excluded".to_owned())] };
+    let engine = Engine::new(Sources { fixed, filter, ..Sources::default() }, CONFIG, test_executor());
+    assert_eq!(statuses(&engine).await.len(), 1);
+    assert!(!engine.contains(Selection::Check("service", "excluded")));
+    let results = engine.results(Selection::All, &["service".to_owned()], false).await;
+    assert!(results.entries.is_empty());
+    assert_eq!(results.excluded, ["service.included"]);
+    assert_eq!((excluded_runs.load(Ordering::SeqCst), runs.load(Ordering::SeqCst)), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_whose_checks_are_all_excluded_is_up() {
+    for filter in [
+        Filter { include: None, exclude: vec![("HEALTHCHECK_EXCLUDE", "service".to_owned())] },
+        Filter { include: Some(vec!["cache".to_owned()]), exclude: Vec::new() },
+    ] {
+        let fixed = vec![CheckEntry::Check(sleeping("a", 0))];
+        let engine = Engine::new(Sources { fixed, filter, ..Sources::default() }, CONFIG, test_executor());
+        assert_eq!(report(&engine).await.status(), Status::Up);
+        assert!(engine.pending_startup().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_has_started_once_each_check_that_is_not_optional_has_been_up() {
+    let down = |name: &str| Check::new("service", name, || async { Err::<(), _>("down") });
+    let engine = engine([sleeping("critical", 0), down("shared").shared(), down("optional").optional()]);
+    let report = report(&engine).await;
+    assert_eq!(report.checks()[1].role(), Role::Shared);
+    assert_eq!(engine.pending_startup(), ["service.shared"]);
 }

@@ -152,7 +152,7 @@ impl MissingWorkers {
             }
             Self::Stopped => "all workers have stopped: the main server does not run any more",
         };
-        Entry::plain("health", "workers", Some(message.into()))
+        Entry::down("health", "workers", message)
     }
 }
 

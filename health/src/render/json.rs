@@ -8,17 +8,14 @@ use std::{
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
 use crate::{
-    report::{Details, Entry, Report, milliseconds},
+    observe::Observations,
+    report::{Details, Entry, LastError, Report, milliseconds},
     status::Status,
 };
 
-/// Renders a report. `errors` is present only if there are any, `details` only if requested.
+/// Renders a report. `errors` and `excluded` are present only if they have content, `details` only if requested.
 pub(crate) fn body(report: &Report, details: bool) -> String {
-    body_at(report, details, SystemTime::now())
-}
-
-fn body_at(report: &Report, details: bool, now: SystemTime) -> String {
-    serde_json::to_string(&Body { report, details, now }).expect("maps with text as keys can always be serialized")
+    serde_json::to_string(&Body { report, details }).expect("maps with text as keys can always be serialized")
 }
 
 /// The body that contains only the status.
@@ -30,61 +27,78 @@ pub(crate) fn status_body(status: Status) -> &'static str {
     }
 }
 
+/// Serializes as the JSON body of `/health`, without details.
+impl Serialize for Report {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Body { report: self, details: false }.serialize(serializer)
+    }
+}
+
 struct Body<'a> {
     report: &'a Report,
     details: bool,
-    now: SystemTime,
 }
 
 impl Serialize for Body<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Report { status, entries } = self.report;
+        let (report, entries) = (self.report, self.report.checks());
         let errors: ByGroup<'_, _> = entries.iter().filter_map(|entry| Some((entry, entry.error()?))).collect();
-        let checks: ByGroup<'_, _> = entries.iter().map(|entry| (entry, entry.outcome.status.as_str())).collect();
+        let checks: ByGroup<'_, _> = entries.iter().map(|entry| (entry, entry.status())).collect();
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("status", status.as_str())?;
+        map.serialize_entry("status", &report.status())?;
         if !errors.0.is_empty() {
             map.serialize_entry("errors", &errors)?;
         }
         map.serialize_entry("checks", &checks)?;
+        if !report.excluded.is_empty() {
+            map.serialize_entry("excluded", &report.excluded)?;
+        }
         if self.details {
-            let details: ByGroup<'_, _> = entries
-                .iter()
-                .filter_map(|e| Some((e, DetailsAt { details: e.details.as_ref()?, now: self.now })))
-                .collect();
+            let details: ByGroup<'_, _> = entries.iter().filter_map(|entry| Some((entry, entry.details()?))).collect();
             map.serialize_entry("details", &details)?;
         }
         map.end()
     }
 }
 
-/// The details of a check, with timestamps computed from `now`.
-struct DetailsAt<'a> {
-    details: &'a Details,
-    now: SystemTime,
-}
-
-impl Serialize for DetailsAt<'_> {
+/// Serializes as in `?details`, without the history.
+impl Serialize for Details {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { details, now } = self;
-        let ago = |time: Duration| timestamp(now.checked_sub(time));
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("latency_ms", &fractional_milliseconds(details.latency))?;
-        map.serialize_entry("age_ms", &milliseconds(details.age))?;
-        map.serialize_entry("since", &ago(details.since))?;
-        map.serialize_entry("last_success", &details.last_success.map(ago))?;
-        map.serialize_entry("runs", &details.runs)?;
-        map.serialize_entry("consecutive_failures", &details.failures)?;
-        map.serialize_entry("raw", details.raw.as_str())?;
+        map.serialize_entry("latency_ms", &fractional_milliseconds(self.latency))?;
+        map.serialize_entry("age_ms", &milliseconds(self.age))?;
+        map.serialize_entry("since", &timestamp(self.since))?;
+        map.serialize_entry("last_success", &self.last_success.map(timestamp))?;
+        map.serialize_entry("last_error", &self.last_error)?;
+        map.serialize_entry("runs", &self.runs)?;
+        map.serialize_entry("consecutive_failures", &self.consecutive_failures)?;
+        map.serialize_entry("raw", &self.raw)?;
+        map.serialize_entry("data", &self.data)?;
         map.end()
     }
 }
 
+impl Serialize for LastError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("message", &*self.message)?;
+        map.serialize_entry("time", &timestamp(self.time))?;
+        map.end()
+    }
+}
+
+/// `{key:value}`
+impl Serialize for Observations {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
 /// Formats a time as RFC 3339, clamped to the years 1970 to 9999, because the clock of a machine may be wrong.
-fn timestamp(time: Option<SystemTime>) -> String {
+fn timestamp(time: SystemTime) -> String {
     const LAST: Duration = Duration::from_millis(253_402_300_799_999);
 
-    let since_epoch = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch.min(LAST)).to_string()
 }
 
@@ -150,28 +164,14 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_wrong_by_centuries_does_not_break_the_response() {
-        let day = Duration::from_hours(24);
-        let details = Details {
-            latency: Duration::from_millis(1),
-            age: day,
-            since: day,
-            last_success: Some(day * 365),
-            runs: 1,
-            failures: 0,
-            raw: Status::Up,
-        };
-        let mut detailed = entry("a", "b", None);
-        detailed.details = Some(details);
-        let report = Report::of(vec![detailed]);
-        let epoch = SystemTime::UNIX_EPOCH;
-        for (now, since) in [
+        let (epoch, day) = (SystemTime::UNIX_EPOCH, Duration::from_hours(24));
+        for (time, text) in [
             (epoch, "1970-01-01T00:00:00.000Z"),
             (epoch - day * 365_000, "1970-01-01T00:00:00.000Z"),
-            (epoch + day * 2, "1970-01-02T00:00:00.000Z"),
+            (epoch + day, "1970-01-02T00:00:00.000Z"),
             (epoch + day * 3_650_000, "9999-12-31T23:59:59.999Z"),
         ] {
-            let body = body_at(&report, true, now);
-            assert!(body.contains(&format!(r#""since":"{since}""#)), "{body}");
+            assert_eq!(timestamp(time), text);
         }
     }
 

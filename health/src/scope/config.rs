@@ -1,8 +1,13 @@
 //! The settings of a scope: [`ScopeOptions`] as the builder collects them, and [`ScopeConfig`] after validation.
 
-use std::{collections::HashSet, rc::Rc, time::Duration};
+use std::{
+    collections::HashSet,
+    env::{self, VarError},
+    rc::Rc,
+    time::Duration,
+};
 
-use derive_more::{Display, From};
+use derive_more::{Display, Error, From};
 use ipnet::IpNet;
 
 use super::guard::{AccessControl, Deny, Predicate};
@@ -10,7 +15,7 @@ use crate::{
     access::{AllowSource, ForwardingHeader, ListError, NetworkSet, Policy, TrustedProxies},
     check::{Check, InvalidCheck, redaction_hint},
     discovery::state::FoundState,
-    engine::EngineConfig,
+    engine::{EngineConfig, Filter},
     process::LONG_DEADLINE_WARNING,
     registry::Registry,
     report::MAX_DURATION,
@@ -35,14 +40,17 @@ pub(super) struct ScopeOptions {
     pub(super) max_age: Duration,
     pub(super) refresh: Option<Duration>,
     pub(super) stall: Duration,
+    pub(super) kubernetes_paths: bool,
     pub(super) states: Vec<FoundState>,
     pub(super) checks: Vec<Check>,
     pub(super) registries: Vec<Registry>,
+    pub(super) include: Option<Vec<String>>,
+    pub(super) exclude: Vec<String>,
     pub(super) is_management: bool,
 }
 
 /// The proxies to trust, and how they forward the address of the client.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ProxyConfig {
     pub(super) networks: Option<Vec<IpNet>>,
     pub(super) unix: bool,
@@ -51,23 +59,70 @@ pub(super) struct ProxyConfig {
 
 /// The validated settings of a scope.
 pub(super) struct ScopeConfig {
-    pub(super) path: String,
     pub(super) access: Rc<AccessControl>,
-    pub(super) engine: EngineConfig,
     pub(super) stall: Duration,
+    pub(super) is_management: bool,
+    pub(super) sources: ScopeSources,
+}
+
+/// Where the checks of a scope come from, and how they run.
+#[derive(Clone)]
+pub(super) struct ScopeSources {
+    pub(super) path: String,
+    pub(super) engine: EngineConfig,
     pub(super) states: Vec<FoundState>,
     pub(super) checks: Vec<Check>,
     pub(super) registries: Vec<Registry>,
-    pub(super) is_management: bool,
+    pub(super) filter: Filter,
 }
 
-/// An invalid setting, which keeps the server from starting.
+/// The error of [`Scope::validate`](crate::Scope::validate): an invalid setting, which keeps the server from starting.
+#[derive(Debug, Display, Error)]
+#[display("invalid configuration: {_0}")]
+pub struct ConfigError(#[error(not(source))] Box<Invalid>);
+
+/// The kind of a [`ConfigError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigErrorKind {
+    /// `HEALTHCHECK_IPS`, [`Scope::allow`](crate::Scope::allow) or [`Scope::trust_proxies`](crate::Scope::trust_proxies) has an entry
+    /// that is invalid or trusts every client.
+    Network,
+    /// A check of the scope cannot run, or two have one name.
+    Check,
+    /// A duration is zero.
+    Duration,
+    /// `HEALTHCHECK_EXCLUDE` is not valid UTF-8.
+    Exclude,
+}
+
+impl ConfigError {
+    /// The kind of the error.
+    pub fn kind(&self) -> ConfigErrorKind {
+        match &*self.0 {
+            Invalid::Network(_) | Invalid::TrustsEveryone(_) => ConfigErrorKind::Network,
+            Invalid::Check(_) | Invalid::DuplicateCheck(_) => ConfigErrorKind::Check,
+            Invalid::ZeroDuration(_) => ConfigErrorKind::Duration,
+            Invalid::ExcludeVariable => ConfigErrorKind::Exclude,
+        }
+    }
+}
+
+impl From<Invalid> for ConfigError {
+    fn from(invalid: Invalid) -> Self {
+        Self(Box::new(invalid))
+    }
+}
+
+/// An invalid setting.
 #[derive(Debug, Display, From)]
-pub(super) enum ConfigError {
+pub(super) enum Invalid {
     #[from]
     Network(ListError),
     #[from]
     Check(InvalidCheck),
+    #[display("{EXCLUDE_VAR} is not valid UTF-8")]
+    ExcludeVariable,
     #[display("two checks of the scope are named {_0}{}", redaction_hint(_0))]
     DuplicateCheck(String),
     #[display("{_0} must be greater than zero")]
@@ -78,6 +133,9 @@ pub(super) enum ConfigError {
     )]
     TrustsEveryone(IpNet),
 }
+
+/// The groups and checks that an operator excludes, separated by commas.
+const EXCLUDE_VAR: &str = "HEALTHCHECK_EXCLUDE";
 
 /// How errors name the list of proxies.
 const TRUST_PROXIES: &str = ".trust_proxies";
@@ -95,63 +153,81 @@ impl Default for ScopeOptions {
             max_age: Duration::from_secs(1),
             refresh: None,
             stall: Duration::from_secs(10),
+            kubernetes_paths: false,
             states: Vec::new(),
             checks: Vec::new(),
             registries: Vec::new(),
+            include: None,
+            exclude: Vec::new(),
             is_management: false,
         }
     }
 }
 
 impl ScopeOptions {
-    pub(super) fn validate(self) -> Result<ScopeConfig, ConfigError> {
-        let Self { deadline, max_age, refresh, stall, .. } = self;
+    pub(super) fn validate(&self) -> Result<ScopeConfig, Invalid> {
+        let Self { deadline, max_age, refresh, stall, .. } = *self;
         for (setting, time) in [("deadline", Some(deadline)), ("refresh", refresh), ("stall", Some(stall))] {
             if time.is_some_and(|time| time.is_zero()) {
-                return Err(ConfigError::ZeroDuration(setting));
+                return Err(Invalid::ZeroDuration(setting));
             }
         }
         validate_checks(&self.checks)?;
-        let policy = Policy::new(&self.allow, self.allow_unix, self.proxies.validate()?)?;
+        let policy = Policy::new(&self.allow, self.allow_unix, self.proxies.clone().validate()?)?;
         if deadline > MAX_DEADLINE {
             warn_long_deadline_once(deadline);
         }
         Ok(ScopeConfig {
-            path: self.path,
-            access: Rc::new(AccessControl { policy, authorize: self.authorize, deny: self.deny }),
-            engine: EngineConfig {
-                deadline: deadline.min(MAX_DEADLINE),
-                max_age: max_age.min(MAX_DURATION),
-                refresh: refresh.map(|interval| interval.min(MAX_DURATION)),
-            },
+            access: Rc::new(AccessControl { policy, authorize: self.authorize.clone(), deny: self.deny }),
             stall: stall.min(MAX_DURATION),
-            states: self.states,
-            checks: self.checks,
-            registries: self.registries,
             is_management: self.is_management,
+            sources: ScopeSources {
+                path: self.path.clone(),
+                engine: EngineConfig {
+                    deadline: deadline.min(MAX_DEADLINE),
+                    max_age: max_age.min(MAX_DURATION),
+                    refresh: refresh.map(|interval| interval.min(MAX_DURATION)),
+                },
+                states: self.states.clone(),
+                checks: self.checks.clone(),
+                registries: self.registries.clone(),
+                filter: self.filter()?,
+            },
         })
+    }
+
+    fn filter(&self) -> Result<Filter, Invalid> {
+        let variable = match env::var(EXCLUDE_VAR) {
+            Ok(value) => value,
+            Err(VarError::NotPresent) => String::new(),
+            Err(VarError::NotUnicode(_)) => return Err(Invalid::ExcludeVariable),
+        };
+        let names = variable.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let excluded_by_variable = names.map(|name| (EXCLUDE_VAR, name.to_owned()));
+        let exclude = self.exclude.iter().map(|name| (".exclude", name.clone()));
+        Ok(Filter { include: self.include.clone(), exclude: exclude.chain(excluded_by_variable).collect() })
     }
 }
 
 impl ProxyConfig {
-    fn validate(self) -> Result<Option<TrustedProxies>, ConfigError> {
+    fn validate(self) -> Result<Option<TrustedProxies>, Invalid> {
         if self.networks.is_none() && !self.unix {
             return Ok(None);
         }
         let networks = NetworkSet::new(TRUST_PROXIES, self.networks.unwrap_or_default())?;
         if let Some(all) = networks.network_of_all_clients() {
-            return Err(ConfigError::TrustsEveryone(all));
+            return Err(Invalid::TrustsEveryone(all));
         }
         Ok(Some(TrustedProxies { header: self.header, networks, unix: self.unix }))
     }
 }
 
-fn validate_checks(checks: &[Check]) -> Result<(), ConfigError> {
+fn validate_checks(checks: &[Check]) -> Result<(), Invalid> {
     let mut names = HashSet::new();
     for check in checks {
         check.validate()?;
         if !names.insert((check.group(), check.name())) {
-            return Err(ConfigError::DuplicateCheck(check.to_string()));
+            return Err(Invalid::DuplicateCheck(check.to_string()));
         }
     }
     Ok(())

@@ -1,17 +1,27 @@
-//! [`Endpoint`]: the paths of a scope.
+//! [`Route`]: the paths of a scope, and [`Endpoint`]: what one of them reports on.
 
 use std::borrow::Cow;
 
-use actix_web::{HttpRequest, dev::ResourceDef};
+use actix_web::dev::ResourceDef;
 use percent_encoding::percent_decode_str;
 
 use crate::engine::Selection;
 
-/// The names of the path's segments. Prefixed so that they do not collide with the segments of an enclosing scope.
-const GROUP: &str = "health_group_of_check";
-const NAME: &str = "health_name_of_check";
+/// A path of the scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Health,
+    Ready,
+    Live,
+    Startup,
+    /// `/{group}`, which belongs to the application if there is no such group.
+    Group,
+    /// `/{group}/{name}`, which belongs to the application if there is no such check.
+    Check,
+}
 
-/// What a path of the scope reports on.
+/// What a request reports on.
+#[derive(Debug, PartialEq)]
 pub(super) enum Endpoint<'a> {
     Health,
     Ready,
@@ -21,43 +31,63 @@ pub(super) enum Endpoint<'a> {
     Check(Cow<'a, str>, Cow<'a, str>),
 }
 
-/// The patterns of all paths of a scope at `path`, which does not end in a slash.
-///
-/// The most frequent path has a pattern of its own, which is matched as plain text. At the root, that is `/`.
-pub(super) fn patterns(path: &str) -> [ResourceDef; 2] {
-    let (group, name) = (format!("{{{GROUP}}}"), format!("{{{NAME}}}"));
-    let tails = [
-        "/".to_owned(),
-        format!("/{group}"),
-        format!("/{group}/"),
-        format!("/{group}/{name}"),
-        format!("/{group}/{name}/"),
-    ];
-    let (first, tails) = if path.is_empty() { ("/", &tails[1..]) } else { (path, &tails[..]) };
-    let tails: Vec<_> = tails.iter().map(|tail| format!("{path}{tail}")).collect();
-    [ResourceDef::new(first), ResourceDef::new(tails)]
-}
+impl Route {
+    /// The routes with a path of their own, each with its tail below the path of the scope, the most frequent first.
+    const FIXED: [(Self, &'static str); FIXED_PATH_COUNT] =
+        [(Self::Health, ""), (Self::Ready, "/ready"), (Self::Live, "/live"), (Self::Startup, "/startup")];
 
-impl<'a> Endpoint<'a> {
-    /// The endpoint of a request that one of [`patterns`] has matched.
-    pub(super) fn of(request: &'a HttpRequest) -> Self {
-        let segment = |name| request.match_info().get(name);
-        let decoded = |raw| percent_decode_str(raw).decode_utf8_lossy();
-        match (segment(GROUP), segment(NAME)) {
-            (None, _) => Self::Health,
-            (Some("ready"), None) => Self::Ready,
-            (Some("live"), None) => Self::Live,
-            (Some("startup"), None) => Self::Startup,
-            (Some(group), None) => Self::Group(decoded(group)),
-            (Some(group), Some(name)) => Self::Check(decoded(group), decoded(name)),
-        }
+    /// The paths that the Kubernetes API server has.
+    const KUBERNETES: [(Self, &'static str); 3] =
+        [(Self::Health, "/healthz"), (Self::Ready, "/readyz"), (Self::Live, "/livez")];
+
+    /// The patterns of all paths of a scope at `path`, which does not end in a slash. Those of fixed paths are plain text, which is
+    /// matched faster than a pattern.
+    pub(super) fn patterns(path: &str, kubernetes_paths: bool) -> Vec<(Self, ResourceDef)> {
+        let fixed = Self::FIXED.iter().map(|(route, tail)| (*route, format!("{path}{tail}")));
+        let kubernetes = Self::KUBERNETES.iter().filter(|_| kubernetes_paths);
+        let kubernetes = kubernetes.map(|(route, path)| (*route, (*path).to_owned()));
+        let with_slash = |(route, path): (Self, String)| {
+            let slash = (route, format!("{path}/"));
+            [(route, path), slash].into_iter().filter(|(_, path)| !path.is_empty())
+        };
+        let fixed = fixed.chain(kubernetes).flat_map(with_slash);
+        let patterns = fixed.map(|(route, path)| (route, ResourceDef::new(path)));
+        let named = |tail: &str| ResourceDef::new([format!("{path}{tail}"), format!("{path}{tail}/")]);
+        // Prefixed, so that they do not collide with the segments of an enclosing scope.
+        let (group, check) = ("/{health_group_of_check}", "/{health_group_of_check}/{health_name_of_check}");
+        patterns.chain([(Self::Group, named(group)), (Self::Check, named(check))]).collect()
     }
 
+    /// Whether the path names a group or a check.
+    pub(super) fn is_named(self) -> bool {
+        matches!(self, Self::Group | Self::Check)
+    }
+
+    /// The endpoint of a request whose percent-encoded path matches the route.
+    pub(super) fn endpoint(self, path: &str) -> Endpoint<'_> {
+        // A route does not depend on the segments before, which may be those of enclosing scopes.
+        let mut segments = path.strip_suffix('/').unwrap_or(path).rsplit('/');
+        let mut last = || percent_decode_str(segments.next().unwrap_or_default()).decode_utf8_lossy();
+        match self {
+            Self::Health => Endpoint::Health,
+            Self::Ready => Endpoint::Ready,
+            Self::Live => Endpoint::Live,
+            Self::Startup => Endpoint::Startup,
+            Self::Group => Endpoint::Group(last()),
+            Self::Check => {
+                let name = last();
+                Endpoint::Check(last(), name)
+            }
+        }
+    }
+}
+
+impl Endpoint<'_> {
     pub(super) fn selection(&self) -> Selection<'_> {
         match self {
             Self::Health | Self::Ready => Selection::All,
             Self::Live => Selection::Live,
-            Self::Startup => Selection::Critical,
+            Self::Startup => Selection::Required,
             Self::Group(group) => Selection::Group(group),
             Self::Check(group, name) => Selection::Check(group, name),
         }
@@ -77,3 +107,29 @@ impl<'a> Endpoint<'a> {
 
 /// The number of fixed paths.
 pub(super) const FIXED_PATH_COUNT: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_last_segments_of_the_path_decoded() {
+        assert_eq!(Route::Group.endpoint("/api/v1/health/database/"), Endpoint::Group("database".into()));
+        assert_eq!(
+            Route::Check.endpoint("/health/database/big%20corp%2F%C3%A4"),
+            Endpoint::Check("database".into(), "big corp/ä".into())
+        );
+    }
+
+    #[test]
+    fn a_scope_at_the_root_has_no_empty_pattern() {
+        let patterns = Route::patterns("", true);
+        let matches = |path: &str| patterns.iter().find(|(_, pattern)| pattern.is_match(path)).map(|(route, _)| *route);
+        assert_eq!(matches("/"), Some(Route::Health));
+        assert_eq!(matches("/readyz/"), Some(Route::Ready));
+        assert_eq!(matches("/live"), Some(Route::Live));
+        assert_eq!(matches("/database"), Some(Route::Group));
+        assert_eq!(matches("/database/db/"), Some(Route::Check));
+        assert_eq!(matches("/a/b/c"), None);
+    }
+}

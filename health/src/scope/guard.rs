@@ -14,11 +14,12 @@ use actix_web::{
 use tokio::time::Instant;
 
 use crate::{
-    access::{ForwardingHeader, LogDecision, MAX_TRACKED, Peer, Policy},
+    access::{AccessDenied, ForwardingHeader, LogDecision, MAX_TRACKED, Peer, Policy},
     process::{DENIALS, DenialKind, UNTRUSTED_PROXY_WARNING},
 };
 
-/// The response to denied clients. Defaults to [`Deny::Forbidden`].
+/// The response to denied clients, at the fixed paths of the scope. For a denied client, the paths of groups and checks belong to the
+/// application. Defaults to [`Deny::Forbidden`].
 ///
 /// # Examples
 ///
@@ -36,8 +37,7 @@ pub enum Deny {
     /// As if the route did not exist: the request is passed to later routes and to the application's default service.
     NotFound,
     /// Only the status, for external load balancers: `{"status":"UP"}` with 200, `{"status":"DEGRADED"}` with 200 or
-    /// `{"status":"DOWN"}` with 503, at `/health`, `/health/ready`, `/health/live` and `/health/startup`. Paths of groups and
-    /// checks respond as with [`Deny::Forbidden`].
+    /// `{"status":"DOWN"}` with 503, at `/health`, `/health/ready`, `/health/live` and `/health/startup`.
     ///
     /// The request of a denied client runs no checks itself. The response has the status of the latest results, and `DOWN` if
     /// they are older than a minute (or than `max_age`, if that is longer).
@@ -49,7 +49,29 @@ pub enum Deny {
 }
 
 /// The application's own access check.
-pub(super) type Predicate = Box<dyn Fn(&GuardContext<'_>) -> bool>;
+pub(super) type Predicate = Rc<dyn Fn(&GuardContext<'_>) -> bool>;
+
+/// Why a request is denied.
+enum Denial {
+    ByPolicy(AccessDenied),
+    ByPredicate(Peer, DenialKind),
+}
+
+impl Denial {
+    fn log(&self) {
+        match self {
+            Self::ByPolicy(denied) => log_denial(denied.client(), DenialKind::Ordinary, denied),
+            Self::ByPredicate(client, kind) => {
+                let reason = if *kind == DenialKind::Panicked { "panicked" } else { "returned false" };
+                log_denial(
+                    *client,
+                    *kind,
+                    &format_args!("denied {client}: the predicate of Scope::authorize {reason}"),
+                );
+            }
+        }
+    }
+}
 
 /// Allows requests that both the policy and the predicate allow.
 pub(super) struct AccessControl {
@@ -62,6 +84,15 @@ impl AccessControl {
     /// Whether a request is allowed. Logs a denial. `is_unix`: whether a request without a peer address arrived on a Unix
     /// socket.
     pub(super) fn authorize_and_log(&self, request: &GuardContext<'_>, is_unix: bool) -> bool {
+        self.authorize(request, is_unix).map_err(|denial| denial.log()).is_ok()
+    }
+
+    /// Whether a request is allowed.
+    pub(super) fn is_allowed(&self, request: &GuardContext<'_>, is_unix: bool) -> bool {
+        self.authorize(request, is_unix).is_ok()
+    }
+
+    fn authorize(&self, request: &GuardContext<'_>, is_unix: bool) -> Result<(), Denial> {
         let head = request.head();
         let peer = match head.peer_addr {
             Some(peer) => Peer::Address(peer.ip()),
@@ -72,25 +103,20 @@ impl AccessControl {
         match self.policy.evaluate(peer, values) {
             Ok(client) => {
                 self.warn_untrusted_proxy_once(client, head);
-                self.is_authorized(client, request)
+                self.apply_predicate(client, request)
             }
-            Err(denied) => {
-                log_denial(denied.client(), DenialKind::Ordinary, &denied);
-                false
-            }
+            Err(denied) => Err(Denial::ByPolicy(denied)),
         }
     }
 
-    fn is_authorized(&self, client: Peer, request: &GuardContext<'_>) -> bool {
-        let Some(authorize) = &self.authorize else { return true };
+    fn apply_predicate(&self, client: Peer, request: &GuardContext<'_>) -> Result<(), Denial> {
+        let Some(predicate) = &self.authorize else { return Ok(()) };
         // A panic denies the request. Its message was printed by the panic hook of the process.
-        let (kind, reason) = match catch_unwind(AssertUnwindSafe(|| authorize(request))) {
-            Ok(true) => return true,
-            Ok(false) => (DenialKind::Ordinary, "returned false"),
-            Err(_) => (DenialKind::Panicked, "panicked"),
-        };
-        log_denial(client, kind, &format_args!("denied {client}: the predicate of Scope::authorize {reason}"));
-        false
+        match catch_unwind(AssertUnwindSafe(|| predicate(request))) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Denial::ByPredicate(client, DenialKind::Ordinary)),
+            Err(_) => Err(Denial::ByPredicate(client, DenialKind::Panicked)),
+        }
     }
 
     /// Warns of a proxy on this machine: by default loopback is allowed, and all clients of such a proxy have a loopback address.

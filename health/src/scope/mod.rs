@@ -1,14 +1,16 @@
 //! [`Scope`]: the builder of the health endpoints, and the actix service that it registers.
 
+mod assess;
 mod cache;
 mod config;
 mod connection;
 mod endpoint;
 mod guard;
+mod query;
 mod resolve;
 mod service;
 
-use std::{fmt, time::Duration};
+use std::{cell::RefCell, fmt, rc::Rc, time::Duration};
 
 use actix_web::{
     dev::{AppService, HttpServiceFactory},
@@ -17,13 +19,27 @@ use actix_web::{
 };
 use ipnet::IpNet;
 
-use self::config::ScopeOptions;
-pub use self::{connection::on_connect, guard::Deny};
+use self::{
+    assess::{ProcessState, assess},
+    config::ScopeOptions,
+    endpoint::Endpoint,
+    resolve::Resolved,
+};
+pub use self::{
+    config::{ConfigError, ConfigErrorKind},
+    connection::on_connect,
+    guard::Deny,
+};
 use crate::{
     access::{AllowList, AllowSource, ForwardingHeader},
     check::Check,
-    discovery::{HealthCheck, state::FoundState},
+    discovery::{
+        HealthCheck,
+        state::{AppData, FoundState},
+    },
+    engine::Selection,
     registry::Registry,
+    report::{Entry, Report},
 };
 
 /// The health endpoints of an application: a builder that is passed to `App::service`.
@@ -33,9 +49,11 @@ use crate::{
 /// | `/health` | all checks |
 /// | `/health/ready` | all checks: whether the application should receive requests |
 /// | `/health/live` | the workers and the checks marked [`live`](Check::live): whether the process needs a restart |
-/// | `/health/startup` | the critical checks: 200 permanently once each of them has been up |
-/// | `/health/{group}` | the checks of a group; 404 if it has none |
-/// | `/health/{group}/{name}` | one check; 404 if it does not exist |
+/// | `/health/startup` | the critical and shared checks: 200 permanently once each of them has been up |
+/// | `/health/{group}` | the checks of a group |
+/// | `/health/{group}/{name}` | one check |
+///
+/// Any other path belongs to the application, also below the path of the scope, and whatever the order of registration.
 ///
 /// The response to `GET` and `HEAD` is 200 if the status is `UP` or `DEGRADED`, and 503 if it is `DOWN`. Other methods get 405. A
 /// trailing slash is ignored. Responses have `Cache-Control: no-store`. Denied clients get 403 with an empty body before any check
@@ -44,8 +62,12 @@ use crate::{
 /// # Details
 ///
 /// `?details`, `?details=1` and `?details=true` (in any case) add an object `details` with the latency (in milliseconds), the age
-/// and the number of runs of each check, and the times of its latest success and its latest change of status. Any other value
-/// adds nothing. If the parameter is repeated, the last value wins.
+/// and the number of runs of each check, the times of its latest success, failure and change of status, and the values that the
+/// latest run has passed to [`observe`](crate::observe). Any other value adds nothing. If the parameter is repeated, the last value
+/// wins.
+///
+/// `?exclude=database` and `?exclude=cache.sessions` leave out a group or a check, and can be repeated. Checks that are left out do
+/// not run, and are listed in `excluded`. The parameter has no effect on `/health/startup`.
 ///
 /// # Names with credentials
 ///
@@ -93,6 +115,8 @@ use crate::{
 #[must_use = "a scope has no effect until it is passed to `App::service`"]
 pub struct Scope {
     options: ScopeOptions,
+    /// What the latest report used, which keeps the results.
+    reported: RefCell<Option<Rc<Resolved>>>,
 }
 
 /// Creates a scope at `/health` that reports on the states in `app_data`, for clients on the default allow-list.
@@ -104,7 +128,45 @@ pub struct Scope {
 /// let app = App::new().service(health::scope());
 /// ```
 pub fn scope() -> Scope {
-    Scope { options: ScopeOptions::default() }
+    Scope { options: ScopeOptions::default(), reported: RefCell::default() }
+}
+
+/// Runs the checks of a state that are due, and those of the process-wide registry, and returns the report: the same as
+/// [`scope`]`().state(data).`[`report`](Scope::report)`()`.
+///
+/// # Examples
+///
+/// ```
+/// # #[derive(Clone)] struct Mailer;
+/// # impl health::Probe for Mailer {
+/// #     const GROUP: &'static str = "service";
+/// #     async fn probe(&self) -> Result<(), health::ProbeError> { Ok(()) }
+/// # }
+/// use actix_web::web;
+/// use health::HealthCheck;
+///
+/// #[derive(HealthCheck)]
+/// struct AppState {
+///     mailer: Mailer,
+/// }
+///
+/// # #[actix_web::main] async fn main() {
+/// let data = web::Data::new(AppState { mailer: Mailer });
+/// let report = health::report(&data).await;
+/// for check in report.checks() {
+///     println!("{}.{} is {}", check.group(), check.name(), check.status());
+/// }
+/// # assert_eq!(report.status(), health::Status::Up);
+/// # }
+/// ```
+pub async fn report<S: HealthCheck + 'static>(data: &Data<S>) -> Report {
+    scope().state(data).report().await
+}
+
+/// Returns the latest results of a state's checks, and of those of the process-wide registry, and runs none: the same as
+/// [`scope`]`().state(data).`[`snapshot`](Scope::snapshot)`()`.
+pub fn snapshot<S: HealthCheck + 'static>(data: &Data<S>) -> Report {
+    scope().state(data).snapshot()
 }
 
 impl Scope {
@@ -254,7 +316,7 @@ impl Scope {
     /// });
     /// ```
     pub fn authorize(mut self, predicate: impl Fn(&GuardContext<'_>) -> bool + 'static) -> Self {
-        self.options.authorize = Some(Box::new(predicate));
+        self.options.authorize = Some(Rc::new(predicate));
         self
     }
 
@@ -331,15 +393,109 @@ impl Scope {
         self
     }
 
-    /// What would keep a server with this scope from starting.
-    pub(crate) fn config_error(self) -> Option<String> {
-        self.options.validate().err().map(|error| error.to_string())
-    }
-
     /// Adds a registry of your own. The registry of the process is part of every scope.
     pub fn registry(mut self, registry: &Registry) -> Self {
         self.options.registries.push(registry.clone());
         self
+    }
+
+    /// Also serves `/healthz`, `/readyz` and `/livez`, the names of the Kubernetes API server, outside of the scope's path. Off by
+    /// default.
+    pub fn kubernetes_paths(mut self) -> Self {
+        self.options.kubernetes_paths = true;
+        self
+    }
+
+    /// Serves only these groups and checks. A name is that of a group, such as `database`, or the full name of a check, such as
+    /// `cache.sessions`. Defaults to all. Of several calls, the last one counts.
+    ///
+    /// Other checks do not run in this scope, and do not count for any of its paths. A name that matches nothing at the first
+    /// request is logged as a warning.
+    pub fn include<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.options.include = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Leaves out these groups and checks, named as in [`Scope::include`], and those that the environment variable
+    /// `HEALTHCHECK_EXCLUDE` lists, separated by commas, with which an operator switches a check off without a release. Defaults to
+    /// none.
+    ///
+    /// An excluded check does not run. A scope whose checks are all excluded is `UP`.
+    pub fn exclude<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.options.exclude.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Checks the settings without starting a server.
+    ///
+    /// # Errors
+    ///
+    /// The reason for which the server would not start; see [Errors](Self#errors).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let error = health::scope().deadline(Duration::ZERO).validate().unwrap_err();
+    /// assert_eq!(error.to_string(), "invalid configuration: deadline must be greater than zero");
+    /// ```
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.options.validate()?;
+        Ok(())
+    }
+
+    /// Runs the checks that are due, and returns the report of `/health`, for code that needs it without HTTP: tests, a command, the
+    /// application's own metrics. Access is not restricted.
+    ///
+    /// States are those of [`Scope::state`], because there is no `app_data`. Results are kept as long as this `Scope`, or while a
+    /// server serves the same checks. If the settings are invalid, the report is `DOWN` and says why.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[actix_web::main] async fn main() {
+    /// use health::{Check, Status};
+    ///
+    /// let scope = health::scope().check(Check::new("queue", "orders", || async { Err("the queue is gone") }));
+    /// let report = scope.report().await;
+    /// assert_eq!(report.status(), Status::Down);
+    /// assert_eq!(report.checks()[0].error(), Some("the check failed"));
+    /// # }
+    /// ```
+    pub async fn report(&self) -> Report {
+        match self.resolve() {
+            Ok(resolved) => {
+                let engine = &resolved.engine;
+                let results = engine.results(Selection::All, &[], true).await;
+                assess(&Endpoint::Health, results.entries, &ProcessState::now(engine), Vec::new)
+            }
+            Err(report) => report,
+        }
+    }
+
+    /// Returns the report of `/health` with the latest results, and runs no check. A check without a result, or with one that is older
+    /// than a minute (or than its maximum age, if that is longer), is `DOWN`. See [`Scope::report`].
+    pub fn snapshot(&self) -> Report {
+        match self.resolve() {
+            Ok(resolved) => {
+                let engine = &resolved.engine;
+                let results = engine.latest_results(Selection::All, true);
+                assess(&Endpoint::Health, results, &ProcessState::now(engine), Vec::new)
+            }
+            Err(report) => report,
+        }
+    }
+
+    fn resolve(&self) -> Result<Rc<Resolved>, Report> {
+        let config = self.options.validate().map_err(|invalid| {
+            let message = ConfigError::from(invalid).to_string();
+            Report::of(vec![Entry::down("health", "scope", &message)])
+        })?;
+        // The previous one is alive meanwhile, so its engine is found again unless a setting has changed.
+        let resolved = Rc::new(Resolved::new(&config.sources, AppData::None));
+        self.reported.replace(Some(Rc::clone(&resolved)));
+        Ok(resolved)
     }
 }
 
@@ -361,7 +517,8 @@ impl fmt::Debug for Scope {
 
 impl HttpServiceFactory for Scope {
     fn register(self, app: &mut AppService) {
-        let path = self.options.path.trim_end_matches('/').to_owned();
-        service::register(&path, self.options.validate(), app);
+        let ScopeOptions { path, kubernetes_paths, .. } = &self.options;
+        let config = self.options.validate().map_err(ConfigError::from);
+        service::register(path.trim_end_matches('/'), *kubernetes_paths, config, app);
     }
 }

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use actix_web::HttpRequest;
-
-use super::config::ScopeConfig;
+use super::config::ScopeSources;
 use crate::{
     check::Check,
-    discovery::state::{self, ResolvedState},
+    discovery::state::{self, AppData, ResolvedState},
     engine::{self, CheckEntry, Engine, EngineKey, Sources},
     redact::label,
     registry::{Registry, registry},
@@ -20,8 +18,8 @@ pub(super) struct Resolved {
 }
 
 impl Resolved {
-    pub(super) fn new(config: &ScopeConfig, request: &HttpRequest) -> Self {
-        let states = state::find(&config.states, request);
+    pub(super) fn new(config: &ScopeSources, app_data: AppData<'_>) -> Self {
+        let states = state::find(&config.states, app_data);
         let registries: Vec<_> = config.registries.iter().chain([registry()]).cloned().collect();
         let key = EngineKey {
             states: states.iter().map(ResolvedState::address).collect(),
@@ -29,9 +27,13 @@ impl Resolved {
             names: config.checks.iter().map(Check::to_string).collect(),
             registries: registries.iter().map(Registry::identity).collect(),
             config: config.engine,
+            filter: config.filter.clone(),
         };
-        let (engine, is_new) =
-            engine::get_or_create(key, || Sources { fixed: static_checks(config, &states), registries });
+        let (engine, is_new) = engine::get_or_create(key, || Sources {
+            fixed: static_checks(config, &states),
+            registries,
+            filter: config.filter.clone(),
+        });
         if is_new {
             log_static_checks(config, &states);
         }
@@ -40,7 +42,7 @@ impl Resolved {
 }
 
 /// The checks of the states and of the scope itself.
-fn static_checks(config: &ScopeConfig, states: &[ResolvedState]) -> Vec<CheckEntry> {
+fn static_checks(config: &ScopeSources, states: &[ResolvedState]) -> Vec<CheckEntry> {
     let mut entries: Vec<_> = checks(config, states).cloned().map(CheckEntry::Check).collect();
     if states.iter().any(|state| state.checks().has_panicked()) {
         entries.push(CheckEntry::misconfigured("health", "state", "`health_checks` of a state panicked"));
@@ -51,12 +53,12 @@ fn static_checks(config: &ScopeConfig, states: &[ResolvedState]) -> Vec<CheckEnt
     entries
 }
 
-fn checks<'a>(config: &'a ScopeConfig, states: &'a [ResolvedState]) -> impl Iterator<Item = &'a Check> {
+fn checks<'a>(config: &'a ScopeSources, states: &'a [ResolvedState]) -> impl Iterator<Item = &'a Check> {
     states.iter().flat_map(|state| state.checks().iter()).chain(&config.checks)
 }
 
 /// Logs what is probed and what is ignored.
-fn log_static_checks(config: &ScopeConfig, states: &[ResolvedState]) {
+fn log_static_checks(config: &ScopeSources, states: &[ResolvedState]) {
     let list = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     let ignored = list(states.iter().flat_map(|state| state.checks().ignored().to_vec()).collect());
     let elsewhere = list(state::unused_state_types(states));
@@ -73,11 +75,12 @@ fn log_static_checks(config: &ScopeConfig, states: &[ResolvedState]) {
 }
 
 const MISSING_STATE: &str = "no state was found: add `.app_data(web::Data::new(state))` to the App, or `.state(&data)` to \
-                             health::scope(), as a management server needs; to show only registered checks, add `.registry(health::registry())`";
+                             health::scope(), as a management server needs; to show only registered checks, add \
+                             `.registry(health::registry())`";
 
 /// Whether the scope has no state, check or registry of its own although a type derives `HealthCheck`: then a step is missing, and
 /// resources are not probed.
-fn is_state_missing(config: &ScopeConfig, states: &[ResolvedState]) -> bool {
+fn is_state_missing(config: &ScopeSources, states: &[ResolvedState]) -> bool {
     let is_configured = !states.is_empty() || !config.checks.is_empty() || !config.registries.is_empty();
     !is_configured && !state::type_names().is_empty()
 }

@@ -3,12 +3,13 @@
 use std::{
     cell::{Cell, OnceCell, RefCell},
     rc::{Rc, Weak},
+    time::Duration,
 };
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
     dev::{self, AppService, ServiceRequest, ServiceResponse},
-    guard::Guard,
+    guard::{Guard, GuardContext},
     http::{
         Method, StatusCode,
         header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
@@ -16,46 +17,83 @@ use actix_web::{
     web::Bytes,
 };
 use futures_util::future::{Either, LocalBoxFuture, Ready, ready};
-use percent_encoding::percent_decode_str;
+use tokio::time::Instant;
 
 use super::{
+    assess::{ProcessState, assess},
     cache::{CachedResponse, ResponseCache},
     config::{ConfigError, ScopeConfig},
     connection::UnixSocket,
-    endpoint::{Endpoint, patterns},
+    endpoint::{Endpoint, Route},
     guard::{AccessGuard, Deny},
+    query::Query,
     resolve::Resolved,
 };
 use crate::{
-    engine::Engine,
-    lifecycle::{self, Heartbeat, MissingWorkers},
+    discovery::state::AppData,
+    engine::{Engine, Results},
+    lifecycle::Heartbeat,
     process::METHOD_WARNING,
     redact::label,
     render::json,
-    report::{Entry, Report},
+    report::Entry,
     status::Status,
 };
 
 /// Registers the service for all paths of a scope. An invalid configuration keeps the server from starting.
-pub(super) fn register(path: &str, config: Result<ScopeConfig, ConfigError>, app: &mut AppService) {
+pub(super) fn register(
+    path: &str,
+    kubernetes_paths: bool,
+    config: Result<ScopeConfig, ConfigError>,
+    app: &mut AppService,
+) {
     let hidden = config.as_ref().ok().map(|config| &config.access).filter(|access| access.deny == Deny::NotFound);
     let hidden = hidden.map(Rc::clone);
-    let guards = || hidden.clone().map(|access| vec![Box::new(AccessGuard(access)) as Box<dyn Guard>]);
-    let factory = ServiceFactory {
-        config: config.map(Rc::new).map_err(Rc::new),
-        started: Rc::default(),
-        is_error_logged: Rc::default(),
-    };
-    for pattern in patterns(path) {
-        app.register_service(pattern, guards(), factory.clone(), None);
+    let config = config.map(Rc::new).map_err(Rc::new);
+    let (started, is_error_logged) = (Rc::default(), Rc::default());
+    for (route, pattern) in Route::patterns(path, kubernetes_paths) {
+        let factory = ServiceFactory {
+            route,
+            config: config.clone(),
+            started: Rc::clone(&started),
+            is_error_logged: Rc::clone(&is_error_logged),
+        };
+        let guard: Option<Box<dyn Guard>> = match &hidden {
+            _ if route.is_named() => Some(Box::new(NameGuard { route, started: Rc::clone(&started) })),
+            Some(access) => Some(Box::new(AccessGuard(Rc::clone(access)))),
+            None => None,
+        };
+        app.register_service(pattern, guard.map(|guard| vec![guard]), factory, None);
     }
 }
 
-/// Creates the service of a worker, which all patterns of the scope share.
-#[derive(Clone)]
+/// The scope of a worker, once it has started.
+type Started = Rc<RefCell<Weak<WorkerScope>>>;
+
+/// Makes actix skip the path of a group or a check that does not exist, and of all groups for denied clients: such a path belongs to
+/// the application.
+struct NameGuard {
+    route: Route,
+    started: Started,
+}
+
+impl Guard for NameGuard {
+    fn check(&self, request: &GuardContext<'_>) -> bool {
+        let Some(worker) = self.started.borrow().upgrade() else { return false };
+        let access = &worker.config.access;
+        // Denied first, so that a denied client cannot measure whether a group exists.
+        access.is_allowed(request, access.policy.distinguishes_unix()) && {
+            let endpoint = self.route.endpoint(request.head().uri.path());
+            worker.resolved(AppData::Routing(request)).engine.contains(endpoint.selection())
+        }
+    }
+}
+
+/// Creates the service of a route. All routes of a worker's scope share the [`WorkerScope`].
 struct ServiceFactory {
+    route: Route,
     config: Result<Rc<ScopeConfig>, Rc<ConfigError>>,
-    started: Rc<RefCell<Weak<WorkerScope>>>,
+    started: Started,
     is_error_logged: Rc<Cell<bool>>,
 }
 
@@ -74,10 +112,10 @@ impl dev::ServiceFactory<ServiceRequest> for ServiceFactory {
             Ok(config) => config,
             Err(error) => {
                 if !self.is_error_logged.replace(true) {
-                    tracing::error!("health scope: invalid configuration: {error}");
+                    tracing::error!("health scope: {error}");
                     if !tracing::dispatcher::has_been_set() {
                         // Without a subscriber, the reason would be lost.
-                        eprintln!("health scope: invalid configuration: {error}");
+                        eprintln!("health scope: {error}");
                     }
                 }
                 return ready(Err(()));
@@ -86,12 +124,15 @@ impl dev::ServiceFactory<ServiceRequest> for ServiceFactory {
         let mut started = self.started.borrow_mut();
         let worker = started.upgrade().unwrap_or_else(|| WorkerScope::start(Rc::clone(config)));
         *started = Rc::downgrade(&worker);
-        ready(Ok(HealthService(worker)))
+        ready(Ok(HealthService { route: self.route, worker }))
     }
 }
 
-/// The service of one pattern.
-struct HealthService(Rc<WorkerScope>);
+/// The service of a route.
+struct HealthService {
+    route: Route,
+    worker: Rc<WorkerScope>,
+}
 
 impl dev::Service<ServiceRequest> for HealthService {
     type Response = ServiceResponse;
@@ -101,17 +142,18 @@ impl dev::Service<ServiceRequest> for HealthService {
     dev::always_ready!();
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        if !self.0.authorize_and_log(&request) {
-            let response = self.0.denied(request.request());
+        let Self { route, worker } = self;
+        if !worker.authorize_and_log(*route, &request) {
+            let response = worker.denied(*route, request.request());
             return Either::Left(ready(Ok(request.into_response(response))));
         }
         let (request, _) = request.into_parts();
-        match self.0.immediate_response(&request) {
+        match worker.immediate_response(*route, &request) {
             Some(response) => Either::Left(ready(Ok(ServiceResponse::new(request, response)))),
             None => {
-                let worker = Rc::clone(&self.0);
+                let (route, worker) = (*route, Rc::clone(worker));
                 Either::Right(Box::pin(async move {
-                    let response = worker.respond(&request).await;
+                    let response = worker.respond(route, &request).await;
                     Ok(ServiceResponse::new(request, response))
                 }))
             }
@@ -137,106 +179,85 @@ impl WorkerScope {
         Rc::new(Self { config, heartbeat, resolved: OnceCell::new(), cache: ResponseCache::default() })
     }
 
-    fn authorize_and_log(&self, request: &ServiceRequest) -> bool {
+    fn authorize_and_log(&self, route: Route, request: &ServiceRequest) -> bool {
         let access = &self.config.access;
-        // Under `NotFound`, the guard has allowed the request, except where it could not decide.
-        let is_guarded = access.deny == Deny::NotFound;
+        // A guard has allowed the request, except where it could not decide.
+        let is_guarded = access.deny == Deny::NotFound || route.is_named();
         let is_undecided = || request.head().peer_addr.is_none() && access.policy.distinguishes_unix();
         (is_guarded && !is_undecided())
             || access.authorize_and_log(&request.guard_ctx(), request.conn_data::<UnixSocket>().is_some())
     }
 
     /// The response, if it needs no wait: to a method that is not allowed, or from the cache.
-    fn immediate_response(&self, request: &HttpRequest) -> Option<HttpResponse> {
+    fn immediate_response(&self, route: Route, request: &HttpRequest) -> Option<HttpResponse> {
         if !is_method_allowed(request) {
             return Some(method_not_allowed(request));
         }
-        if wants_details(request) {
+        if !request.query_string().is_empty() {
             return None;
         }
-        let (code, body) = self.cache.response(&Endpoint::of(request))?;
+        let (code, body) = self.cache.response(&route.endpoint(request.path()))?;
         Some(json_response(code, body))
     }
 
     /// The response to a denied client, which must not reveal which groups and checks exist.
-    fn denied(&self, request: &HttpRequest) -> HttpResponse {
-        let endpoint = Endpoint::of(request);
+    fn denied(&self, route: Route, request: &HttpRequest) -> HttpResponse {
         let deny = self.config.access.deny;
-        if deny == Deny::NotFound {
-            return response(StatusCode::NOT_FOUND).finish();
+        if deny == Deny::NotFound || route.is_named() {
+            return not_found();
         }
-        if deny != Deny::StatusOnly || matches!(endpoint, Endpoint::Group(_) | Endpoint::Check(..)) {
+        if deny != Deny::StatusOnly {
             return response(StatusCode::FORBIDDEN).finish();
         }
         if !is_method_allowed(request) {
             return method_not_allowed(request);
         }
+        let endpoint = route.endpoint(request.path());
         let status = self.cache.status(&endpoint, || {
-            let engine = &self.resolved(request).engine;
-            let mut report = engine.cached_report(endpoint.selection());
-            self.add_process_entries(&mut report, &endpoint, engine);
-            report.status
+            let engine = &self.resolved(AppData::Request(request)).engine;
+            let results = engine.latest_results(endpoint.selection(), false);
+            assess(&endpoint, results, &self.process_state(engine), || self.workers()).status()
         });
         json_response(status_code(status), json::status_body(status).into())
     }
 
-    async fn respond(&self, request: &HttpRequest) -> HttpResponse {
-        let endpoint = Endpoint::of(request);
-        let details = wants_details(request);
-        let engine = &self.resolved(request).engine;
-        let Some((mut report, valid_until, generation)) = engine.report(endpoint.selection(), details).await else {
-            return response(StatusCode::NOT_FOUND).finish();
-        };
-        self.add_process_entries(&mut report, &endpoint, engine);
-        let code = status_code(report.status);
+    async fn respond(&self, route: Route, request: &HttpRequest) -> HttpResponse {
+        let endpoint = route.endpoint(request.path());
+        let Query { details, exclude } = Query::of(request);
+        // A service that has not started must not seem to.
+        let exclude = if endpoint == Endpoint::Startup { &[][..] } else { &exclude };
+        let engine = &self.resolved(AppData::Request(request)).engine;
+        let Results { entries, valid_until, generation, excluded } =
+            engine.results(endpoint.selection(), exclude, details).await;
+        if entries.is_empty() && excluded.is_empty() && route.is_named() {
+            // The check was removed meanwhile.
+            return not_found();
+        }
+        let process = self.process_state(engine);
+        let mut report = assess(&endpoint, entries, &process, || self.workers());
+        report.excluded = excluded;
+        let code = status_code(report.status());
         let body = Bytes::from(json::body(&report, details));
-        if let (Some(valid_until), false) = (valid_until, details) {
+        if let Some(mut valid_until) = valid_until.filter(|_| !details && exclude.is_empty()) {
+            if process.held.is_some() {
+                // The body has the time that is left.
+                valid_until = valid_until.min(Instant::now() + Duration::from_secs(1));
+            }
             self.cache.store(&endpoint, CachedResponse { valid_until, generation, code, body: body.clone() });
         }
         json_response(code, body)
     }
 
-    fn resolved(&self, request: &HttpRequest) -> &Resolved {
-        self.resolved.get_or_init(|| Resolved::new(&self.config, request))
+    fn resolved(&self, app_data: AppData<'_>) -> &Resolved {
+        self.resolved.get_or_init(|| Resolved::new(&self.config.sources, app_data))
     }
 
-    /// Adds what an endpoint reports about the process itself, before the checks.
-    fn add_process_entries(&self, report: &mut Report, endpoint: &Endpoint<'_>, engine: &Engine) {
-        let mut entries = Vec::new();
-        // A drain ends with workers that stop.
-        let is_draining = lifecycle::is_draining();
-        let missing_workers = self.heartbeat.missing_workers().filter(|_| !is_draining);
-        match endpoint {
-            Endpoint::Health | Endpoint::Ready => {
-                if is_draining {
-                    entries.push(Entry::plain("health", "drain", Some("server is draining".into())));
-                }
-                entries.extend(missing_workers.map(MissingWorkers::entry));
-            }
-            Endpoint::Live => {
-                entries = self.heartbeat.entries(self.config.stall);
-                entries.extend(missing_workers.map(MissingWorkers::entry));
-            }
-            Endpoint::Startup => {
-                let not_registered = missing_workers.filter(|missing| *missing == MissingWorkers::NotRegistered);
-                // Permanently UP once started, whatever the results of the checks are now.
-                let is_started = not_registered.is_none() && engine.pending_startup().is_empty();
-                report.status = if is_started { Status::Up } else { Status::Down };
-                report.entries.splice(0..0, not_registered.map(MissingWorkers::entry));
-                return;
-            }
-            Endpoint::Group(_) | Endpoint::Check(..) => {}
-        }
-        if let Endpoint::Ready = endpoint
-            && let pending @ [_, ..] = &*engine.pending_startup()
-        {
-            let message = format!("not started: {} has not been up yet", pending.join(", "));
-            entries.push(Entry::plain("health", "startup", Some(message.into())));
-        }
-        if !entries.is_empty() {
-            entries.append(&mut report.entries);
-            *report = Report::of(entries);
-        }
+    fn process_state(&self, engine: &Engine) -> ProcessState {
+        ProcessState { missing_workers: self.heartbeat.missing_workers(), ..ProcessState::now(engine) }
+    }
+
+    fn workers(&self) -> Vec<Entry> {
+        self.heartbeat.entries(self.config.stall)
     }
 }
 
@@ -260,16 +281,13 @@ fn status_code(status: Status) -> StatusCode {
     if status == Status::Down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
 }
 
-/// Whether the last `details` of the query is empty, `1` or `true`.
-fn wants_details(request: &HttpRequest) -> bool {
-    let decoded = |text| percent_decode_str(text).decode_utf8_lossy();
-    let mut pairs = request.query_string().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let value = pairs.rfind(|(name, _)| decoded(name) == "details").map(|(_, value)| decoded(value));
-    value.is_some_and(|value| matches!(&*value, "" | "1") || value.eq_ignore_ascii_case("true"))
-}
-
 fn json_response(code: StatusCode, body: Bytes) -> HttpResponse {
     response(code).insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json"))).body(body)
+}
+
+/// The response of an application without such a path.
+fn not_found() -> HttpResponse {
+    HttpResponse::NotFound().finish()
 }
 
 /// A response with the headers that every response has.

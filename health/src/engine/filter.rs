@@ -1,0 +1,32 @@
+//! [`Filter`]: the checks that a scope leaves out.
+
+use super::CheckEntry;
+use crate::redact::label;
+
+/// Selects checks by name. A name is that of a group, or the full name `group.name` of a check.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Filter {
+    /// Only these checks; `None` for all.
+    pub(crate) include: Option<Vec<String>>,
+    /// Each name with the setting that it comes from, for messages.
+    pub(crate) exclude: Vec<(&'static str, String)>,
+}
+
+impl Filter {
+    pub(super) fn selects(&self, entry: &CheckEntry) -> bool {
+        let is_included = self.include.as_ref().is_none_or(|names| names.iter().any(|name| entry.is_named(name)));
+        let is_excluded = || self.exclude.iter().any(|(_, name)| entry.is_named(name));
+        entry.is_of_the_process() || (is_included && !is_excluded())
+    }
+
+    /// The names that match none of the checks, each with its setting.
+    pub(super) fn unmatched<'a>(
+        &'a self,
+        checks: &'a [CheckEntry],
+    ) -> impl Iterator<Item = (&'static str, String)> + 'a {
+        let included = self.include.iter().flatten().map(|name| (".include", name));
+        let names = included.chain(self.exclude.iter().map(|(setting, name)| (*setting, name)));
+        let is_unmatched = |name: &str| !checks.iter().any(|check| check.is_named(name));
+        names.filter(move |(_, name)| is_unmatched(name)).map(|(setting, name)| (setting, label(name)))
+    }
+}
