@@ -1,13 +1,21 @@
 //! A service as it is operated: its health check has a port of its own, where it responds while every worker is busy; at SIGTERM the
-//! service leaves the rotation before it stops; and `operations healthcheck [path]` is the health check of its container.
+//! service leaves the rotation before it stops; an operator takes it out for maintenance by a route of the application; and
+//! `operations healthcheck [path]` is the health check of its container.
 //!
 //! It listens on `IP` (default 127.0.0.1) with `PORT` (8080) and `MANAGEMENT_PORT` (9000), and drains for `DRAIN_SECONDS` (15).
 //! `examples/deploy` runs it in Docker and Kubernetes.
 
-use std::{env, error::Error, net::IpAddr, str::FromStr, time::Duration};
+use std::{
+    env,
+    error::Error,
+    net::IpAddr,
+    str::FromStr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
-use actix_web::{App, HttpServer, web};
-use health::HealthCheck;
+use actix_web::{App, HttpServer, Responder, web};
+use health::{HealthCheck, Hold};
 use sqlx::SqlitePool;
 
 #[derive(HealthCheck)]
@@ -15,6 +23,9 @@ struct AppState {
     #[health(name = "default")]
     db: SqlitePool,
 }
+
+/// The current maintenance.
+type Maintenance = Mutex<Option<Hold>>;
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -30,9 +41,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let managed = state.clone();
     let management = health::serve(management, move || health::scope().state(&managed))?;
 
-    // The heartbeat makes `/health/live` report a blocked worker.
+    let maintenance = web::Data::new(Maintenance::default());
     let server = HttpServer::new(move || {
-        App::new().app_data(state.clone()).route("/", web::get().to(index)).service(health::heartbeat())
+        App::new()
+            .app_data(state.clone())
+            .app_data(maintenance.clone())
+            .route("/", web::get().to(index))
+            // In a real service these need an authentication.
+            .route("/maintenance/{seconds}", web::put().to(start_maintenance))
+            .route("/maintenance", web::delete().to(end_maintenance))
+            // Makes `/health/live` report a blocked worker.
+            .service(health::heartbeat())
     })
     // `drain` handles SIGTERM.
     .disable_signals()
@@ -46,6 +65,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 async fn index(state: web::Data<AppState>) -> String {
     format!("database connections: {}\n", state.db.size())
+}
+
+/// Takes this process out of rotation. It is back after that time, even if `end_maintenance` is forgotten.
+async fn start_maintenance(maintenance: web::Data<Maintenance>, seconds: web::Path<u64>) -> impl Responder {
+    let hold = health::hold("maintenance", Duration::from_secs(*seconds));
+    maintenance.lock().unwrap_or_else(PoisonError::into_inner).replace(hold);
+    "out of rotation\n"
+}
+
+async fn end_maintenance(maintenance: web::Data<Maintenance>) -> impl Responder {
+    maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();
+    "in rotation\n"
 }
 
 /// An environment variable, or its default.

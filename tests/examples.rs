@@ -165,7 +165,7 @@ async fn custom_checks_come_from_a_probe_a_function_and_the_registry() {
 }
 
 #[actix_web::test]
-async fn operations_serves_its_health_check_on_another_port_and_drains_at_sigterm() {
+async fn operations_serves_its_health_check_on_another_port_and_leaves_the_rotation_for_maintenance_and_at_sigterm() {
     let mut example = Example::start(OPERATIONS, &[("DRAIN_SECONDS", "4")]);
     assert_eq!(http::get(example.address, "/").await.status, 200);
     assert_eq!(http::get(example.address, "/health").await.status, 404);
@@ -180,6 +180,13 @@ async fn operations_serves_its_health_check_on_another_port_and_drains_at_sigter
     };
     let url = format!("http://{}", example.health);
     assert_eq!(self_check("/health/ready"), (Some(0), format!("{url}/health/ready: 200 OK\n")));
+
+    assert_eq!(http::request(example.address, "PUT", "/maintenance/600").await.body, "out of rotation\n");
+    let held = format!("{url}/health/ready: 503 Service Unavailable: health.hold: held: maintenance, 10 min left\n");
+    assert_eq!(self_check("/health/ready"), (Some(1), held));
+    assert_eq!(self_check("/health/live").0, Some(0));
+    assert_eq!(http::request(example.address, "DELETE", "/maintenance").await.body, "in rotation\n");
+    assert_eq!(self_check("/health/ready").0, Some(0));
 
     let pid = example.process.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
