@@ -25,3 +25,4 @@ mod rotation;
 mod scope;
 mod secrecy;
 mod sqlite;
+mod states;

@@ -327,5 +327,8 @@ async fn a_missing_state_names_the_step_of_a_management_server() {
     let server = health::serve("127.0.0.1:0", health::scope).unwrap();
     let response = http::get(server.addrs()[0], "/health").await.json();
     let message = error(&response, "state").unwrap();
-    assert!(message.contains("`.state(&data)` to health::scope(), as a management server needs"), "{message}");
+    assert!(
+        message.contains("`.state(&data)` for a state that is kept elsewhere (in health::serve, for every state)"),
+        "{message}"
+    );
 }
