@@ -11,6 +11,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // From HTTP down to a run, and the leaves; docs/architecture.md has the order.
+mod management;
 mod scope;
 
 mod access;
@@ -32,6 +33,7 @@ mod runtime;
 mod options;
 mod process;
 mod redact;
+mod self_check;
 mod status;
 mod weak_map;
 
@@ -48,7 +50,8 @@ pub use error::{BoxError, ProbeError, ProbeErrorKind};
 pub use events::{Transition, Transitions, transitions};
 pub use health_derive::HealthCheck;
 pub use ipnet::IpNet;
-pub use lifecycle::{Drain, Hold, drain, hold};
+pub use lifecycle::{Drain, Hold, drain, heartbeat, hold};
+pub use management::{ManagementServer, serve};
 pub use observe::{Observation, observe};
 pub use options::{CheckOptions, Role};
 pub use probe::Probe;
@@ -57,6 +60,7 @@ pub use registry::{
 };
 pub use report::{Details, Entry, LastError, Report, Sample};
 pub use scope::{ConfigError, ConfigErrorKind, Deny, Scope, on_connect, report, scope, snapshot};
+pub use self_check::self_check;
 pub use status::Status;
 
 #[cfg(fuzzing)]

@@ -278,8 +278,9 @@ pub(crate) fn missing_step(app_data: AppData<'_>) -> Option<String> {
 }
 
 const MISSING_STATE: &str = "no state was found: add `.app_data(web::Data::new(state))` to the App, or to health::scope() \
-                             `.state(&data)` for a state that is kept elsewhere, `.probe(\"db\", pool.clone())` for a pool without \
-                             a state, or `.registry(health::registry())` for registered checks only";
+                             `.state(&data)` for a state that is kept elsewhere (in health::serve, for every state), \
+                             `.probe(\"db\", pool.clone())` for a pool without a state, or `.registry(health::registry())` for \
+                             registered checks only";
 
 /// Sorted by path, because `inventory` iterates in the order of the linker.
 fn state_types() -> impl Iterator<Item = &'static StateType> {

@@ -51,6 +51,7 @@ pub(super) struct ScopeOptions {
     pub(super) allow_empty: bool,
     pub(super) include: Option<Vec<String>>,
     pub(super) exclude: Vec<String>,
+    pub(super) is_management: bool,
 }
 
 /// The proxies to trust, and how they forward the address of the client.
@@ -65,6 +66,7 @@ pub(super) struct ProxyConfig {
 pub(super) struct ScopeConfig {
     pub(super) access: Rc<AccessControl>,
     pub(super) stall: Duration,
+    pub(super) is_management: bool,
     pub(super) sources: ScopeSources,
 }
 
@@ -163,6 +165,7 @@ impl Default for ScopeOptions {
             allow_empty: false,
             include: None,
             exclude: Vec::new(),
+            is_management: false,
         }
     }
 }
@@ -183,6 +186,7 @@ impl ScopeOptions {
         Ok(ScopeConfig {
             access: Rc::new(AccessControl { policy, authorize: self.authorize.clone(), deny: self.deny }),
             stall: stall.min(MAX_DURATION),
+            is_management: self.is_management,
             sources: ScopeSources {
                 path: self.path.clone(),
                 engine: EngineConfig {

@@ -420,6 +420,12 @@ impl Scope {
         self
     }
 
+    /// Makes this a scope of the management server, whose thread is not one of the workers.
+    pub(crate) fn on_management_server(mut self) -> Self {
+        self.options.is_management = true;
+        self
+    }
+
     /// Adds a registry of your own. The registry of the process is part of every scope.
     pub fn registry(mut self, registry: &Registry) -> Self {
         self.options.registries.push(registry.clone());

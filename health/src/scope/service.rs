@@ -30,8 +30,14 @@ use super::{
     resolve::Resolved,
 };
 use crate::{
-    discovery::state::AppData, engine::Results, lifecycle::Heartbeat, process::METHOD_WARNING, redact::label,
-    render::json, report::Entry, status::Status,
+    discovery::state::AppData,
+    engine::{Engine, Results},
+    lifecycle::Heartbeat,
+    process::METHOD_WARNING,
+    redact::label,
+    render::json,
+    report::Entry,
+    status::Status,
 };
 
 /// Registers the service for all paths of a scope. An invalid configuration keeps the server from starting.
@@ -165,7 +171,11 @@ struct WorkerScope {
 
 impl WorkerScope {
     fn start(config: Rc<ScopeConfig>) -> Rc<Self> {
-        let heartbeat = Heartbeat::of_this_worker(config.stall);
+        let heartbeat = if config.is_management {
+            Heartbeat::of_management_server(config.stall)
+        } else {
+            Heartbeat::of_this_worker(config.stall)
+        };
         Rc::new(Self { config, heartbeat, resolved: OnceCell::new(), cache: ResponseCache::default() })
     }
 
@@ -206,7 +216,7 @@ impl WorkerScope {
         let status = self.cache.status(&endpoint, || {
             let engine = &self.resolved(AppData::Request(request)).engine;
             let results = engine.latest_results(endpoint.selection(), false);
-            assess(&endpoint, results, &ProcessState::now(engine), || self.workers()).status()
+            assess(&endpoint, results, &self.process_state(engine), || self.workers()).status()
         });
         json_response(status_code(status), json::status_body(status).into())
     }
@@ -223,7 +233,7 @@ impl WorkerScope {
             // The check was removed meanwhile.
             return not_found();
         }
-        let process = ProcessState::now(engine);
+        let process = self.process_state(engine);
         let mut report = assess(&endpoint, entries, &process, || self.workers());
         report.excluded = excluded;
         let code = status_code(report.status());
@@ -240,6 +250,10 @@ impl WorkerScope {
 
     fn resolved(&self, app_data: AppData<'_>) -> &Resolved {
         self.resolved.get_or_init(|| Resolved::new(&self.config.sources, app_data))
+    }
+
+    fn process_state(&self, engine: &Engine) -> ProcessState {
+        ProcessState { missing_workers: self.heartbeat.missing_workers(), ..ProcessState::now(engine) }
     }
 
     fn workers(&self) -> Vec<Entry> {
