@@ -59,7 +59,7 @@ pub use registry::{
     RegisterError, RegisterErrorKind, RegistrationGuard, Registry, register, register_guarded, registry, unregister,
 };
 pub use report::{Details, Entry, LastError, Report, Sample};
-pub use scope::{ConfigError, ConfigErrorKind, Deny, Scope, on_connect, report, scope, snapshot};
+pub use scope::{ConfigError, ConfigErrorKind, Deny, Scope, metrics_text, on_connect, report, scope, snapshot};
 pub use self_check::self_check;
 pub use status::Status;
 
