@@ -4,6 +4,7 @@
 #![doc = "[testing]: guide::testing"]
 #![doc = "[backends]: guide::backends"]
 #![doc = "[kubernetes]: guide::kubernetes"]
+#![doc = "[docker]: guide::docker"]
 #![doc = "[proxies]: guide::proxies"]
 #![doc = "[operations]: guide::operations"]
 #![doc = ""]
