@@ -22,7 +22,7 @@ const MAX_NAMES: usize = 5;
 
 /// The `Content-Security-Policy`, with the hashes of the style and the script. A test computes them.
 pub(crate) fn security_policy() -> &'static str {
-    "default-src 'none'; style-src 'sha256-YdNtkEvm2f2Gl7QmwbAeYciXlQNQ9qJkvOLhc5PG7eM='; script-src 'sha256-NAxJXfuw5KjPA2D0fO8dvomqLL46mEhdg3wdvp2dJGM='; connect-src 'self'; img-src data:; base-uri 'none'; \
+    "default-src 'none'; style-src 'sha256-hmJHVrU4QIPnBm2Cp11AjOxQ6r4cos20ak/7LA1/i80='; script-src 'sha256-NAxJXfuw5KjPA2D0fO8dvomqLL46mEhdg3wdvp2dJGM='; connect-src 'self'; img-src data:; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'"
 }
 
@@ -177,7 +177,7 @@ fn footer(overview: &Overview, scope: &str) -> Markup {
             nav aria-label="Other formats" {
                 ul {
                     li { a href=(scope) { "JSON" } }
-                    li { a href={ (scope) "?details" } { "Details" } }
+                    li { a href={ (scope) "?details" } { "JSON with details" } }
                     li { a href={ (scope) "metrics" } { "Metrics" } }
                     li { a href={ (scope) "schema" } { "Schema" } }
                 }
