@@ -50,7 +50,6 @@ async fn browser(case: &str, args: &[String], mut act: impl AsyncFnMut(&str)) {
         writeln!(stdin, "done").unwrap();
     }
     let output = node.wait_with_output().unwrap();
-    eprintln!("{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{case} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
