@@ -101,7 +101,7 @@ async fn head_responds_as_get_without_the_body_and_other_methods_are_not_allowed
         let server = TestServer::start(1, move |app| {
             app.app_data(state.clone()).service(scope());
         });
-        for path in ["/health", "/health/service/other/", "/health/nothing"] {
+        for path in ["/health", "/health/service/other/", "/health/startup"] {
             let get = http::request(server.address, "GET", path).await;
             let head = http::request(server.address, "HEAD", path).await;
             let without_date =
