@@ -159,6 +159,7 @@ pub(crate) fn kept_boxed<P: Probe>(pointer: &P) -> Option<Arc<dyn DynProbe>> {
 }
 
 /// The probe of a resource behind a pointer: clones of the pointer are one resource.
+#[expect(clippy::unnecessary_wraps, reason = "the macro calls it in place of `kept_boxed`")]
 pub(crate) fn kept_shared<P: Probe>(pointer: &Arc<P>) -> Option<Arc<dyn DynProbe>> {
     struct Pointed<P> {
         probe: Arc<dyn DynProbe>,
