@@ -30,6 +30,7 @@ pub mod probes;
 mod registry;
 mod runtime;
 
+mod options;
 mod process;
 mod redact;
 mod self_check;
@@ -43,7 +44,7 @@ pub mod __private;
 pub mod guide;
 
 pub use access::{AllowList, ForwardingHeader, ListError};
-pub use check::{Check, CheckOptions};
+pub use check::Check;
 pub use discovery::{Checks, HealthCheck};
 pub use error::{BoxError, ProbeError, ProbeErrorKind};
 pub use events::{Transition, Transitions, transitions};
@@ -52,6 +53,7 @@ pub use ipnet::IpNet;
 pub use lifecycle::{Drain, Hold, drain, heartbeat, hold};
 pub use management::{ManagementServer, serve};
 pub use observe::{Observation, observe};
+pub use options::{CheckOptions, Role};
 pub use probe::Probe;
 pub use registry::{
     RegisterError, RegisterErrorKind, RegistrationGuard, Registry, register, register_guarded, registry, unregister,
@@ -59,7 +61,7 @@ pub use registry::{
 pub use report::{Details, Entry, LastError, Report, Sample};
 pub use scope::{ConfigError, ConfigErrorKind, Deny, Scope, on_connect, report, scope, snapshot};
 pub use self_check::self_check;
-pub use status::{Role, Status};
+pub use status::Status;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use crate::{
+    options::Role,
     report::{Entry, Report},
-    status::{Role, Status},
+    status::Status,
 };
 
 /// `[+]database.db ok` for each check, and `health check passed` or `health check failed`.
@@ -39,14 +40,14 @@ impl fmt::Display for Line<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Outcome;
+    use crate::{options::CheckOptions, report::Outcome};
 
     #[test]
     fn each_check_has_a_line_that_names_its_failure() {
         let entry = |group: &str, name: &str, role, status, error: Option<&str>| Entry {
             group: group.into(),
             name: name.into(),
-            role,
+            options: Some(CheckOptions { role, ..CheckOptions::default() }),
             outcome: Outcome { status, error: error.map(Into::into) },
             details: None,
         };
