@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::{
     assess::{ProcessState, assess},
     cache::{CachedResponse, ResponseCache},
-    config::{ConfigError, ScopeConfig},
+    config::{ConfigError, ScopeConfig, ServerKind},
     connection::UnixSocket,
     endpoint::{Endpoint, Route},
     guard::{AccessGuard, Deny},
@@ -171,10 +171,9 @@ struct WorkerScope {
 
 impl WorkerScope {
     fn start(config: Rc<ScopeConfig>) -> Rc<Self> {
-        let heartbeat = if config.is_management {
-            Heartbeat::of_management_server(config.stall)
-        } else {
-            Heartbeat::of_this_worker(config.stall)
+        let heartbeat = match config.server {
+            ServerKind::Main => Heartbeat::of_this_worker(config.stall),
+            ServerKind::Management => Heartbeat::of_management_server(config.stall),
         };
         Rc::new(Self { config, heartbeat, resolved: OnceCell::new(), cache: ResponseCache::default() })
     }
