@@ -16,6 +16,7 @@ use crate::common::{
     servers::{FaultInjection as _, Kind, Server},
 };
 
+const README: &str = env!("CARGO_BIN_EXE_readme");
 const QUICKSTART: &str = env!("CARGO_BIN_EXE_quickstart");
 const MANY_DATABASES: &str = env!("CARGO_BIN_EXE_many_databases");
 const CUSTOM_CHECK: &str = env!("CARGO_BIN_EXE_custom_check");
@@ -70,6 +71,28 @@ fn command(program: &str, variables: &[(&str, &str)]) -> Command {
         .stdin(Stdio::null())
         .stderr(Stdio::null());
     command
+}
+
+#[test]
+fn the_program_of_the_readme_starts_without_its_backends_and_is_down() {
+    let (_, code) = include_str!("../README.md").split_once("```rust,no_run\n").unwrap();
+    let (code, _) = code.split_once("```\n").unwrap();
+    assert!(
+        include_str!("../examples/readme.rs").ends_with(code),
+        "examples/readme.rs is not README's program:\n{code}"
+    );
+
+    // In a network of its own, its port is free and its backends do not exist. The port accepts connections as soon as it is bound.
+    let script = r#"ip link set lo up; "$0" & program=$!; trap 'kill $program' EXIT
+        until curl --silent --write-out '\n%{http_code}' http://127.0.0.1:8080/health; do kill -0 $program || exit; sleep 0.1; done"#;
+    let mut command = command("unshare", &[]);
+    let output = command.args(["--net", "timeout", "30", "bash", "-c", script, README]).output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let (body, status) = printed.rsplit_once('\n').unwrap_or_else(|| panic!("{output:?}"));
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!((status, &body["status"]), ("503", &"DOWN".into()));
+    assert_eq!(body["errors"]["cache"]["sessions"], "unable to connect to redis at 127.0.0.1:6379");
+    assert_eq!(body["checks"], serde_json::json!({"database": {"db": "DOWN"}, "cache": {"sessions": "DOWN"}}));
 }
 
 #[actix_web::test]

@@ -24,3 +24,4 @@ mod rotation;
 mod scope;
 mod secrecy;
 mod sqlite;
+mod states;

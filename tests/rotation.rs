@@ -194,8 +194,9 @@ async fn each_path_responds_in_each_state_as_the_table_says() {
         after_start("a shared check is down", |checks| checks.shared.store(false, Ordering::SeqCst)).await,
         after_start("an optional check is down", |checks| checks.optional.store(false, Ordering::SeqCst)).await,
         after_start("held", |_| health::hold("maintenance", Duration::from_mins(12))).await,
-        draining().await,
         blocked_worker().await,
+        // The last one, because the process drains from then on.
+        draining().await,
     ];
     let (mut table, mut guide) = (String::new(), String::from("| state |"));
     let columns: Vec<_> = PATHS.iter().map(|(_, head)| *head).filter(|head| !head.is_empty()).collect();
@@ -236,15 +237,6 @@ fn assert_file_contains(file: &str, table: &str) {
     }
 }
 
-/// How the proxies find out whether the application is ready: `HAProxy` by its own requests, nginx by one before each request.
-const READINESS: [(Kind, &str); 2] = [
-    (
-        Kind::HaProxy,
-        "option httpchk\n    http-check send meth GET uri /health/ready\n    default-server check inter 50ms fall 1 rise 1",
-    ),
-    (Kind::Nginx, "auth_request /health/ready;"),
-];
-
 async fn assert_in_rotation(proxy: &ReverseProxy, what: &str) {
     let is_served = async || http::get(proxy.v4, "/work").await.status == 200;
     eventually(&format!("in rotation: {what}"), || is_served()).await;
@@ -255,43 +247,50 @@ async fn assert_out_of_rotation(proxy: &ReverseProxy, what: &str) {
     eventually(&format!("out of rotation: {what}"), || is_rejected()).await;
 }
 
-#[actix_web::test]
-async fn a_proxy_takes_the_server_out_of_rotation_and_in_again() {
-    for (kind, readiness) in READINESS {
-        let checks = Checks::new();
-        checks.shared.store(false, Ordering::SeqCst);
-        let served = checks.clone();
-        let server =
-            HttpServer::new(move || App::new().service(served.scope()).route("/work", web::get().to(HttpResponse::Ok)))
-                .workers(1)
-                .disable_signals()
-                .bind(("127.0.0.1", 0))
-                .unwrap();
-        let upstream = Upstream::Tcp { server: server.addrs()[0], from: Ipv4Addr::LOCALHOST };
-        let server = server.run();
-        let handle = server.handle();
-        let drain = health::drain(handle.clone(), Duration::from_hours(1));
-        actix_web::rt::spawn(server);
-        let proxy = ReverseProxy::start_with(kind, Header::XForwardedFor, upstream, readiness);
+async fn assert_leaves_rotation_and_returns(kind: Kind, readiness: &str) {
+    let checks = Checks::new();
+    checks.shared.store(false, Ordering::SeqCst);
+    let served = checks.clone();
+    let server =
+        HttpServer::new(move || App::new().service(served.scope()).route("/work", web::get().to(HttpResponse::Ok)))
+            .workers(1)
+            .disable_signals()
+            .bind(("127.0.0.1", 0))
+            .unwrap();
+    let upstream = Upstream::Tcp { server: server.addrs()[0], from: Ipv4Addr::LOCALHOST };
+    let server = server.run();
+    let handle = server.handle();
+    let drain = health::drain(handle.clone(), Duration::from_hours(1));
+    actix_web::rt::spawn(server);
+    let proxy = ReverseProxy::start_with(kind, Header::XForwardedFor, upstream, readiness);
 
-        assert_out_of_rotation(&proxy, "a shared check has not been up yet").await;
-        checks.shared.store(true, Ordering::SeqCst);
-        assert_in_rotation(&proxy, "the shared check is up").await;
-        checks.critical.store(false, Ordering::SeqCst);
-        assert_out_of_rotation(&proxy, "a critical check is down").await;
-        // The shared one goes down first, so that the proxy is in rotation because of its role.
-        checks.shared.store(false, Ordering::SeqCst);
-        checks.critical.store(true, Ordering::SeqCst);
-        assert_in_rotation(&proxy, "the shared check is down after the start").await;
-        let hold = health::hold("maintenance", Duration::from_hours(1));
-        assert_out_of_rotation(&proxy, "held").await;
-        drop(hold);
-        assert_in_rotation(&proxy, "the hold has ended").await;
-        drain.start();
-        assert_out_of_rotation(&proxy, "draining").await;
-        handle.stop(false).await;
-        eventually("the drain has ended", || async { logs::text().contains("draining") }).await;
-    }
+    assert_out_of_rotation(&proxy, "a shared check has not been up yet").await;
+    checks.shared.store(true, Ordering::SeqCst);
+    assert_in_rotation(&proxy, "the shared check is up").await;
+    checks.critical.store(false, Ordering::SeqCst);
+    assert_out_of_rotation(&proxy, "a critical check is down").await;
+    // The shared one goes down first, so that the proxy is in rotation because of its role.
+    checks.shared.store(false, Ordering::SeqCst);
+    checks.critical.store(true, Ordering::SeqCst);
+    assert_in_rotation(&proxy, "the shared check is down after the start").await;
+    let hold = health::hold("maintenance", Duration::from_hours(1));
+    assert_out_of_rotation(&proxy, "held").await;
+    drop(hold);
+    assert_in_rotation(&proxy, "the hold has ended").await;
+    drain.start();
+    assert_out_of_rotation(&proxy, "draining").await;
+    handle.stop(false).await;
+}
+
+#[actix_web::test]
+async fn haproxy_takes_the_server_out_of_rotation_and_in_again() {
+    let readiness = "option httpchk\n    http-check send meth GET uri /health/ready\n    default-server check inter 50ms fall 1 rise 1";
+    assert_leaves_rotation_and_returns(Kind::HaProxy, readiness).await;
+}
+
+#[actix_web::test]
+async fn nginx_takes_the_server_out_of_rotation_and_in_again() {
+    assert_leaves_rotation_and_returns(Kind::Nginx, "auth_request /health/ready;").await;
 }
 
 #[actix_web::test]

@@ -19,19 +19,14 @@ pub(crate) fn expand(state: &Struct<'_>, krate: &TokenStream) -> TokenStream {
     let requirements = state.fields.iter().filter_map(|field| expand_requirement(field, state, &private));
     let fields = state.fields.iter().map(|field| expand_field(field, state, krate, &private));
     let assertions = assertions(state, &private);
-    // The field types of a generic struct exist only inside the impl. It is not submitted either, because only the
-    // application knows its type arguments.
-    let (inside, outside) = if generics.params.is_empty() {
-        let name = ident.to_string();
-        let submission = quote! {
-            #private::inventory::submit! {
-                #private::StateType::of::<#ident>(::core::concat!(::core::module_path!(), "::", #name))
-            }
-        };
-        (None, quote!(#(const _: () = #assertions;)* #submission))
+    // The field types of a generic struct exist only inside the impl. Only its path is submitted, because only the application knows
+    // its type arguments.
+    let (inside, outside, submitted) = if generics.params.is_empty() {
+        (None, quote!(#(const _: () = #assertions;)*), quote!(of::<#ident>))
     } else {
-        (Some(quote!(#(const { #assertions };)*)), TokenStream::new())
+        (Some(quote!(#(const { #assertions };)*)), TokenStream::new(), quote!(generic))
     };
+    let name = ident.to_string();
 
     let checks = local("checks");
     quote! {
@@ -56,6 +51,10 @@ pub(crate) fn expand(state: &Struct<'_>, krate: &TokenStream) -> TokenStream {
             }
 
             #outside
+
+            #private::inventory::submit! {
+                #private::StateType::#submitted(::core::concat!(::core::module_path!(), "::", #name))
+            }
         };
     }
 }

@@ -4,6 +4,7 @@ macro_rules! page {
     ($name:ident, $file:literal) => {
         // The pages link to files. These definitions of the same links come first, so they count.
         #[doc = "[custom-checks]: crate::guide::custom_checks"]
+        #[doc = "[testing]: crate::guide::testing"]
         #[doc = "[kubernetes]: crate::guide::kubernetes"]
         #[doc = ""]
         #[doc = include_str!(concat!("../guide/", $file))]
@@ -13,6 +14,7 @@ macro_rules! page {
 
 page!(state, "state.md");
 page!(custom_checks, "custom-checks.md");
+page!(testing, "testing.md");
 page!(backends, "backends.md");
 page!(kubernetes, "kubernetes.md");
 page!(proxies, "proxies.md");

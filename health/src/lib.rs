@@ -1,6 +1,7 @@
 // README links to files. On docs.rs the same links lead to modules, because the first definition of a link counts.
 #![doc = "[state]: guide::state"]
 #![doc = "[custom-checks]: guide::custom_checks"]
+#![doc = "[testing]: guide::testing"]
 #![doc = "[backends]: guide::backends"]
 #![doc = "[kubernetes]: guide::kubernetes"]
 #![doc = "[proxies]: guide::proxies"]

@@ -102,7 +102,7 @@ macro_rules! pointers_to_probes {
             }
 
             fn kept(&self) -> Option<::std::sync::Arc<dyn $crate::probe::DynProbe>> {
-                P::$kept(self)
+                $crate::probe::$kept::<P>(self)
             }
         }
     )*};
@@ -111,8 +111,8 @@ macro_rules! pointers_to_probes {
 pub(crate) use pointers_to_probes;
 pointers_to_probes! {
     Arc<P> where P: ?Sized, kept_shared;
-    Box<P> where P: ?Sized, kept;
-    &'static P where P: ?Sized, kept;
+    Box<P> where P: ?Sized, kept_inner;
+    &'static P where P: ?Sized, kept_inner;
 }
 
 /// A [`Probe`] of any type, as checks hold it.
@@ -127,27 +127,68 @@ pub trait DynProbe: Send + Sync {
     fn never_blocks(&self) -> bool {
         false
     }
+
+    /// The address of what all clones of the resource share. No other resource of its type has it while this probe is alive. `None`
+    /// if the type does not reveal one.
+    fn address(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// Erases a probe's type.
 pub(crate) fn erase<P: Probe>(probe: P) -> Arc<dyn DynProbe> {
-    struct Erased<P>(P);
+    probe.kept().unwrap_or_else(|| Arc::new(Erased(probe)))
+}
 
-    impl<P: Probe> DynProbe for Erased<P> {
+struct Erased<P>(P);
+
+impl<P: Probe> DynProbe for Erased<P> {
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+        Box::pin(self.0.probe())
+    }
+
+    fn resource(&self) -> Option<String> {
+        self.0.resource()
+    }
+
+    fn never_blocks(&self) -> bool {
+        P::NEVER_BLOCKS
+    }
+}
+
+/// The probe of a resource that a pointer owns.
+pub(crate) fn kept_inner<P: Probe + ?Sized>(resource: &P) -> Option<Arc<dyn DynProbe>> {
+    resource.kept()
+}
+
+/// The probe of a resource behind a pointer: clones of the pointer are one resource.
+pub(crate) fn kept_shared<P: Probe + ?Sized>(pointer: &Arc<P>) -> Option<Arc<dyn DynProbe>> {
+    struct Pointed<P: ?Sized> {
+        probe: Arc<dyn DynProbe>,
+        /// Keeps the address in use.
+        pointer: Arc<P>,
+    }
+
+    impl<P: Probe + ?Sized> DynProbe for Pointed<P> {
         fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
-            Box::pin(self.0.probe())
+            self.probe.probe()
         }
 
         fn resource(&self) -> Option<String> {
-            self.0.resource()
+            self.probe.resource()
         }
 
         fn never_blocks(&self) -> bool {
-            P::NEVER_BLOCKS
+            self.probe.never_blocks()
+        }
+
+        fn address(&self) -> Option<usize> {
+            self.probe.address().or_else(|| Some(Arc::as_ptr(&self.pointer).cast::<()>().addr()))
         }
     }
 
-    probe.kept().unwrap_or_else(|| Arc::new(Erased(probe)))
+    let probe = P::kept_shared(pointer).unwrap_or_else(|| Arc::new(Erased(Arc::clone(pointer))));
+    Some(Arc::new(Pointed { probe, pointer: Arc::clone(pointer) }))
 }
 
 /// Runs a probe. A panic of the call or of its future is an error; with `panic = "abort"` it ends the process.
@@ -178,19 +219,29 @@ pub(crate) fn drop_catching_panics<T>(value: T) {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_pointer_to_a_probe_without_state_is_probed_itself() {
-        struct Works;
+    struct Works;
 
-        impl Probe for Works {
-            const GROUP: &'static str = "service";
+    impl Probe for Works {
+        const GROUP: &'static str = "service";
 
-            async fn probe(&self) -> Result<(), ProbeError> {
-                Ok(())
-            }
+        async fn probe(&self) -> Result<(), ProbeError> {
+            Ok(())
         }
+    }
 
-        assert!(Arc::new(Works).kept().is_none());
+    #[tokio::test]
+    async fn a_pointer_to_a_probe_is_a_probe() {
         erase(Arc::new(Box::new(Works))).probe().await.unwrap();
+        erase(Box::new(Arc::new(Works))).probe().await.unwrap();
+    }
+
+    #[test]
+    fn clones_of_a_pointer_have_one_address_and_other_pointers_have_another() {
+        let (one, other) = (Arc::new(Works), Arc::new(Works));
+        let address = |pointer: &Arc<Works>| erase(Arc::clone(pointer)).address().expect("it is a pointer");
+        assert_eq!(address(&one), address(&one));
+        assert_ne!(address(&one), address(&other));
+        assert_eq!(erase(Box::new(Arc::clone(&one))).address(), Some(address(&one)));
+        assert_eq!(erase(Works).address(), None);
     }
 }

@@ -67,8 +67,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// A check of that group and name is registered already, the group or the name can't be a segment of a path, or the timeout is
-    /// zero.
+    /// A check of that group and name is registered already, the group or the name can't be part of a path, or the timeout is zero.
     pub fn register(&self, check: Check) -> Result<(), RegisterError> {
         if let Err(invalid) = check.validate() {
             return Err(RegisterError(Box::new(Reason::Invalid(check, invalid))));
@@ -297,7 +296,7 @@ enum Reason {
 pub enum RegisterErrorKind {
     /// A check of that group and name is registered already.
     Duplicate,
-    /// The group or the name can't be a segment of a path, or the timeout is zero.
+    /// The group or the name can't be part of a path, or the timeout is zero.
     Invalid,
 }
 
@@ -339,9 +338,9 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_a_path_segment_is_an_error() {
+    fn a_name_that_cannot_be_part_of_a_path_is_an_error() {
         let registry = Registry::new();
-        for (group, name) in [("ready", "a"), ("a", "b/c"), ("", "a")] {
+        for (group, name) in [("ready", "a"), ("a", ".."), ("", "a")] {
             let error = registry.register(check(group, name)).unwrap_err();
             assert_eq!(error.kind(), RegisterErrorKind::Invalid, "{error}");
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    error::ProbeError,
+    error::{ProbeError, ProbeErrorKind},
     observe::{Observation, Observations},
     status::{Role, Status},
 };
@@ -82,8 +82,45 @@ pub struct Details {
     /// The status of the latest result, before `rise` and `fall` are applied.
     pub raw: Status,
     pub(crate) data: Observations,
+    /// When the latest result was recorded.
+    pub(crate) last_run: SystemTime,
+    pub(crate) counters: Counters,
     /// The latest results, up to 60, the oldest first.
     pub history: Vec<Sample>,
+}
+
+/// What is counted of a check, for metrics. Results count before `rise` and `fall` are applied.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counters {
+    /// The results that were up, degraded and down.
+    pub(crate) results: [u64; 3],
+    /// The results that were not up, by kind.
+    pub(crate) failures: Vec<(ProbeErrorKind, u64)>,
+    /// Changes of the shown status. The first result is none.
+    pub(crate) transitions: u64,
+    /// The durations, by the first of [`DURATION_BUCKETS`] that they do not exceed; the last element is for all longer ones.
+    pub(crate) durations: [u64; DURATION_BUCKETS.len() + 1],
+    pub(crate) total_duration: Duration,
+}
+
+/// The upper limits of the buckets of durations, in milliseconds.
+pub(crate) const DURATION_BUCKETS: [u64; 6] = [1, 5, 25, 100, 500, 1_000];
+
+impl Counters {
+    /// Counts the result of a run.
+    pub(crate) fn count(&mut self, result: &Result<(), ProbeError>, duration: Duration) {
+        let status = result.as_ref().map_or_else(ProbeError::status, |()| Status::Up);
+        self.results[status as usize] += 1;
+        if let Err(error) = result {
+            match self.failures.iter_mut().find(|(kind, _)| *kind == error.kind()) {
+                Some((_, count)) => *count += 1,
+                None => self.failures.push((error.kind(), 1)),
+            }
+        }
+        let bucket = DURATION_BUCKETS.partition_point(|&limit| Duration::from_millis(limit) < duration);
+        self.durations[bucket] += 1;
+        self.total_duration += duration;
+    }
 }
 
 /// The latest failure of a check.
@@ -234,6 +271,25 @@ mod tests {
             details: None,
         };
         entries.iter().map(entry).collect()
+    }
+
+    #[test]
+    fn results_are_counted_by_status_kind_and_duration() {
+        let failed = |kind| Err(ProbeError::new(kind, "it failed"));
+        let mut counters = Counters::default();
+        for (result, ms) in [
+            (Ok(()), 0),
+            (Ok(()), 1),
+            (failed(ProbeErrorKind::Saturated), 2),
+            (failed(ProbeErrorKind::TimedOut), 800),
+            (failed(ProbeErrorKind::TimedOut), 1_001),
+        ] {
+            counters.count(&result, Duration::from_millis(ms));
+        }
+        assert_eq!(counters.results, [2, 1, 2]);
+        assert_eq!(counters.failures, [(ProbeErrorKind::Saturated, 1), (ProbeErrorKind::TimedOut, 2)]);
+        assert_eq!(counters.durations, [2, 1, 0, 0, 0, 1, 1]);
+        assert_eq!(counters.total_duration, Duration::from_millis(1_804));
     }
 
     #[test]

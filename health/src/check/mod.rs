@@ -1,9 +1,11 @@
 //! [`Check`]: a named probe with its options. Clones share one identity, and so one run and one state.
 //!
-//! `inner` is what the clones share, `state` the state machine of results, `run` a single run, `log` the log lines.
+//! `inner` is what the clones share, `state` the state machine of results, `run` a single run, `log` the log lines, `resource` the checks
+//! that clones of a resource share.
 
 mod inner;
 mod log;
+mod resource;
 mod run;
 mod state;
 
@@ -62,9 +64,10 @@ impl Check {
     /// Creates a check that runs an async function.
     ///
     /// `group` is the kind of resource: `database`, `cache`, `queue`, `service`, `system`, or a word of your own. `name` is unique
-    /// within the group. Both are segments of the path `/health/{group}/{name}`, and are validated by
-    /// [`register`](crate::register) or at the start of the scope. Credentials in them are redacted in responses, log lines and paths: a
-    /// check with the name `bob:secret@db` is shown as `***@db`, and its path ends in `/***@db`.
+    /// within the group. Both are segments of the path `/health/{group}/{name}`, percent-encoded where needed: the path of a check
+    /// with the name `eu/1` ends in `/eu%2F1`. They are validated by [`register`](crate::register) or at the start of the scope.
+    /// Credentials in them are redacted in responses, log lines and paths: a check with the name `bob:secret@db` is shown as
+    /// `***@db`, and its path ends in `/***@db`.
     ///
     /// # Errors of the function
     ///
@@ -242,7 +245,7 @@ impl Check {
 
     /// # Errors
     ///
-    /// The check cannot be run: its group or name cannot be a segment of a path, or its timeout is zero.
+    /// The check cannot be run: its group or name cannot be part of a path, or its timeout is zero.
     pub(crate) fn validate(&self) -> Result<(), InvalidCheck> {
         let (group, name) = (self.group(), self.name());
         if RESERVED.contains(&group) {
@@ -259,8 +262,9 @@ impl Check {
             if part.contains("\\u{") {
                 return Err(InvalidCheck::Unprintable(part.to_owned()));
             }
-            if part == "." || part == ".." || part.contains('/') {
-                return Err(InvalidCheck::InvalidSegment(part.to_owned()));
+            // Clients remove these segments from a path, even if they are percent-encoded.
+            if part == "." || part == ".." {
+                return Err(InvalidCheck::DotSegment(part.to_owned()));
             }
         }
         if self.inner.options.timeout.is_some_and(|timeout| timeout.is_zero()) {
@@ -329,17 +333,12 @@ pub(crate) enum InvalidCheck {
     TooLong,
     #[display("`{_0}` cannot be a group or a name: it contains a control character, which is escaped here")]
     Unprintable(#[error(not(source))] String),
-    #[display("`{_0}` cannot be a group or a name: it must be one segment of a path{}", segment_hint(_0))]
-    InvalidSegment(#[error(not(source))] String),
+    #[display("`{_0}` cannot be a group or a name: clients remove it from a path")]
+    DotSegment(#[error(not(source))] String),
     #[display("`{_0}` cannot be a group: it is reserved for paths of the scope")]
     Reserved(#[error(not(source))] String),
     #[display("timeout must be greater than zero")]
     ZeroTimeout,
-}
-
-/// What a message about a name that is not a segment of a path adds if that name differs from the user's.
-fn segment_hint(name: &str) -> &'static str {
-    if name.contains(REDACTED) { "; credentials in it are redacted here" } else { "" }
 }
 
 /// What a message about a duplicate adds if the names may have differed before credentials were redacted.
@@ -377,10 +376,12 @@ mod tests {
     }
 
     #[test]
-    fn names_are_segments_of_a_path() {
-        assert_eq!(check("queue", "orders.eu-1 ü").validate(), Ok(()));
+    fn names_are_segments_of_a_path_once_they_are_percent_encoded() {
+        for (group, name) in [("queue", "orders.eu-1 ü"), ("a/b", "c"), ("a", "/"), ("a", "50% ?#")] {
+            assert_eq!(check(group, name).validate(), Ok(()));
+        }
         let long = &*"x".repeat(MAX_LABEL_LEN + 1);
-        for (group, name) in [("", "a"), ("a", ""), ("a/b", "c"), ("a", "/"), ("a", "b\n"), ("a", ".."), ("a", long)] {
+        for (group, name) in [("", "a"), ("a", ""), ("a", "."), ("a", "b\n"), ("a", ".."), ("..", "a"), ("a", long)] {
             assert!(check(group, name).validate().is_err(), "{group:?} {name:?}");
         }
         for word in RESERVED {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::{
     error::{ProbeError, ProbeErrorKind},
     observe::Observations,
-    report::{Details, LastError, Outcome, Sample, milliseconds},
+    report::{Counters, Details, LastError, Outcome, Sample, milliseconds},
     status::Status,
 };
 
@@ -72,6 +72,7 @@ pub(crate) struct State {
     /// The time of the first result, to which the times of the history are relative.
     epoch: Option<Instant>,
     history: VecDeque<HistoryEntry>,
+    counters: Counters,
     /// The kinds of failures that were logged since the check was last up, and whether the run was still queued.
     logged: Vec<(ProbeErrorKind, bool)>,
 }
@@ -84,6 +85,8 @@ struct InFlight {
     phase: Phase,
     /// A timeout of the run was recorded.
     timed_out: bool,
+    /// The metrics have counted the run.
+    is_counted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -97,6 +100,7 @@ enum Phase {
 
 struct Latest {
     finished: Instant,
+    finished_wall: SystemTime,
     latency: Duration,
     /// A new run is due, whatever the age of this result.
     due: bool,
@@ -197,7 +201,13 @@ impl State {
         }
         let Some(run) = &mut self.in_flight else {
             self.started += 1;
-            self.in_flight = Some(InFlight { process, since: now.instant, phase: Phase::Queued, timed_out: false });
+            self.in_flight = Some(InFlight {
+                process,
+                since: now.instant,
+                phase: Phase::Queued,
+                timed_out: false,
+                is_counted: false,
+            });
             return Start::New(self.started);
         };
         if now.instant < run.since + rules.limit {
@@ -267,6 +277,9 @@ impl State {
         match result {
             // The limit may have been extended since the timeout was recorded.
             Some(result) if !run.timed_out || latency <= rules.limit => {
+                if !run.is_counted {
+                    self.counters.count(result, latency);
+                }
                 Finished::Recorded(self.record(now, result, latency, data, false, rules), latency)
             }
             Some(Err(error)) => Finished::Late(self.record_late(now, error), latency),
@@ -292,6 +305,7 @@ impl State {
         self.last_settled = number;
         let latency = Duration::ZERO;
         let result = Err(error);
+        self.counters.count(&result, latency);
         let recorded = self.record(now, &result, latency, Observations::default(), true, rules);
         result.err().map(|error| RunFailure { error, latency, recorded, was_queued: true })
     }
@@ -300,9 +314,13 @@ impl State {
         let run = self.in_flight.as_mut().expect("a run is in flight");
         run.timed_out = true;
         let was_queued = run.phase == Phase::Queued;
+        let is_counted = std::mem::replace(&mut run.is_counted, true);
         self.last_settled = self.started;
         let error = if was_queued { not_started_within(rules.limit) } else { timed_out_after(rules.limit) };
         let result = Err(error);
+        if !is_counted {
+            self.counters.count(&result, rules.limit);
+        }
         let recorded = self.record(now, &result, rules.limit, Observations::default(), was_queued, rules);
         let Err(error) = result else { unreachable!("the result is an error") };
         RunFailure { error, latency: rules.limit, recorded, was_queued }
@@ -323,6 +341,7 @@ impl State {
         let (shown, streak) = self.apply_rise_fall(raw, rules);
         let after = shown.status;
         let since = self.latest.as_ref().filter(|_| before == Some(after)).map_or(now.wall, |latest| latest.since);
+        self.counters.transitions += u64::from(before.is_some_and(|before| before != after));
         let failures = match (status, &self.latest) {
             (Status::Down, Some(latest)) => latest.failures + 1,
             (Status::Down, None) => 1,
@@ -330,6 +349,7 @@ impl State {
         };
         self.latest = Some(Latest {
             finished: now.instant,
+            finished_wall: now.wall,
             latency,
             due: false,
             raw: status,
@@ -359,7 +379,7 @@ impl State {
     /// Records an error that was returned after the limit. The timeout has counted already; the error replaces its message.
     fn record_late(&mut self, now: Timestamp, error: &ProbeError) -> Option<Recorded> {
         let latest = self.latest.as_mut()?;
-        latest.finished = now.instant;
+        (latest.finished, latest.finished_wall) = (now.instant, now.wall);
         self.last_error = Some((error.message().as_ref().into(), now.wall));
         let shown = latest.shown.status;
         if shown == Status::Down && error.status() == Status::Down {
@@ -457,6 +477,8 @@ impl State {
             consecutive_failures: latest.failures,
             raw: latest.raw,
             data: latest.data.clone(),
+            last_run: latest.finished_wall,
+            counters: self.counters.clone(),
             history: self.history(now),
         })
     }

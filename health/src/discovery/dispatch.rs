@@ -146,7 +146,7 @@ pointers! {
 
 pointers_to_probes! {
     Data<P> where P: ?Sized, kept_shared;
-    ThinData<P>, kept;
+    ThinData<P>, kept_inner;
 }
 
 /// What a type that implements [`Probe`] and derives `HealthCheck` is reported with: the derive implements `Discover<Self>` for this

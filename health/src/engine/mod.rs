@@ -36,13 +36,15 @@ use crate::{
     runtime::{Executor, Runtime},
 };
 
-/// When a report is due, how long results are reused, and whether checks run in the background.
+/// When a report is due, how long results are reused, whether checks run in the background, and whether there have to be any.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct EngineConfig {
     pub(crate) deadline: Duration,
     pub(crate) max_age: Duration,
     /// The interval of background runs; `None` if checks run on request.
     pub(crate) refresh: Option<Duration>,
+    /// The message while there are no checks; `None` if the status is then `UP`.
+    pub(crate) if_empty: Option<&'static str>,
 }
 
 impl EngineConfig {
@@ -350,8 +352,7 @@ impl EngineInner {
                 }
             }
         }
-        if is_empty {
-            let message = "there are no checks: register one, or add a state that derives HealthCheck";
+        if let (true, Some(message)) = (is_empty, self.config.if_empty) {
             self.log(move || tracing::error!("health scope: {message}"));
             return vec![CheckEntry::misconfigured("health", "checks", message)];
         }

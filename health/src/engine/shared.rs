@@ -17,6 +17,8 @@ pub(crate) struct EngineKey {
     /// The identities of the registries.
     pub(crate) registries: Vec<usize>,
     pub(crate) config: EngineConfig,
+    /// The message about a state that was not found.
+    pub(crate) missing_state: Option<String>,
     pub(crate) filter: Filter,
 }
 
@@ -39,7 +41,7 @@ pub(crate) fn get_or_create(key: EngineKey, sources: impl FnOnce() -> Sources) -
         tracing::warn!(
             ?checks,
             "health scope: each worker creates these checks and runs its own copies; create them once, outside the factory of \
-             HttpServer, and clone them into it"
+             HttpServer, and clone them into it; for `.probe`, put the resource into an `Arc` there"
         );
     }
     (engine, is_new)
@@ -54,6 +56,7 @@ impl EngineKey {
             && self.states == other.states
             && self.registries == other.registries
             && self.config == other.config
+            && self.missing_state == other.missing_state
             && self.filter == other.filter
     }
 }

@@ -14,8 +14,12 @@ use crate::{
     status::{Role, Status},
 };
 
-const CONFIG: EngineConfig =
-    EngineConfig { deadline: Duration::from_millis(800), max_age: Duration::from_secs(1), refresh: None };
+const CONFIG: EngineConfig = EngineConfig {
+    deadline: Duration::from_millis(800),
+    max_age: Duration::from_secs(1),
+    refresh: None,
+    if_empty: None,
+};
 
 fn engine(checks: impl IntoIterator<Item = Check>) -> Engine {
     let fixed = checks.into_iter().map(CheckEntry::Check).collect();
@@ -234,9 +238,12 @@ async fn a_check_from_two_sources_is_one_check() {
 }
 
 #[tokio::test]
-async fn an_engine_without_checks_is_down() {
-    let engine = engine([]);
-    assert_eq!(report(&engine).await.status(), Status::Down);
+async fn an_engine_without_checks_is_down_unless_it_may_be_empty() {
+    for (if_empty, status) in [(Some("there are no checks"), Status::Down), (None, Status::Up)] {
+        let engine = Engine::new(Sources::default(), EngineConfig { if_empty, ..CONFIG }, test_executor());
+        let report = report(&engine).await;
+        assert_eq!((report.status(), report.checks().first().and_then(|check| check.error())), (status, if_empty));
+    }
 }
 
 #[tokio::test]

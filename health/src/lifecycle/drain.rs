@@ -38,7 +38,7 @@ pub(crate) fn is_draining() -> bool {
 /// # use std::time::Duration;
 /// # use actix_web::{App, HttpServer};
 /// # #[actix_web::main] async fn main() -> std::io::Result<()> {
-/// let server = HttpServer::new(|| App::new().service(health::scope()))
+/// let server = HttpServer::new(|| App::new().service(health::scope().allow_empty()))
 ///     .disable_signals()
 ///     .bind(("0.0.0.0", 8080))?
 ///     .run();

@@ -87,6 +87,10 @@ where
         }
     }
 
+    fn address(&self) -> Option<usize> {
+        Some(std::ptr::from_ref(self.pool.manager()).addr())
+    }
+
     fn has_server(&self) -> bool {
         D::has_server()
     }

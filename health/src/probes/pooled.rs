@@ -105,4 +105,8 @@ where
     fn never_blocks(&self) -> bool {
         true
     }
+
+    fn address(&self) -> Option<usize> {
+        self.pool.address()
+    }
 }

@@ -147,7 +147,8 @@ mod tests {
             })
         };
         let fixed = [check(0), check(1).optional(), check(2).shared()].map(CheckEntry::Check).into();
-        let config = EngineConfig { deadline: Duration::from_secs(1), max_age: Duration::ZERO, refresh: None };
+        let config =
+            EngineConfig { deadline: Duration::from_secs(1), max_age: Duration::ZERO, refresh: None, if_empty: None };
         let executor = Executor::Test(Runtime::on(Handle::current()));
         let engine = Engine::new(Sources { fixed, ..Sources::default() }, config, executor);
         let holds = Holds::default();

@@ -28,6 +28,10 @@ use crate::{
 /// of all disconnected clients.
 const MAX_DEADLINE: Duration = Duration::from_secs(10);
 
+/// The message of a scope without any check.
+const NO_CHECKS: &str = "there are no checks: add `.probe(\"db\", pool.clone())` to health::scope(), derive HealthCheck for the \
+                         application's state, or register a check; a service without dependencies adds `.allow_empty()`";
+
 /// The settings of a scope, not validated.
 pub(super) struct ScopeOptions {
     pub(super) path: String,
@@ -44,6 +48,7 @@ pub(super) struct ScopeOptions {
     pub(super) states: Vec<FoundState>,
     pub(super) checks: Vec<Check>,
     pub(super) registries: Vec<Registry>,
+    pub(super) allow_empty: bool,
     pub(super) include: Option<Vec<String>>,
     pub(super) exclude: Vec<String>,
 }
@@ -155,6 +160,7 @@ impl Default for ScopeOptions {
             states: Vec::new(),
             checks: Vec::new(),
             registries: Vec::new(),
+            allow_empty: false,
             include: None,
             exclude: Vec::new(),
         }
@@ -183,6 +189,7 @@ impl ScopeOptions {
                     deadline: deadline.min(MAX_DEADLINE),
                     max_age: max_age.min(MAX_DURATION),
                     refresh: refresh.map(|interval| interval.min(MAX_DURATION)),
+                    if_empty: (!self.allow_empty).then_some(NO_CHECKS),
                 },
                 states: self.states.clone(),
                 checks: self.checks.clone(),

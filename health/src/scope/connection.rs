@@ -24,7 +24,7 @@ pub(super) struct UnixSocket;
 /// use actix_web::{App, HttpServer};
 ///
 /// # #[actix_web::main] async fn main() -> std::io::Result<()> {
-/// HttpServer::new(|| App::new().service(health::scope().trust_unix()))
+/// HttpServer::new(|| App::new().service(health::scope().allow_empty().trust_unix()))
 ///     .on_connect(health::on_connect)
 ///     .listen_uds(UnixListener::bind("/run/app.sock")?)?
 ///     .run()

@@ -33,11 +33,9 @@ pub use self::{
 use crate::{
     access::{AllowList, AllowSource, ForwardingHeader},
     check::Check,
-    discovery::{
-        HealthCheck,
-        state::{AppData, FoundState},
-    },
+    discovery::state::{AppData, State},
     engine::Selection,
+    probe::Probe,
     registry::Registry,
     report::{Entry, Report},
 };
@@ -69,12 +67,14 @@ use crate::{
 /// `?exclude=database` and `?exclude=cache.sessions` leave out a group or a check, and can be repeated. Checks that are left out do
 /// not run, and are listed in `excluded`. The parameter has no effect on `/health/startup`.
 ///
-/// # Names with credentials
+/// # Names in paths
+///
+/// A group or a name is one segment of a path, percent-encoded where needed: the path of a check for the key `eu/1` of a map is
+/// `/health/database/eu%2F1`.
 ///
 /// Credentials in the group or name of a check are redacted wherever it is shown, so they are redacted in its path, too: a check
-/// for the key `postgres://bob:hunter2@db` of a map is named `postgres://***@db`. Such a name contains slashes, so its check
-/// cannot be selected by a path and is reported as `DOWN`; give each entry of the map a key that is one path segment. A name such
-/// as `bob:hunter2@db` becomes `***@db`, and its path is `/health/database/***@db`.
+/// for the key `postgres://bob:hunter2@db` is named `postgres://***@db`, and its path is
+/// `/health/database/postgres:%2F%2F***@db`.
 ///
 /// # Errors
 ///
@@ -159,13 +159,13 @@ pub fn scope() -> Scope {
 /// # assert_eq!(report.status(), health::Status::Up);
 /// # }
 /// ```
-pub async fn report<S: HealthCheck + 'static>(data: &Data<S>) -> Report {
+pub async fn report<S: State>(data: &Data<S>) -> Report {
     scope().state(data).report().await
 }
 
 /// Returns the latest results of a state's checks, and of those of the process-wide registry, and runs none: the same as
 /// [`scope`]`().state(data).`[`snapshot`](Scope::snapshot)`()`.
-pub fn snapshot<S: HealthCheck + 'static>(data: &Data<S>) -> Report {
+pub fn snapshot<S: State>(data: &Data<S>) -> Report {
     scope().state(data).snapshot()
 }
 
@@ -215,7 +215,7 @@ impl Scope {
     /// # use actix_web::{App, HttpServer};
     /// # #[actix_web::main] async fn main() -> std::io::Result<()> {
     /// let socket = std::os::unix::net::UnixListener::bind("/run/app.sock")?;
-    /// HttpServer::new(|| App::new().service(health::scope().allow_unix()))
+    /// HttpServer::new(|| App::new().service(health::scope().allow_empty().allow_unix()))
     ///     .on_connect(health::on_connect)
     ///     .listen_uds(socket)?
     ///     .run()
@@ -363,6 +363,38 @@ impl Scope {
         self
     }
 
+    /// Adds a check of a resource that is not in a state, such as a pool that handlers extract as `web::Data<PgPool>`. The check is
+    /// critical, and its group is [`Probe::GROUP`]. For other options, use [`Scope::check`] with [`Check::probe`].
+    ///
+    /// Clones of one resource have one check, in all workers and scopes. These are recognized: clones of an `Arc`, a `web::Data`, and a
+    /// pool of sqlx or deadpool (also of crates that contain one, such as sea-orm). Of another type, each call adds a check of its own, so
+    /// that the factory of `HttpServer` creates one for each worker, which runs it; a warning is logged. Put such a resource into an
+    /// `Arc` outside the factory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use actix_web::{App, web};
+    ///
+    /// # struct Mailer;
+    /// # impl health::Probe for Mailer {
+    /// #     const GROUP: &'static str = "mail";
+    /// #     async fn probe(&self) -> Result<(), health::ProbeError> { Ok(()) }
+    /// # }
+    /// let mailer = Arc::new(Mailer);
+    /// let app = move || {
+    ///     App::new()
+    ///         .app_data(web::Data::from(Arc::clone(&mailer)))
+    ///         .service(health::scope().probe("mailer", Arc::clone(&mailer))) // mail.mailer
+    /// };
+    /// # drop(app);
+    /// ```
+    pub fn probe(self, name: &str, resource: impl Probe) -> Self {
+        self.check(Check::of_resource(name, resource))
+    }
+
     /// Adds a check to this scope only. Create it once, outside the factory of `HttpServer`, and clone it into the factory: a
     /// check that is created inside is a separate check in each worker, so each worker runs its own.
     ///
@@ -381,15 +413,30 @@ impl Scope {
         self
     }
 
-    /// Adds a state that is not in `app_data`, or whose type has generic parameters and therefore cannot be found there.
-    pub fn state<S: HealthCheck + 'static>(mut self, data: &Data<S>) -> Self {
-        self.options.states.push(FoundState::of(data));
+    /// Adds a state that is not in `app_data`, or whose type has generic parameters and therefore cannot be found there. Takes the
+    /// `web::Data<S>` or `web::Data<Arc<S>>` of an `S` that implements [`HealthCheck`](trait@crate::HealthCheck).
+    pub fn state<S: State>(mut self, data: &Data<S>) -> Self {
+        self.options.states.push(S::found(data));
         self
     }
 
     /// Adds a registry of your own. The registry of the process is part of every scope.
     pub fn registry(mut self, registry: &Registry) -> Self {
         self.options.registries.push(registry.clone());
+        self
+    }
+
+    /// Allows the scope to have no checks, for a service without dependencies: it is then `UP`. By default it is `DOWN`, and the
+    /// response names the missing step.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use actix_web::App;
+    /// let app = App::new().service(health::scope().allow_empty());
+    /// ```
+    pub fn allow_empty(mut self) -> Self {
+        self.options.allow_empty = true;
         self
     }
 

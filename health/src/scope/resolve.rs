@@ -6,7 +6,7 @@ use super::config::ScopeSources;
 use crate::{
     check::Check,
     discovery::state::{self, AppData, ResolvedState},
-    engine::{self, CheckEntry, Engine, EngineKey, Sources},
+    engine::{self, CheckEntry, Engine, EngineConfig, EngineKey, Sources},
     redact::label,
     registry::{Registry, registry},
 };
@@ -21,34 +21,52 @@ impl Resolved {
     pub(super) fn new(config: &ScopeSources, app_data: AppData<'_>) -> Self {
         let states = state::find(&config.states, app_data);
         let registries: Vec<_> = config.registries.iter().chain([registry()]).cloned().collect();
+        let missing_state = if is_empty(config, &states) { state::missing_step(app_data) } else { None };
+        let if_empty = config.engine.if_empty.map(|message| if states.is_empty() { message } else { EMPTY_STATE });
         let key = EngineKey {
             states: states.iter().map(ResolvedState::address).collect(),
             checks: config.checks.iter().map(Check::identity).collect(),
             names: config.checks.iter().map(Check::to_string).collect(),
             registries: registries.iter().map(Registry::identity).collect(),
-            config: config.engine,
+            config: EngineConfig { if_empty, ..config.engine },
             filter: config.filter.clone(),
+            missing_state: missing_state.clone(),
         };
+        let missing_state = missing_state.as_deref();
         let (engine, is_new) = engine::get_or_create(key, || Sources {
-            fixed: static_checks(config, &states),
+            fixed: static_checks(config, &states, missing_state),
             registries,
             filter: config.filter.clone(),
         });
         if is_new {
-            log_static_checks(config, &states);
+            log_static_checks(config, &states, app_data);
+            if let Some(message) = missing_state {
+                let types = state::type_paths().join(", ");
+                tracing::error!(types, "health scope: {message}; these types derive HealthCheck: {types}");
+            }
         }
         Self { engine, _states: states }
     }
 }
 
+/// The message of a scope whose states have no check.
+const EMPTY_STATE: &str = "the state was found and has no checks now, because its resources are `None` or empty: if that is \
+                           intended, add `.allow_empty()` to health::scope()";
+
+/// Whether the scope has no state, check or registry of its own, and is not meant to have none. If a type derives `HealthCheck`
+/// nevertheless, a step is missing, and resources are not probed.
+fn is_empty(config: &ScopeSources, states: &[ResolvedState]) -> bool {
+    states.is_empty() && config.checks.is_empty() && config.registries.is_empty() && config.engine.if_empty.is_some()
+}
+
 /// The checks of the states and of the scope itself.
-fn static_checks(config: &ScopeSources, states: &[ResolvedState]) -> Vec<CheckEntry> {
+fn static_checks(config: &ScopeSources, states: &[ResolvedState], missing_state: Option<&str>) -> Vec<CheckEntry> {
     let mut entries: Vec<_> = checks(config, states).cloned().map(CheckEntry::Check).collect();
     if states.iter().any(|state| state.checks().has_panicked()) {
         entries.push(CheckEntry::misconfigured("health", "state", "`health_checks` of a state panicked"));
     }
-    if is_state_missing(config, states) {
-        entries.push(CheckEntry::misconfigured("health", "state", MISSING_STATE));
+    if let Some(message) = missing_state {
+        entries.push(CheckEntry::misconfigured("health", "state", message));
     }
     entries
 }
@@ -58,28 +76,14 @@ fn checks<'a>(config: &'a ScopeSources, states: &'a [ResolvedState]) -> impl Ite
 }
 
 /// Logs what is probed and what is ignored.
-fn log_static_checks(config: &ScopeSources, states: &[ResolvedState]) {
+fn log_static_checks(config: &ScopeSources, states: &[ResolvedState], app_data: AppData<'_>) {
     let list = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     let ignored = list(states.iter().flat_map(|state| state.checks().ignored().to_vec()).collect());
-    let elsewhere = list(state::unused_state_types(states));
+    let elsewhere = list(state::unused_state_types(states, app_data));
     let probed = list(checks(config, states).map(Check::to_string).collect());
     let path = label(&config.path);
     tracing::info!(
         "health scope at {path} probes: {probed}; ignored fields: {ignored}; types that derive HealthCheck and are not in this \
          application: {elsewhere}"
     );
-    if is_state_missing(config, states) {
-        let types = state::type_names().join(", ");
-        tracing::error!(types, "health scope: {MISSING_STATE}; these types derive HealthCheck: {types}");
-    }
-}
-
-const MISSING_STATE: &str = "no state was found: add `.app_data(web::Data::new(state))` to the App, or `.state(&data)` to \
-                             health::scope(); to show only registered checks, add `.registry(health::registry())`";
-
-/// Whether the scope has no state, check or registry of its own although a type derives `HealthCheck`: then a step is missing, and
-/// resources are not probed.
-fn is_state_missing(config: &ScopeSources, states: &[ResolvedState]) -> bool {
-    let is_configured = !states.is_empty() || !config.checks.is_empty() || !config.registries.is_empty();
-    !is_configured && !state::type_names().is_empty()
 }

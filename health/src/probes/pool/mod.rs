@@ -94,6 +94,11 @@ pub(super) trait Pool: Clone + Send + Sync + 'static {
 
     fn usage(&self) -> Usage;
 
+    /// See [`DynProbe::address`](crate::probe::DynProbe::address).
+    fn address(&self) -> Option<usize> {
+        None
+    }
+
     /// Whether there is a server. Connecting to a file may create it, and shows nothing about the pool's connections.
     fn has_server(&self) -> bool {
         true

@@ -89,6 +89,11 @@ where
     fn never_blocks(&self) -> bool {
         true
     }
+
+    fn address(&self) -> Option<usize> {
+        // Clones of a pool share its options.
+        Some(std::ptr::from_ref(self.pool.0.options()).addr())
+    }
 }
 
 /// How long a dead connection may take to close before it is dropped.
