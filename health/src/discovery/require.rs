@@ -1,6 +1,6 @@
 //! Fields that must be probed: one trait per reason, whose only purpose is its error message. Every type that implements
 //! `Discover` implements all of them. The derive chooses the trait by how the field's type is written.
-#![allow(missing_docs, reason = "none of it is documented for users")]
+#![allow(missing_docs, clippy::missing_errors_doc, reason = "none of it is documented for users")]
 
 use super::dispatch::Discover;
 use crate::error::BoxError;
