@@ -8,7 +8,8 @@ use sqlx::SqlitePool;
 
 #[derive(HealthCheck)]
 struct AppState {
-    /// `database.primary` and `database.replica`
+    /// `database.primary` and `database.replica`; without `flatten` `database.databases.primary`
+    #[health(flatten)]
     databases: BTreeMap<String, SqlitePool>,
     /// `database.reports.archive` and `database.reports.scratch`
     reports: Reports,

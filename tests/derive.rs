@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
+    marker::PhantomData,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -11,6 +12,8 @@ use std::{
 use actix_web::web;
 use health::{CheckOptions, Checks, HealthCheck, Probe, ProbeError, Role};
 use sqlx::{MySqlPool, PgPool, SqlitePool};
+
+use crate::common::test_server::TestServer;
 
 #[derive(Clone)]
 struct Mail;
@@ -36,6 +39,13 @@ impl Probe for Search {
 
 fn names(state: &impl HealthCheck) -> Vec<String> {
     Checks::of(state).iter().map(ToString::to_string).collect()
+}
+
+/// The fields without a check, as `Debug` shows them.
+fn ignored(state: &impl HealthCheck) -> String {
+    let checks = format!("{:?}", Checks::of(state));
+    let (_, ignored) = checks.split_once("ignored: ").unwrap();
+    ignored[..=ignored.find(']').unwrap()].to_owned()
 }
 
 fn pg() -> PgPool {
@@ -74,14 +84,31 @@ struct Plain {
     secret: [u8; 32],
     callback: Box<dyn Fn() -> u8>,
     shared: Arc<std::sync::Mutex<Vec<String>>>,
-    client: reqwest_like::Client,
+    http: reqwest::Client,
+    auth: auth::Client,
+    mail: EmailClient,
+    bare: Client,
+    marker: PhantomData<PgPool>,
+    options: sqlx::postgres::PgPoolOptions,
     function: fn() -> PgPool,
     none_of_it: Option<Vec<u8>>,
+    repository: Arc<dyn Repository>,
 }
 
-mod reqwest_like {
+mod reqwest {
     pub(super) struct Client;
 }
+
+mod auth {
+    pub(super) struct Client;
+}
+
+use auth::Client;
+use reqwest::Client as EmailClient;
+
+trait Repository: Send + Sync {}
+
+impl Repository for Search {}
 
 #[actix_web::test]
 async fn fields_are_probed_by_type_and_all_others_are_ignored() {
@@ -96,18 +123,24 @@ async fn fields_are_probed_by_type_and_all_others_are_ignored() {
         secret: [0; 32],
         callback: Box::new(|| 1),
         shared: Arc::default(),
-        client: reqwest_like::Client,
+        http: reqwest::Client,
+        auth: Client,
+        mail: EmailClient,
+        bare: Client,
+        marker: PhantomData,
+        options: sqlx::postgres::PgPoolOptions::new(),
         function: pg,
         none_of_it: None,
+        repository: Arc::new(Search),
     };
     assert_eq!(
         names(&state),
         ["database.db", "database.mysql", "database.aliased", "database.renamed", "cache.sessions", "service.type"]
     );
-    let ignored = format!("{:?}", Checks::of(&state));
-    for field in ["title", "secret", "callback", "shared", "client", "function", "none_of_it"] {
-        assert!(ignored.contains(&format!("{field:?}")), "{ignored}");
-    }
+    assert_eq!(
+        ignored(&state),
+        r#"["title", "secret", "callback", "shared", "http", "auth", "mail", "bare", "marker", "options", "function", "none_of_it", "repository"]"#
+    );
 }
 
 #[derive(HealthCheck)]
@@ -116,6 +149,8 @@ struct Wrapped {
     arc: Arc<PgPool>,
     boxed: Box<PgPool>,
     data: web::Data<PgPool>,
+    thin: web::ThinData<PgPool>,
+    leaked: &'static PgPool,
     some: Option<PgPool>,
     none: Option<PgPool>,
     list: Vec<PgPool>,
@@ -132,6 +167,8 @@ async fn wrappers_are_transparent() {
         arc: pg().into(),
         boxed: pg().into(),
         data: web::Data::new(pg()),
+        thin: web::ThinData(pg()),
+        leaked: Box::leak(Box::new(pg())),
         some: Some(pg()),
         none: None,
         list: vec![pg(), pg()],
@@ -147,17 +184,19 @@ async fn wrappers_are_transparent() {
             "database.arc",
             "database.boxed",
             "database.data",
+            "database.thin",
+            "database.leaked",
             "database.some",
             "database.list.0",
             "database.list.1",
-            "database.primary",
-            "database.replica",
-            "database.1",
-            "database.2",
+            "database.by_key.primary",
+            "database.by_key.replica",
+            "database.ordered.1",
+            "database.ordered.2",
             "database.deep.0",
             "search.not_clone",
-            "database.eu.0",
-            "database.eu.1",
+            "database.lists_by_key.eu.0",
+            "database.lists_by_key.eu.1",
         ]
     );
 }
@@ -176,6 +215,8 @@ struct Outer {
     many: Vec<Inner>,
     keyed: BTreeMap<&'static str, Inner>,
     boxed: Box<dyn HealthCheck>,
+    thin: web::ThinData<Option<Arc<Inner>>>,
+    leaked: &'static Inner,
     #[health(flatten)]
     flat: Arc<Inner>,
 }
@@ -193,28 +234,246 @@ async fn the_checks_of_nested_structs_are_prefixed_with_the_field() {
         many: vec![inner()],
         keyed: BTreeMap::from([("eu", inner())]),
         boxed: Box::new(inner()),
+        thin: web::ThinData(Some(inner().into())),
+        leaked: Box::leak(Box::new(inner())),
         flat: inner().into(),
     };
     assert_eq!(
         names(&state),
         [
             "database.one.db",
-            "database.one.k",
+            "database.one.by_key.k",
             "database.shared.db",
-            "database.shared.k",
+            "database.shared.by_key.k",
             "database.many.0.db",
-            "database.many.0.k",
-            "database.eu.db",
-            "database.eu.k",
+            "database.many.0.by_key.k",
+            "database.keyed.eu.db",
+            "database.keyed.eu.by_key.k",
             "database.boxed.db",
-            "database.boxed.k",
+            "database.boxed.by_key.k",
+            "database.thin.db",
+            "database.thin.by_key.k",
+            "database.leaked.db",
+            "database.leaked.by_key.k",
             "database.db",
-            "database.k",
+            "database.by_key.k",
         ]
     );
 }
 
+#[derive(HealthCheck)]
+struct Flattened {
+    #[health(flatten)]
+    tenants: BTreeMap<&'static str, PgPool>,
+    #[health(flatten)]
+    shards: Vec<PgPool>,
+    #[health(flatten)]
+    regions: Arc<BTreeMap<&'static str, Inner>>,
+    #[health(flatten)]
+    off: Option<PgPool>,
+}
+
+#[actix_web::test]
+async fn flatten_leaves_the_name_of_a_field_out() {
+    let state = Flattened {
+        tenants: BTreeMap::from([("acme", pg())]),
+        shards: vec![pg(), pg()],
+        regions: BTreeMap::from([("eu", inner())]).into(),
+        off: None,
+    };
+    assert_eq!(names(&state), ["database.acme", "database.0", "database.1", "database.eu.db", "database.eu.by_key.k"]);
+}
+
+#[derive(HealthCheck)]
+#[health(name = "billing")]
+struct Billing {
+    db: PgPool,
+    tenants: BTreeMap<&'static str, PgPool>,
+    #[health(name = "cache")]
+    sessions: redis::Client,
+    #[health(with = any)]
+    folder: PathBuf,
+    #[health(flatten)]
+    inner: Inner,
+    title: String,
+    #[health(skip)]
+    #[allow(dead_code)]
+    skipped: PgPool,
+}
+
+fn billing() -> Billing {
+    Billing {
+        db: pg(),
+        tenants: BTreeMap::from([("acme", pg())]),
+        sessions: client(),
+        folder: PathBuf::new(),
+        inner: inner(),
+        title: String::new(),
+        skipped: pg(),
+    }
+}
+
+#[derive(HealthCheck)]
+struct OfBilling {
+    part: Billing,
+    #[health(flatten)]
+    flat: Billing,
+}
+
+#[actix_web::test]
+async fn the_name_of_a_struct_is_before_the_names_of_its_checks() {
+    let of_billing = [
+        "database.billing.db",
+        "database.billing.tenants.acme",
+        "cache.billing.cache",
+        "service.billing.folder",
+        "database.billing.db",
+        "database.billing.by_key.k",
+    ]
+    .map(str::to_owned);
+    assert_eq!(names(&billing()), of_billing);
+    assert_eq!(ignored(&billing()), r#"["billing.title", "billing.skipped"]"#);
+    let state = OfBilling { part: billing(), flat: billing() };
+    let nested = of_billing.clone().map(|name| name.replace(".billing.", ".part.billing."));
+    assert_eq!(names(&state), [nested, of_billing].concat());
+    assert_eq!(
+        ignored(&state),
+        r#"["part.billing.title", "part.billing.skipped", "billing.title", "billing.skipped"]"#
+    );
+}
+
+#[derive(HealthCheck)]
+struct Db(PgPool);
+
+#[derive(HealthCheck)]
+struct Replicas(#[health(optional)] Vec<Arc<PgPool>>);
+
+#[derive(HealthCheck)]
+struct Part(
+    Inner,
+    #[health(skip)]
+    #[allow(dead_code)]
+    PgPool,
+);
+
+#[derive(HealthCheck)]
+struct Folder(#[health(with = any)] PathBuf);
+
+#[derive(HealthCheck)]
+#[health(name = "billing")]
+struct Named(PgPool);
+
+#[derive(HealthCheck)]
+struct Newtypes {
+    db: Db,
+    shared: Arc<Db>,
+    keyed: BTreeMap<&'static str, Db>,
+    #[health(name = "copies")]
+    replicas: Replicas,
+    part: Part,
+    folder: Folder,
+    named: Named,
+}
+
+#[actix_web::test]
+async fn the_check_of_a_newtype_bears_the_name_of_the_outer_field() {
+    let state = Newtypes {
+        db: Db(pg()),
+        shared: Db(pg()).into(),
+        keyed: BTreeMap::from([("eu", Db(pg()))]),
+        replicas: Replicas(vec![pg().into(), pg().into()]),
+        part: Part(inner(), pg()),
+        folder: Folder(PathBuf::new()),
+        named: Named(pg()),
+    };
+    assert_eq!(
+        names(&state),
+        [
+            "database.db",
+            "database.shared",
+            "database.keyed.eu",
+            "database.copies.0",
+            "database.copies.1",
+            "database.part.db",
+            "database.part.by_key.k",
+            "service.folder",
+            "database.named.billing",
+        ]
+    );
+    assert_eq!(ignored(&state), r#"["part.1"]"#);
+}
+
+#[actix_web::test]
+async fn the_check_of_a_newtype_that_is_the_state_is_named_default() {
+    assert_eq!(names(&Db(pg())), ["database.default"]);
+    assert_eq!(names(&Replicas(vec![pg().into()])), ["database.0"]);
+    assert_eq!(names(&Folder(PathBuf::new())), ["service.default"]);
+    assert_eq!(names(&Named(pg())), ["database.billing"]);
+}
+
+trait Storage: Send + Sync {
+    fn is_up(&self) -> bool;
+}
+
+impl Probe for dyn Storage {
+    const GROUP: &'static str = "storage";
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        let failed = || ProbeError::new(health::ProbeErrorKind::Failed, "the storage is down");
+        self.is_up().then_some(()).ok_or_else(failed)
+    }
+}
+
+/// Its value is whether it is up.
+struct Disk(bool);
+
+impl Storage for Disk {
+    fn is_up(&self) -> bool {
+        self.0
+    }
+}
+
+impl Clone for Box<dyn Storage> {
+    fn clone(&self) -> Self {
+        Box::new(Disk(self.is_up()))
+    }
+}
+
+#[derive(HealthCheck)]
+struct TraitObjects {
+    arc: Arc<dyn Storage>,
+    leaked: &'static dyn Storage,
+    data: web::Data<dyn Storage>,
+    boxed: Box<dyn Storage>,
+    list: Vec<Option<Arc<dyn Storage>>>,
+    ignored: Arc<dyn Repository>,
+}
+
+#[actix_web::test]
+async fn a_trait_object_that_implements_probe_is_probed() {
+    let down: Arc<dyn Storage> = Arc::new(Disk(false));
+    let state = web::Data::new(TraitObjects {
+        arc: Arc::new(Disk(true)),
+        leaked: &Disk(true),
+        data: down.clone().into(),
+        boxed: Box::new(Disk(true)),
+        list: vec![None, Some(down)],
+        ignored: Arc::new(Search),
+    });
+    let server = TestServer::start(1, move |app| {
+        app.app_data(state.clone()).service(health::scope());
+    });
+    assert_eq!(
+        server.health().await.json()["checks"],
+        serde_json::json!({"storage": {"arc": "UP", "leaked": "UP", "data": "DOWN", "boxed": "UP", "list.1": "DOWN"}})
+    );
+}
+
 async fn ping(_: &Path) -> Result<(), Infallible> {
+    Ok(())
+}
+
+async fn any<T>(_: &T) -> Result<(), Infallible> {
     Ok(())
 }
 
@@ -245,9 +504,9 @@ struct Attributed {
     skipped: PgPool,
     #[health(name = "shard", timeout = "2s")]
     shards: BTreeMap<u8, PgPool>,
-    #[health(optional, group = "reports")]
+    #[health(optional, group = "reports", rise = 2, fall = 3)]
     nested: Inner,
-    #[health(name = "main")]
+    #[health(name = "main", shared, max_age = "30s")]
     cache: redis::Client,
     #[health(probe)]
     must: Option<PgPool>,
@@ -275,7 +534,7 @@ async fn attributes_override_names_groups_and_options() {
             "service.any",
             "database.shard.1",
             "reports.nested.db",
-            "reports.nested.k",
+            "reports.nested.by_key.k",
             "cache.main",
             "database.must",
         ]
@@ -285,7 +544,10 @@ async fn attributes_override_names_groups_and_options() {
     assert_eq!(options[0].timeout, Some(Duration::from_millis(250)));
     assert_eq!(options[1], CheckOptions::default());
     assert_eq!(options[4].timeout, Some(Duration::from_secs(2)));
-    assert_eq!(options[5].role, Role::Optional);
+    for nested in &options[5..=6] {
+        assert_eq!((nested.role, nested.rise, nested.fall), (Role::Optional, 2, 3));
+    }
+    assert_eq!((options[7].role, options[7].max_age), (Role::Shared, Some(Duration::from_secs(30))));
 }
 
 #[derive(HealthCheck)]

@@ -4,6 +4,7 @@
 
 #[allow(dead_code, reason = "the other test binaries use the rest")]
 mod common;
+mod self_check;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -20,11 +21,14 @@ const README: &str = env!("CARGO_BIN_EXE_readme");
 const QUICKSTART: &str = env!("CARGO_BIN_EXE_quickstart");
 const MANY_DATABASES: &str = env!("CARGO_BIN_EXE_many_databases");
 const CUSTOM_CHECK: &str = env!("CARGO_BIN_EXE_custom_check");
+const OPERATIONS: &str = env!("CARGO_BIN_EXE_operations");
 
 /// A running example. Killed when dropped.
 struct Example {
     process: Child,
     address: SocketAddr,
+    /// The address of the suggested request, which is that of the health check.
+    health: SocketAddr,
 }
 
 impl Example {
@@ -33,21 +37,22 @@ impl Example {
         let mut process = command(program, variables).stdout(Stdio::piped()).spawn().unwrap();
         let mut output = BufReader::new(process.stdout.take().unwrap());
         let mut line = String::new();
-        while !line.contains("listening on") {
+        while !line.contains("listening on http://") {
             line.clear();
             assert!(output.read_line(&mut line).unwrap() > 0, "{program} printed no address");
         }
         // A full pipe would block the example.
         std::thread::spawn(move || output.read_to_end(&mut Vec::new()));
-        let (_, rest) = line.split_once("http://").unwrap();
-        let end = rest.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit()).unwrap();
-        let address = rest[..end].parse().unwrap();
-        assert!(line.contains("curl -i http://"), "{line}");
-        Self { process, address }
+        let address = |from: &str| {
+            let (_, rest) = line.split_once(from).unwrap_or_else(|| panic!("{from:?} is not in {line}"));
+            let end = rest.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit()).unwrap();
+            rest[..end].parse().unwrap()
+        };
+        Self { process, address: address("listening on http://"), health: address("curl -i http://") }
     }
 
     async fn health(&self) -> (u16, String) {
-        let response = http::get(self.address, "/health").await;
+        let response = http::get(self.health, "/health").await;
         (response.status, response.body)
     }
 }
@@ -67,6 +72,7 @@ fn command(program: &str, variables: &[(&str, &str)]) -> Command {
         .env_remove("DATABASE_URL")
         .env_remove("REDIS_URL")
         .env("PORT", "0")
+        .env("MANAGEMENT_PORT", "0")
         .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stderr(Stdio::null());
@@ -179,4 +185,39 @@ async fn custom_checks_come_from_a_probe_a_function_and_the_registry() {
         r#"{"status":"UP","checks":{"service":{"mailer":"UP"},"system":{"uploads":"UP"},"queue":{"orders":"UP"}}}"#;
     assert_eq!(example.health().await, (200, all.to_owned()));
     assert_eq!(http::get(example.address, "/health/queue/orders").await.status, 200);
+}
+
+#[actix_web::test]
+async fn operations_serves_its_health_check_on_another_port_and_leaves_the_rotation_for_maintenance_and_at_sigterm() {
+    let mut example = Example::start(OPERATIONS, &[("DRAIN_SECONDS", "4")]);
+    assert_eq!(http::get(example.address, "/").await.status, 200);
+    assert_eq!(http::get(example.address, "/health").await.status, 404);
+    eventually("the workers have registered", || async { example.health().await.0 == 200 }).await;
+    assert_eq!(example.health().await.1, r#"{"status":"UP","checks":{"database":{"default":"UP"}}}"#);
+    let self_check = |path| {
+        let output = command(OPERATIONS, &[("MANAGEMENT_PORT", &example.health.port().to_string())])
+            .args(["healthcheck", path])
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let url = format!("http://{}", example.health);
+    assert_eq!(self_check("/health/ready"), (Some(0), format!("{url}/health/ready: 200 OK\n")));
+
+    assert_eq!(http::request(example.address, "PUT", "/maintenance/600").await.body, "out of rotation\n");
+    let held = format!("{url}/health/ready: 503 Service Unavailable: health.hold: held: maintenance, 10 min left\n");
+    assert_eq!(self_check("/health/ready"), (Some(1), held));
+    assert_eq!(self_check("/health/live").0, Some(0));
+    assert_eq!(http::request(example.address, "DELETE", "/maintenance").await.body, "in rotation\n");
+    assert_eq!(self_check("/health/ready").0, Some(0));
+
+    let pid = example.process.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    eventually("the drain has started", || async { example.health().await.0 == 503 }).await;
+    let draining = format!("{url}/health/ready: 503 Service Unavailable: health.drain: server is draining\n");
+    assert_eq!(self_check("/health/ready"), (Some(1), draining));
+    assert_eq!(self_check("/health/live").0, Some(0));
+    assert_eq!(http::get(example.address, "/").await.status, 200);
+    let status = actix_web::web::block(move || example.process.wait().unwrap()).await.unwrap();
+    assert!(status.success(), "{status}");
 }

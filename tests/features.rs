@@ -68,6 +68,21 @@ fn assert_each_field_names_its_feature(errors: &str) {
 }
 
 #[test]
+fn the_error_for_a_resource_names_every_feature_for_a_driver() {
+    let errors = fs::read_to_string(workspace().join("tests/ui/one_missing_feature.stderr")).unwrap();
+    let manifest = fs::read_to_string(workspace().join("health/Cargo.toml")).unwrap();
+    let (_, full) = manifest.split_once("full = [").unwrap();
+    let (full, _) = full.split_once(']').unwrap();
+    // Features for what is probed by a value of this crate, so that no field looks like it.
+    let others = ["certificate", "disk", "dns", "http", "https", "memory", "sqlx-migrate", "tcp"];
+    let features: Vec<_> = full.split('"').skip(1).step_by(2).filter(|feature| !others.contains(feature)).collect();
+    assert!(features.len() > 15, "{features:?}");
+    for feature in features {
+        assert!(errors.contains(&format!("`{feature}`")), "{feature} is not named: {errors}");
+    }
+}
+
+#[test]
 fn the_error_for_a_missing_feature_names_a_feature_that_exists() {
     let errors = fs::read_to_string(workspace().join("tests/ui/missing_features.stderr")).unwrap();
     assert_each_field_names_its_feature(&errors);

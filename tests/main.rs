@@ -18,6 +18,7 @@ mod fork;
 mod herd;
 mod isolation;
 mod lifecycle;
+mod management;
 mod paths;
 mod proxies;
 mod rotation;

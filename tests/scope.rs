@@ -236,7 +236,9 @@ async fn checks_can_be_registered_and_unregistered_while_the_server_runs() {
 
 #[derive(HealthCheck)]
 struct Clashing {
+    #[health(flatten)]
     primary: BTreeMap<String, Counted>,
+    #[health(flatten)]
     replica: BTreeMap<&'static str, Counted>,
 }
 

@@ -87,6 +87,7 @@ impl Probe for Resource {
 
 #[derive(HealthCheck)]
 struct ByKey {
+    #[health(flatten)]
     resources: HashMap<String, Arc<Resource>>,
 }
 

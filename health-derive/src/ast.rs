@@ -51,6 +51,25 @@ impl<'a> Struct<'a> {
         ))
     }
 
+    /// Whether it is a tuple struct with a single field that is not skipped, whose checks bear the name of the outer field.
+    pub(crate) fn is_newtype(&self) -> bool {
+        let mut probed = self.fields.iter().filter(|field| field.attrs.skip.is_none());
+        probed.next().is_some_and(|field| matches!(field.member, Member::Unnamed(_))) && probed.next().is_none()
+    }
+
+    /// The name of the field's check, or the prefix of the names of its checks, with the name of the struct. Empty if the checks bear
+    /// the name of the outer field.
+    pub(crate) fn check_name(&self, field: &Field) -> String {
+        let attrs = &field.attrs;
+        let is_unnamed = attrs.flatten.is_some() || self.is_newtype() && attrs.name.is_none() && attrs.skip.is_none();
+        match &self.attrs.name {
+            Some(prefix) if is_unnamed => prefix.value(),
+            Some(prefix) => format!("{}.{}", prefix.value(), field.name()),
+            None if is_unnamed => String::new(),
+            None => field.name(),
+        }
+    }
+
     /// The pairs of fields whose checks have the same name, the earlier field first.
     pub(crate) fn same_names(&self) -> impl Iterator<Item = (&Field, &Field)> {
         let named = |field: &&Field| field.attrs.skip.is_none() && field.attrs.flatten.is_none();
@@ -65,8 +84,8 @@ impl<'a> Struct<'a> {
 }
 
 impl Field {
-    /// The name of the field's check, or the prefix of the names of its checks.
-    pub(crate) fn name(&self) -> String {
+    /// The name that the attribute `name` sets, or the field's own.
+    fn name(&self) -> String {
         match (&self.attrs.name, &self.member) {
             (Some(name), _) => name.value(),
             (None, Member::Named(ident)) => ident.unraw().to_string(),

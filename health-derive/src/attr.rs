@@ -1,6 +1,7 @@
 //! The attributes, each with the tokens that errors about it point to.
 
-use proc_macro2::TokenStream;
+use std::time::Duration;
+
 use quote::ToTokens as _;
 use syn::{Attribute, Expr, ExprLit, Lit, LitStr, Meta, Path, Token, punctuated::Punctuated};
 
@@ -9,6 +10,7 @@ use crate::errors::Errors;
 #[derive(Default)]
 pub(crate) struct Struct {
     pub(crate) strict: Option<Flag>,
+    pub(crate) name: Option<LitStr>,
     pub(crate) krate: Option<Path>,
 }
 
@@ -20,22 +22,24 @@ pub(crate) struct Field {
     pub(crate) name: Option<LitStr>,
     pub(crate) group: Option<LitStr>,
     pub(crate) optional: Option<Flag>,
-    pub(crate) timeout: Option<Timeout>,
+    pub(crate) shared: Option<Flag>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) rise: Option<u32>,
+    pub(crate) fall: Option<u32>,
     pub(crate) live: Option<Flag>,
     pub(crate) flatten: Option<Flag>,
-    /// The names of all attributes that are present.
-    pub(crate) present: Vec<TokenStream>,
+    /// The names of all attributes that are present, in their order.
+    pub(crate) present: Vec<Path>,
 }
 
 /// An attribute without a value.
 pub(crate) struct Flag(pub(crate) Path);
 
-pub(crate) struct Timeout {
-    pub(crate) ms: u64,
-}
+const ON_STRUCTS: &str = "`strict`, `name = \"…\"` and `crate = path`";
 
-const ON_STRUCTS: &str = "`strict` and `crate = path`";
-const ON_FIELDS: &str = "`skip`, `probe`, `with = path`, `name = \"…\"`, `group = \"…\"`, `optional`, `timeout = \"…\"`, `live` and `flatten`";
+const ON_FIELDS: &str = "`skip`, `probe`, `with = path`, `name = \"…\"`, `group = \"…\"`, `optional`, `shared`, `timeout = \"…\"`, \
+                         `max_age = \"…\"`, `rise = 2`, `fall = 3`, `live` and `flatten`";
 
 impl Struct {
     pub(crate) fn parse(attrs: &[Attribute], errors: &mut Errors) -> Self {
@@ -43,8 +47,9 @@ impl Struct {
         for meta in metas(attrs, errors) {
             match &*key(&meta) {
                 "strict" => set(&mut this.strict, flag(&meta, errors), &meta, errors),
+                "name" => set(&mut this.name, string(&meta, errors), &meta, errors),
                 "crate" => set(&mut this.krate, path(&meta, errors), &meta, errors),
-                key if Field::KEYS.contains(&key) => {
+                key if ON_FIELDS.split([' ', '`']).any(|word| word == key) => {
                     errors.push_at(meta.path(), format!("not expected here; `{key}` belongs on a field"));
                 }
                 key => errors.push_at(
@@ -58,13 +63,10 @@ impl Struct {
 }
 
 impl Field {
-    const KEYS: [&'static str; 9] =
-        ["skip", "probe", "with", "name", "group", "optional", "timeout", "live", "flatten"];
-
     pub(crate) fn parse(attrs: &[Attribute], errors: &mut Errors) -> Self {
         let mut this = Self::default();
         for meta in metas(attrs, errors) {
-            this.present.push(meta.path().to_token_stream());
+            this.present.push(meta.path().clone());
             match &*key(&meta) {
                 "skip" => set(&mut this.skip, flag(&meta, errors), &meta, errors),
                 "probe" => set(&mut this.probe, flag(&meta, errors), &meta, errors),
@@ -72,7 +74,11 @@ impl Field {
                 "name" => set(&mut this.name, string(&meta, errors), &meta, errors),
                 "group" => set(&mut this.group, string(&meta, errors), &meta, errors),
                 "optional" => set(&mut this.optional, flag(&meta, errors), &meta, errors),
+                "shared" => set(&mut this.shared, flag(&meta, errors), &meta, errors),
                 "timeout" => set(&mut this.timeout, timeout(&meta, errors), &meta, errors),
+                "max_age" => set(&mut this.max_age, duration(&meta, errors), &meta, errors),
+                "rise" => set(&mut this.rise, count(&meta, errors), &meta, errors),
+                "fall" => set(&mut this.fall, count(&meta, errors), &meta, errors),
                 "live" => set(&mut this.live, flag(&meta, errors), &meta, errors),
                 "flatten" => set(&mut this.flatten, flag(&meta, errors), &meta, errors),
                 key @ ("strict" | "crate") => {
@@ -141,25 +147,36 @@ fn string(meta: &Meta, errors: &mut Errors) -> Option<LitStr> {
     }
 }
 
-fn timeout(meta: &Meta, errors: &mut Errors) -> Option<Timeout> {
-    let string = string(meta, errors)?;
-    let value = string.value();
-    match milliseconds(&value) {
-        Some(0) => {
-            errors.push_at(&string, "`timeout` must be greater than zero");
-            None
-        }
-        Some(ms) => Some(Timeout { ms }),
-        None => {
-            errors.push_at(
-                &string,
-                format!(
-                    "invalid timeout {value:?}: expected a whole number with the unit `ms` or `s`, as in \"250ms\""
-                ),
-            );
-            None
-        }
+fn timeout(meta: &Meta, errors: &mut Errors) -> Option<Duration> {
+    let timeout = duration(meta, errors)?;
+    if timeout.is_zero() {
+        errors.push_at(value(meta), "`timeout` must be greater than zero");
     }
+    Some(timeout)
+}
+
+fn duration(meta: &Meta, errors: &mut Errors) -> Option<Duration> {
+    let string = string(meta, errors)?;
+    let milliseconds = milliseconds(&string.value());
+    if milliseconds.is_none() {
+        let (key, value) = (key(meta), string.value());
+        errors.push_at(
+            &string,
+            format!("invalid {key} {value:?}: expected a whole number with the unit `ms` or `s`, as in \"250ms\""),
+        );
+    }
+    milliseconds.map(Duration::from_millis)
+}
+
+fn count(meta: &Meta, errors: &mut Errors) -> Option<u32> {
+    let count = match value(meta) {
+        Some(Expr::Lit(ExprLit { lit: Lit::Int(count), .. })) => count.base10_parse().ok().filter(|&count| count > 0),
+        _ => None,
+    };
+    if count.is_none() {
+        errors.push_at(meta, format!("expected a whole number greater than zero, as in `{} = 2`", key(meta)));
+    }
+    count
 }
 
 fn milliseconds(text: &str) -> Option<u64> {

@@ -3,11 +3,11 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens as _, quote, quote_spanned};
-use syn::{Ident, parse_quote, spanned::Spanned as _};
+use syn::{Ident, Type, parse_quote, spanned::Spanned as _};
 
 use crate::{
     ast::{Field, Struct},
-    resource_types, types,
+    attr, resource_types, types,
 };
 
 pub(crate) fn expand(state: &Struct<'_>, krate: &TokenStream) -> TokenStream {
@@ -17,7 +17,7 @@ pub(crate) fn expand(state: &Struct<'_>, krate: &TokenStream) -> TokenStream {
     let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();
 
     let requirements = state.fields.iter().filter_map(|field| expand_requirement(field, state, &private));
-    let fields = state.fields.iter().map(|field| expand_field(field, krate, &private));
+    let fields = state.fields.iter().map(|field| expand_field(field, state, krate, &private));
     let assertions = assertions(state, &private);
     // The field types of a generic struct exist only inside the impl. Only its path is submitted, because only the application knows
     // its type arguments.
@@ -35,6 +35,11 @@ pub(crate) fn expand(state: &Struct<'_>, krate: &TokenStream) -> TokenStream {
         const _: () = {
             #[allow(unused_imports)]
             use #private::{Fallback as _, InnerFallback as _};
+
+            #[automatically_derived]
+            impl #impl_generics #private::Discover<#ident #ty_generics> for #private::EitherProbeOrHealthCheck #where_clause {
+                fn discover(&self, _: &::core::primitive::str, _: &mut #krate::Checks) {}
+            }
 
             #[automatically_derived]
             impl #impl_generics #krate::HealthCheck for #ident #ty_generics #where_clause {
@@ -71,10 +76,12 @@ fn with_bounds(state: &Struct<'_>, krate: &TokenStream) -> syn::Generics {
 /// message.
 fn requirement(field: &Field, state: &Struct<'_>) -> Option<TokenStream> {
     let Field { ty, attrs, .. } = field;
-    if attrs.skip.is_some() || attrs.with.is_some() || attrs.flatten.is_some() {
+    if attrs.skip.is_some() || attrs.with.is_some() {
         None
     } else if attrs.probe.is_some() {
         Some(quote!(Probed))
+    } else if attrs.flatten.is_some() {
+        Some(quote!(Flattened))
     } else if types::mentions_parameter(ty, &state.original.generics) {
         Some(quote!(Generic))
     } else if let Some(resource) = resource_types::requirement(ty) {
@@ -86,74 +93,68 @@ fn requirement(field: &Field, state: &Struct<'_>) -> Option<TokenStream> {
 
 fn expand_requirement(field: &Field, state: &Struct<'_>, private: &TokenStream) -> Option<TokenStream> {
     let Field { ty, member, .. } = field;
-    if field.attrs.flatten.is_some() {
-        let nested = types::innermost(ty);
-        return Some(quote_spanned!(nested.span()=> #private::require::assert_flattenable::<#nested>();));
-    }
     let requirement = requirement(field, state)?;
     Some(quote_spanned!(ty.span()=> <#ty as #private::require::#requirement<_>>::assert_impl(&self.#member);))
 }
 
 /// Adds the checks of one field.
-fn expand_field(field: &Field, krate: &TokenStream, private: &TokenStream) -> TokenStream {
+fn expand_field(field: &Field, state: &Struct<'_>, krate: &TokenStream, private: &TokenStream) -> TokenStream {
     let Field { ty, member, attrs, .. } = field;
-    let name = field.name();
-    let options = expand_options(field, private);
-    let (checks, path, resource) = (local("checks"), local("path"), local("resource"));
+    let name = state.check_name(field);
+    let setters = setters(attrs);
+    let (checks, check, resource) = (local("checks"), local("check"), local("resource"));
     if attrs.skip.is_some() {
-        return quote!(#options.skip(#checks););
+        return quote!(#private::skipped(#checks, #name););
     }
-    match &attrs.with {
-        Some(function) => {
-            let cloned = quote_spanned!(ty.span()=> #private::clone_field::<#ty>(&self.#member));
-            let check = quote_spanned! {function.span()=>
-                #krate::Check::new("service", #name, move || {
-                    let #resource = ::std::sync::Arc::clone(&#resource);
-                    async move {
-                        let result: ::core::result::Result<(), _> = #function(&*#resource).await;
-                        result
-                    }
-                })
-            };
-            quote! {{
-                let #resource = #cloned;
-                #options.add(#checks, #check);
-            }}
-        }
-        None => {
-            let discover = quote_spanned!(ty.span()=> #private::Dispatch::<#ty, _>::discover);
-            quote!(#options.discover(#checks, |#path, #checks| #discover(&self.#member, #path, #checks));)
-        }
+    if let Some(function) = &attrs.with {
+        let group = field.group();
+        let cloned = quote_spanned!(ty.span()=> #private::clone_field::<#ty>(&self.#member));
+        let new = quote_spanned! {function.span()=>
+            #krate::Check::new(#group, #name, move || {
+                let #resource = ::std::sync::Arc::clone(&#resource);
+                async move {
+                    let result: ::core::result::Result<(), _> = #function(&*#resource).await;
+                    #private::require::assert_error_is_taken(result)
+                }
+            })
+        };
+        return quote! {{
+            let #resource = #cloned;
+            #checks.add(#new #setters);
+        }};
     }
+    let dispatch = quote_spanned!(ty.span()=> #private::Dispatch::<#ty, _>::discover);
+    let discover = quote!(#dispatch(&self.#member, #name, #checks));
+    let modified = match &attrs.group {
+        Some(group) => quote!(#private::in_group(#check, #group) #setters),
+        None => quote!(#check #setters),
+    };
+    if attrs.group.is_none() && setters.is_empty() {
+        quote!(#discover;)
+    } else {
+        quote!(#private::modified(#checks, |#checks| #discover, |#check| #modified);)
+    }
+}
+
+/// The calls on a check that the attributes are written for.
+fn setters(attrs: &attr::Field) -> TokenStream {
+    let duration = |duration: std::time::Duration| {
+        let ms = u64::try_from(duration.as_millis()).expect("parsed from a `u64`");
+        quote!(::core::time::Duration::from_millis(#ms))
+    };
+    let optional = attrs.optional.as_ref().map(|_| quote!(.optional()));
+    let shared = attrs.shared.as_ref().map(|_| quote!(.shared()));
+    let timeout = attrs.timeout.map(duration).map(|timeout| quote!(.timeout(#timeout)));
+    let max_age = attrs.max_age.map(duration).map(|max_age| quote!(.max_age(#max_age)));
+    let rise = attrs.rise.map(|rise| quote!(.rise(#rise)));
+    let fall = attrs.fall.map(|fall| quote!(.fall(#fall)));
+    let live = attrs.live.as_ref().map(|_| quote!(.live()));
+    quote!(#optional #shared #timeout #max_age #rise #fall #live)
 }
 
 /// A local variable that paths in the user's attributes cannot refer to.
 fn local(name: &str) -> Ident {
     Ident::new(name, Span::mixed_site())
-}
-
-fn expand_options(field: &Field, private: &TokenStream) -> TokenStream {
-    let attrs = &field.attrs;
-    let name = field.name();
-    let mut options = Vec::new();
-    for (is_present, option) in [
-        (attrs.name.is_some(), quote!(is_renamed)),
-        (attrs.flatten.is_some(), quote!(flatten)),
-        (attrs.optional.is_some(), quote!(optional)),
-        (attrs.live.is_some(), quote!(live)),
-    ] {
-        if is_present {
-            options.push(quote!(#option: true,));
-        }
-    }
-    if let Some(group) = &attrs.group {
-        options.push(quote!(group: ::core::option::Option::Some(#group),));
-    }
-    if let Some(timeout) = &attrs.timeout {
-        let ms = timeout.ms;
-        options.push(quote!(timeout_ms: ::core::option::Option::Some(#ms),));
-    }
-    quote!(#private::Field { #(#options)* ..#private::Field::new(#name) })
 }
 
 /// Constant expressions that panic if the fields' types break a rule.
@@ -165,39 +166,40 @@ fn assertions(state: &Struct<'_>, private: &TokenStream) -> Vec<TokenStream> {
     unrequired
         .map(|field| assert_reachable(field, private))
         .chain(assert_something_is_probed(state, private))
-        .chain(state.same_names().filter_map(|(earlier, later)| assert_distinct(earlier, later, private)))
+        .chain(state.same_names().filter_map(|(earlier, later)| assert_distinct(earlier, later, state, private)))
         .collect()
 }
 
 /// A probe must not be ignored because it cannot be cloned, or because of the type that contains it.
 fn assert_reachable(field: &Field, private: &TokenStream) -> TokenStream {
     let ty = &field.ty;
-    let mentioned = types::mentioned(ty);
-    let message = "this field contains a probe that cannot be reached: a probe must be `Clone` or in an `Arc`, the keys of a \
-                   map must be `Display`, and only `Arc`, `Box`, `Option`, `Vec`, `HashMap`, `BTreeMap` and `web::Data` are \
-                   searched for probes; to probe the field with a function, write `#[health(with = path)]`; to leave it \
-                   unprobed, `#[health(skip)]`";
-    quote_spanned! {ty.span()=>
-        ::core::assert!(
-            #private::Dispatch::<#ty, _>::IS_PROBED
-                || !(false #(|| #private::InnerDispatch::<#mentioned, _>::IS_PROBED)*),
-            #message
-        )
-    }
+    let is_probed = is_probed(ty, private);
+    let mentions_probe = mentions_probe(ty, private);
+    let message = "this field contains a probe that cannot be reached: a probe must be `Clone` or in an `Arc`, and in nothing but \
+                   `Arc`, `Box`, `&'static`, `Option`, `Vec`, `web::Data`, `web::ThinData` and maps with `Display` keys; to probe \
+                   the field with a function, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`";
+    quote_spanned!(ty.span()=> ::core::assert!(#is_probed || !(#mentions_probe), #message))
+}
+
+fn is_probed(ty: &Type, private: &TokenStream) -> TokenStream {
+    quote_spanned!(ty.span()=> #private::Dispatch::<#ty, _>::IS_PROBED)
+}
+
+/// Whether the type is or mentions a probe or a state, even one that cannot be reached.
+fn mentions_probe(ty: &Type, private: &TokenStream) -> TokenStream {
+    let inner = types::mentioned(ty).into_iter().map(|ty| quote!(#private::InnerDispatch::<#ty>));
+    quote_spanned!(ty.span()=> false #(|| #inner::IS_PROBE || #inner::IS_STATE)*)
 }
 
 fn assert_something_is_probed(state: &Struct<'_>, private: &TokenStream) -> Option<TokenStream> {
-    let mut is_probed = Vec::new();
+    let mut is_any_probed = quote!(false);
     for field in state.fields.iter().filter(|field| field.attrs.skip.is_none()) {
-        if field.attrs.with.is_some() || field.attrs.flatten.is_some() || requirement(field, state).is_some() {
+        if field.attrs.with.is_some() || requirement(field, state).is_some() {
             return None;
         }
-        let ty = &field.ty;
         // A probe that cannot be reached has an error of its own.
-        let mentioned = types::mentioned(ty);
-        is_probed.push(
-            quote!(#private::Dispatch::<#ty, _>::IS_PROBED #(|| #private::InnerDispatch::<#mentioned, _>::IS_PROBED)*),
-        );
+        let (is_probed, mentions_probe) = (is_probed(&field.ty, private), mentions_probe(&field.ty, private));
+        is_any_probed.extend(quote!(|| #is_probed || #mentions_probe));
     }
     let ident = &state.original.ident;
     let message = format!(
@@ -206,11 +208,11 @@ fn assert_something_is_probed(state: &Struct<'_>, private: &TokenStream) -> Opti
     );
     // Located at the struct's name, resolved at the call site.
     let span = Span::call_site().located_at(ident.span());
-    Some(quote_spanned!(span=> ::core::assert!(#(#is_probed)||*, #message)))
+    Some(quote_spanned!(span=> ::core::assert!(#is_any_probed, #message)))
 }
 
 /// Compares two checks of the same name if the type determines the group of at least one of them.
-fn assert_distinct(earlier: &Field, later: &Field, private: &TokenStream) -> Option<TokenStream> {
+fn assert_distinct(earlier: &Field, later: &Field, state: &Struct<'_>, private: &TokenStream) -> Option<TokenStream> {
     if earlier.group().is_some() && later.group().is_some() {
         return None;
     }
@@ -223,7 +225,9 @@ fn assert_distinct(earlier: &Field, later: &Field, private: &TokenStream) -> Opt
     };
     let (earlier_group, later_group) = (group(earlier), group(later));
     let span = later.attrs.name.as_ref().map_or_else(|| later.member.span(), syn::LitStr::span);
-    let message =
-        format!("duplicate check `{}` in one group: set another name or group on one of the fields", later.name());
+    let message = format!(
+        "duplicate check `{}` in one group: set another name or group on one of the fields",
+        state.check_name(later)
+    );
     Some(quote_spanned!(span=> ::core::assert!(!#private::same_group(#earlier_group, #later_group), #message)))
 }

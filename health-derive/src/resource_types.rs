@@ -6,94 +6,96 @@ use syn::{Ident, Type};
 
 use crate::types;
 
-/// The types, and the trait of `discovery::require` whose message names the feature that probes them. A type is written as the
-/// last segment of its path, after an earlier segment if the last one is ambiguous. The first match counts.
-const RESOURCE_TYPES: [(&str, &str); 39] = [
-    ("PgPool", "SqlxPool"),
-    ("MySqlPool", "SqlxPool"),
-    ("SqlitePool", "SqlxPool"),
-    ("AnyPool", "SqlxPool"),
-    ("sqlx::Pool", "SqlxPool"),
-    ("DatabaseConnection", "SeaOrm"),
-    ("DbConn", "SeaOrm"),
-    ("diesel_async::Pool", "DieselAsync"),
-    ("diesel::Pool", "Diesel"),
-    ("tokio_postgres::Client", "TokioPostgres"),
-    ("deadpool_postgres::Pool", "DeadpoolPostgres"),
-    ("ClusterClient", "RedisCluster"),
-    ("ClusterConnection", "RedisCluster"),
-    ("SentinelClient", "RedisSentinel"),
-    ("AsyncLockedSentinelClient", "Resource"),
-    ("deadpool_redis::Pool", "DeadpoolRedis"),
-    ("redis::Client", "Redis"),
-    ("MultiplexedConnection", "Redis"),
-    ("RedisConnectionManager", "Bb8"),
-    ("ConnectionManager", "Redis"),
-    ("bb8::Pool", "Bb8"),
-    ("bb8_redis::Pool", "Bb8"),
-    ("fred::Client", "Fred"),
-    ("fred::RedisClient", "Fred"),
-    ("fred::Pool", "Fred"),
-    ("RedisPool", "Pool"),
-    ("AsyncMemcache", "Memcached"),
-    ("AsyncMetaClient", "Memcached"),
-    ("memcache::Client", "Memcached"),
-    ("lapin::Connection", "Lapin"),
-    ("lapin::Channel", "Lapin"),
-    ("deadpool_lapin::Pool", "Lapin"),
-    ("async_nats::Client", "Nats"),
-    ("async_nats::Context", "Nats"),
-    ("jetstream::Context", "Nats"),
-    ("rumqttc::AsyncClient", "Mqtt"),
-    ("Pool", "Pool"),
-    ("mongodb::Client", "Resource"),
-    ("mongodb::Database", "Resource"),
-];
+/// What the names of pools and connections end in.
+const SUFFIXES: [&str; 6] = ["Pool", "Connection", "Conn", "Collection", "Producer", "Transport"];
 
-/// The trait that the type must implement, if it is, or mentions, one of the resource types.
+/// How redis and memcache name theirs.
+const HANDLES: [&str; 4] = ["ConnectionManager", "ClusterClient", "SentinelClient", "Memcache"];
+
+/// What they end in below the path of a driver's crate. Elsewhere, such as in `reqwest::Client`, these names say nothing.
+const DRIVER_SUFFIXES: [&str; 5] = ["Client", "Session", "Channel", "Context", "Database"];
+
+/// Crates of drivers, and the module `jetstream` of async-nats, which is imported on its own. A name that ends in `_` is a prefix.
+const DRIVERS: &str = "aerospike async_nats aws_sdk_ cassandra_cpp cdrs_tokio clickhouse elasticsearch etcd_client fred \
+                       google_cloud_ influxdb influxdb2 jetstream lapin meilisearch_sdk memcache mongodb paho_mqtt postgres \
+                       redis rskafka rumqttc scylla surrealdb tiberius tikv_client tokio_postgres zookeeper_client";
+
+/// The trait of `discovery::require` that the type must implement, if it is, or mentions, a type that is written like a resource.
 pub(crate) fn requirement(ty: &Type) -> Option<Ident> {
-    let requirement = types::segments(ty).find_map(|(before, segment)| {
-        RESOURCE_TYPES.iter().find_map(|&(path, requirement)| {
-            let (qualifier, last) = match path.rsplit_once("::") {
-                Some((qualifier, last)) => (Some(qualifier), last),
-                None => (None, path),
-            };
-            let is_qualified =
-                qualifier.is_none_or(|qualifier| before.iter().any(|earlier| earlier.ident == qualifier));
-            (segment.ident == last && is_qualified).then_some(requirement)
-        })
-    })?;
-    Some(Ident::new(requirement, Span::call_site()))
+    let is_locked = |inner| types::cell(inner).is_some() && mentions_resource(inner);
+    let requirement = if is_resource(types::innermost(ty)) {
+        "Resource"
+    } else if types::mentioned(ty).into_iter().any(is_locked) {
+        "LockedResource"
+    } else {
+        "InnerResource"
+    };
+    mentions_resource(ty).then(|| Ident::new(requirement, Span::call_site()))
+}
+
+fn mentions_resource(ty: &Type) -> bool {
+    types::mentioned(ty).into_iter().any(is_resource)
+}
+
+fn is_resource(ty: &Type) -> bool {
+    let segments = types::path(ty).into_iter().flat_map(|path| &path.segments);
+    let mut names = segments.rev().map(|segment| segment.ident.to_string());
+    let Some(last) = names.next() else { return false };
+    let ends_in = |suffixes: &[&str]| suffixes.iter().any(|suffix| last.ends_with(suffix));
+    let is_driver = |name: String| {
+        DRIVERS.split(' ').any(|driver| name == driver || driver.ends_with('_') && name.starts_with(driver))
+    };
+    ends_in(&SUFFIXES) || ends_in(&HANDLES) || ends_in(&DRIVER_SUFFIXES) && names.any(is_driver)
 }
 
 #[cfg(test)]
 mod tests {
     use quote::quote;
-    use syn::{Type, parse_quote};
+    use syn::parse_quote;
 
     use super::*;
 
     #[test]
-    fn resource_types_are_recognized_behind_any_path_and_inside_any_type() {
-        let recognized: [(Type, &str); 11] = [
-            (parse_quote!(PgPool), "SqlxPool"),
-            (parse_quote!(sqlx::postgres::PgPool), "SqlxPool"),
-            (parse_quote!(Option<Arc<redis::aio::ConnectionManager>>), "Redis"),
-            (parse_quote!(Mutex<redis::Client>), "Redis"),
-            (parse_quote!(HashMap<String, deadpool_postgres::Pool>), "DeadpoolPostgres"),
-            (parse_quote!(bb8::Pool<Manager>), "Bb8"),
-            (parse_quote!(diesel_async::pooled_connection::deadpool::Pool<AsyncPgConnection>), "DieselAsync"),
-            (parse_quote!(diesel::r2d2::Pool<ConnectionManager<PgConnection>>), "Diesel"),
-            (parse_quote!(Pool<Manager>), "Pool"),
-            (parse_quote!((u8, [sea_orm::DatabaseConnection; 2])), "SeaOrm"),
-            (parse_quote!(Repository<PgPool>), "SqlxPool"),
+    fn resources_are_recognized_by_what_is_written_inside_any_type() {
+        let recognized: [(Type, &str); 24] = [
+            (parse_quote!(PgPool), "Resource"),
+            (parse_quote!(sqlx::postgres::PgPool), "Resource"),
+            (parse_quote!(DbPool), "Resource"),
+            (parse_quote!(Pool<Manager>), "Resource"),
+            (parse_quote!(diesel::r2d2::Pool<ConnectionManager<PgConnection>>), "Resource"),
+            (parse_quote!(Option<Arc<ConnectionManager>>), "Resource"),
+            (parse_quote!(HashMap<String, deadpool_postgres::Pool>), "Resource"),
+            (parse_quote!((u8, [sea_orm::DatabaseConnection; 2])), "InnerResource"),
+            (parse_quote!(Repository<PgPool>), "InnerResource"),
+            (parse_quote!(&'static PgPool), "Resource"),
+            (parse_quote!(mongodb::Collection<Order>), "Resource"),
+            (parse_quote!(Collection<Order>), "Resource"),
+            (parse_quote!(mongodb::Client), "Resource"),
+            (parse_quote!(scylla::client::session::Session), "Resource"),
+            (parse_quote!(Arc<aws_sdk_s3::Client>), "Resource"),
+            (parse_quote!(FutureProducer), "Resource"),
+            (parse_quote!(AsyncSmtpTransport<Tokio1Executor>), "Resource"),
+            (parse_quote!(jetstream::Context), "Resource"),
+            (parse_quote!(Arc<Mutex<PgPool>>), "LockedResource"),
+            (parse_quote!(Arc<Mutex<redis::Connection>>), "LockedResource"),
+            (parse_quote!(Mutex<redis::Client>), "LockedResource"),
+            (parse_quote!(OnceCell<Option<PgPool>>), "LockedResource"),
+            (parse_quote!(Arc<tokio::sync::Mutex<redis::sentinel::SentinelClient>>), "LockedResource"),
+            (parse_quote!((Mutex<u8>, PgPool)), "InnerResource"),
         ];
         for (ty, expected) in &recognized {
-            assert!(requirement(ty).is_some_and(|requirement| requirement == expected), "{}", quote!(#ty));
+            let requirement = requirement(ty).map(|requirement| requirement.to_string());
+            assert_eq!(requirement.as_deref(), Some(*expected), "{}", quote!(#ty));
         }
-        let others: [Type; 5] = [
+        let others: [Type; 11] = [
             parse_quote!(String),
+            parse_quote!(Client),
             parse_quote!(reqwest::Client),
+            parse_quote!(reqwest_middleware::ClientWithMiddleware),
+            parse_quote!(auth::Client),
+            parse_quote!(actix_session::Session),
+            parse_quote!(EmailClient),
+            parse_quote!(redis::ConnectionInfo),
             parse_quote!(PhantomData<PgPool>),
             parse_quote!(fn() -> PgPool),
             parse_quote!(PgPoolOptions),

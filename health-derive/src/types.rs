@@ -1,14 +1,15 @@
 //! Inspects types as they are written: the wrappers around a type, and the types that it mentions.
 
-use syn::{GenericArgument, Generics, Ident, PathArguments, PathSegment, ReturnType, Type, TypePath};
+use syn::{GenericArgument, Generics, Ident, Path, PathArguments, PathSegment, Type, TypeGroup, TypeParen, TypePath};
+
+/// Locks and cells of the standard library, tokio, parking_lot and once_cell.
+const CELLS: [&str; 9] =
+    ["Cell", "LazyCell", "LazyLock", "Mutex", "OnceCell", "OnceLock", "ReentrantMutex", "RefCell", "RwLock"];
 
 /// Whether the type mentions a type parameter, or is one.
 pub(crate) fn mentions_parameter(ty: &Type, generics: &Generics) -> bool {
-    segments(ty).any(|(before, segment)| before.is_empty() && is_parameter(&segment.ident, generics))
-}
-
-fn is_parameter(ident: &Ident, generics: &Generics) -> bool {
-    generics.type_params().any(|parameter| parameter.ident == *ident)
+    let is_parameter = |ident: &Ident| generics.type_params().any(|parameter| parameter.ident == *ident);
+    mentioned(ty).into_iter().filter_map(path).any(|path| is_parameter(&path.segments[0].ident))
 }
 
 /// The type inside all transparent wrappers.
@@ -19,110 +20,88 @@ pub(crate) fn innermost(ty: &Type) -> &Type {
 /// The type that implements `Probe` if the field is probed: the innermost one, with the pointers directly around it, because a
 /// pointer to a probe is a probe.
 pub(crate) fn probe_type(ty: &Type) -> &Type {
-    match unwrapped(ty) {
-        Some((Wrapper::Collection | Wrapper::Option, inner)) => probe_type(inner),
-        Some((Wrapper::Pointer, inner)) => {
-            let probe = probe_type(inner);
-            if std::ptr::eq(probe, inner) { ty } else { probe }
-        }
-        None => ty,
+    let Some((is_pointer, inner)) = unwrapped(ty) else { return ty };
+    let probe = probe_type(inner);
+    if is_pointer && std::ptr::eq(probe, inner) { ty } else { probe }
+}
+
+/// The type inside a transparent wrapper, and whether that is a pointer.
+fn unwrapped(ty: &Type) -> Option<(bool, &Type)> {
+    let (is_pointer, index) = match last_name(ty).as_deref() {
+        Some("Arc" | "Box" | "Data" | "ThinData") => (true, 0),
+        Some("Option" | "Vec") => (false, 0),
+        Some("HashMap" | "BTreeMap") => (false, 1),
+        None if is_reference(ty) => (true, 0),
+        _ => return None,
+    };
+    Some((is_pointer, contained(ty).get(index)?))
+}
+
+/// The lock or cell that a clone of the value would not share with it.
+pub(crate) fn unshared_cell(ty: &Type) -> Option<String> {
+    match last_name(ty) {
+        Some(name) if name == "Arc" || name == "Data" => None,
+        None if is_reference(ty) => None,
+        _ => cell(ty).or_else(|| contained(ty).into_iter().find_map(unshared_cell)),
     }
 }
 
-/// The type and all types that it mentions. `PhantomData` contains no value of the type that it mentions.
+/// The name of the type, if it is a lock or a cell.
+pub(crate) fn cell(ty: &Type) -> Option<String> {
+    last_name(ty).filter(|name| CELLS.contains(&&**name))
+}
+
+/// The type and all types that it mentions, outermost first. `PhantomData` contains no value of the type that it mentions.
 pub(crate) fn mentioned(ty: &Type) -> Vec<&Type> {
-    let inner: Vec<&Type> = match ty {
-        Type::Path(TypePath { path, .. }) => {
+    std::iter::once(ty).chain(contained(ty).into_iter().flat_map(mentioned)).collect()
+}
+
+/// The types that the type itself mentions.
+fn contained(ty: &Type) -> Vec<&Type> {
+    match ungrouped(ty) {
+        Type::Path(TypePath { qself, path, .. }) => {
             let segments = path.segments.iter().filter(|segment| segment.ident != "PhantomData");
-            segments
-                .flat_map(|segment| match &segment.arguments {
-                    PathArguments::AngleBracketed(_) => arguments(segment).collect(),
-                    _ => Vec::new(),
-                })
-                .collect()
+            qself.iter().map(|qself| &*qself.ty).chain(segments.flat_map(arguments)).collect()
         }
-        Type::Paren(inner) => return mentioned(&inner.elem),
-        Type::Group(inner) => return mentioned(&inner.elem),
         Type::Reference(inner) => vec![&inner.elem],
         Type::Array(inner) => vec![&inner.elem],
         Type::Slice(inner) => vec![&inner.elem],
         Type::Tuple(inner) => inner.elems.iter().collect(),
         // The types in a function pointer or a trait object are not contained in its value.
-        _ => return Vec::new(),
-    };
-    std::iter::once(ty).chain(inner.into_iter().flat_map(mentioned)).collect()
-}
-
-/// Whether the type can contain several values, whose checks therefore need a prefix.
-pub(crate) fn is_collection(ty: &Type) -> bool {
-    unwrapped(ty).is_some_and(|(wrapper, inner)| matches!(wrapper, Wrapper::Collection) || is_collection(inner))
-}
-
-enum Wrapper {
-    Pointer,
-    Option,
-    Collection,
-}
-
-fn unwrapped(ty: &Type) -> Option<(Wrapper, &Type)> {
-    let path = match ty {
-        Type::Path(TypePath { qself: None, path, .. }) => path,
-        Type::Paren(inner) => return unwrapped(&inner.elem),
-        Type::Group(inner) => return unwrapped(&inner.elem),
-        _ => return None,
-    };
-    let last = path.segments.last()?;
-    let mut types = arguments(last);
-    let (wrapper, inner) = match &*last.ident.to_string() {
-        "Arc" | "Box" | "Data" => (Wrapper::Pointer, types.next()),
-        "Option" => (Wrapper::Option, types.next()),
-        "Vec" => (Wrapper::Collection, types.next()),
-        "HashMap" | "BTreeMap" => (Wrapper::Collection, types.nth(1)),
-        _ => return None,
-    };
-    Some((wrapper, inner?))
-}
-
-/// The segments of all paths in a type, each with the segments before it in its path, outermost type first. Omits
-/// `PhantomData`.
-pub(crate) fn segments(ty: &Type) -> Box<dyn Iterator<Item = (Vec<&PathSegment>, &PathSegment)> + '_> {
-    match ty {
-        Type::Path(TypePath { qself, path, .. }) => {
-            let qualified = qself.iter().flat_map(|qself| segments(&qself.ty));
-            let own = path.segments.iter().enumerate().filter(|(_, segment)| segment.ident != "PhantomData");
-            Box::new(qualified.chain(own.flat_map(|(index, segment)| {
-                let before = path.segments.iter().take(index).collect();
-                std::iter::once((before, segment)).chain(arguments(segment).flat_map(segments))
-            })))
-        }
-        Type::Paren(inner) => segments(&inner.elem),
-        Type::Group(inner) => segments(&inner.elem),
-        Type::Reference(inner) => segments(&inner.elem),
-        Type::Array(inner) => segments(&inner.elem),
-        Type::Slice(inner) => segments(&inner.elem),
-        Type::Tuple(inner) => Box::new(inner.elems.iter().flat_map(segments)),
-        // As in `mentioned`.
-        _ => Box::new(std::iter::empty()),
+        _ => Vec::new(),
     }
 }
 
 fn arguments(segment: &PathSegment) -> impl Iterator<Item = &Type> {
-    let types: Vec<_> = match &segment.arguments {
-        PathArguments::AngleBracketed(arguments) => arguments
-            .args
-            .iter()
-            .filter_map(|argument| match argument {
-                GenericArgument::Type(ty) => Some(ty),
-                _ => None,
-            })
-            .collect(),
-        PathArguments::Parenthesized(arguments) => match &arguments.output {
-            ReturnType::Type(_, ty) => vec![&**ty],
-            ReturnType::Default => Vec::new(),
-        },
-        PathArguments::None => Vec::new(),
+    let arguments = match &segment.arguments {
+        PathArguments::AngleBracketed(arguments) => Some(&arguments.args),
+        _ => None,
     };
-    types.into_iter()
+    arguments.into_iter().flatten().filter_map(|argument| match argument {
+        GenericArgument::Type(ty) => Some(ty),
+        _ => None,
+    })
+}
+
+/// The path of the type, if it is one.
+pub(crate) fn path(ty: &Type) -> Option<&Path> {
+    if let Type::Path(TypePath { path, .. }) = ungrouped(ty) { Some(path) } else { None }
+}
+
+fn is_reference(ty: &Type) -> bool {
+    matches!(ungrouped(ty), Type::Reference(_))
+}
+
+fn last_name(ty: &Type) -> Option<String> {
+    Some(path(ty)?.segments.last()?.ident.to_string())
+}
+
+/// A type that `macro_rules!` substituted is in an invisible group.
+fn ungrouped(mut ty: &Type) -> &Type {
+    while let Type::Paren(TypeParen { elem, .. }) | Type::Group(TypeGroup { elem, .. }) = ty {
+        ty = elem;
+    }
+    ty
 }
 
 #[cfg(test)]
@@ -134,16 +113,41 @@ mod tests {
 
     #[test]
     fn the_probe_type_keeps_its_pointers_and_loses_all_other_wrappers() {
-        let cases: [(Type, Type, Type); 4] = [
-            (parse_quote!(Option<T>), parse_quote!(T), parse_quote!(T)),
-            (parse_quote!(Option<Arc<T>>), parse_quote!(T), parse_quote!(Arc<T>)),
-            (parse_quote!(Arc<HashMap<String, T>>), parse_quote!(T), parse_quote!(T)),
-            (parse_quote!(web::Data<Vec<Box<T>>>), parse_quote!(T), parse_quote!(Box<T>)),
+        let cases: [(Type, Type); 6] = [
+            (parse_quote!(Option<T>), parse_quote!(T)),
+            (parse_quote!(Option<Arc<T>>), parse_quote!(Arc<T>)),
+            (parse_quote!(Arc<HashMap<String, T>>), parse_quote!(T)),
+            (parse_quote!(web::Data<Vec<Box<T>>>), parse_quote!(Box<T>)),
+            (parse_quote!(Vec<&'static T>), parse_quote!(&'static T)),
+            (parse_quote!(web::ThinData<Arc<T>>), parse_quote!(web::ThinData<Arc<T>>)),
         ];
         let printed = |ty: &Type| quote!(#ty).to_string();
-        for (ty, inner, probe) in &cases {
-            assert_eq!(printed(innermost(ty)), printed(inner));
+        for (ty, probe) in &cases {
             assert_eq!(printed(probe_type(ty)), printed(probe));
+        }
+    }
+
+    #[test]
+    fn a_cell_is_shared_only_behind_a_pointer_whose_clones_share_the_value() {
+        let unshared: [Type; 5] = [
+            parse_quote!(OnceCell<PgPool>),
+            parse_quote!(tokio::sync::RwLock<PgPool>),
+            parse_quote!(Option<Box<OnceLock<PgPool>>>),
+            parse_quote!((u8, [RefCell<Arc<PgPool>>; 2])),
+            parse_quote!(web::ThinData<Mutex<PgPool>>),
+        ];
+        for ty in &unshared {
+            assert!(unshared_cell(ty).is_some(), "{}", quote!(#ty));
+        }
+        let shared: [Type; 5] = [
+            parse_quote!(Arc<OnceCell<PgPool>>),
+            parse_quote!(web::Data<Mutex<PgPool>>),
+            parse_quote!(&'static OnceLock<PgPool>),
+            parse_quote!(Vec<Arc<Mutex<PgPool>>>),
+            parse_quote!(PgPool),
+        ];
+        for ty in &shared {
+            assert!(unshared_cell(ty).is_none(), "{}", quote!(#ty));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The rules that need no types, one function each. `expand` generates assertions for the others.
 
-use syn::{LitStr, Member};
+use quote::ToTokens as _;
+use syn::{LitStr, Member, Path};
 
 use crate::{
     ast::{Field, Struct},
@@ -16,10 +17,14 @@ pub(crate) fn validate(state: &Struct<'_>, errors: &mut Errors) {
     check_not_all_skipped(state, errors);
     for field in &state.fields {
         check_skip(field, errors);
+        check_optional_or_shared(field, errors);
         check_with(field, errors);
         check_flatten(field, errors);
-        check_tuple_field_is_named(field, errors);
+        check_tuple_field_is_named(field, state, errors);
         check_path_segments(field, errors);
+    }
+    if let Some(name) = &state.attrs.name {
+        check_path_segment("name", name, errors);
     }
     check_duplicates(state, errors);
 }
@@ -36,43 +41,54 @@ fn check_skip(field: &Field, errors: &mut Errors) {
     if field.attrs.skip.is_none() {
         return;
     }
-    for other in field.attrs.present.iter().filter(|other| other.to_string() != "skip") {
-        errors.push_at(other, format!("not expected here; `{other}` has no effect on a field that is skipped"));
+    for other in field.attrs.present.iter().filter(|other| !other.is_ident("skip")) {
+        let key = other.to_token_stream();
+        errors.push_at(other, format!("not expected here; `{key}` has no effect on a field that is skipped"));
+    }
+}
+
+fn check_optional_or_shared(field: &Field, errors: &mut Errors) {
+    let Field { attrs, .. } = field;
+    let either = |path: &&Path| path.is_ident("optional") || path.is_ident("shared");
+    if let (Some(_), Some(_), Some(later)) = (&attrs.optional, &attrs.shared, attrs.present.iter().rfind(either)) {
+        errors.push_at(
+            later,
+            "not expected here; `optional` and `shared` exclude each other, because an optional check takes nothing down",
+        );
     }
 }
 
 fn check_with(field: &Field, errors: &mut Errors) {
-    if let (Some(_), Some(probe)) = (&field.attrs.with, &field.attrs.probe) {
+    if field.attrs.with.is_none() {
+        return;
+    }
+    if let Some(probe) = &field.attrs.probe {
         errors.push_at(&probe.0, "not expected here; `with` already sets how the field is probed");
     }
-    if let (Some(_), Some(flatten)) = (&field.attrs.with, &field.attrs.flatten) {
+    if let Some(cell) = types::unshared_cell(&field.ty) {
         errors.push_at(
-            &flatten.0,
-            "not expected here; `flatten` belongs on a struct that derives `HealthCheck`, and `with` adds a single check",
+            &field.ty,
+            format!(
+                "`with` would probe a copy of this `{cell}`, which later changes do not reach: put it in an `Arc`, as in \
+                 `Arc<{cell}<…>>`"
+            ),
         );
     }
 }
 
 fn check_flatten(field: &Field, errors: &mut Errors) {
-    let Some(flatten) = &field.attrs.flatten else { return };
-    if let Some(name) = &field.attrs.name {
+    if let (Some(_), Some(name)) = (&field.attrs.flatten, &field.attrs.name) {
         errors.push_at(name, "not expected here; `flatten` leaves the name out, so remove `name` or `flatten`");
-    }
-    if types::is_collection(&field.ty) {
-        errors.push_at(
-            &flatten.0,
-            "not expected here; `flatten` belongs on a single struct, because the elements of a collection would have the \
-             same check names",
-        );
     }
 }
 
-fn check_tuple_field_is_named(field: &Field, errors: &mut Errors) {
+fn check_tuple_field_is_named(field: &Field, state: &Struct<'_>, errors: &mut Errors) {
     let attrs = &field.attrs;
     if matches!(field.member, Member::Unnamed(_))
         && attrs.name.is_none()
         && attrs.skip.is_none()
         && attrs.flatten.is_none()
+        && !state.is_newtype()
     {
         errors.push_at(&field.ty, "a tuple field has no name: add `#[health(name = \"…\")]`, or `#[health(skip)]`");
     }
@@ -109,8 +125,10 @@ fn check_duplicates(state: &Struct<'_>, errors: &mut Errors) {
         if let (Some(group), Some(earlier_group)) = (later.group(), earlier.group())
             && group == earlier_group
         {
-            let message =
-                format!("duplicate check `{group}.{}`: set another name or group on one of the fields", later.name());
+            let message = format!(
+                "duplicate check `{group}.{}`: set another name or group on one of the fields",
+                state.check_name(later)
+            );
             match &later.attrs.name {
                 Some(name) => errors.push_at(name, message),
                 None => errors.push_at(&later.member, message),

@@ -3,8 +3,10 @@
 pub use inventory;
 
 pub use crate::discovery::{
-    dispatch::{Dispatch, Fallback, InnerDispatch, InnerFallback, clone_field, same_group},
-    field::Field,
+    dispatch::{
+        Discover, Dispatch, EitherProbeOrHealthCheck, Fallback, InnerDispatch, InnerFallback, clone_field, same_group,
+    },
+    field::{in_group, modified, skipped},
     require,
     state::StateType,
 };

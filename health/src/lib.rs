@@ -4,6 +4,7 @@
 #![doc = "[testing]: guide::testing"]
 #![doc = "[backends]: guide::backends"]
 #![doc = "[kubernetes]: guide::kubernetes"]
+#![doc = "[docker]: guide::docker"]
 #![doc = "[proxies]: guide::proxies"]
 #![doc = "[operations]: guide::operations"]
 #![doc = ""]
@@ -11,6 +12,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // From HTTP down to a run, and the leaves; docs/architecture.md has the order.
+mod management;
 mod scope;
 
 mod access;
@@ -29,8 +31,10 @@ pub mod probes;
 mod registry;
 mod runtime;
 
+mod options;
 mod process;
 mod redact;
+mod self_check;
 mod status;
 mod weak_map;
 
@@ -41,21 +45,24 @@ pub mod __private;
 pub mod guide;
 
 pub use access::{AllowList, ForwardingHeader, ListError};
-pub use check::{Check, CheckOptions};
+pub use check::Check;
 pub use discovery::{Checks, HealthCheck};
 pub use error::{BoxError, ProbeError, ProbeErrorKind};
 pub use events::{Transition, Transitions, transitions};
 pub use health_derive::HealthCheck;
 pub use ipnet::IpNet;
-pub use lifecycle::{Drain, Hold, drain, hold};
+pub use lifecycle::{Drain, Hold, drain, heartbeat, hold};
+pub use management::{ManagementServer, serve};
 pub use observe::{Observation, observe};
+pub use options::{CheckOptions, Role};
 pub use probe::Probe;
 pub use registry::{
     RegisterError, RegisterErrorKind, RegistrationGuard, Registry, register, register_guarded, registry, unregister,
 };
 pub use report::{Details, Entry, LastError, Report, Sample};
-pub use scope::{ConfigError, ConfigErrorKind, Deny, Scope, on_connect, report, scope, snapshot};
-pub use status::{Role, Status};
+pub use scope::{ConfigError, ConfigErrorKind, Deny, Scope, metrics_text, on_connect, report, scope, snapshot};
+pub use self_check::self_check;
+pub use status::Status;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]

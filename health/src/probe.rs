@@ -18,7 +18,8 @@ use crate::error::{ProbeError, ProbeErrorKind};
 /// each check has one. It must not block its thread: use `actix_web::web::block` or `tokio::task::spawn_blocking` for blocking
 /// work.
 ///
-/// The derive keeps a clone of the field, so the type must be [`Clone`], or the field an [`Arc`] of it.
+/// The derive keeps a clone of the field, so the type must be [`Clone`], or the field an [`Arc`] of it. It may be a trait object: with
+/// `impl Probe for dyn Repository`, a field of the type `Arc<dyn Repository>` is probed.
 ///
 /// # Examples
 ///
@@ -79,19 +80,16 @@ pub trait Probe: Send + Sync + 'static {
 
     /// The same for a resource that is not `Clone`: the returned probe holds the pointer.
     #[doc(hidden)]
-    fn kept_shared(this: &Arc<Self>) -> Option<Arc<dyn DynProbe>>
-    where
-        Self: Sized,
-    {
+    fn kept_shared(this: &Arc<Self>) -> Option<Arc<dyn DynProbe>> {
         // Not `this.kept()`: on `Arc` that calls this function.
         Self::kept(this)
     }
 }
 
-/// Implements `Probe` for pointers to probes.
+/// Implements `Probe` for pointers to a probe `P`, which may be a trait object.
 macro_rules! pointers_to_probes {
-    ($($pointer:ident: $kept:ident),*) => {$(
-        impl<P: $crate::Probe> $crate::Probe for $pointer<P> {
+    ($($pointer:ty $(where P: $bound:tt Sized)?, $kept:ident;)*) => {$(
+        impl<P: $crate::Probe $(+ $bound Sized)?> $crate::Probe for $pointer {
             const GROUP: &'static str = P::GROUP;
             const NEVER_BLOCKS: bool = P::NEVER_BLOCKS;
 
@@ -111,7 +109,11 @@ macro_rules! pointers_to_probes {
 }
 
 pub(crate) use pointers_to_probes;
-pointers_to_probes!(Arc: kept_shared, Box: kept_boxed);
+pointers_to_probes! {
+    Arc<P> where P: ?Sized, kept_shared;
+    Box<P> where P: ?Sized, kept_inner;
+    &'static P where P: ?Sized, kept_inner;
+}
 
 /// A [`Probe`] of any type, as checks hold it.
 #[doc(hidden)]
@@ -154,20 +156,21 @@ impl<P: Probe> DynProbe for Erased<P> {
     }
 }
 
-pub(crate) fn kept_boxed<P: Probe>(pointer: &P) -> Option<Arc<dyn DynProbe>> {
-    pointer.kept()
+/// The probe of a resource that a pointer owns.
+pub(crate) fn kept_inner<P: Probe + ?Sized>(resource: &P) -> Option<Arc<dyn DynProbe>> {
+    resource.kept()
 }
 
 /// The probe of a resource behind a pointer: clones of the pointer are one resource.
-#[expect(clippy::unnecessary_wraps, reason = "the macro calls it in place of `kept_boxed`")]
-pub(crate) fn kept_shared<P: Probe>(pointer: &Arc<P>) -> Option<Arc<dyn DynProbe>> {
-    struct Pointed<P> {
+#[expect(clippy::unnecessary_wraps, reason = "the macro calls it in place of `kept_inner`")]
+pub(crate) fn kept_shared<P: Probe + ?Sized>(pointer: &Arc<P>) -> Option<Arc<dyn DynProbe>> {
+    struct Pointed<P: ?Sized> {
         probe: Arc<dyn DynProbe>,
         /// Keeps the address in use.
         pointer: Arc<P>,
     }
 
-    impl<P: Probe> DynProbe for Pointed<P> {
+    impl<P: Probe + ?Sized> DynProbe for Pointed<P> {
         fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
             self.probe.probe()
         }
@@ -181,7 +184,7 @@ pub(crate) fn kept_shared<P: Probe>(pointer: &Arc<P>) -> Option<Arc<dyn DynProbe
         }
 
         fn address(&self) -> Option<usize> {
-            self.probe.address().or_else(|| Some(Arc::as_ptr(&self.pointer).addr()))
+            self.probe.address().or_else(|| Some(Arc::as_ptr(&self.pointer).cast::<()>().addr()))
         }
     }
 

@@ -40,11 +40,15 @@ pub(crate) mod generation {
 pub(crate) struct WorkerState {
     /// In milliseconds since [`EPOCH`].
     pub(crate) last_tick_ms: AtomicU64,
+    /// When a tick was too late the last time, and the time between that tick and the one before.
+    pub(crate) resumed_ms: AtomicU64,
+    pub(crate) pause_ms: AtomicU64,
     /// Notified when [`TICK_INTERVAL_MS`] was shortened.
     pub(crate) interval_changed: Notify,
 }
 
-/// The workers that serve a scope, each at the index that is its number. An entry ends with the last scope of its worker.
+/// The workers that serve a scope or have a `health::heartbeat()`, each at the index that is its number. An entry becomes `None` with
+/// the last of those of its worker; the list is empty only if no worker has ever registered.
 pub(crate) static WORKERS: Mutex<Vec<Option<Arc<WorkerState>>>> = Mutex::new(Vec::new());
 
 /// The time between two ticks of every worker, as the shortest `stall` of all scopes needs it. It is never lengthened again.
@@ -55,6 +59,9 @@ pub(crate) static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// How many servers are draining. A server counts from the start of its drain until it has stopped.
 pub(crate) static DRAINING: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether a server has stopped at the end of its drain. Never reset.
+pub(crate) static DRAINED: AtomicBool = AtomicBool::new(false);
 
 /// Why the process is held out of rotation, and until when.
 pub(crate) struct ActiveHold {
@@ -77,6 +84,9 @@ pub(crate) static HOLDS: Holds = Holds { active: Mutex::new(Vec::new()), next_id
 /// The denials that were logged lately, of all scopes. An entry older than a minute is removed when another one is added to a map
 /// with 1024 entries.
 pub(crate) static DENIALS: LazyLock<Mutex<LogThrottle<(Peer, DenialKind)>>> = LazyLock::new(Mutex::default);
+
+/// How many requests the scopes of the process have denied.
+pub(crate) static DENIED_REQUESTS: AtomicU64 = AtomicU64::new(0);
 
 /// Denials of one client that are logged separately.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

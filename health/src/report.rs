@@ -8,7 +8,8 @@ use std::{
 use crate::{
     error::{ProbeError, ProbeErrorKind},
     observe::{Observation, Observations},
-    status::{Role, Status},
+    options::{CheckOptions, Role},
+    status::Status,
 };
 
 /// The maximum of `max_age`, `refresh` and `stall`: longer than any client waits, and short enough to be added to any time.
@@ -47,7 +48,8 @@ pub struct Report {
 pub struct Entry {
     pub(crate) group: Arc<str>,
     pub(crate) name: Arc<str>,
-    pub(crate) role: Role,
+    /// `None` for what is not a check.
+    pub(crate) options: Option<CheckOptions>,
     pub(crate) outcome: Outcome,
     /// `None` if they were not requested, or if the check has no result yet.
     pub(crate) details: Option<Details>,
@@ -87,6 +89,57 @@ pub struct Details {
     pub(crate) counters: Counters,
     /// The latest results, up to 60, the oldest first.
     pub history: Vec<Sample>,
+}
+
+/// What the metrics and the page show.
+#[derive(Clone, Debug)]
+pub(crate) struct Overview {
+    /// The report of `/health`, with details.
+    pub(crate) health: Report,
+    /// The status of `/health/ready`, `/health/live` and `/health/startup`.
+    pub(crate) ready: Status,
+    pub(crate) live: Status,
+    pub(crate) startup: Status,
+    /// The workers of the process, by number.
+    pub(crate) workers: Vec<Worker>,
+    pub(crate) is_draining: bool,
+    /// The number of active holds, and their reasons with the times left.
+    pub(crate) holds: usize,
+    pub(crate) held: Option<String>,
+    /// The checks that have not been up yet, without which the service has not started.
+    pub(crate) pending: Vec<String>,
+    /// The requests that the scopes of the process have denied.
+    pub(crate) denied: u64,
+    /// The name and the version that the application has set.
+    pub(crate) release: Option<Release>,
+    pub(crate) time: SystemTime,
+}
+
+/// The event loop of a worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Worker {
+    pub(crate) number: usize,
+    /// The time since it ran last.
+    pub(crate) blocked: Duration,
+    /// It has been blocked for longer than `stall`.
+    pub(crate) is_blocked: bool,
+}
+
+impl Worker {
+    /// The entry of liveness: `DOWN` if the event loop is blocked.
+    pub(crate) fn entry(&self) -> Entry {
+        let blocked_ms = milliseconds(self.blocked);
+        let time = if blocked_ms < 1_000 { format!("{blocked_ms} ms") } else { format!("{} s", blocked_ms / 1_000) };
+        let error = || format!("event loop blocked for {time}").into();
+        Entry::plain("health", format!("worker.{}", self.number), self.is_blocked.then(error))
+    }
+}
+
+/// The name and the version of the application.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Release {
+    pub(crate) service: String,
+    pub(crate) version: String,
 }
 
 /// What is counted of a check, for metrics. Results count before `rise` and `fall` are applied.
@@ -157,7 +210,7 @@ impl Report {
     }
 
     fn where_down(entries: Vec<Entry>, takes_down: impl Fn(Role) -> bool) -> Self {
-        let status = if entries.iter().any(|entry| entry.status() == Status::Down && takes_down(entry.role)) {
+        let status = if entries.iter().any(|entry| entry.status() == Status::Down && takes_down(entry.role())) {
             Status::Down
         } else if entries.iter().any(|entry| entry.status() != Status::Up) {
             Status::Degraded
@@ -189,7 +242,7 @@ impl Entry {
         Self {
             group: group.into(),
             name: name.into(),
-            role: Role::Critical,
+            options: None,
             outcome: Outcome { status: if error.is_some() { Status::Down } else { Status::Up }, error },
             details: None,
         }
@@ -212,7 +265,12 @@ impl Entry {
 
     /// What the check does to the service while it is down.
     pub fn role(&self) -> Role {
-        self.role
+        self.options.map_or(Role::Critical, |options| options.role)
+    }
+
+    /// The options of the check; `None` for what is not a check.
+    pub fn options(&self) -> Option<CheckOptions> {
+        self.options
     }
 
     /// The status.
@@ -266,7 +324,7 @@ mod tests {
         let entry = |&(role, status): &(Role, Status)| Entry {
             group: "g".into(),
             name: "n".into(),
-            role,
+            options: Some(CheckOptions { role, ..CheckOptions::default() }),
             outcome: Outcome { status, error: None },
             details: None,
         };

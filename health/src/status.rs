@@ -1,4 +1,4 @@
-//! [`Status`]: whether a check or the whole service works, and [`Role`]: what a check that is down does to the service.
+//! [`Status`]: whether a check or the whole service works.
 
 use derive_more::Display;
 use serde::{Serialize, Serializer};
@@ -41,30 +41,5 @@ impl Status {
 impl Serialize for Status {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
-    }
-}
-
-/// What a check that is down does to the service.
-#[derive(Clone, Copy, Debug, Default, Display, PartialEq, Eq, Hash)]
-#[display("{}", self.as_str())]
-#[non_exhaustive]
-pub enum Role {
-    /// The service is `DOWN`.
-    #[default]
-    Critical,
-    /// The service is `DEGRADED`.
-    Optional,
-    /// `/health` is `DOWN`. Readiness is `DOWN` only until the service has started once, and `DEGRADED` from then on.
-    Shared,
-}
-
-impl Role {
-    /// Returns `critical`, `optional` or `shared`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Critical => "critical",
-            Self::Optional => "optional",
-            Self::Shared => "shared",
-        }
     }
 }

@@ -12,12 +12,8 @@ struct State {
     skipped: PgPool,
     #[health(with = ping, probe)]
     both: PgPool,
-    #[health(with = ping, flatten)]
-    flat: Nested,
     #[health(flatten, name = "part")]
     named: Nested,
-    #[health(flatten)]
-    many: Vec<Nested>,
 }
 
 async fn ping<T>(_: &T) -> Result<(), String> {

@@ -17,4 +17,10 @@ struct State {
     f: PgPool,
 }
 
+#[derive(HealthCheck)]
+#[health(name = "billing/eu")]
+struct Billing {
+    db: PgPool,
+}
+
 fn main() {}

@@ -6,4 +6,7 @@ struct State {
     numbers: Option<Vec<u8>>,
 }
 
+#[derive(HealthCheck)]
+struct Title(String);
+
 fn main() {}

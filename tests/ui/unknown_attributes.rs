@@ -3,7 +3,7 @@ use health::HealthCheck;
 use sqlx::PgPool;
 
 #[derive(HealthCheck)]
-#[health(strickt, name = "state")]
+#[health(strickt, timeout = "1s")]
 struct State {
     #[health(optionl)]
     db: PgPool,

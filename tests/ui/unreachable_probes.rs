@@ -22,6 +22,16 @@ struct Nested {
     mailer: Mailer,
 }
 
+trait Storage: Send + Sync {}
+
+impl Probe for dyn Storage {
+    const GROUP: &'static str = "storage";
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        Ok(())
+    }
+}
+
 #[derive(PartialEq, Eq, Hash)]
 enum Region {
     Eu,
@@ -36,6 +46,7 @@ struct State {
     queue: VecDeque<Nested>,
     later: OnceLock<Box<Nested>>,
     keyed: HashMap<Region, Mailer>,
+    boxed: Box<dyn Storage>,
 }
 
 fn main() {}

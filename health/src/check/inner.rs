@@ -15,12 +15,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{
-    CheckOptions,
-    state::{Rules, State},
-};
+use super::state::{Rules, State};
 use crate::{
     events::Subscribers,
+    options::CheckOptions,
     probe::DynProbe,
     report::{Details, Outcome, Sample, milliseconds},
     runtime::CheckIo,

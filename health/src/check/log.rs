@@ -15,11 +15,12 @@ use super::{
 };
 use crate::{
     error::ProbeError,
+    options::Role,
     probe::{DynProbe, drop_catching_panics},
     redact,
     report::milliseconds,
     runtime::Runtime,
-    status::{Role, Status},
+    status::Status,
 };
 
 /// The name of a probe's resource in the log. `Probe::resource` is user code, which may panic.

@@ -18,10 +18,10 @@ use derive_more::{Display, Error};
 
 use crate::{
     error::{BoxError, ProbeError},
+    options::{CheckOptions, Role},
     probe::{self, DynProbe, Probe},
     redact::{MAX_LABEL_LEN, REDACTED, label},
     report::{MAX_DURATION, Sample},
-    status::Role,
 };
 
 pub(crate) use self::{inner::CheckInner, run::Pending};
@@ -297,30 +297,6 @@ impl fmt::Debug for Check {
             .field("name", &self.name())
             .field("options", &self.inner.options)
             .finish_non_exhaustive()
-    }
-}
-
-/// The options of a [`Check`], as its setters have set them. See there for their meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CheckOptions {
-    /// What the check does to the service while it is down. Set by [`Check::optional`] and [`Check::shared`].
-    pub role: Role,
-    /// The limit of a run; `None` for the longest deadline of the scopes that show the check. Set by [`Check::timeout`].
-    pub timeout: Option<Duration>,
-    /// The maximum age of a result; `None` for that of the scope. Set by [`Check::max_age`].
-    pub max_age: Option<Duration>,
-    /// Whether the check counts for liveness. Set by [`Check::live`].
-    pub live: bool,
-    /// How many successes in a row bring the check up. Set by [`Check::rise`].
-    pub rise: u32,
-    /// How many failures in a row take the check down. Set by [`Check::fall`].
-    pub fall: u32,
-}
-
-impl Default for CheckOptions {
-    fn default() -> Self {
-        Self { role: Role::Critical, timeout: None, max_age: None, live: false, rise: 1, fall: 1 }
     }
 }
 

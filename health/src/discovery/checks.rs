@@ -5,6 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
+use super::field::join;
 use crate::{check::Check, redact::label};
 
 /// A state that lists its checks. Derive it: [`macro@crate::HealthCheck`] adds a check for each field that can be probed.
@@ -27,7 +28,7 @@ use crate::{check::Check, redact::label};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not implement `HealthCheck`",
     label = "expected a struct that derives `HealthCheck`",
-    note = "add `#[derive(health::HealthCheck)]` to `{Self}`"
+    note = "for a struct of resources, add `#[derive(health::HealthCheck)]` to `{Self}`; for a resource itself, such as a pool, call `health::scope().probe(\"db\", pool)`"
 )]
 pub trait HealthCheck {
     /// Adds the checks of this state. Called once, at the first request to a scope that finds the state, so clone into each
@@ -47,27 +48,32 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// Adds a check.
+    /// Adds a check. If its name is empty, it bears the name of the field that holds this state, or `default` if there is none.
     pub fn add(&mut self, check: Check) {
         self.found.push(check);
     }
 
-    /// Adds the checks of a nested state, with their names prefixed by `name.`.
+    /// Adds the checks of a nested state, with their names prefixed by `name.`. An empty `name` adds none.
     pub fn nested<H: HealthCheck + ?Sized>(&mut self, name: &str, state: &H) {
         // `Check` escapes its own name; the names of ignored fields are logged too.
         let name = label(name);
-        let mut nested = Self::of(state);
+        let mut nested = Self::collect(state);
         for field in &mut nested.ignored {
-            *field = format!("{name}.{field}");
+            *field = join(&name, field);
         }
-        self.append(nested, |check| {
-            let full_name = format!("{name}.{}", check.name());
-            check.renamed(&full_name)
-        });
+        self.append(nested, |check| renamed(check, |own| join(&name, own)));
     }
 
     /// The checks of a state. If its `health_checks` panics, returns the checks added so far; scopes with that state report `DOWN`.
     pub fn of<H: HealthCheck + ?Sized>(state: &H) -> Self {
+        let mut checks = Self::default();
+        let default_name = |own: &str| if own.is_empty() { "default" } else { own }.to_owned();
+        checks.append(Self::collect(state), |check| renamed(check, default_name));
+        checks
+    }
+
+    /// The checks of a state as it added them, so that a name may be empty.
+    fn collect<H: HealthCheck + ?Sized>(state: &H) -> Self {
         let mut checks = Self { state_types: vec![type_name::<H>()], ..Self::default() };
         let result = catch_unwind(AssertUnwindSafe(|| state.health_checks(&mut checks)));
         checks.panicked |= result.is_err();
@@ -103,6 +109,12 @@ impl Checks {
         self.state_types.extend(other.state_types);
         self.panicked |= other.panicked;
     }
+}
+
+/// The same check if its name does not change: a renamed one is another check, with a state of its own.
+fn renamed(check: Check, rename: impl Fn(&str) -> String) -> Check {
+    let name = rename(check.name());
+    if name == check.name() { check } else { check.renamed(&name) }
 }
 
 impl IntoIterator for Checks {

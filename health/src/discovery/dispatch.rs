@@ -16,15 +16,16 @@ use std::{
     sync::Arc,
 };
 
-use actix_web::web::Data;
+use actix_web::web::{Data, ThinData};
 
 use super::{
     checks::{Checks, HealthCheck},
-    field::CheckPath,
+    field::join,
 };
 use crate::{
     check::Check,
     probe::{Probe, pointers_to_probes},
+    redact::label,
 };
 
 /// The kinds, which keep the impls of [`Discover`] apart. They have no values.
@@ -43,7 +44,7 @@ pub(crate) mod kind {
     pub struct List<K>(PhantomData<K>);
     /// `HashMap<_, T>` and `BTreeMap<_, T>`
     pub struct Map<K>(PhantomData<K>);
-    /// `Arc<T>`, `Box<T>` and `web::Data<T>`
+    /// `Arc<T>`, `Box<T>`, `&'static T`, `web::Data<T>` and `web::ThinData<T>`
     pub struct Pointer<K>(PhantomData<K>);
     /// A type that does not implement [`Discover`](super::Discover).
     pub struct Unknown;
@@ -52,30 +53,25 @@ pub(crate) mod kind {
 use kind::{Direct, List, Many, Map, Nested, Optional, Pointer, Unknown};
 
 /// A type that is or contains a probe. `K` is its kind.
-pub trait Discover<K> {
+pub trait Discover<K: ?Sized> {
     /// The group of the check that has the field's name. `None` if names or groups are known only at run time.
-    const GROUP: Option<&'static str>;
+    const GROUP: Option<&'static str> = None;
 
-    /// Adds the checks of the value.
-    fn discover(&self, path: CheckPath<'_>, checks: &mut Checks);
+    /// Adds the checks of the value, which is at `name` in the state.
+    fn discover(&self, name: &str, checks: &mut Checks);
 }
 
 impl<P: Probe + Clone> Discover<Direct> for P {
     const GROUP: Option<&'static str> = Some(P::GROUP);
 
-    fn discover(&self, path: CheckPath<'_>, checks: &mut Checks) {
-        checks.add(Check::probe(path.name(), self.clone()));
+    fn discover(&self, name: &str, checks: &mut Checks) {
+        checks.add(Check::probe(name, self.clone()));
     }
 }
 
 impl<H: HealthCheck + ?Sized> Discover<Many<Nested>> for H {
-    const GROUP: Option<&'static str> = None;
-
-    fn discover(&self, path: CheckPath<'_>, checks: &mut Checks) {
-        match path {
-            CheckPath::Flattened => checks.append(Checks::of(self), |check| check),
-            path => checks.nested(path.name(), self),
-        }
+    fn discover(&self, name: &str, checks: &mut Checks) {
+        checks.nested(name, self);
     }
 }
 
@@ -83,67 +79,84 @@ impl<H: HealthCheck + ?Sized> Discover<Many<Nested>> for H {
 impl<T: Discover<K>, K> Discover<Many<Optional<K>>> for Option<T> {
     const GROUP: Option<&'static str> = T::GROUP;
 
-    fn discover(&self, path: CheckPath<'_>, checks: &mut Checks) {
+    fn discover(&self, name: &str, checks: &mut Checks) {
         if let Some(value) = self {
-            value.discover(path, checks);
+            value.discover(name, checks);
         }
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl<T: Discover<K>, K> Discover<Many<List<K>>> for Vec<T> {
-    const GROUP: Option<&'static str> = None;
-
-    fn discover(&self, path: CheckPath<'_>, checks: &mut Checks) {
+    fn discover(&self, name: &str, checks: &mut Checks) {
         for (index, element) in self.iter().enumerate() {
-            element.discover(path.index(index), checks);
+            element.discover(&join(name, &index.to_string()), checks);
         }
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl<N: fmt::Display, T: Discover<K>, K, S> Discover<Many<Map<K>>> for HashMap<N, T, S> {
-    const GROUP: Option<&'static str> = None;
-
-    fn discover(&self, path: CheckPath<'_>, checks: &mut Checks) {
+    fn discover(&self, name: &str, checks: &mut Checks) {
         // Sorted, because the order of a hash map differs from process to process. Keys with the same text are not merged: two
         // checks of one name are an error.
         let mut entries: Vec<(String, &T)> = self.iter().map(|(key, value)| (key.to_string(), value)).collect();
         entries.sort_by(|(one, _), (other, _)| one.cmp(other));
         for (key, value) in entries {
-            value.discover(path.key(&key), checks);
+            discover_entry(value, name, &key, checks);
         }
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl<N: fmt::Display, T: Discover<K>, K> Discover<Many<Map<K>>> for BTreeMap<N, T> {
-    const GROUP: Option<&'static str> = None;
-
-    fn discover(&self, path: CheckPath<'_>, checks: &mut Checks) {
+    fn discover(&self, name: &str, checks: &mut Checks) {
         for (key, value) in self {
-            value.discover(path.key(&key.to_string()), checks);
+            discover_entry(value, name, &key.to_string(), checks);
         }
     }
 }
 
+fn discover_entry<K>(value: &impl Discover<K>, map: &str, key: &str, checks: &mut Checks) {
+    // A key may be a URL with a password, or contain control characters.
+    value.discover(&join(map, &label(key)), checks);
+}
+
 /// A pointer to a probe is itself a probe (see `probe.rs`). These impls are for pointers to anything else.
 macro_rules! pointers {
-    ($($pointer:ident),*) => {$(
+    ($($pointer:ty $(where T: $bound:tt Sized)?;)*) => {$(
         #[diagnostic::do_not_recommend]
-        impl<T: Discover<Many<K>> + ?Sized, K> Discover<Many<Pointer<K>>> for $pointer<T> {
+        impl<T: Discover<Many<K>> $(+ $bound Sized)?, K> Discover<Many<Pointer<K>>> for $pointer {
             const GROUP: Option<&'static str> = T::GROUP;
 
-            fn discover(&self, path: CheckPath<'_>, checks: &mut Checks) {
-                T::discover(self, path, checks);
+            fn discover(&self, name: &str, checks: &mut Checks) {
+                T::discover(self, name, checks);
             }
         }
     )*};
 }
 
-pointers!(Arc, Box, Data);
+pointers! {
+    Arc<T> where T: ?Sized;
+    Box<T> where T: ?Sized;
+    &'static T where T: ?Sized;
+    Data<T> where T: ?Sized;
+    ThinData<T>;
+}
 
-pointers_to_probes!(Data: kept_shared);
+pointers_to_probes! {
+    Data<P> where P: ?Sized, kept_shared;
+    ThinData<P>, kept_inner;
+}
+
+/// What a type that implements [`Probe`] and derives `HealthCheck` is reported with: the derive implements `Discover<Self>` for this
+/// type, which conflicts with the impl for probes. Without the conflict the kind of such a type would be ambiguous, and each
+/// field of it an error of its own.
+pub struct EitherProbeOrHealthCheck;
+
+impl<P: Probe> Discover<P> for EitherProbeOrHealthCheck {
+    fn discover(&self, _: &str, _: &mut Checks) {}
+}
 
 /// Resolves to the impl of `Discover` for `T`, or to [`Fallback`].
 pub struct Dispatch<T: ?Sized, K>(PhantomData<K>, PhantomData<T>);
@@ -152,8 +165,8 @@ impl<T: Discover<K> + ?Sized, K> Dispatch<T, K> {
     pub const IS_PROBED: bool = true;
     pub const GROUP: Option<&'static str> = T::GROUP;
 
-    pub fn discover(field: &T, path: CheckPath<'_>, checks: &mut Checks) {
-        field.discover(path, checks);
+    pub fn discover(field: &T, name: &str, checks: &mut Checks) {
+        field.discover(name, checks);
     }
 }
 
@@ -162,33 +175,32 @@ pub trait Fallback<T: ?Sized> {
     const IS_PROBED: bool = false;
     const GROUP: Option<&'static str> = None;
 
-    fn discover(_: &T, path: CheckPath<'_>, checks: &mut Checks) {
-        checks.ignore(path.name());
+    fn discover(_: &T, name: &str, checks: &mut Checks) {
+        checks.ignore(name);
     }
 }
 
 impl<T: ?Sized> Fallback<T> for Dispatch<T, Unknown> {}
 
-/// Determines whether `T` itself could be probed, even where it cannot be reached, by the same technique as [`Dispatch`].
-pub struct InnerDispatch<T: ?Sized, K>(PhantomData<K>, PhantomData<T>);
+/// Determines whether `T` itself is a probe, cloneable or not, or a struct that derives `HealthCheck`, even where it cannot be
+/// reached, by the same technique as [`Dispatch`].
+pub struct InnerDispatch<T: ?Sized>(PhantomData<T>);
 
-impl<T: Probed<K> + ?Sized, K> InnerDispatch<T, K> {
-    pub const IS_PROBED: bool = true;
+impl<P: Probe + ?Sized> InnerDispatch<P> {
+    pub const IS_PROBE: bool = true;
+}
+
+impl<H: HealthCheck + ?Sized> InnerDispatch<H> {
+    pub const IS_STATE: bool = true;
 }
 
 /// [`InnerDispatch`] for all other types.
 pub trait InnerFallback {
-    const IS_PROBED: bool = false;
+    const IS_PROBE: bool = false;
+    const IS_STATE: bool = false;
 }
 
-impl<T: ?Sized> InnerFallback for InnerDispatch<T, Unknown> {}
-
-/// A probe, cloneable or not, or a struct that derives `HealthCheck`.
-pub trait Probed<K> {}
-
-impl<P: Probe> Probed<Direct> for P {}
-
-impl<H: HealthCheck + ?Sized> Probed<Nested> for H {}
+impl<T: ?Sized> InnerFallback for InnerDispatch<T> {}
 
 /// Whether two checks of one name are in one group, if both groups are known at compile time. `==` is not available in constants.
 pub const fn same_group(one: Option<&str>, other: Option<&str>) -> bool {

@@ -2,7 +2,8 @@
 //! `Discover` implements all of them. The derive chooses the trait by how the field's type is written.
 #![allow(missing_docs, reason = "none of it is documented for users")]
 
-use super::{checks::HealthCheck, dispatch::Discover};
+use super::dispatch::Discover;
+use crate::error::BoxError;
 
 macro_rules! requirements {
     ($($(#[$diagnostic:meta])* $name:ident;)*) => {$(
@@ -17,22 +18,6 @@ macro_rules! requirements {
     )*};
 }
 
-/// The requirements for types that are written like a resource: what the type looks like, and how to get it probed.
-macro_rules! resources {
-    ($($name:ident: $message:literal, $feature:literal;)*) => {
-        requirements! {$(
-            #[diagnostic::on_unimplemented(
-                message = $message,
-                label = "this field would not be health-checked",
-                note = $feature,
-                note = "only the field itself and the content of `Arc`, `Box`, `Option`, `Vec`, `web::Data` and maps with `Display` keys are searched for probes",
-                note = "to probe the field with a function, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`"
-            )]
-            $name;
-        )*}
-    };
-}
-
 requirements! {
     #[diagnostic::on_unimplemented(
         message = "`{Self}` cannot be probed, but the field is marked `#[health(probe)]`",
@@ -41,6 +26,12 @@ requirements! {
         note = "to probe the field with a function, write `#[health(with = path)]`"
     )]
     Probed;
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` has no checks, but the field is marked `#[health(flatten)]`",
+        label = "neither probed nor a struct that derives `HealthCheck`",
+        note = "if the type is a struct of resources, add `#[derive(health::HealthCheck)]` to it"
+    )]
+    Flattened;
     #[diagnostic::on_unimplemented(
         message = "`{Self}` cannot be probed, and the struct is marked `#[health(strict)]`",
         label = "neither probed nor skipped",
@@ -53,64 +44,48 @@ requirements! {
         note = "to probe the field, write `#[health(probe)]`, which adds the bound `Probe + Clone`; to leave it unprobed, `#[health(skip)]`"
     )]
     Generic;
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` looks like a resource but cannot be probed",
+        label = "this field would not be health-checked",
+        note = "enable the feature of `health` for its crate, of the version that `cargo tree` shows: `async-nats`, `bb8-redis`, `deadpool-postgres`, `deadpool-redis`, `diesel`, `diesel-async`, `fred`, `lapin`, `memcache`, `redis`, `redis-cluster`, `redis-sentinel`, `rumqttc`, `sea-orm`, `sqlx`, `sqlx-0_8` or `tokio-postgres`",
+        note = "to probe the field with a function, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`"
+    )]
+    Resource;
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` looks like a resource in a lock or a cell but cannot be probed",
+        label = "this field would not be health-checked",
+        note = "a pool needs no lock, because it is a handle: store the pool itself",
+        note = "a client that needs its lock is probed with `#[health(with = path)]` and the lock in an `Arc`, a `SentinelClient` also with the feature `redis-sentinel` of `health`; to leave the field unprobed, write `#[health(skip)]`"
+    )]
+    LockedResource;
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` contains what looks like a resource but cannot be probed",
+        label = "this field would not be health-checked",
+        note = "store the resource in a field of its own, where it may be in `Arc`, `Box`, `&'static`, `Option`, `Vec`, `web::Data`, `web::ThinData`, `HashMap` or `BTreeMap`; or derive `HealthCheck` for the type that contains it",
+        note = "to probe the field with a function, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`"
+    )]
+    InnerResource;
 }
 
-resources! {
-    SqlxPool:
-        "`{Self}` looks like a database pool but cannot be probed",
-        "pools of sqlx 0.9 are probed with the feature `sqlx` of `health`, pools of sqlx 0.8 with the feature `sqlx-0_8`; enable the feature, or check the version with `cargo tree -i sqlx`";
-    SeaOrm:
-        "`{Self}` looks like a database connection but cannot be probed",
-        "`DatabaseConnection` of sea-orm 2 is probed with the feature `sea-orm` of `health`; enable the feature, or check the version with `cargo tree -i sea-orm`";
-    Diesel:
-        "`{Self}` looks like a database pool but cannot be probed",
-        "r2d2 pools of diesel 2 are probed with the feature `diesel` of `health`; enable the feature, or check the version with `cargo tree -i diesel`";
-    DieselAsync:
-        "`{Self}` looks like a database pool but cannot be probed",
-        "bb8 and deadpool pools of diesel-async 0.9 are probed with the feature `diesel-async` of `health`; enable the feature, or check the version with `cargo tree -i diesel-async`";
-    TokioPostgres:
-        "`{Self}` looks like a database connection but cannot be probed",
-        "`Arc<Client>` of tokio-postgres 0.7 is probed with the feature `tokio-postgres` of `health`; enable the feature, or check the version with `cargo tree -i tokio-postgres`";
-    DeadpoolPostgres:
-        "`{Self}` looks like a database pool but cannot be probed",
-        "`Pool` of deadpool-postgres 0.14 is probed with the feature `deadpool-postgres` of `health`; enable the feature, or check the version with `cargo tree -i deadpool-postgres`";
-    Redis:
-        "`{Self}` looks like a redis connection but cannot be probed",
-        "`Client`, `aio::MultiplexedConnection` and `aio::ConnectionManager` of redis 1 are probed with the feature `redis` of `health`; enable the feature, or check the version with `cargo tree -i redis`";
-    RedisCluster:
-        "`{Self}` looks like a redis cluster connection but cannot be probed",
-        "`ClusterClient` and `ClusterConnection` of redis 1 are probed with the feature `redis-cluster` of `health`; enable the feature, or check the version with `cargo tree -i redis`";
-    RedisSentinel:
-        "`{Self}` looks like a redis sentinel client but cannot be probed",
-        "`Arc<tokio::sync::Mutex<SentinelClient>>` of redis 1 is probed with the feature `redis-sentinel` of `health`; enable the feature, or check the version with `cargo tree -i redis`";
-    DeadpoolRedis:
-        "`{Self}` looks like a redis pool but cannot be probed",
-        "`Pool` of deadpool-redis 0.23 is probed with the feature `deadpool-redis` of `health`; enable the feature, or check the version with `cargo tree -i deadpool-redis`";
-    Bb8:
-        "`{Self}` looks like a connection pool but cannot be probed",
-        "pools of bb8 0.9 are probed with the feature `bb8-redis` of `health` if they hold redis connections, with the feature `diesel-async` if they hold diesel connections; enable the feature, or check the version with `cargo tree -i bb8`";
-    Fred:
-        "`{Self}` looks like a redis connection but cannot be probed",
-        "`Client` and `Pool` of fred 10 are probed with the feature `fred` of `health`; enable the feature, or check the version with `cargo tree -i fred`";
-    Memcached:
-        "`{Self}` looks like a memcached connection but cannot be probed",
-        "`Client`, `exp::AsyncMemcache` and `exp::AsyncMetaClient` of memcache 0.21 are probed with the feature `memcache` of `health`; enable the feature, or check the version with `cargo tree -i memcache`";
-    Lapin:
-        "`{Self}` looks like a RabbitMQ connection but cannot be probed",
-        "`Arc<Connection>` and `Channel` of lapin 4 and `Pool` of deadpool-lapin 0.14 are probed with the feature `lapin` of `health`; enable the feature, or check the version with `cargo tree -i lapin`";
-    Nats:
-        "`{Self}` looks like a NATS connection but cannot be probed",
-        "`Client` and `jetstream::Context` of async-nats 0.51 are probed with the feature `async-nats` of `health`; enable the feature, or check the version with `cargo tree -i async-nats`";
-    Mqtt:
-        "`{Self}` looks like an MQTT client but cannot be probed",
-        "`AsyncClient` of rumqttc-next 0.34 is probed with the feature `rumqttc` of `health`; enable the feature, or check the version with `cargo tree -i rumqttc-next`; the clients of rumqttc and rumqttc-v4-next are not supported, because only their event loops receive the broker's responses";
-    Pool:
-        "`{Self}` looks like a connection pool but cannot be probed",
-        "pools of sqlx, bb8, deadpool, diesel's r2d2 and fred are probed with the features `sqlx`, `sqlx-0_8`, `bb8-redis`, `deadpool-postgres`, `deadpool-redis`, `lapin`, `diesel-async`, `diesel` and `fred` of `health`; enable the feature of your pool";
-    Resource:
-        "`{Self}` looks like a resource but cannot be probed",
-        "for a type of your own, implement `health::Probe`";
+/// An error that the function of `#[health(with = …)]` may return.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an error that `#[health(with = …)]` takes",
+    label = "this function must return `Result<(), E>`, where `E` is `Send + Sync` and an `std::error::Error`, an `anyhow::Error`, a `String` or a `&str`",
+    note = "for any other error, for example an `actix_web::Error`, write `.map_err(|error| error.to_string())`"
+)]
+pub trait FunctionError {
+    #[doc(hidden)]
+    fn boxed(self) -> BoxError;
 }
 
-/// Compiles if the type inside the wrappers of a field with `#[health(flatten)]` derives `HealthCheck`.
-pub fn assert_flattenable<H: HealthCheck + ?Sized>() {}
+#[diagnostic::do_not_recommend]
+impl<E: Into<BoxError>> FunctionError for E {
+    fn boxed(self) -> BoxError {
+        self.into()
+    }
+}
+
+/// The result of the function of `#[health(with = …)]`, whose error must be one that a check takes.
+pub fn assert_error_is_taken<E: FunctionError>(result: Result<(), E>) -> Result<(), BoxError> {
+    result.map_err(E::boxed)
+}

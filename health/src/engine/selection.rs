@@ -4,8 +4,8 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use crate::{
     check::{Check, redaction_hint},
+    options::Role,
     report::{Entry, Outcome},
-    status::Role,
 };
 
 /// An entry of a report that has no result yet.
@@ -50,7 +50,7 @@ impl CheckEntry {
         Entry {
             group: Arc::clone(self.group()),
             name: Arc::clone(self.name()),
-            role: inner.map_or(Role::Critical, |inner| inner.options.role),
+            options: inner.map(|inner| inner.options),
             outcome,
             details: inner.filter(|_| details).and_then(|inner| inner.details()),
         }

@@ -8,11 +8,7 @@ use std::{
 use tokio::{runtime::Handle, time::sleep};
 
 use super::*;
-use crate::{
-    ProbeError, ProbeErrorKind,
-    report::Report,
-    status::{Role, Status},
-};
+use crate::{ProbeError, ProbeErrorKind, options::Role, report::Report, status::Status};
 
 const CONFIG: EngineConfig = EngineConfig {
     deadline: Duration::from_millis(800),

@@ -11,20 +11,23 @@ use actix_web::dev::ServerHandle;
 use futures_util::future::{Either, select};
 use tokio::{sync::Notify, time::sleep};
 
+use super::workers;
 use crate::{
-    process::{DRAINING, generation},
+    process::{DRAINED, DRAINING, generation},
     runtime::Executor,
 };
 
+/// Whether a server is draining, or has stopped after its drain and none is left. Then only a management server still responds, and
+/// the process is out of rotation until it ends.
 pub(crate) fn is_draining() -> bool {
-    DRAINING.load(Ordering::Acquire) > 0
+    DRAINING.load(Ordering::Acquire) > 0 || (DRAINED.load(Ordering::Acquire) && !workers::any_registered())
 }
 
 /// Takes a server out of rotation at SIGTERM, or at [`Drain::start`], before it stops.
 ///
 /// From then on, `/health` and `/health/ready` of this process respond with 503, so that load balancers and Kubernetes send
 /// requests elsewhere; `/health/live` is not affected. The server keeps serving open and new requests for `time`, then stops
-/// gracefully. `time` should be a little longer than a balancer needs to notice: the period of its checks times their failure
+/// gracefully. A management server ([`serve`](crate::serve)) keeps serving, and reports the drain until the process ends. `time` should be a little longer than a balancer needs to notice: the period of its checks times their failure
 /// threshold. A second SIGTERM stops the server at once.
 ///
 /// Call [`disable_signals`](actix_web::HttpServer::disable_signals) on the `HttpServer`, because its own handler stops accepting
@@ -77,6 +80,7 @@ pub fn drain(server: ServerHandle, time: Duration) -> Drain {
         } else {
             server.stop(true).await;
         }
+        DRAINED.store(true, Ordering::Release);
         DRAINING.fetch_sub(1, Ordering::AcqRel);
         generation::bump();
     });

@@ -1,4 +1,10 @@
 //! Renders a report, one file per format. Depends neither on the engine nor on HTTP.
 
+pub(crate) mod health_json;
 pub(crate) mod json;
-mod text;
+pub(crate) mod metrics;
+pub(crate) mod openapi;
+#[cfg(feature = "page")]
+pub(crate) mod page;
+pub(crate) mod schema;
+pub(crate) mod text;

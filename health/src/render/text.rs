@@ -3,21 +3,44 @@
 use std::fmt;
 
 use crate::{
+    options::Role,
+    redact::label,
     report::{Entry, Report},
-    status::{Role, Status},
+    status::Status,
 };
+
+/// A line for each check, and `{what} check passed` or `{what} check failed`. `unmatched` are names that the request wants to exclude and
+/// that match no check.
+pub(crate) fn body(report: &Report, what: &str, unmatched: &[String]) -> String {
+    let warning =
+        |name: &String| format!("warn: some health checks cannot be excluded: no matches for \"{}\"\n", label(name));
+    let warnings: String = unmatched.iter().map(warning).collect();
+    format!("{warnings}{}\n", Text { report, what })
+}
 
 /// `[+]database.db ok` for each check, and `health check passed` or `health check failed`.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for entry in self.checks() {
+        Text { report: self, what: "health" }.fmt(f)
+    }
+}
+
+struct Text<'a> {
+    report: &'a Report,
+    what: &'a str,
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { report, what } = self;
+        for entry in report.checks() {
             writeln!(f, "{}", Line(entry))?;
         }
-        for name in &self.excluded {
+        for name in &report.excluded {
             writeln!(f, "[+]{name} excluded: ok")?;
         }
-        let outcome = if self.status() == Status::Down { "failed" } else { "passed" };
-        write!(f, "health check {outcome}")
+        let outcome = if report.status() == Status::Down { "failed" } else { "passed" };
+        write!(f, "{what} check {outcome}")
     }
 }
 
@@ -39,14 +62,14 @@ impl fmt::Display for Line<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Outcome;
+    use crate::{options::CheckOptions, report::Outcome};
 
     #[test]
     fn each_check_has_a_line_that_names_its_failure() {
         let entry = |group: &str, name: &str, role, status, error: Option<&str>| Entry {
             group: group.into(),
             name: name.into(),
-            role,
+            options: Some(CheckOptions { role, ..CheckOptions::default() }),
             outcome: Outcome { status, error: error.map(Into::into) },
             details: None,
         };

@@ -3,7 +3,7 @@
 use super::endpoint::Endpoint;
 use crate::{
     engine::Engine,
-    lifecycle,
+    lifecycle::{self, MissingWorkers},
     report::{Entry, Report},
     status::Status,
 };
@@ -15,18 +15,30 @@ pub(super) struct ProcessState {
     pub(super) held: Option<String>,
     /// The checks that have not been up yet, without which the service has not started.
     pub(super) pending: Vec<String>,
+    /// Why no worker serves the application. Only a management server reports it.
+    pub(super) missing_workers: Option<MissingWorkers>,
 }
 
 impl ProcessState {
     pub(super) fn now(engine: &Engine) -> Self {
-        Self { is_draining: lifecycle::is_draining(), held: lifecycle::held(), pending: engine.pending_startup() }
+        Self {
+            is_draining: lifecycle::is_draining(),
+            held: lifecycle::held(),
+            pending: engine.pending_startup(),
+            missing_workers: None,
+        }
     }
 
     /// The reasons for which the process is out of rotation.
     fn rotation(&self) -> Vec<Entry> {
         let drain = self.is_draining.then(|| Entry::down("health", "drain", "server is draining"));
         let hold = self.held.as_deref().map(|message| Entry::down("health", "hold", message));
-        drain.into_iter().chain(hold).collect()
+        drain.into_iter().chain(hold).chain(self.without_workers()).collect()
+    }
+
+    /// The entry for the lack of workers. A drain ends with it.
+    fn without_workers(&self) -> Option<Entry> {
+        self.missing_workers.filter(|_| !self.is_draining).map(MissingWorkers::entry)
     }
 }
 
@@ -50,10 +62,16 @@ pub(super) fn assess(
             entries.push(Entry::down("health", "startup", &format!("not started: {pending} has not been up yet")));
             Report::of(before_results(entries))
         }
-        Endpoint::Live => Report::of(before_results(workers())),
-        // Permanently UP once started, whatever the results of the checks are now.
-        Endpoint::Startup if pending.is_empty() => Report::with_status(Status::Up, results),
-        Endpoint::Startup => Report::with_status(Status::Down, results),
+        Endpoint::Live => {
+            let entries = workers().into_iter().chain(process.without_workers()).collect();
+            Report::of(before_results(entries))
+        }
+        Endpoint::Startup => {
+            let not_registered = process.missing_workers.filter(|missing| *missing == MissingWorkers::NotRegistered);
+            // Permanently UP once started, whatever the results of the checks are now.
+            let status = if pending.is_empty() && not_registered.is_none() { Status::Up } else { Status::Down };
+            Report::with_status(status, before_results(not_registered.map(MissingWorkers::entry).into_iter().collect()))
+        }
         Endpoint::Group(_) | Endpoint::Check(..) => Report::of(results),
     }
 }
@@ -183,6 +201,7 @@ mod tests {
                 is_draining: model.is_draining,
                 held: holds.message(),
                 pending: engine.pending_startup(),
+                missing_workers: None,
             };
             let responds = |endpoint| assess(&endpoint, results.clone(), &process, Vec::new).status() != Status::Down;
             let responses = [Endpoint::Health, Endpoint::Ready, Endpoint::Startup].map(responds);

@@ -18,7 +18,7 @@ use crate::{
     engine::{EngineConfig, Filter},
     process::LONG_DEADLINE_WARNING,
     registry::Registry,
-    report::MAX_DURATION,
+    report::{MAX_DURATION, Release},
 };
 
 /// The longest deadline.
@@ -33,6 +33,7 @@ const NO_CHECKS: &str = "there are no checks: add `.probe(\"db\", pool.clone())`
                          application's state, or register a check; a service without dependencies adds `.allow_empty()`";
 
 /// The settings of a scope, not validated.
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting that is on or off")]
 pub(super) struct ScopeOptions {
     pub(super) path: String,
     pub(super) allow: AllowSource,
@@ -51,6 +52,8 @@ pub(super) struct ScopeOptions {
     pub(super) allow_empty: bool,
     pub(super) include: Option<Vec<String>>,
     pub(super) exclude: Vec<String>,
+    pub(super) release: Option<Release>,
+    pub(super) is_management: bool,
 }
 
 /// The proxies to trust, and how they forward the address of the client.
@@ -65,6 +68,7 @@ pub(super) struct ProxyConfig {
 pub(super) struct ScopeConfig {
     pub(super) access: Rc<AccessControl>,
     pub(super) stall: Duration,
+    pub(super) is_management: bool,
     pub(super) sources: ScopeSources,
 }
 
@@ -77,6 +81,7 @@ pub(super) struct ScopeSources {
     pub(super) checks: Vec<Check>,
     pub(super) registries: Vec<Registry>,
     pub(super) filter: Filter,
+    pub(super) release: Option<Release>,
 }
 
 /// The error of [`Scope::validate`](crate::Scope::validate): an invalid setting, which keeps the server from starting.
@@ -163,6 +168,8 @@ impl Default for ScopeOptions {
             allow_empty: false,
             include: None,
             exclude: Vec::new(),
+            release: None,
+            is_management: false,
         }
     }
 }
@@ -183,6 +190,7 @@ impl ScopeOptions {
         Ok(ScopeConfig {
             access: Rc::new(AccessControl { policy, authorize: self.authorize.clone(), deny: self.deny }),
             stall: stall.min(MAX_DURATION),
+            is_management: self.is_management,
             sources: ScopeSources {
                 path: self.path.clone(),
                 engine: EngineConfig {
@@ -195,6 +203,7 @@ impl ScopeOptions {
                 checks: self.checks.clone(),
                 registries: self.registries.clone(),
                 filter: self.filter()?,
+                release: self.release.clone(),
             },
         })
     }

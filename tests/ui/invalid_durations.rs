@@ -13,6 +13,10 @@ struct State {
     d: PgPool,
     #[health(timeout = "99999999999999999999s")]
     e: PgPool,
+    #[health(max_age = "30")]
+    f: PgPool,
+    #[health(max_age = 30)]
+    g: PgPool,
 }
 
 fn main() {}

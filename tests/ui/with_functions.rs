@@ -1,23 +1,16 @@
-use std::{cell::Cell, rc::Rc};
-
+//! Functions with another signature than `with` takes.
 use health::HealthCheck;
-
-struct Unclonable;
 
 #[derive(HealthCheck)]
 struct State {
     #[health(with = no_such_function)]
-    a: String,
+    missing: String,
     #[health(with = of_another_type)]
-    b: String,
+    other: String,
     #[health(with = not_async)]
-    c: String,
-    #[health(with = ok)]
-    d: Unclonable,
-    #[health(with = ok)]
-    e: Rc<Cell<u8>>,
+    blocking: String,
     #[health(with = number)]
-    f: String,
+    number: String,
 }
 
 async fn of_another_type(_: &u8) -> Result<(), String> {
@@ -25,10 +18,6 @@ async fn of_another_type(_: &u8) -> Result<(), String> {
 }
 
 fn not_async(_: &String) -> Result<(), String> {
-    Ok(())
-}
-
-async fn ok<T>(_: &T) -> Result<(), String> {
     Ok(())
 }
 

@@ -1,0 +1,13 @@
+use health::HealthCheck;
+use sqlx::PgPool;
+
+#[derive(HealthCheck)]
+struct State {
+    #[health(optional, timeout = "1s", shared)]
+    a: PgPool,
+    #[health(shared)]
+    #[health(optional)]
+    b: PgPool,
+}
+
+fn main() {}
