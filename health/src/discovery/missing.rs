@@ -21,8 +21,8 @@ pub(crate) fn missing_step(app_data: AppData<'_>) -> Option<String> {
     if !concrete.is_empty() {
         steps.push(
             "add `.app_data(web::Data::new(state))` to the App, or to health::scope() `.state(&data)` for a state that is kept \
-             elsewhere (in health::serve, for every state), `.probe(\"db\", pool.clone())` for a pool without a state, or `.registry(health::registry())` for \
-             registered checks only"
+             elsewhere (in health::serve, for every state), `.probe(\"db\", pool.clone())` for a pool without a state, or \
+             `.registry(health::registry())` for registered checks only"
                 .to_owned(),
         );
     }

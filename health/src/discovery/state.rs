@@ -98,8 +98,7 @@ fn find_in_app_data<S: HealthCheck + 'static>(app_data: AppData<'_>) -> Option<F
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not implement `HealthCheck`",
     label = "expected a struct that derives `HealthCheck`",
-    note = "add `#[derive(health::HealthCheck)]` to a struct of yours",
-    note = "for a pool, a connection or a client, write `.probe(\"name\", data.clone())` instead of `.state(&data)`"
+    note = "for a struct of resources, add `#[derive(health::HealthCheck)]` to `{Self}`; for a resource itself, such as a pool, call `health::scope().probe(\"db\", pool)`"
 )]
 pub trait State: Sized {
     /// Returns a handle to the state.
