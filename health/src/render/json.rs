@@ -95,7 +95,7 @@ impl Serialize for Observations {
 }
 
 /// Formats a time as RFC 3339, clamped to the years 1970 to 9999, because the clock of a machine may be wrong.
-fn timestamp(time: SystemTime) -> String {
+pub(super) fn timestamp(time: SystemTime) -> String {
     const LAST: Duration = Duration::from_millis(253_402_300_799_999);
 
     let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -103,7 +103,7 @@ fn timestamp(time: SystemTime) -> String {
 }
 
 /// Milliseconds with three decimals.
-fn fractional_milliseconds(time: Duration) -> f64 {
+pub(super) fn fractional_milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 

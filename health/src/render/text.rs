@@ -8,17 +8,41 @@ use crate::{
     status::Status,
 };
 
+/// Renders the report of `what`: `health`, `ready`, `live`, `startup` or the name of a group. `unmatched` are the exclusions of the
+/// request that match nothing.
+pub(crate) fn body(report: &Report, what: &str, unmatched: &[String]) -> String {
+    format!("{}\n", Text { report, what, unmatched })
+}
+
 /// `[+]database.db ok` for each check, and `health check passed` or `health check failed`.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for entry in self.checks() {
+        Text { report: self, what: "health", unmatched: &[] }.fmt(f)
+    }
+}
+
+struct Text<'a> {
+    report: &'a Report,
+    what: &'a str,
+    unmatched: &'a [String],
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { report, what, unmatched } = self;
+        for entry in report.checks() {
             writeln!(f, "{}", Line(entry))?;
         }
-        for name in &self.excluded {
+        for name in &report.excluded {
             writeln!(f, "[+]{name} excluded: ok")?;
         }
-        let outcome = if self.status() == Status::Down { "failed" } else { "passed" };
-        write!(f, "health check {outcome}")
+        if !unmatched.is_empty() {
+            // Quoted and escaped, because they are the client's.
+            let names: Vec<_> = unmatched.iter().map(|name| format!("{name:?}")).collect();
+            writeln!(f, "warn: some health checks cannot be excluded: no matches for {}", names.join(","))?;
+        }
+        let outcome = if report.status() == Status::Down { "failed" } else { "passed" };
+        write!(f, "{what} check {outcome}")
     }
 }
 
@@ -80,5 +104,17 @@ mod tests {
         let down =
             Report::of(vec![entry("database", "db", Role::Critical, Status::Down, Some("timed out after 800 ms"))]);
         assert_eq!(down.to_string(), "[-]database.db failed: timed out after 800 ms\nhealth check failed");
+    }
+
+    #[test]
+    fn the_last_line_names_the_path_and_exclusions_without_a_match_are_quoted() {
+        let report = Report::of(vec![Entry::plain("queue", "orders", None)]);
+        assert_eq!(body(&report, "ready", &[]), "[+]queue.orders ok\nready check passed\n");
+        assert_eq!(
+            body(&report, "queue", &["x".to_owned(), "\"\n[+]y ok".to_owned()]),
+            "[+]queue.orders ok\n\
+             warn: some health checks cannot be excluded: no matches for \"x\",\"\\\"\\n[+]y ok\"\n\
+             queue check passed\n"
+        );
     }
 }
