@@ -6,6 +6,8 @@ macro_rules! page {
         #[doc = "[custom-checks]: crate::guide::custom_checks"]
         #[doc = "[testing]: crate::guide::testing"]
         #[doc = "[kubernetes]: crate::guide::kubernetes"]
+        #[doc = "[docker]: crate::guide::docker"]
+        #[doc = "[operations]: crate::guide::operations"]
         #[doc = ""]
         #[doc = include_str!(concat!("../guide/", $file))]
         pub mod $name {}
@@ -17,5 +19,6 @@ page!(custom_checks, "custom-checks.md");
 page!(testing, "testing.md");
 page!(backends, "backends.md");
 page!(kubernetes, "kubernetes.md");
+page!(docker, "docker.md");
 page!(proxies, "proxies.md");
 page!(operations, "operations.md");

@@ -85,6 +85,9 @@ pub(crate) static HOLDS: Holds = Holds { active: Mutex::new(Vec::new()), next_id
 /// with 1024 entries.
 pub(crate) static DENIALS: LazyLock<Mutex<LogThrottle<(Peer, DenialKind)>>> = LazyLock::new(Mutex::default);
 
+/// How many requests the scopes of the process have denied.
+pub(crate) static DENIED_REQUESTS: AtomicU64 = AtomicU64::new(0);
+
 /// Denials of one client that are logged separately.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum DenialKind {

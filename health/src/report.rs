@@ -125,6 +125,16 @@ pub(crate) struct Worker {
     pub(crate) is_blocked: bool,
 }
 
+impl Worker {
+    /// The entry of liveness: `DOWN` if the event loop is blocked.
+    pub(crate) fn entry(&self) -> Entry {
+        let blocked_ms = milliseconds(self.blocked);
+        let time = if blocked_ms < 1_000 { format!("{blocked_ms} ms") } else { format!("{} s", blocked_ms / 1_000) };
+        let error = || format!("event loop blocked for {time}").into();
+        Entry::plain("health", format!("worker.{}", self.number), self.is_blocked.then(error))
+    }
+}
+
 /// The name and the version of the application.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Release {

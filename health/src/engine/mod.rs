@@ -88,6 +88,8 @@ pub(crate) struct Results {
     pub(crate) generation: u64,
     /// The checks that the request has excluded, as `group.name`.
     pub(crate) excluded: Vec<String>,
+    /// The names in the request that match no check.
+    pub(crate) unmatched: Vec<String>,
 }
 
 /// The checks of all sources, and the versions of the registries that they were read at.
@@ -183,12 +185,14 @@ impl Engine {
             .iter()
             .filter(|entry| selection.matches(entry))
             .partition(|entry| exclude.iter().any(|name| entry.is_named(name)));
-        let excluded = excluded.into_iter().map(CheckEntry::to_string).collect();
+        let is_unmatched = |name: &&String| !excluded.iter().any(|entry| entry.is_named(name));
+        let unmatched = exclude.iter().filter(is_unmatched).cloned().collect();
+        let excluded = excluded.iter().map(|entry| entry.to_string()).collect();
         let runtime = match executor.runtime() {
             Ok(runtime) => runtime,
             Err(error) => {
                 let entries = vec![self.inner.missing_threads(&error)];
-                return Results { entries, valid_until: None, generation, excluded };
+                return Results { entries, valid_until: None, generation, excluded, unmatched };
             }
         };
         self.inner.missing_threads.store(false, Ordering::Relaxed);
@@ -215,7 +219,7 @@ impl Engine {
         let mut checks = selected.iter().filter_map(|entry| entry.check());
         let latest = Instant::now() + MAX_DURATION;
         let valid_until = checks.try_fold(latest, |earliest, check| Some(earliest.min(valid_until(check)?)));
-        Results { entries: reported, valid_until, generation, excluded }
+        Results { entries: reported, valid_until, generation, excluded, unmatched }
     }
 
     /// Returns the latest results of the selected checks, and runs none.

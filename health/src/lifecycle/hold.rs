@@ -97,6 +97,11 @@ pub(crate) fn held() -> Option<String> {
     HOLDS.message()
 }
 
+/// The number of the process's active holds.
+pub(crate) fn hold_count() -> usize {
+    HOLDS.count()
+}
+
 impl Holds {
     /// Returns the id of the new hold.
     pub(crate) fn add(&self, reason: String, until: Instant) -> u64 {
@@ -116,13 +121,15 @@ impl Holds {
         Some(removed.reason)
     }
 
+    fn count(&self) -> usize {
+        let now = Instant::now();
+        self.active.lock().iter().filter(|hold| hold.until > now).count()
+    }
+
     pub(crate) fn message(&self) -> Option<String> {
         let now = Instant::now();
-        let left = |hold: &ActiveHold| {
-            let time = hold.until.checked_duration_since(now).filter(|time| !time.is_zero())?;
-            Some(format!("{}, {} left", hold.reason, time_left(time)))
-        };
-        let list: Vec<_> = self.active.lock().iter().filter_map(left).collect();
+        let left = |hold: &ActiveHold| format!("{}, {} left", hold.reason, time_left(hold.until.duration_since(now)));
+        let list: Vec<_> = self.active.lock().iter().filter(|hold| hold.until > now).map(left).collect();
         (!list.is_empty()).then(|| format!("held: {}", list.join("; ")))
     }
 }

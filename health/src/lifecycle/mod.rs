@@ -7,8 +7,8 @@ mod workers;
 
 pub(crate) use self::{
     drain::is_draining,
-    hold::held,
-    workers::{Heartbeat, MissingWorkers},
+    hold::{held, hold_count},
+    workers::{Heartbeat, MissingWorkers, unobserved_workers},
 };
 pub use self::{
     drain::{Drain, drain},

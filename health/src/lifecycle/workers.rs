@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     process::{EPOCH, TICK_INTERVAL_MS, WORKERS, WorkerState, generation},
-    report::{Entry, milliseconds},
+    report::{Entry, Worker, milliseconds},
 };
 
 /// The longest time between two ticks, and so between two wake-ups of an idle worker.
@@ -101,23 +101,14 @@ impl Heartbeat {
         self
     }
 
-    /// An entry for each worker: `DOWN` if its event loop has been blocked for longer than `stall`.
+    /// All workers, and which of them have been blocked for longer than `stall`.
     ///
     /// The event loop that responds is not blocked. If it has ticked too late itself, the whole process may have been paused, so that
     /// time does not count for the others.
-    pub(crate) fn entries(&self, stall: Duration) -> Vec<Entry> {
-        let limit = milliseconds(stall).max(max_gap_ms());
+    pub(crate) fn workers(&self, stall: Duration) -> Vec<Worker> {
         let now = now_ms();
         self.state.tick(now);
-        let entry = |(number, state): (usize, &Option<Arc<WorkerState>>)| {
-            let blocked_ms = state.as_ref()?.blocked_ms(&self.state, now);
-            let time =
-                if blocked_ms < 1_000 { format!("{blocked_ms} ms") } else { format!("{} s", blocked_ms / 1_000) };
-            let error = format!("event loop blocked for {time}");
-            let is_blocked = blocked_ms > limit;
-            Some(Entry::plain("health", format!("worker.{number}"), is_blocked.then(|| error.into())))
-        };
-        WORKERS.lock().iter().enumerate().filter_map(entry).collect()
+        workers(stall, |worker| worker.blocked_ms(&self.state, now))
     }
 
     /// Whether there is no worker to report. Always `None` in a worker.
@@ -132,6 +123,21 @@ impl Heartbeat {
             (false, true) => None,
         }
     }
+}
+
+/// All workers, as seen by code that runs on no event loop that could tell a pause of the process from a blocked worker.
+pub(crate) fn unobserved_workers(stall: Duration) -> Vec<Worker> {
+    let now = now_ms();
+    workers(stall, |worker| now.saturating_sub(worker.last_tick_ms.load(Ordering::Relaxed)))
+}
+
+fn workers(stall: Duration, blocked_ms: impl Fn(&WorkerState) -> u64) -> Vec<Worker> {
+    let limit = milliseconds(stall).max(max_gap_ms());
+    let worker = |(number, state): (usize, &Option<Arc<WorkerState>>)| {
+        let blocked_ms = blocked_ms(state.as_ref()?);
+        Some(Worker { number, blocked: Duration::from_millis(blocked_ms), is_blocked: blocked_ms > limit })
+    };
+    WORKERS.lock().iter().enumerate().filter_map(worker).collect()
 }
 
 impl Drop for Heartbeat {

@@ -1,6 +1,6 @@
 //! The OpenAPI document for applications that use utoipa.
 
-use super::openapi::document;
+use super::openapi::openapi;
 
 /// The paths of a scope at `/health`, for [`utoipa`]: the document of [`openapi`](crate::openapi).
 ///
@@ -19,7 +19,7 @@ pub struct ApiDoc;
 
 impl utoipa::OpenApi for ApiDoc {
     fn openapi() -> utoipa::openapi::OpenApi {
-        serde_json::from_value(document("/health")).expect("utoipa reads any document of OpenAPI 3.1")
+        serde_json::from_value(openapi("/health")).expect("utoipa reads any document of OpenAPI 3.1")
     }
 }
 
@@ -32,7 +32,7 @@ mod tests {
     #[test]
     fn utoipa_keeps_every_path_parameter_and_response_of_the_document() {
         let read = serde_json::to_value(ApiDoc::openapi()).unwrap();
-        let written = document("/health");
+        let written = openapi("/health");
         let paths = written["paths"].as_object().unwrap();
         assert_eq!(read["paths"].as_object().unwrap().len(), paths.len());
         for (path, item) in paths {

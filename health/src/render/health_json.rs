@@ -52,7 +52,8 @@ fn word(status: Status) -> &'static str {
 
 /// Why the service is out of rotation, and which checks the request has excluded.
 fn notes(report: &Report) -> Vec<String> {
-    let of_rotation = |entry: &&Entry| entry.group() == "health" && matches!(entry.name(), "drain" | "hold" | "startup");
+    let of_rotation =
+        |entry: &&Entry| entry.group() == "health" && matches!(entry.name(), "drain" | "hold" | "startup");
     let messages = report.checks().iter().filter(of_rotation).filter_map(Entry::error).map(ToOwned::to_owned);
     messages.chain(report.excluded.iter().map(|name| format!("excluded: {name}"))).collect()
 }

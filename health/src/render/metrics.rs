@@ -24,7 +24,8 @@ pub(crate) fn openmetrics(overview: &Overview) -> String {
 }
 
 fn render(overview: &Overview, format: Format) -> String {
-    let checks: Vec<_> = overview.health.checks().iter().filter(|entry| entry.group() != "health").map(Check::of).collect();
+    let checks: Vec<_> =
+        overview.health.checks().iter().filter(|entry| entry.group() != "health").map(Check::of).collect();
     let mut metrics = Metrics { text: String::with_capacity(2048 * (checks.len() + 1)), format };
     service(overview, &mut metrics);
     for_each_check(&checks, &mut metrics);
@@ -41,9 +42,11 @@ fn service(overview: &Overview, metrics: &mut Metrics) {
     {
         up.sample("", format_args!("endpoint=\"{endpoint}\""), is_up(status));
     }
-    metrics
-        .family(Kind::Gauge, "health_degraded", "Whether the overall status is DEGRADED (1) or not (0).")
-        .sample("", format_args!(""), is_degraded(status));
+    metrics.family(Kind::Gauge, "health_degraded", "Whether the overall status is DEGRADED (1) or not (0).").sample(
+        "",
+        format_args!(""),
+        is_degraded(status),
+    );
 }
 
 /// One family after the other, each with the samples of all checks: a family must not be interrupted by another one.
@@ -95,16 +98,12 @@ fn for_each_check(checks: &[Check<'_>], metrics: &mut Metrics) {
     }
 
     let times: [(_, _, fn(&Details) -> Option<SystemTime>); 3] = [
-        (
-            "health_check_last_run_timestamp_seconds",
-            "Unix time of the latest result of the check.",
-            |details| Some(details.last_run),
-        ),
-        (
-            "health_check_last_success_timestamp_seconds",
-            "Unix time of the latest UP result of the check.",
-            |details| details.last_success,
-        ),
+        ("health_check_last_run_timestamp_seconds", "Unix time of the latest result of the check.", |details| {
+            Some(details.last_run)
+        }),
+        ("health_check_last_success_timestamp_seconds", "Unix time of the latest UP result of the check.", |details| {
+            details.last_success
+        }),
         (
             "health_check_last_transition_timestamp_seconds",
             "Unix time since which the check has its reported status.",
@@ -142,17 +141,23 @@ fn process(overview: &Overview, metrics: &mut Metrics) {
     metrics
         .family(Kind::Gauge, "health_draining", "Whether the process is draining before it stops (1) or not (0).")
         .sample("", format_args!(""), u8::from(overview.is_draining));
-    metrics
-        .family(Kind::Gauge, "health_holds", "Active holds on readiness.")
-        .sample("", format_args!(""), overview.holds);
-    metrics
-        .family(Kind::Counter, "health_access_denied", "Requests to health endpoints that were denied.")
-        .sample("_total", format_args!(""), overview.denied);
+    metrics.family(Kind::Gauge, "health_holds", "Active holds on readiness.").sample(
+        "",
+        format_args!(""),
+        overview.holds,
+    );
+    metrics.family(Kind::Counter, "health_access_denied", "Requests to health endpoints that were denied.").sample(
+        "_total",
+        format_args!(""),
+        overview.denied,
+    );
     if let Some(release) = &overview.release {
         let (service, version) = (Escaped(&release.service), Escaped(&release.version));
-        metrics
-            .family(Kind::Info, "health_service", "Service and version as set by the application.")
-            .sample("_info", format_args!("service=\"{service}\",version=\"{version}\""), 1);
+        metrics.family(Kind::Info, "health_service", "Service and version as set by the application.").sample(
+            "_info",
+            format_args!("service=\"{service}\",version=\"{version}\""),
+            1,
+        );
     }
 }
 
@@ -297,7 +302,9 @@ fn number(observation: &Observation, format: Format) -> Option<String> {
     match (observation, format) {
         (Observation::Integer(value), Format::Prometheus) => Some(value.to_string()),
         (Observation::Integer(value), Format::OpenMetrics) => Some(format!("{value}.0")),
-        (Observation::Float(value), _) if value.is_infinite() => Some(format!("{}Inf", if *value > 0.0 { '+' } else { '-' })),
+        (Observation::Float(value), _) if value.is_infinite() => {
+            Some(format!("{}Inf", if *value > 0.0 { '+' } else { '-' }))
+        }
         (Observation::Float(value), _) => Some(format!("{value:?}")),
         (Observation::Text(_) | Observation::Bool(_), _) => None,
     }

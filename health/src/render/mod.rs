@@ -6,6 +6,8 @@ pub(crate) mod health_json;
 pub(crate) mod json;
 pub(crate) mod metrics;
 pub(crate) mod openapi;
+#[cfg(feature = "page")]
+pub(crate) mod page;
 pub(crate) mod schema;
 pub(crate) mod text;
 

@@ -4,8 +4,16 @@ use serde_json::{Map, Value, json};
 
 use super::schema::SCHEMA;
 
-/// The OpenAPI 3.1 document of a scope at `path`: each path, with its parameters and formats. `HEAD` is allowed wherever `GET` is.
-pub(crate) fn document(path: &str) -> Value {
+/// Returns the OpenAPI 3.1 document of a scope at `path`: each path, with its parameters and formats. `/health/openapi.json` responds
+/// with it.
+///
+/// # Examples
+///
+/// ```
+/// let document = health::openapi("/internal/health");
+/// assert!(document["paths"]["/internal/health/ready"]["get"]["responses"]["503"].is_object());
+/// ```
+pub fn openapi(path: &str) -> Value {
     let path = path.trim_end_matches('/');
     let mut schema: Value = serde_json::from_str(SCHEMA).expect("the schema is valid JSON");
     // A schema of OpenAPI 3.1 is of this version unless it says otherwise.
@@ -42,27 +50,57 @@ fn report_paths() -> Vec<(&'static str, Value)> {
     vec![
         (
             "",
-            report("health", "All checks", "503 while a check is down that is not optional, and out of rotation.", excludable()),
+            report(
+                "health",
+                "All checks",
+                "503 while a check is down that is not optional, and out of rotation.",
+                excludable(),
+            ),
         ),
         (
             "/ready",
-            report("health_ready", "Readiness", "503 until the service has started, while a critical check is down, and out of rotation.", excludable()),
+            report(
+                "health_ready",
+                "Readiness",
+                "503 until the service has started, while a critical check is down, and out of rotation.",
+                excludable(),
+            ),
         ),
         (
             "/live",
-            report("health_live", "Liveness", "503 while the event loop of a worker is blocked, or a check is down that counts for liveness.", excludable()),
+            report(
+                "health_live",
+                "Liveness",
+                "503 while the event loop of a worker is blocked, or a check is down that counts for liveness.",
+                excludable(),
+            ),
         ),
         (
             "/startup",
-            report("health_startup", "Startup", "503 until each check that is not optional has been up once.", report_parameters(false)),
+            report(
+                "health_startup",
+                "Startup",
+                "503 until each check that is not optional has been up once.",
+                report_parameters(false),
+            ),
         ),
         (
             "/{group}",
-            report("health_group", "The checks of a group", "503 while one of them is down that is not optional.", [vec![group()], excludable()].concat()),
+            report(
+                "health_group",
+                "The checks of a group",
+                "503 while one of them is down that is not optional.",
+                [vec![group()], excludable()].concat(),
+            ),
         ),
         (
             "/{group}/{name}",
-            report("health_check", "One check", "503 while it is down, unless it is optional.", [vec![group(), name()], excludable()].concat()),
+            report(
+                "health_check",
+                "One check",
+                "503 while it is down, unless it is optional.",
+                [vec![group(), name()], excludable()].concat(),
+            ),
         ),
     ]
 }
@@ -76,7 +114,11 @@ fn machine_paths() -> Vec<(&'static str, Value)> {
             "health_page",
             "The page for people",
             "Complete without script.",
-            vec![query_parameter("refresh", "Reloads the page after so many seconds, for browsers without script.", json!({"type": "integer", "minimum": 1}))],
+            vec![query_parameter(
+                "refresh",
+                "Reloads the page after so many seconds, for browsers without script.",
+                json!({"type": "integer", "minimum": 1}),
+            )],
             json!({"200": {"description": "The page.", "content": {"text/html": text()}}}),
         ),
     );
@@ -87,7 +129,11 @@ fn machine_paths() -> Vec<(&'static str, Value)> {
                 "health_metrics",
                 "Metrics",
                 "The text format of Prometheus, or OpenMetrics if `Accept` names it.",
-                vec![query_parameter("format", "The format, whatever `Accept` names.", json!({"enum": ["prometheus", "openmetrics"]}))],
+                vec![query_parameter(
+                    "format",
+                    "The format, whatever `Accept` names.",
+                    json!({"enum": ["prometheus", "openmetrics"]}),
+                )],
                 json!({
                     "200": {
                         "description": "The metrics, whatever is down.",
@@ -139,7 +185,7 @@ fn report(id: &str, summary: &str, description: &str, parameters: Vec<Value>) ->
 }
 
 fn operation(id: &str, summary: &str, description: &str, parameters: Vec<Value>, mut responses: Value) -> Value {
-    responses["403"] = json!({"description": "The client is denied. The scope may be set to respond with 404 or 200 and 503 instead."});
+    responses["403"] = json!({"description": "The client is denied. The scope may be set to respond with 404, or with only the status, instead."});
     json!({
         "operationId": id,
         "tags": ["health"],
@@ -161,9 +207,17 @@ fn report_parameters(is_excludable: bool) -> Vec<Value> {
         query_parameter("exclude", "A group or `group.name` that the response leaves out. May be repeated.", names)
     };
     let mut parameters = vec![
-        query_parameter("details", "Adds latency, times, counters and observations of each check to the JSON body.", flag()),
+        query_parameter(
+            "details",
+            "Adds latency, times, counters and observations of each check to the JSON body.",
+            flag(),
+        ),
         query_parameter("verbose", "Responds with text, a line for each check.", flag()),
-        query_parameter("format", "The format, whatever `Accept` names.", json!({"enum": ["json", "text", "health+json"]})),
+        query_parameter(
+            "format",
+            "The format, whatever `Accept` names.",
+            json!({"enum": ["json", "text", "health+json"]}),
+        ),
     ];
     parameters.extend(is_excludable.then(exclude));
     parameters
@@ -224,10 +278,13 @@ mod tests {
 
     #[test]
     fn the_paths_are_below_that_of_the_scope() {
-        for (path, ready, root) in
-            [("/health", "/health/ready", "/health"), ("/a/b/", "/a/b/ready", "/a/b"), ("/", "/ready", "/"), ("", "/ready", "/")]
-        {
-            let document = document(path);
+        for (path, ready, root) in [
+            ("/health", "/health/ready", "/health"),
+            ("/a/b/", "/a/b/ready", "/a/b"),
+            ("/", "/ready", "/"),
+            ("", "/ready", "/"),
+        ] {
+            let document = openapi(path);
             assert_eq!(document["paths"][ready]["get"]["operationId"], "health_ready", "{path}");
             assert_eq!(document["paths"][root]["get"]["operationId"], "health", "{path}");
         }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::{
     options::Role,
+    redact::label,
     report::{Entry, Report},
     status::Status,
 };
@@ -37,8 +38,7 @@ impl fmt::Display for Text<'_> {
             writeln!(f, "[+]{name} excluded: ok")?;
         }
         if !unmatched.is_empty() {
-            // Quoted and escaped, because they are the client's.
-            let names: Vec<_> = unmatched.iter().map(|name| format!("{name:?}")).collect();
+            let names: Vec<_> = unmatched.iter().map(|name| format!("{:?}", label(name))).collect();
             writeln!(f, "warn: some health checks cannot be excluded: no matches for {}", names.join(","))?;
         }
         let outcome = if report.status() == Status::Down { "failed" } else { "passed" };
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(
             body(&report, "queue", &["x".to_owned(), "\"\n[+]y ok".to_owned()]),
             "[+]queue.orders ok\n\
-             warn: some health checks cannot be excluded: no matches for \"x\",\"\\\"\\n[+]y ok\"\n\
+             warn: some health checks cannot be excluded: no matches for \"x\",\"\\\"\\\\u{a}[+]y ok\"\n\
              queue check passed\n"
         );
     }

@@ -5,16 +5,18 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{http::StatusCode, web::Bytes};
 use tokio::time::Instant;
 
-use super::endpoint::{Endpoint, FIXED_PATH_COUNT};
+use super::{
+    endpoint::{Endpoint, FIXED_PATH_COUNT},
+    response::Rendered,
+};
 use crate::{process::generation, status::Status};
 
-/// The latest response for allowed clients and the latest status for denied ones, of each fixed path.
+/// The latest responses for allowed clients, and the latest status of each endpoint for denied ones.
 #[derive(Default)]
 pub(super) struct ResponseCache {
-    responses: [RefCell<Option<CachedResponse>>; FIXED_PATH_COUNT],
+    responses: [RefCell<Option<CachedResponse>>; SLOT_COUNT],
     statuses: [Cell<Option<CachedStatus>>; FIXED_PATH_COUNT],
 }
 
@@ -22,9 +24,22 @@ pub(super) struct ResponseCache {
 pub(super) struct CachedResponse {
     pub(super) valid_until: Instant,
     pub(super) generation: u64,
-    pub(super) code: StatusCode,
-    pub(super) body: Bytes,
+    pub(super) rendered: Rendered,
 }
+
+/// Which response is cached. Others are not: liveness and startup depend on more than the generation, and the paths of groups and
+/// checks are unbounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    Health,
+    Ready,
+    Prometheus,
+    OpenMetrics,
+    #[cfg(feature = "page")]
+    Page,
+}
+
+const SLOT_COUNT: usize = 5;
 
 impl CachedResponse {
     fn is_fresh(&self) -> bool {
@@ -49,17 +64,13 @@ impl CachedStatus {
 }
 
 impl ResponseCache {
-    pub(super) fn response(&self, endpoint: &Endpoint<'_>) -> Option<(StatusCode, Bytes)> {
-        let cached = self.responses[endpoint.fixed_index()?].borrow();
-        cached.as_ref().filter(|cached| cached.is_fresh()).map(|cached| (cached.code, cached.body.clone()))
+    pub(super) fn response(&self, slot: Slot) -> Option<Rendered> {
+        let cached = self.responses[slot as usize].borrow();
+        cached.as_ref().filter(|cached| cached.is_fresh()).map(|cached| cached.rendered.clone())
     }
 
-    /// Stores the response of `/health` or `/health/ready`. Others are not cached: liveness and startup depend on more than the
-    /// generation, and the paths of groups and checks are unbounded.
-    pub(super) fn store(&self, endpoint: &Endpoint<'_>, response: CachedResponse) {
-        if let (Endpoint::Health | Endpoint::Ready, Some(index)) = (endpoint, endpoint.fixed_index()) {
-            *self.responses[index].borrow_mut() = Some(response);
-        }
+    pub(super) fn store(&self, slot: Slot, response: CachedResponse) {
+        *self.responses[slot as usize].borrow_mut() = Some(response);
     }
 
     /// The cached status of an endpoint if it is fresh, else the one that `determine` returns.

@@ -18,7 +18,7 @@ use crate::{
     engine::{EngineConfig, Filter},
     process::LONG_DEADLINE_WARNING,
     registry::Registry,
-    report::MAX_DURATION,
+    report::{MAX_DURATION, Release},
 };
 
 /// The longest deadline.
@@ -51,6 +51,7 @@ pub(super) struct ScopeOptions {
     pub(super) allow_empty: bool,
     pub(super) include: Option<Vec<String>>,
     pub(super) exclude: Vec<String>,
+    pub(super) release: Option<Release>,
     pub(super) is_management: bool,
 }
 
@@ -79,6 +80,7 @@ pub(super) struct ScopeSources {
     pub(super) checks: Vec<Check>,
     pub(super) registries: Vec<Registry>,
     pub(super) filter: Filter,
+    pub(super) release: Option<Release>,
 }
 
 /// The error of [`Scope::validate`](crate::Scope::validate): an invalid setting, which keeps the server from starting.
@@ -165,6 +167,7 @@ impl Default for ScopeOptions {
             allow_empty: false,
             include: None,
             exclude: Vec::new(),
+            release: None,
             is_management: false,
         }
     }
@@ -199,6 +202,7 @@ impl ScopeOptions {
                 checks: self.checks.clone(),
                 registries: self.registries.clone(),
                 filter: self.filter()?,
+                release: self.release.clone(),
             },
         })
     }

@@ -14,13 +14,18 @@ pub(super) enum Route {
     Ready,
     Live,
     Startup,
+    Metrics,
+    Schema,
+    OpenApi,
+    /// Only with the feature `page`.
+    Page,
     /// `/{group}`, which belongs to the application if there is no such group.
     Group,
     /// `/{group}/{name}`, which belongs to the application if there is no such check.
     Check,
 }
 
-/// What a request reports on.
+/// What a report is about.
 #[derive(Debug, PartialEq)]
 pub(super) enum Endpoint<'a> {
     Health,
@@ -33,8 +38,16 @@ pub(super) enum Endpoint<'a> {
 
 impl Route {
     /// The routes with a path of their own, each with its tail below the path of the scope, the most frequent first.
-    const FIXED: [(Self, &'static str); FIXED_PATH_COUNT] =
-        [(Self::Health, ""), (Self::Ready, "/ready"), (Self::Live, "/live"), (Self::Startup, "/startup")];
+    const FIXED: [(Self, &'static str); 8] = [
+        (Self::Health, ""),
+        (Self::Ready, "/ready"),
+        (Self::Live, "/live"),
+        (Self::Startup, "/startup"),
+        (Self::Metrics, "/metrics"),
+        (Self::Schema, "/schema"),
+        (Self::OpenApi, "/openapi.json"),
+        (Self::Page, "/page"),
+    ];
 
     /// The paths that the Kubernetes API server has.
     const KUBERNETES: [(Self, &'static str); 3] =
@@ -43,7 +56,8 @@ impl Route {
     /// The patterns of all paths of a scope at `path`, which does not end in a slash. Those of fixed paths are plain text, which is
     /// matched faster than a pattern.
     pub(super) fn patterns(path: &str, kubernetes_paths: bool) -> Vec<(Self, ResourceDef)> {
-        let fixed = Self::FIXED.iter().map(|(route, tail)| (*route, format!("{path}{tail}")));
+        let fixed = Self::FIXED.iter().filter(|(route, _)| cfg!(feature = "page") || *route != Self::Page);
+        let fixed = fixed.map(|(route, tail)| (*route, format!("{path}{tail}")));
         let kubernetes = Self::KUBERNETES.iter().filter(|_| kubernetes_paths);
         let kubernetes = kubernetes.map(|(route, path)| (*route, (*path).to_owned()));
         let with_slash = |(route, path): (Self, String)| {
@@ -63,12 +77,12 @@ impl Route {
         matches!(self, Self::Group | Self::Check)
     }
 
-    /// The endpoint of a request whose percent-encoded path matches the route.
-    pub(super) fn endpoint(self, path: &str) -> Endpoint<'_> {
+    /// The endpoint of a request whose percent-encoded path matches the route; `None` for a path that has no report.
+    pub(super) fn endpoint(self, path: &str) -> Option<Endpoint<'_>> {
         // A route does not depend on the segments before, which may be those of enclosing scopes.
         let mut segments = path.strip_suffix('/').unwrap_or(path).rsplit('/');
         let mut last = || percent_decode_str(segments.next().unwrap_or_default()).decode_utf8_lossy();
-        match self {
+        Some(match self {
             Self::Health => Endpoint::Health,
             Self::Ready => Endpoint::Ready,
             Self::Live => Endpoint::Live,
@@ -78,7 +92,8 @@ impl Route {
                 let name = last();
                 Endpoint::Check(last(), name)
             }
-        }
+            Self::Metrics | Self::Schema | Self::OpenApi | Self::Page => return None,
+        })
     }
 }
 
@@ -90,6 +105,18 @@ impl Endpoint<'_> {
             Self::Startup => Selection::Required,
             Self::Group(group) => Selection::Group(group),
             Self::Check(group, name) => Selection::Check(group, name),
+        }
+    }
+
+    /// The name in texts.
+    pub(super) fn name(&self) -> Cow<'_, str> {
+        match self {
+            Self::Health => "health".into(),
+            Self::Ready => "ready".into(),
+            Self::Live => "live".into(),
+            Self::Startup => "startup".into(),
+            Self::Group(group) => (&**group).into(),
+            Self::Check(group, name) => format!("{group}.{name}").into(),
         }
     }
 
@@ -105,7 +132,7 @@ impl Endpoint<'_> {
     }
 }
 
-/// The number of fixed paths.
+/// The number of endpoints with a fixed path.
 pub(super) const FIXED_PATH_COUNT: usize = 4;
 
 #[cfg(test)]
@@ -114,10 +141,10 @@ mod tests {
 
     #[test]
     fn names_are_the_last_segments_of_the_path_decoded() {
-        assert_eq!(Route::Group.endpoint("/api/v1/health/database/"), Endpoint::Group("database".into()));
+        assert_eq!(Route::Group.endpoint("/api/v1/health/database/"), Some(Endpoint::Group("database".into())));
         assert_eq!(
             Route::Check.endpoint("/health/database/big%20corp%2F%C3%A4"),
-            Endpoint::Check("database".into(), "big corp/ä".into())
+            Some(Endpoint::Check("database".into(), "big corp/ä".into()))
         );
     }
 

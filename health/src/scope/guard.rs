@@ -4,6 +4,7 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
+    sync::atomic::Ordering,
 };
 
 use actix_web::{
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::{
     access::{AccessDenied, ForwardingHeader, LogDecision, MAX_TRACKED, Peer, Policy},
-    process::{DENIALS, DenialKind, UNTRUSTED_PROXY_WARNING},
+    process::{DENIALS, DENIED_REQUESTS, DenialKind, UNTRUSTED_PROXY_WARNING},
 };
 
 /// The response to denied clients, at the fixed paths of the scope. For a denied client, the paths of groups and checks belong to the
@@ -58,7 +59,8 @@ enum Denial {
 }
 
 impl Denial {
-    fn log(&self) {
+    fn count_and_log(&self) {
+        DENIED_REQUESTS.fetch_add(1, Ordering::Relaxed);
         match self {
             Self::ByPolicy(denied) => log_denial(denied.client(), DenialKind::Ordinary, denied),
             Self::ByPredicate(client, kind) => {
@@ -81,10 +83,10 @@ pub(super) struct AccessControl {
 }
 
 impl AccessControl {
-    /// Whether a request is allowed. Logs a denial. `is_unix`: whether a request without a peer address arrived on a Unix
+    /// Whether a request is allowed. Counts and logs a denial. `is_unix`: whether a request without a peer address arrived on a Unix
     /// socket.
     pub(super) fn authorize_and_log(&self, request: &GuardContext<'_>, is_unix: bool) -> bool {
-        self.authorize(request, is_unix).map_err(|denial| denial.log()).is_ok()
+        self.authorize(request, is_unix).map_err(|denial| denial.count_and_log()).is_ok()
     }
 
     /// Whether a request is allowed.

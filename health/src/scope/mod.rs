@@ -6,9 +6,12 @@ mod config;
 mod connection;
 mod endpoint;
 mod guard;
+mod overview;
 mod query;
 mod resolve;
+mod response;
 mod service;
+mod worker;
 
 use std::{cell::RefCell, fmt, rc::Rc, time::Duration};
 
@@ -35,9 +38,11 @@ use crate::{
     check::Check,
     discovery::state::{AppData, State},
     engine::Selection,
+    lifecycle,
     probe::Probe,
     registry::Registry,
-    report::{Entry, Report},
+    render::metrics,
+    report::{Entry, Overview, Release, Report},
 };
 
 /// The health endpoints of an application: a builder that is passed to `App::service`.
@@ -167,6 +172,30 @@ pub async fn report<S: State>(data: &Data<S>) -> Report {
 /// [`scope`]`().state(data).`[`snapshot`](Scope::snapshot)`()`.
 pub fn snapshot<S: State>(data: &Data<S>) -> Report {
     scope().state(data).snapshot()
+}
+
+/// Returns the metrics of a state's checks, with the latest results, in the text format of Prometheus, for an application that
+/// already serves its own `/metrics`. It runs no check, and has no mark of its end.
+///
+/// # Examples
+///
+/// ```
+/// # #[derive(Clone)] struct Mailer;
+/// # impl health::Probe for Mailer {
+/// #     const GROUP: &'static str = "service";
+/// #     async fn probe(&self) -> Result<(), health::ProbeError> { Ok(()) }
+/// # }
+/// # #[derive(health::HealthCheck)] struct AppState { mailer: Mailer }
+/// use actix_web::{HttpResponse, Responder, web};
+///
+/// async fn metrics(state: web::Data<AppState>) -> impl Responder {
+///     let own = "orders_total 7\n";
+///     HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(own.to_owned() + &health::metrics_text(&state))
+/// }
+/// ```
+pub fn metrics_text<S: State>(data: &Data<S>) -> String {
+    // The settings are the defaults. Only a variable of the environment can be invalid, and a server with it does not start.
+    scope().state(data).overview().map(|overview| metrics::prometheus(&overview)).unwrap_or_default()
 }
 
 impl Scope {
@@ -473,6 +502,18 @@ impl Scope {
         self
     }
 
+    /// Sets the name and the version of the application, for the page, the metrics and `application/health+json`. Defaults to none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let scope = health::scope().release(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    /// ```
+    pub fn release(mut self, service: impl Into<String>, version: impl Into<String>) -> Self {
+        self.options.release = Some(Release { service: service.into(), version: version.into() });
+        self
+    }
+
     /// Checks the settings without starting a server.
     ///
     /// # Errors
@@ -532,6 +573,15 @@ impl Scope {
             }
             Err(report) => report,
         }
+    }
+
+    /// What the metrics show, with the latest results.
+    fn overview(&self) -> Result<Overview, Report> {
+        let resolved = self.resolve()?;
+        let results = resolved.engine.latest_results(Selection::All, true);
+        let process = ProcessState::now(&resolved.engine);
+        let workers = lifecycle::unobserved_workers(self.options.stall);
+        Ok(overview::overview(results, &process, workers, self.options.release.as_ref()))
     }
 
     fn resolve(&self) -> Result<Rc<Resolved>, Report> {

@@ -1,44 +1,23 @@
-//! The actix service of a scope: access control, then a cached response, else the report of the engine, rendered.
+//! The actix service of a scope: its routes, their guards, and access control before everything else.
 
 use std::{
-    cell::{Cell, OnceCell, RefCell},
+    cell::{Cell, RefCell},
     rc::{Rc, Weak},
-    time::Duration,
 };
 
 use actix_web::{
-    HttpRequest, HttpResponse, HttpResponseBuilder,
     dev::{self, AppService, ServiceRequest, ServiceResponse},
     guard::{Guard, GuardContext},
-    http::{
-        Method, StatusCode,
-        header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
-    },
-    web::Bytes,
 };
 use futures_util::future::{Either, LocalBoxFuture, Ready, ready};
-use tokio::time::Instant;
 
 use super::{
-    assess::{ProcessState, assess},
-    cache::{CachedResponse, ResponseCache},
     config::{ConfigError, ScopeConfig},
-    connection::UnixSocket,
-    endpoint::{Endpoint, Route},
+    endpoint::Route,
     guard::{AccessGuard, Deny},
-    query::Query,
-    resolve::Resolved,
+    worker::WorkerScope,
 };
-use crate::{
-    discovery::state::AppData,
-    engine::{Engine, Results},
-    lifecycle::Heartbeat,
-    process::METHOD_WARNING,
-    redact::label,
-    render::json,
-    report::Entry,
-    status::Status,
-};
+use crate::discovery::state::AppData;
 
 /// Registers the service for all paths of a scope. An invalid configuration keeps the server from starting.
 pub(super) fn register(
@@ -83,8 +62,8 @@ impl Guard for NameGuard {
         let access = &worker.config.access;
         // Denied first, so that a denied client cannot measure whether a group exists.
         access.is_allowed(request, access.policy.distinguishes_unix()) && {
-            let endpoint = self.route.endpoint(request.head().uri.path());
-            worker.resolved(AppData::Routing(request)).engine.contains(endpoint.selection())
+            let engine = &worker.resolved(AppData::Routing(request)).engine;
+            self.route.endpoint(request.head().uri.path()).is_some_and(|endpoint| engine.contains(endpoint.selection()))
         }
     }
 }
@@ -159,140 +138,4 @@ impl dev::Service<ServiceRequest> for HealthService {
             }
         }
     }
-}
-
-/// A scope in one worker.
-struct WorkerScope {
-    config: Rc<ScopeConfig>,
-    heartbeat: Rc<Heartbeat>,
-    resolved: OnceCell<Resolved>,
-    cache: ResponseCache,
-}
-
-impl WorkerScope {
-    fn start(config: Rc<ScopeConfig>) -> Rc<Self> {
-        let heartbeat = if config.is_management {
-            Heartbeat::of_management_server(config.stall)
-        } else {
-            Heartbeat::of_this_worker(config.stall)
-        };
-        Rc::new(Self { config, heartbeat, resolved: OnceCell::new(), cache: ResponseCache::default() })
-    }
-
-    fn authorize_and_log(&self, route: Route, request: &ServiceRequest) -> bool {
-        let access = &self.config.access;
-        // A guard has allowed the request, except where it could not decide.
-        let is_guarded = access.deny == Deny::NotFound || route.is_named();
-        let is_undecided = || request.head().peer_addr.is_none() && access.policy.distinguishes_unix();
-        (is_guarded && !is_undecided())
-            || access.authorize_and_log(&request.guard_ctx(), request.conn_data::<UnixSocket>().is_some())
-    }
-
-    /// The response, if it needs no wait: to a method that is not allowed, or from the cache.
-    fn immediate_response(&self, route: Route, request: &HttpRequest) -> Option<HttpResponse> {
-        if !is_method_allowed(request) {
-            return Some(method_not_allowed(request));
-        }
-        if !request.query_string().is_empty() {
-            return None;
-        }
-        let (code, body) = self.cache.response(&route.endpoint(request.path()))?;
-        Some(json_response(code, body))
-    }
-
-    /// The response to a denied client, which must not reveal which groups and checks exist.
-    fn denied(&self, route: Route, request: &HttpRequest) -> HttpResponse {
-        let deny = self.config.access.deny;
-        if deny == Deny::NotFound || route.is_named() {
-            return not_found();
-        }
-        if deny != Deny::StatusOnly {
-            return response(StatusCode::FORBIDDEN).finish();
-        }
-        if !is_method_allowed(request) {
-            return method_not_allowed(request);
-        }
-        let endpoint = route.endpoint(request.path());
-        let status = self.cache.status(&endpoint, || {
-            let engine = &self.resolved(AppData::Request(request)).engine;
-            let results = engine.latest_results(endpoint.selection(), false);
-            assess(&endpoint, results, &self.process_state(engine), || self.workers()).status()
-        });
-        json_response(status_code(status), json::status_body(status).into())
-    }
-
-    async fn respond(&self, route: Route, request: &HttpRequest) -> HttpResponse {
-        let endpoint = route.endpoint(request.path());
-        let Query { details, exclude } = Query::of(request);
-        // A service that has not started must not seem to.
-        let exclude = if endpoint == Endpoint::Startup { &[][..] } else { &exclude };
-        let engine = &self.resolved(AppData::Request(request)).engine;
-        let Results { entries, valid_until, generation, excluded } =
-            engine.results(endpoint.selection(), exclude, details).await;
-        if entries.is_empty() && excluded.is_empty() && route.is_named() {
-            // The check was removed meanwhile.
-            return not_found();
-        }
-        let process = self.process_state(engine);
-        let mut report = assess(&endpoint, entries, &process, || self.workers());
-        report.excluded = excluded;
-        let code = status_code(report.status());
-        let body = Bytes::from(json::body(&report, details));
-        if let Some(mut valid_until) = valid_until.filter(|_| !details && exclude.is_empty()) {
-            if process.held.is_some() {
-                // The body has the time that is left.
-                valid_until = valid_until.min(Instant::now() + Duration::from_secs(1));
-            }
-            self.cache.store(&endpoint, CachedResponse { valid_until, generation, code, body: body.clone() });
-        }
-        json_response(code, body)
-    }
-
-    fn resolved(&self, app_data: AppData<'_>) -> &Resolved {
-        self.resolved.get_or_init(|| Resolved::new(&self.config.sources, app_data))
-    }
-
-    fn process_state(&self, engine: &Engine) -> ProcessState {
-        ProcessState { missing_workers: self.heartbeat.missing_workers(), ..ProcessState::now(engine) }
-    }
-
-    fn workers(&self) -> Vec<Entry> {
-        self.heartbeat.entries(self.config.stall)
-    }
-}
-
-fn is_method_allowed(request: &HttpRequest) -> bool {
-    matches!(*request.method(), Method::GET | Method::HEAD)
-}
-
-fn method_not_allowed(request: &HttpRequest) -> HttpResponse {
-    // A health check with such a method fails without a visible reason.
-    if METHOD_WARNING.claim() {
-        let (method, path) = (label(request.method().as_str()), label(request.path()));
-        tracing::warn!(
-            "health scope responded with 405 to {method} {path}: only GET and HEAD are allowed; in HAProxy, `option httpchk` sends \
-             OPTIONS by default; use `http-check send meth GET uri /health/ready`"
-        );
-    }
-    response(StatusCode::METHOD_NOT_ALLOWED).insert_header((ALLOW, HeaderValue::from_static("GET, HEAD"))).finish()
-}
-
-fn status_code(status: Status) -> StatusCode {
-    if status == Status::Down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
-}
-
-fn json_response(code: StatusCode, body: Bytes) -> HttpResponse {
-    response(code).insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json"))).body(body)
-}
-
-/// The response of an application without such a path.
-fn not_found() -> HttpResponse {
-    HttpResponse::NotFound().finish()
-}
-
-/// A response with the headers that every response has.
-fn response(code: StatusCode) -> HttpResponseBuilder {
-    let mut response = HttpResponse::build(code);
-    response.insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")));
-    response
 }
