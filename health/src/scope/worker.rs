@@ -108,7 +108,7 @@ impl WorkerScope {
             },
             (Route::Schema, None) => Rendered::new(StatusCode::OK, Format::Schema, schema::SCHEMA),
             (Route::OpenApi, None) => {
-                let document = openapi::document(&self.config.sources.path).to_string();
+                let document = openapi::openapi(&self.config.sources.path).to_string();
                 Rendered::new(StatusCode::OK, Format::Json, document)
             }
             #[cfg(feature = "page")]
