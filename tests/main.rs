@@ -19,6 +19,7 @@ mod herd;
 mod isolation;
 mod lifecycle;
 mod management;
+mod metrics;
 mod paths;
 mod proxies;
 mod rotation;
