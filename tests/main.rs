@@ -20,6 +20,7 @@ mod isolation;
 mod lifecycle;
 mod management;
 mod metrics;
+mod page;
 mod paths;
 mod proxies;
 mod rotation;

@@ -2,7 +2,7 @@
 
 use syn::{GenericArgument, Generics, Ident, Path, PathArguments, PathSegment, Type, TypeGroup, TypeParen, TypePath};
 
-/// Locks and cells of the standard library, tokio, parking_lot and once_cell.
+/// Locks and cells of the standard library, tokio, `parking_lot` and `once_cell`.
 const CELLS: [&str; 9] =
     ["Cell", "LazyCell", "LazyLock", "Mutex", "OnceCell", "OnceLock", "ReentrantMutex", "RefCell", "RwLock"];
 

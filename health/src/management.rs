@@ -38,7 +38,8 @@ use crate::scope::Scope;
 /// | stopped without a drain | 503 `health.workers` | 503 `health.workers` | by the checks |
 ///
 /// After a drain the process is about to end. Liveness stays `UP`, because a restart would interrupt what the process still has to
-/// finish. Without a drain nothing serves the application any more, and a restart mends that.
+/// finish. Without a drain nothing serves the application any more, and a restart mends that. A process whose only `HttpServer` is that
+/// of its health check, such as a consumer of a queue, needs no management server: it serves a [`scope`](crate::scope) on it.
 ///
 /// # Errors
 ///

@@ -115,7 +115,19 @@ impl fmt::Display for Observation {
     }
 }
 
-macro_rules! from_integers {
+macro_rules! from_small_integers {
+    ($($integer:ty),*) => {$(
+        impl From<$integer> for Observation {
+            fn from(value: $integer) -> Self {
+                Self::Integer(value.into())
+            }
+        }
+    )*};
+}
+
+from_small_integers!(i8, i16, i32, i64, u8, u16, u32);
+
+macro_rules! from_large_integers {
     ($($integer:ty),*) => {$(
         impl From<$integer> for Observation {
             /// A number that is greater than [`i64::MAX`] becomes the nearest float.
@@ -127,7 +139,7 @@ macro_rules! from_integers {
     )*};
 }
 
-from_integers!(i8, i16, i32, i64, isize, u8, u16, u32, u64, usize);
+from_large_integers!(isize, u64, usize);
 
 impl From<f32> for Observation {
     fn from(value: f32) -> Self {

@@ -15,11 +15,29 @@ pub(crate) struct TestServer {
 impl TestServer {
     /// Starts an application with the given number of workers.
     pub(crate) fn start(workers: usize, configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static) -> Self {
-        Self::start_at(None, workers, configure)
+        Self::start_on(0, workers, configure)
+    }
+
+    /// Starts an application on a given port.
+    pub(crate) fn start_on(
+        port: u16,
+        workers: usize,
+        configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static,
+    ) -> Self {
+        Self::bind(port, None, workers, configure)
     }
 
     /// Starts an application that also listens on a Unix socket.
     pub(crate) fn start_at(
+        socket: Option<&Path>,
+        workers: usize,
+        configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static,
+    ) -> Self {
+        Self::bind(0, socket, workers, configure)
+    }
+
+    fn bind(
+        port: u16,
         socket: Option<&Path>,
         workers: usize,
         configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static,
@@ -30,7 +48,7 @@ impl TestServer {
             .workers(workers)
             .disable_signals()
             .shutdown_timeout(0)
-            .bind(("127.0.0.1", 0))
+            .bind(("127.0.0.1", port))
             .unwrap();
         let address = server.addrs()[0];
         if let Some(socket) = socket {

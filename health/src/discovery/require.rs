@@ -1,6 +1,6 @@
 //! Fields that must be probed: one trait per reason, whose only purpose is its error message. Every type that implements
 //! `Discover` implements all of them. The derive chooses the trait by how the field's type is written.
-#![allow(missing_docs, reason = "none of it is documented for users")]
+#![allow(missing_docs, clippy::missing_errors_doc, reason = "none of it is documented for users")]
 
 use super::dispatch::Discover;
 use crate::error::BoxError;
@@ -48,6 +48,7 @@ requirements! {
         message = "`{Self}` looks like a resource but cannot be probed",
         label = "this field would not be health-checked",
         note = "enable the feature of `health` for its crate, of the version that `cargo tree` shows: `async-nats`, `bb8-redis`, `deadpool-postgres`, `deadpool-redis`, `diesel`, `diesel-async`, `fred`, `lapin`, `memcache`, `redis`, `redis-cluster`, `redis-sentinel`, `rumqttc`, `sea-orm`, `sqlx`, `sqlx-0_8` or `tokio-postgres`",
+        note = "in a map, a resource is only found if the keys are `Display`",
         note = "to probe the field with a function, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`"
     )]
     Resource;

@@ -187,7 +187,7 @@ impl Engine {
             .partition(|entry| exclude.iter().any(|name| entry.is_named(name)));
         let is_unmatched = |name: &&String| !excluded.iter().any(|entry| entry.is_named(name));
         let unmatched = exclude.iter().filter(is_unmatched).cloned().collect();
-        let excluded = excluded.iter().map(|entry| entry.to_string()).collect();
+        let excluded = excluded.iter().map(ToString::to_string).collect();
         let runtime = match executor.runtime() {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -287,12 +287,12 @@ impl EngineInner {
         for (setting, name) in filter.unmatched(all) {
             let list = list.clone();
             self.log(move || {
-                tracing::warn!("health scope: {setting} names {name}, which matches no check; the checks are: {list}")
+                tracing::warn!("health scope: {setting} names {name}, which matches no check; the checks are: {list}");
             });
         }
         if !all.is_empty() && !all.iter().any(|entry| filter.selects(entry)) {
             self.log(move || {
-                tracing::warn!("health scope: all checks are excluded, so it is UP; the checks are: {list}")
+                tracing::warn!("health scope: all checks are excluded, so it is UP; the checks are: {list}");
             });
         }
     }

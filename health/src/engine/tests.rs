@@ -679,6 +679,15 @@ async fn in_the_background_a_check_runs_at_its_own_maximum_age() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_the_background_a_check_without_a_maximum_age_runs_with_pauses() {
+    let (runs, check) = counted("always");
+    let engine = refreshed([check.max_age(Duration::ZERO)]);
+    statuses(&engine).await;
+    sleep(Duration::from_secs(10)).await;
+    assert!((90..=112).contains(&runs.load(Ordering::SeqCst)), "{}", runs.load(Ordering::SeqCst));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_excluded_check_does_not_run_and_has_no_path() {
     let (excluded_runs, excluded) = counted("excluded");
     let (runs, included) = counted("included");

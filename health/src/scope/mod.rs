@@ -24,7 +24,7 @@ use ipnet::IpNet;
 
 use self::{
     assess::{ProcessState, assess},
-    config::ScopeOptions,
+    config::{ScopeOptions, ServerKind},
     endpoint::Endpoint,
     resolve::Resolved,
 };
@@ -451,7 +451,7 @@ impl Scope {
 
     /// Makes this a scope of the management server, whose thread is not one of the workers.
     pub(crate) fn on_management_server(mut self) -> Self {
-        self.options.is_management = true;
+        self.options.server = ServerKind::Management;
         self
     }
 

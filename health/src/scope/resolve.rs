@@ -5,7 +5,10 @@ use std::sync::Arc;
 use super::config::ScopeSources;
 use crate::{
     check::Check,
-    discovery::state::{self, AppData, ResolvedState},
+    discovery::{
+        missing::missing_step,
+        state::{self, AppData, ResolvedState},
+    },
     engine::{self, CheckEntry, Engine, EngineConfig, EngineKey, Sources},
     redact::label,
     registry::{Registry, registry},
@@ -21,7 +24,7 @@ impl Resolved {
     pub(super) fn new(config: &ScopeSources, app_data: AppData<'_>) -> Self {
         let states = state::find(&config.states, app_data);
         let registries: Vec<_> = config.registries.iter().chain([registry()]).cloned().collect();
-        let missing_state = if is_empty(config, &states) { state::missing_step(app_data) } else { None };
+        let missing_state = if is_empty(config, &states) { missing_step(app_data) } else { None };
         let if_empty = config.engine.if_empty.map(|message| if states.is_empty() { message } else { EMPTY_STATE });
         let key = EngineKey {
             states: states.iter().map(ResolvedState::address).collect(),

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     assess::{ProcessState, assess},
     cache::{CachedResponse, ResponseCache, Slot},
-    config::ScopeConfig,
+    config::{ScopeConfig, ServerKind},
     connection::UnixSocket,
     endpoint::{Endpoint, Route},
     guard::Deny,
@@ -38,10 +38,9 @@ pub(super) struct WorkerScope {
 
 impl WorkerScope {
     pub(super) fn start(config: Rc<ScopeConfig>) -> Rc<Self> {
-        let heartbeat = if config.is_management {
-            Heartbeat::of_management_server(config.stall)
-        } else {
-            Heartbeat::of_this_worker(config.stall)
+        let heartbeat = match config.server {
+            ServerKind::Main => Heartbeat::of_this_worker(config.stall),
+            ServerKind::Management => Heartbeat::of_management_server(config.stall),
         };
         Rc::new(Self { config, heartbeat, resolved: OnceCell::new(), cache: ResponseCache::default() })
     }
@@ -70,7 +69,7 @@ impl WorkerScope {
             Route::Metrics if accepts(request, "application/openmetrics-text") => Slot::OpenMetrics,
             Route::Metrics => Slot::Prometheus,
             #[cfg(feature = "page")]
-            Route::Page => Slot::Page,
+            Route::Page if !has_trailing_slash(request) => Slot::Page,
             _ => return None,
         };
         self.cache.response(slot).map(Rendered::into_response)
@@ -173,9 +172,11 @@ impl WorkerScope {
 
     #[cfg(feature = "page")]
     async fn page(&self, query: &Query, request: &HttpRequest) -> Rendered {
-        let slot = Slot::Page;
-        let render = |overview: &Overview| crate::render::page::body(overview, query.refresh);
-        self.overview(query.refresh.is_none().then_some(slot), Format::Page, request, render).await
+        let has_slash = has_trailing_slash(request);
+        let slot = (query.refresh.is_none() && !has_slash).then_some(Slot::Page);
+        let scope = if has_slash { "../" } else { "./" };
+        let render = |overview: &Overview| crate::render::page::body(overview, query.refresh, scope);
+        self.overview(slot, Format::Page, request, render).await
     }
 
     /// What `render` makes of the overview. It is 200 whatever is down: an error would hide the values exactly during an outage.
@@ -213,6 +214,12 @@ impl WorkerScope {
     fn worker_entries(&self) -> Vec<Entry> {
         self.workers().iter().map(Worker::entry).collect()
     }
+}
+
+/// Relative links of the page depend on it.
+#[cfg(feature = "page")]
+fn has_trailing_slash(request: &HttpRequest) -> bool {
+    request.path().ends_with('/')
 }
 
 fn bad_request(message: String) -> Rendered {
