@@ -7,6 +7,7 @@
 #![doc = "[docker]: guide::docker"]
 #![doc = "[proxies]: guide::proxies"]
 #![doc = "[operations]: guide::operations"]
+#![doc = "[metrics]: guide::metrics"]
 #![doc = ""]
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]

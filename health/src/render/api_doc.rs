@@ -30,27 +30,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn utoipa_keeps_every_path_parameter_and_response_of_the_document() {
-        let read = serde_json::to_value(ApiDoc::openapi()).unwrap();
-        let written = openapi("/health");
-        let paths = written["paths"].as_object().unwrap();
-        assert_eq!(read["paths"].as_object().unwrap().len(), paths.len());
-        for (path, item) in paths {
-            let (read, written) = (&read["paths"][path]["get"], &item["get"]);
-            for member in ["operationId", "summary"] {
-                assert_eq!(read[member], written[member], "{path}");
-            }
-            let names = |operation: &serde_json::Value| -> Vec<_> {
-                let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
-                parameters.iter().map(|parameter| parameter["name"].clone()).collect()
-            };
-            assert_eq!(names(read), names(written), "{path}");
-            for (code, response) in written["responses"].as_object().unwrap() {
-                let formats = |response: &serde_json::Value| -> Vec<String> {
-                    response["content"].as_object().into_iter().flat_map(|content| content.keys().cloned()).collect()
-                };
-                assert_eq!(formats(&read["responses"][code]), formats(response), "{path} {code}");
-            }
+    fn utoipa_keeps_the_whole_document() {
+        let mut read = serde_json::to_value(ApiDoc::openapi()).unwrap();
+        let mut written = openapi("/health");
+        for member in ["security", "tags", "servers", "info", "openapi"] {
+            assert_eq!(read[member], written[member]);
+        }
+        for member in ["paths", "components"] {
+            assert_eq!(read[member].take(), written[member].take());
         }
     }
 }

@@ -164,7 +164,7 @@ mod tests {
         let overview = overview();
         assert_eq!(
             body(&overview.health, overview.release.as_ref()),
-            r#"{"status":"warn","serviceId":"orders","releaseId":"1.4.2","output":"unable to connect to redis at 127.0.0.1:6379","checks":{"database.db:responseTime":[{"componentId":"database.db","componentType":"datastore","observedValue":1.204,"observedUnit":"ms","status":"pass","time":"2026-11-26T14:53:58.120Z"}],"database.db:connections_in_use":[{"componentId":"database.db","componentType":"datastore","observedValue":3,"status":"pass","time":"2026-11-26T14:53:58.120Z"}],"cache.sessions:responseTime":[{"componentId":"cache.sessions","componentType":"datastore","status":"fail"}]}}"#
+            r#"{"status":"warn","serviceId":"orders","releaseId":"1.4.2","output":"unable to connect to redis at 127.0.0.1:6379","checks":{"database.db:responseTime":[{"componentId":"database.db","componentType":"datastore","observedValue":1.204,"observedUnit":"ms","status":"pass","time":"2026-11-26T10:53:58.120Z"}],"database.db:connections_in_use":[{"componentId":"database.db","componentType":"datastore","observedValue":3,"status":"pass","time":"2026-11-26T10:53:58.120Z"}],"database.db:primary":[{"componentId":"database.db","componentType":"datastore","observedValue":true,"status":"pass","time":"2026-11-26T10:53:58.120Z"}],"database.db:version":[{"componentId":"database.db","componentType":"datastore","observedValue":"16.4","status":"pass","time":"2026-11-26T10:53:58.120Z"}],"cache.sessions:responseTime":[{"componentId":"cache.sessions","componentType":"datastore","status":"fail"}]}}"#
         );
     }
 

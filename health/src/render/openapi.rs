@@ -132,7 +132,7 @@ fn machine_paths() -> Vec<(&'static str, Value)> {
                 vec![query_parameter(
                     "format",
                     "The format, whatever `Accept` names.",
-                    json!({"enum": ["prometheus", "openmetrics"]}),
+                    json!({"type": "string", "enum": ["prometheus", "openmetrics"]}),
                 )],
                 json!({
                     "200": {
@@ -216,7 +216,7 @@ fn report_parameters(is_excludable: bool) -> Vec<Value> {
         query_parameter(
             "format",
             "The format, whatever `Accept` names.",
-            json!({"enum": ["json", "text", "health+json"]}),
+            json!({"type": "string", "enum": ["json", "text", "health+json"]}),
         ),
     ];
     parameters.extend(is_excludable.then(exclude));
@@ -228,17 +228,12 @@ fn path_parameter(name: &str, description: &str) -> Value {
 }
 
 fn query_parameter(name: &str, description: &str, schema: Value) -> Value {
-    let allows_empty = schema == json!({"type": "string"});
-    let mut parameter = json!({"name": name, "in": "query", "description": description, "schema": schema});
-    if allows_empty {
-        parameter["allowEmptyValue"] = true.into();
-    }
-    parameter
+    json!({"name": name, "in": "query", "required": false, "description": description, "schema": schema})
 }
 
 /// The schema of `application/health+json`.
 fn health_json() -> Value {
-    let status = json!({"enum": ["pass", "warn", "fail"]});
+    let status = json!({"type": "string", "enum": ["pass", "warn", "fail"]});
     json!({
         "title": "HealthJson",
         "description": "The health of a service, as draft-inadarei-api-health-check-06 describes it.",
@@ -259,9 +254,9 @@ fn health_json() -> Value {
                         "required": ["componentId", "componentType", "status"],
                         "properties": {
                             "componentId": {"type": "string"},
-                            "componentType": {"enum": ["datastore", "system", "component"]},
+                            "componentType": {"type": "string", "enum": ["datastore", "system", "component"]},
                             "observedValue": {"type": ["number", "string", "boolean", "null"]},
-                            "observedUnit": {"const": "ms"},
+                            "observedUnit": {"type": "string", "enum": ["ms"]},
                             "status": status,
                             "time": {"type": "string", "format": "date-time"},
                         },
