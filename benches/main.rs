@@ -5,6 +5,7 @@
 mod access;
 mod idle;
 mod many;
+mod overload;
 mod response;
 mod round;
 mod stuck;
@@ -60,6 +61,9 @@ async fn main() {
     }
     if wanted("many") {
         lines.extend(many::measure().await);
+    }
+    if wanted("overload") {
+        lines.extend(overload::measure().await);
     }
     // Last, because its checks stay blocked.
     if wanted("stuck") {

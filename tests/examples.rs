@@ -7,9 +7,10 @@ mod common;
 mod self_check;
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader},
     net::SocketAddr,
     process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
 };
 
 use crate::common::{
@@ -29,6 +30,8 @@ struct Example {
     address: SocketAddr,
     /// The address of the suggested request, which is that of the health check.
     health: SocketAddr,
+    /// What it has printed since.
+    output: Arc<Mutex<String>>,
 }
 
 impl Example {
@@ -42,13 +45,17 @@ impl Example {
             assert!(output.read_line(&mut line).unwrap() > 0, "{program} printed no address");
         }
         // A full pipe would block the example.
-        std::thread::spawn(move || output.read_to_end(&mut Vec::new()));
+        let printed = Arc::new(Mutex::new(String::new()));
+        let further = Arc::clone(&printed);
+        std::thread::spawn(move || {
+            output.lines().map_while(Result::ok).for_each(|line| *further.lock().unwrap() += &line)
+        });
         let address = |from: &str| {
             let (_, rest) = line.split_once(from).unwrap_or_else(|| panic!("{from:?} is not in {line}"));
             let end = rest.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit()).unwrap();
             rest[..end].parse().unwrap()
         };
-        Self { process, address: address("listening on http://"), health: address("curl -i http://") }
+        Self { process, address: address("listening on http://"), health: address("curl -i http://"), output: printed }
     }
 
     async fn health(&self) -> (u16, String) {
@@ -220,4 +227,22 @@ async fn operations_serves_its_health_check_on_another_port_and_leaves_the_rotat
     assert_eq!(http::get(example.address, "/").await.status, 200);
     let status = actix_web::web::block(move || example.process.wait().unwrap()).await.unwrap();
     assert!(status.success(), "{status}");
+}
+
+#[cfg(feature = "observability")]
+#[actix_web::test]
+async fn observability_serves_a_page_and_metrics_and_exports_gauges() {
+    let program = env!("CARGO_BIN_EXE_observability");
+    let example = Example::start(program, &[("OTEL_METRIC_EXPORT_INTERVAL", "200")]);
+    assert_eq!(example.health().await.0, 200);
+    let page = http::get(example.address, "/health/page").await;
+    assert!(page.status == 200 && page.body.contains("queue.orders"), "{page:?}");
+    let metrics = http::get(example.address, "/health/metrics").await.body;
+    assert!(metrics.contains(r#"health_check_observation{group="queue",name="orders",key="depth"} 1204"#), "{metrics}");
+    assert!(metrics.contains(r#"health_service_info{service="examples""#), "{metrics}");
+    eventually("the gauges are exported", || async {
+        let output = example.output.lock().unwrap().clone();
+        ["health.check.up", "health.check.latency", "orders"].iter().all(|text| output.contains(text))
+    })
+    .await;
 }

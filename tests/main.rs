@@ -19,6 +19,7 @@ mod herd;
 mod isolation;
 mod lifecycle;
 mod management;
+mod metrics;
 mod page;
 mod paths;
 mod proxies;

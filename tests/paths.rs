@@ -1,4 +1,4 @@
-//! Which paths are the scope's, and which are the application's.
+//! Which paths are the scope's and which are the application's, which checks a scope has, and reports in code.
 
 use std::{
     net::IpAddr,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use actix_web::{HttpResponse, web};
-use health::{Check, Deny};
+use health::{Check, Deny, HealthCheck, Observation, Probe, ProbeError, Role, Status};
 
 use crate::common::{http, logs, test_server::TestServer};
 
@@ -232,4 +232,116 @@ async fn a_handler_of_the_application_can_return_a_report() {
     assert_eq!(server.get("/status").await.body, before);
     let after = server.health().await;
     assert_eq!(server.get("/status").await.body, after.body);
+}
+
+#[derive(Clone)]
+struct Mailer;
+
+impl Probe for Mailer {
+    const GROUP: &'static str = "mail";
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        health::observe("queued", 3);
+        Ok(())
+    }
+}
+
+#[derive(HealthCheck)]
+struct State {
+    #[health(optional, rise = 2)]
+    mailer: Mailer,
+}
+
+#[actix_web::test]
+async fn the_report_of_a_state_has_the_details_and_the_history_of_its_checks() {
+    let data = web::Data::new(State { mailer: Mailer });
+    let served = data.clone();
+    let server = TestServer::start(1, move |app| {
+        app.app_data(served.clone()).service(health::scope());
+    });
+    assert_eq!(health::snapshot(&data).checks()[0].error(), Some("no result yet"));
+    assert_eq!(server.health().await.status, 200);
+    let (report, snapshot) = (health::report(&data).await, health::snapshot(&data));
+    for report in [report, snapshot] {
+        let [check] = report.checks() else { panic!("{report}") };
+        assert_eq!(
+            (check.group(), check.name(), check.status(), check.role()),
+            ("mail", "mailer", Status::Up, Role::Optional)
+        );
+        assert_eq!(check.options().map(|options| options.rise), Some(2));
+        // The run of the server, whose results all reports share.
+        let details = check.details().unwrap();
+        assert_eq!((details.runs, details.history.len()), (1, 1));
+        assert_eq!(details.data().collect::<Vec<_>>(), [("queued", &Observation::Integer(3))]);
+        assert_eq!(details.last_success, Some(details.since));
+        assert_eq!(details.last_error, None);
+    }
+}
+
+#[actix_web::test]
+async fn a_scope_keeps_the_results_of_its_reports() {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    let check = Check::new("queue", "orders", move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { Ok::<_, String>(()) }
+    });
+    let scope = health::scope().check(check).max_age(Duration::from_hours(1));
+    for _ in 0..3 {
+        assert_eq!(scope.report().await.status(), Status::Up);
+        assert_eq!(scope.snapshot().status(), Status::Up);
+    }
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    let invalid = scope.deadline(Duration::ZERO);
+    let message = "invalid configuration: deadline must be greater than zero";
+    assert_eq!(invalid.validate().unwrap_err().to_string(), message);
+    assert_eq!(invalid.report().await.checks()[0].error(), Some(message));
+}
+
+/// A resource that counts its runs.
+#[derive(Clone, Default)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Probe for Counted {
+    const GROUP: &'static str = "service";
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[derive(HealthCheck)]
+struct CountedState {
+    resource: Counted,
+}
+
+#[actix_web::test]
+async fn the_results_of_a_report_are_kept_as_long_as_the_state() {
+    logs::keep();
+    let resource = Counted::default();
+    let data = web::Data::new(CountedState { resource: resource.clone() });
+    for _ in 0..3 {
+        assert_eq!(health::report(&data).await.status(), Status::Up);
+        assert_eq!(health::snapshot(&data).status(), Status::Up);
+        let sample = r#"health_check_up{group="service",name="resource",role="critical"} 1"#;
+        assert!(health::metrics_text(&data).contains(sample));
+    }
+    assert_eq!(resource.0.load(Ordering::SeqCst), 1);
+    assert_eq!(logs::lines().iter().filter(|line| line.contains("health scope at /health probes")).count(), 1);
+    drop(data);
+    // The next call of this thread drops the checks of states that have ended.
+    let other = web::Data::new(CountedState { resource: Counted::default() });
+    assert_eq!(health::snapshot(&other).status(), Status::Down);
+    assert_eq!(Arc::strong_count(&resource.0), 1);
+}
+
+#[test]
+fn the_futures_of_reports_can_be_spawned() {
+    fn assert_send<F: Future + Send>(_: &F) {}
+
+    let data = web::Data::new(CountedState { resource: Counted::default() });
+    let scope = health::scope().state(&data);
+    assert_send(&scope.report());
+    assert_send(&health::report(&data));
 }

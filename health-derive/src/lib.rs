@@ -23,31 +23,43 @@ use crate::{ast::Struct, errors::Errors};
 ///
 /// A field is probed if its type implements `health::Probe`, or is a struct that derives `HealthCheck` itself, whose checks are
 /// then named `field.check`. Only the type matters, not the way it is written, so aliases and re-exports work. `Arc`, `Box`,
-/// `Option` (`None`: no check), `Vec` (`field.0`, `field.1`), `HashMap` and `BTreeMap` (one check per key, named after the key)
-/// and `web::Data` are transparent. All other fields are ignored.
+/// `&'static`, `Option` (`None`: no check), `Vec` (`field.0`, `field.1`), `HashMap` and `BTreeMap` (`field.key`), `web::Data` and
+/// `web::ThinData` are transparent. `Arc<dyn Trait>` is probed if `dyn Trait` implements `Probe`. All other fields are ignored.
+///
+/// A newtype, which is a tuple struct with a single field that is not skipped, adds no name of its own: its check bears the name of
+/// the field that holds the newtype, or `default` if the newtype is the state itself.
 ///
 /// A pool without a check is worse than no health check at all. So it is a compile error if
 ///
 /// - nothing in the struct is probed,
-/// - the type of a field is named like a pool or a connection but cannot be probed,
-/// - the type of a field depends on a type parameter, and no attribute decides whether it is probed.
+/// - the type of a field is written like a resource but cannot be probed: its name ends in `Pool`, `Connection`, `Conn`,
+///   `Collection`, `Producer` or `Transport`, or it is a `Client` or a `Session` below the path of a driver's crate, such as
+///   `mongodb::Client`; also in a lock, a cell, a tuple or an array,
+/// - a field contains a probe that cannot be reached, for example in a lock,
+/// - the type of a field depends on a type parameter, and no attribute decides whether it is probed,
+/// - the struct also implements `Probe`, because its checks would be ambiguous.
 ///
 /// # Attributes
 ///
-/// All are written as `#[health(…)]`.
+/// All are written as `#[health(…)]`. On a nested struct or a collection they apply to all its checks.
 ///
 /// | on | attribute | meaning |
 /// | --- | --- | --- |
 /// | field | `skip` | The field is not probed. |
 /// | field | `probe` | The field must be probed: a compile error if its type does not implement `Probe`. Required if the type is a type parameter. |
-/// | field | `with = path` | Probes the field with an `async fn(&FieldType) -> Result<(), E>`, where `E` is any error that `health::Check::new` accepts. The group defaults to `service`. |
-/// | field | `name = "…"` | Replaces the field's name. On a map, prefixes its keys. |
+/// | field | `with = path` | Probes the field with an `async fn(&FieldType) -> Result<(), E>`, where `E` is any error that `health::Check::new` accepts. The group defaults to `service`. The check keeps a clone of the field, so a lock or a cell must be in an `Arc`. |
+/// | field | `name = "…"` | Replaces the field's name. |
 /// | field | `group = "…"` | Replaces the probe's group. |
 /// | field | `optional` | A failure makes the service `DEGRADED` instead of `DOWN`. |
+/// | field | `shared` | The replicas share the resource: while it is down, `/health` is `DOWN`, and `/health/ready` only until the service has started once. Excludes `optional`. |
 /// | field | `timeout = "250ms"` | Sets the check's own limit, in `ms` or `s`. |
+/// | field | `max_age = "30s"` | Sets how long a result is reused, in `ms` or `s`. |
+/// | field | `rise = 2` | Sets how many successes in a row bring the check up again. Defaults to 1. |
+/// | field | `fall = 3` | Sets how many failures in a row take the check down. Defaults to 1. |
 /// | field | `live` | Includes the check in liveness. Use it only for faults that a restart fixes. |
-/// | field | `flatten` | On a nested struct: its checks are not prefixed with the field's name. |
+/// | field | `flatten` | Leaves the field's name out: a nested struct's checks are not prefixed, a map's are named after the key only, a `Vec`'s after the index. |
 /// | struct | `strict` | Every field must be probed or marked `skip`. |
+/// | struct | `name = "…"` | Is put before the names of all checks of the struct, as in `billing.db`. |
 /// | struct | `crate = path` | The path of the crate `health`, if it was renamed. |
 ///
 /// # Examples
@@ -76,7 +88,7 @@ use crate::{ast::Struct, errors::Errors};
 /// struct AppState {
 ///     mailer: Mailer,                        // service.mailer
 ///     #[health(optional, timeout = "250ms")]
-///     newsletters: HashMap<String, Mailer>,  // one per key, e.g. service.monday
+///     newsletters: HashMap<String, Mailer>,  // one per key, e.g. service.newsletters.monday
 ///     #[health(with = accepts_connections)]
 ///     search: SocketAddr,                    // service.search
 ///     title: String,                         // ignored

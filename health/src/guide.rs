@@ -8,6 +8,7 @@ macro_rules! page {
         #[doc = "[kubernetes]: crate::guide::kubernetes"]
         #[doc = "[docker]: crate::guide::docker"]
         #[doc = "[operations]: crate::guide::operations"]
+        #[doc = "[metrics]: crate::guide::metrics"]
         #[doc = ""]
         #[doc = include_str!(concat!("../guide/", $file))]
         pub mod $name {}
@@ -22,3 +23,4 @@ page!(kubernetes, "kubernetes.md");
 page!(docker, "docker.md");
 page!(proxies, "proxies.md");
 page!(operations, "operations.md");
+page!(metrics, "metrics.md");

@@ -7,6 +7,7 @@
 #![doc = "[docker]: guide::docker"]
 #![doc = "[proxies]: guide::proxies"]
 #![doc = "[operations]: guide::operations"]
+#![doc = "[metrics]: guide::metrics"]
 #![doc = ""]
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -59,10 +60,14 @@ pub use probe::Probe;
 pub use registry::{
     RegisterError, RegisterErrorKind, RegistrationGuard, Registry, register, register_guarded, registry, unregister,
 };
+pub use render::openapi::openapi;
 pub use report::{Details, Entry, LastError, Report, Sample};
 pub use scope::{ConfigError, ConfigErrorKind, Deny, Scope, metrics_text, on_connect, report, scope, snapshot};
 pub use self_check::self_check;
 pub use status::Status;
+
+#[cfg(feature = "utoipa")]
+pub use render::ApiDoc;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -115,7 +115,19 @@ impl fmt::Display for Observation {
     }
 }
 
-macro_rules! from_integers {
+macro_rules! from_small_integers {
+    ($($integer:ty),*) => {$(
+        impl From<$integer> for Observation {
+            fn from(value: $integer) -> Self {
+                Self::Integer(value.into())
+            }
+        }
+    )*};
+}
+
+from_small_integers!(i8, i16, i32, i64, u8, u16, u32);
+
+macro_rules! from_large_integers {
     ($($integer:ty),*) => {$(
         impl From<$integer> for Observation {
             /// A number that is greater than [`i64::MAX`] becomes the nearest float.
@@ -127,7 +139,7 @@ macro_rules! from_integers {
     )*};
 }
 
-from_integers!(i8, i16, i32, i64, isize, u8, u16, u32, u64, usize);
+from_large_integers!(isize, u64, usize);
 
 impl From<f32> for Observation {
     fn from(value: f32) -> Self {
@@ -162,16 +174,21 @@ impl From<String> for Observation {
 }
 
 #[cfg(test)]
+pub(crate) fn observed<const N: usize>(values: [(&str, Observation); N]) -> Observations {
+    Observations(values.map(|(key, value)| (key.to_owned(), value)).into())
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    async fn observed(observe: impl FnOnce()) -> Vec<(String, Observation)> {
+    async fn values_of(observe: impl FnOnce()) -> Vec<(String, Observation)> {
         observing(async { observe() }).await.1.0
     }
 
     #[tokio::test]
     async fn a_later_value_replaces_an_earlier_one_and_invalid_keys_are_dropped() {
-        let values = observed(|| {
+        let values = values_of(|| {
             observe("depth", 1);
             observe("", 1);
             observe("Depth", 1);
@@ -192,7 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_run_has_sixteen_keys_at_most() {
-        let values = observed(|| (0..20).for_each(|n| observe(&format!("key_{n}"), n))).await;
+        let values = values_of(|| (0..20).for_each(|n| observe(&format!("key_{n}"), n))).await;
         assert_eq!(values.len(), 16);
         assert_eq!(values[15], ("key_15".into(), Observation::Integer(15)));
     }

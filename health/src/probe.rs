@@ -162,6 +162,7 @@ pub(crate) fn kept_inner<P: Probe + ?Sized>(resource: &P) -> Option<Arc<dyn DynP
 }
 
 /// The probe of a resource behind a pointer: clones of the pointer are one resource.
+#[expect(clippy::unnecessary_wraps, reason = "the macro calls it in place of `kept_inner`")]
 pub(crate) fn kept_shared<P: Probe + ?Sized>(pointer: &Arc<P>) -> Option<Arc<dyn DynProbe>> {
     struct Pointed<P: ?Sized> {
         probe: Arc<dyn DynProbe>,

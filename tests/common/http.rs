@@ -3,9 +3,12 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
+use boon::{Compiler, SchemaIndex, Schemas};
+use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpSocket, UnixStream},
@@ -30,8 +33,29 @@ impl Response {
         })
     }
 
-    pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    /// The body as JSON. That of a report must be valid by the schema of the crate.
+    pub(crate) fn json(&self) -> Value {
+        let body: Value = serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        let is_report = body.get("status").is_some() && body.get("checks").is_some();
+        if is_report && self.header("content-type") == Some("application/json") {
+            assert_valid(&body);
+        }
+        body
+    }
+}
+
+fn assert_valid(body: &Value) {
+    static SCHEMA: LazyLock<(Schemas, SchemaIndex)> = LazyLock::new(|| {
+        let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
+        compiler.enable_format_assertions();
+        let schema = serde_json::from_str(include_str!("../../health/src/render/schema.json")).unwrap();
+        compiler.add_resource("http://localhost/schema", schema).unwrap();
+        let index = compiler.compile("http://localhost/schema", &mut schemas).unwrap();
+        (schemas, index)
+    });
+    let (schemas, index) = &*SCHEMA;
+    if let Err(error) = schemas.validate(body, *index) {
+        panic!("{error:#}\n{body}");
     }
 }
 

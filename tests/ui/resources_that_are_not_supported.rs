@@ -1,5 +1,5 @@
-//! Types that are written like a resource, of a crate or a version that is not supported, behind an alias, or of a type of the user's
-//! own. A probed field next to them compiles.
+//! Types that are written like a resource, of a crate or a version that is not supported, or behind an alias. The probed field next to
+//! them hides none.
 #![allow(dead_code)]
 
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! [`Check`]: a named probe with its options. Clones share one identity, and so one run and one state.
 //!
-//! `inner` is what the clones share, `state` the state machine of results, `run` a single run, `log` the log lines, `resource` the checks
-//! that clones of a resource share.
+//! `inner` is what the clones share, `state` the state machine of results, `run` a single run, `log` the log lines, `facade` the metrics of
+//! the crate of that name, `resource` the checks that clones of a resource share.
 
+mod facade;
 mod inner;
 mod log;
 mod resource;

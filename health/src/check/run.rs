@@ -12,6 +12,7 @@ use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
 use tokio::time::Instant;
 
 use super::{
+    facade,
     inner::{CheckInner, Shared},
     log,
     state::{Expired, Finished, Recorded, Start, Timestamp},
@@ -47,7 +48,7 @@ impl CheckInner {
             }
             Start::Overdue(outcome, failure) => {
                 if let Some(failure) = &failure {
-                    self.publish(&shared, failure.recorded, Some(&failure.error));
+                    self.publish(&shared, failure.recorded, Some(&failure.error), failure.latency, runtime);
                 }
                 drop(shared);
                 if let Some(failure) = failure {
@@ -123,15 +124,15 @@ impl CheckInner {
         // The supervisor may not have recorded yet that the limit has passed.
         let expired = shared.state.expire(now, rules);
         if let Expired::TimedOut(failure) = &expired {
-            self.publish(&shared, failure.recorded, Some(&failure.error));
+            self.publish(&shared, failure.recorded, Some(&failure.error), failure.latency, runtime);
         }
         let finished = shared.state.finish(number, now, result, data, rules);
         if !matches!(finished, Finished::Unknown) {
             shared.abort = None;
         }
         let error = result.and_then(|result| result.as_ref().err());
-        if let Finished::Recorded(recorded, _) = finished {
-            self.publish(&shared, recorded, error);
+        if let Finished::Recorded(recorded, latency) = finished {
+            self.publish(&shared, recorded, error, latency, runtime);
         }
         drop(shared);
         generation::bump();
@@ -152,7 +153,7 @@ impl CheckInner {
         let error = ProbeError::new(ProbeErrorKind::Failed, "the check could not start").with_source(cause);
         let mut shared = self.shared.lock();
         let Some(failure) = shared.state.fail_to_start(number, Timestamp::now(), error, self.rules()) else { return };
-        self.publish(&shared, failure.recorded, Some(&failure.error));
+        self.publish(&shared, failure.recorded, Some(&failure.error), failure.latency, runtime);
         shared.abort = None;
         drop(shared);
         self.settled.notify_waiters();
@@ -170,10 +171,19 @@ impl CheckInner {
         }
     }
 
-    /// Sends a transition to subscribers. The caller holds the lock of the state, so that transitions are in order.
-    fn publish(&self, _: &Shared, recorded: Recorded, error: Option<&ProbeError>) {
+    /// Sends a result to the crate `metrics`, and a transition to subscribers. The caller holds the lock of the state, so that both are
+    /// in order.
+    fn publish(
+        &self,
+        _: &Shared,
+        recorded: Recorded,
+        error: Option<&ProbeError>,
+        latency: Duration,
+        runtime: &Runtime,
+    ) {
         let Recorded { before, after, .. } = recorded;
         generation::bump();
+        facade::record(self, recorded, error, latency, runtime);
         if before == Some(after) {
             return;
         }
@@ -197,7 +207,7 @@ impl Supervised for CheckInner {
         let next = if is_current {
             let expired = shared.state.expire(now, rules);
             if let Expired::TimedOut(failure) = &expired {
-                self.publish(&shared, failure.recorded, Some(&failure.error));
+                self.publish(&shared, failure.recorded, Some(&failure.error), failure.latency, runtime);
             }
             let next = shared.state.next_expiry(rules);
             shared.supervised = next.map(|at| (runtime.process(), at));

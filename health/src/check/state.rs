@@ -160,6 +160,8 @@ pub(crate) struct Recorded {
     pub(crate) after: Status,
     /// The result is a transition, or a kind of failure that was not logged since the check was last up.
     pub(crate) should_log: bool,
+    /// The metrics count the run with this result, which is its first.
+    pub(crate) is_counted: bool,
 }
 
 /// The effect of [`State::expire`].
@@ -277,10 +279,12 @@ impl State {
         match result {
             // The limit may have been extended since the timeout was recorded.
             Some(result) if !run.timed_out || latency <= rules.limit => {
-                if !run.is_counted {
+                let is_counted = !run.is_counted;
+                if is_counted {
                     self.counters.count(result, latency);
                 }
-                Finished::Recorded(self.record(now, result, latency, data, false, rules), latency)
+                let recorded = self.record(now, result, latency, data, false, rules);
+                Finished::Recorded(Recorded { is_counted, ..recorded }, latency)
             }
             Some(Err(error)) => Finished::Late(self.record_late(now, error), latency),
             Some(Ok(())) | None => {
@@ -307,6 +311,7 @@ impl State {
         let result = Err(error);
         self.counters.count(&result, latency);
         let recorded = self.record(now, &result, latency, Observations::default(), true, rules);
+        let recorded = Recorded { is_counted: true, ..recorded };
         result.err().map(|error| RunFailure { error, latency, recorded, was_queued: true })
     }
 
@@ -314,14 +319,15 @@ impl State {
         let run = self.in_flight.as_mut().expect("a run is in flight");
         run.timed_out = true;
         let was_queued = run.phase == Phase::Queued;
-        let is_counted = std::mem::replace(&mut run.is_counted, true);
+        let is_counted = !std::mem::replace(&mut run.is_counted, true);
         self.last_settled = self.started;
         let error = if was_queued { not_started_within(rules.limit) } else { timed_out_after(rules.limit) };
         let result = Err(error);
-        if !is_counted {
+        if is_counted {
             self.counters.count(&result, rules.limit);
         }
         let recorded = self.record(now, &result, rules.limit, Observations::default(), was_queued, rules);
+        let recorded = Recorded { is_counted, ..recorded };
         let Err(error) = result else { unreachable!("the result is an error") };
         RunFailure { error, latency: rules.limit, recorded, was_queued }
     }
@@ -373,7 +379,7 @@ impl State {
             Err(error) => self.is_unlogged(error.kind(), was_queued) || before != Some(after),
             Ok(()) => false,
         };
-        Recorded { before, after, should_log }
+        Recorded { before, after, should_log, is_counted: false }
     }
 
     /// Records an error that was returned after the limit. The timeout has counted already; the error replaces its message.
@@ -386,7 +392,7 @@ impl State {
             latest.shown = Outcome::down(error.message().as_ref());
         }
         let should_log = shown == Status::Down && self.is_unlogged(error.kind(), false);
-        Some(Recorded { before: Some(shown), after: shown, should_log })
+        Some(Recorded { before: Some(shown), after: shown, should_log, is_counted: false })
     }
 
     /// The outcome to show after a result, and the streak of results that contradict it. A contradiction is shown once it has

@@ -53,7 +53,7 @@ impl Checks {
         self.found.push(check);
     }
 
-    /// Adds the checks of a nested state, with their names prefixed by `name.`. An empty `name` adds none.
+    /// Adds the checks of a nested state, with their names prefixed by `name.`. With an empty `name` they keep their own.
     pub fn nested<H: HealthCheck + ?Sized>(&mut self, name: &str, state: &H) {
         // `Check` escapes its own name; the names of ignored fields are logged too.
         let name = label(name);

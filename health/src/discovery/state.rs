@@ -3,18 +3,16 @@
 
 use std::{
     any::{TypeId, type_name},
-    cell::RefCell,
     rc::Rc,
     sync::Arc,
 };
 
-use actix_web::{
-    HttpRequest,
-    guard::GuardContext,
-    web::{Data, ThinData},
-};
+use actix_web::{HttpRequest, guard::GuardContext, web::Data};
 
-use super::checks::{Checks, HealthCheck};
+use super::{
+    checks::{Checks, HealthCheck},
+    missing::{Elsewhere, find_elsewhere},
+};
 use crate::weak_map::WeakMap;
 
 /// A type that derives `HealthCheck`. The derive submits one for each type.
@@ -45,7 +43,7 @@ pub(crate) enum AppData<'a> {
 }
 
 impl<'a> AppData<'a> {
-    fn get<T: 'static>(self) -> Option<&'a T> {
+    pub(super) fn get<T: 'static>(self) -> Option<&'a T> {
         match self {
             Self::Request(request) => request.app_data(),
             Self::Routing(request) => request.app_data(),
@@ -67,11 +65,16 @@ impl StateType {
         Self { path, lookup: None }
     }
 
-    fn name(&self) -> &'static str {
+    /// The name without the path.
+    pub(super) fn name(&self) -> &'static str {
         self.path.rsplit("::").next().unwrap_or(self.path)
     }
 
-    fn find_elsewhere(&self, app_data: AppData<'_>) -> Option<Elsewhere> {
+    pub(super) fn is_generic(&self) -> bool {
+        self.lookup.is_none()
+    }
+
+    pub(super) fn find_elsewhere(&self, app_data: AppData<'_>) -> Option<Elsewhere> {
         (self.lookup.as_ref()?.find_elsewhere)(app_data)
     }
 
@@ -91,61 +94,11 @@ fn find_in_app_data<S: HealthCheck + 'static>(app_data: AppData<'_>) -> Option<F
     data().or_else(data_of_arc)
 }
 
-/// Where in `app_data` a state is that a scope cannot read there, and what to do.
-struct Elsewhere {
-    place: &'static str,
-    step: &'static str,
-}
-
-impl Elsewhere {
-    const fn in_lock(place: &'static str) -> Self {
-        let step = "move its pools, which need no lock, to a struct of their own that derives HealthCheck, and add \
-                    `.app_data(web::Data::new(pools))`";
-        Self { place, step }
-    }
-}
-
-/// Finds a state in `app_data` where it cannot be read, or where the workers have different copies of it.
-fn find_elsewhere<S: 'static>(app_data: AppData<'_>) -> Option<Elsewhere> {
-    fn has_lock<L: 'static>(app_data: AppData<'_>) -> bool {
-        app_data.get::<Data<L>>().is_some()
-            || app_data.get::<Data<Arc<L>>>().is_some()
-            || app_data.get::<Arc<L>>().is_some()
-            || app_data.get::<L>().is_some()
-    }
-
-    let mutex = has_lock::<std::sync::Mutex<S>>(app_data)
-        || has_lock::<tokio::sync::Mutex<S>>(app_data)
-        || has_lock::<parking_lot::Mutex<S>>(app_data);
-    let rw_lock = has_lock::<std::sync::RwLock<S>>(app_data)
-        || has_lock::<tokio::sync::RwLock<S>>(app_data)
-        || has_lock::<parking_lot::RwLock<S>>(app_data);
-    if mutex {
-        Some(Elsewhere::in_lock("in a `Mutex`"))
-    } else if rw_lock {
-        Some(Elsewhere::in_lock("in a `RwLock`"))
-    } else if has_lock::<RefCell<S>>(app_data) {
-        Some(Elsewhere::in_lock("in a `RefCell`"))
-    } else if app_data.get::<ThinData<S>>().is_some() {
-        // Each worker has a copy, and nothing shows that they are copies of one state, so each would have its own checks.
-        let step = "write `let data = web::Data::new(state.clone());` before HttpServer::new, and add `.state(&data)` to health::scope()";
-        Some(Elsewhere { place: "as `web::ThinData`", step })
-    } else if app_data.get::<Arc<S>>().is_some() {
-        let step = "write `.app_data(web::Data::from(state))`";
-        Some(Elsewhere { place: "as an `Arc`, without `web::Data`", step })
-    } else if app_data.get::<S>().is_some() {
-        Some(Elsewhere { place: "without `web::Data`", step: "write `.app_data(web::Data::new(state))`" })
-    } else {
-        None
-    }
-}
-
 /// A type whose `web::Data` is a state: one that derives `HealthCheck`, or an `Arc` of it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not implement `HealthCheck`",
     label = "expected a struct that derives `HealthCheck`",
-    note = "add `#[derive(health::HealthCheck)]` to a struct of yours",
-    note = "for a pool, a connection or a client, write `.probe(\"name\", data.clone())` instead of `.state(&data)`"
+    note = "for a struct of resources, add `#[derive(health::HealthCheck)]` to `{Self}`; for a resource itself, such as a pool, call `health::scope().probe(\"db\", pool)`"
 )]
 pub trait State: Sized {
     /// Returns a handle to the state.
@@ -175,6 +128,7 @@ pub struct FoundState {
     address: Address,
     type_name: &'static str,
     collect: Rc<dyn Fn() -> Checks>,
+    is_alive: Rc<dyn Fn() -> bool>,
 }
 
 impl FoundState {
@@ -182,6 +136,10 @@ impl FoundState {
         Self {
             address: (TypeId::of::<S>(), Arc::as_ptr(&state).addr()),
             type_name: type_name::<S>(),
+            is_alive: {
+                let state = Arc::downgrade(&state);
+                Rc::new(move || state.strong_count() > 0)
+            },
             collect: Rc::new(move || Checks::of(&*state)),
         }
     }
@@ -214,6 +172,23 @@ impl ResolvedState {
 
     pub(crate) fn checks(&self) -> &Checks {
         &self.checks
+    }
+
+    pub(crate) fn downgrade(&self) -> StateHandle {
+        StateHandle { _checks: Arc::clone(&self.checks), is_alive: Rc::clone(&self.state.is_alive) }
+    }
+}
+
+/// Keeps the checks of a state, and its address unique, but not the state alive.
+pub(crate) struct StateHandle {
+    _checks: Arc<Checks>,
+    /// Holds a `Weak` of the state, whose memory is therefore not used for another one.
+    is_alive: Rc<dyn Fn() -> bool>,
+}
+
+impl StateHandle {
+    pub(crate) fn is_alive(&self) -> bool {
+        (self.is_alive)()
     }
 }
 
@@ -250,40 +225,8 @@ pub(crate) fn unused_state_types(states: &[ResolvedState], app_data: AppData<'_>
     unused.map(describe).collect()
 }
 
-/// What to do if the application has no state that can be found. `None` if no type derives `HealthCheck`, so that there is none.
-pub(crate) fn missing_step(app_data: AppData<'_>) -> Option<String> {
-    let describe = |state_type: &StateType| {
-        let Elsewhere { place, step } = state_type.find_elsewhere(app_data)?;
-        Some(format!("`{}` is in app_data {place}: {step}", state_type.name()))
-    };
-    let elsewhere: Vec<_> = state_types().filter_map(describe).collect();
-    if !elsewhere.is_empty() {
-        return Some(elsewhere.join("; "));
-    }
-    let (concrete, generic): (Vec<_>, Vec<_>) = state_types().partition(|state_type| state_type.lookup.is_some());
-    let generic = generic.iter().map(|state_type| format!("`{}`", state_type.name())).collect::<Vec<_>>().join(", ");
-    let for_generic = || {
-        format!(
-            "{generic} cannot be found in app_data because of generic parameters: add `.state(&data)` to health::scope()"
-        )
-    };
-    match (concrete.is_empty(), generic.is_empty()) {
-        (true, true) => None,
-        (true, false) => Some(format!("no state was found: {}", for_generic())),
-        (false, _) => {
-            let for_generic = if generic.is_empty() { String::new() } else { format!("; {}", for_generic()) };
-            Some(format!("{MISSING_STATE}{for_generic}"))
-        }
-    }
-}
-
-const MISSING_STATE: &str = "no state was found: add `.app_data(web::Data::new(state))` to the App, or to health::scope() \
-                             `.state(&data)` for a state that is kept elsewhere (in health::serve, for every state), \
-                             `.probe(\"db\", pool.clone())` for a pool without a state, or `.registry(health::registry())` for \
-                             registered checks only";
-
 /// Sorted by path, because `inventory` iterates in the order of the linker.
-fn state_types() -> impl Iterator<Item = &'static StateType> {
+pub(super) fn state_types() -> impl Iterator<Item = &'static StateType> {
     let mut types: Vec<_> = inventory::iter::<StateType>().collect();
     types.sort_by_key(|state_type| state_type.path);
     types.into_iter()

@@ -12,6 +12,9 @@ use tokio::time::{Instant, sleep_until};
 use super::{CheckEntry, EngineInner};
 use crate::runtime::Runtime;
 
+/// The shortest interval, for a check whose maximum age is zero: such a check would run without a pause.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Runs each check at its interval: its own maximum age, else the interval of the scope.
 ///
 /// Each time is up to a tenth earlier or later, so that replicas that were started at the same time do not run their checks at the
@@ -31,7 +34,8 @@ pub(super) async fn refresh(engine: Arc<EngineInner>, interval: Duration, runtim
             let mut next = due.get(&check.identity()).copied().unwrap_or(now);
             if next <= now {
                 check.inner().run_if_due(Duration::ZERO, &runtime);
-                next = now + jittered(check.options().max_age.unwrap_or(interval), jitter);
+                let interval = check.options().max_age.map_or(interval, |max_age| max_age.max(MIN_INTERVAL));
+                next = now + jittered(interval, jitter);
             }
             next_round = next_round.min(next);
             next_due.insert(check.identity(), next);

@@ -190,7 +190,7 @@ mod tests {
     use deadpool::managed::{Metrics, Pool, RecycleResult};
 
     use super::*;
-    use crate::error::classify_io;
+    use crate::{error::classify_io, probe::DynProbe as _};
 
     /// Connections are numbers.
     #[derive(Default)]
@@ -235,5 +235,16 @@ mod tests {
         assert_eq!(pool.status().size, 2);
         assert!(DeadpoolProbe::new(FirstTwoAreDead, &pool, |_| "numbers".to_owned()).run().await.is_ok());
         assert_eq!(pool.status().size, 1);
+    }
+
+    #[test]
+    fn clones_of_a_pool_have_one_address_and_other_pools_have_another() {
+        let pool = || -> Pool<Numbers> { Pool::builder(Numbers::default()).build().unwrap() };
+        let address = |pool: &Pool<Numbers>| {
+            DeadpoolProbe::new(FirstTwoAreDead, pool, |_| "numbers".to_owned()).address().expect("it is a pool")
+        };
+        let (one, other) = (pool(), pool());
+        assert_eq!(address(&one), address(&one.clone()));
+        assert_ne!(address(&one), address(&other));
     }
 }

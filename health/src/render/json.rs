@@ -103,7 +103,7 @@ pub(super) fn timestamp(time: SystemTime) -> String {
 }
 
 /// Milliseconds with three decimals.
-fn fractional_milliseconds(time: Duration) -> f64 {
+pub(super) fn fractional_milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 

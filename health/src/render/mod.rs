@@ -1,5 +1,7 @@
 //! Renders a report, one file per format. Depends neither on the engine nor on HTTP.
 
+#[cfg(feature = "utoipa")]
+mod api_doc;
 pub(crate) mod health_json;
 pub(crate) mod json;
 pub(crate) mod metrics;
@@ -8,3 +10,9 @@ pub(crate) mod openapi;
 pub(crate) mod page;
 pub(crate) mod schema;
 pub(crate) mod text;
+
+#[cfg(test)]
+mod examples;
+
+#[cfg(feature = "utoipa")]
+pub use api_doc::ApiDoc;

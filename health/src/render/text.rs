@@ -9,35 +9,37 @@ use crate::{
     status::Status,
 };
 
-/// A line for each check, and `{what} check passed` or `{what} check failed`. `unmatched` are names that the request wants to exclude and
-/// that match no check.
+/// Renders the report of `what`: `health`, `ready`, `live`, `startup` or the name of a group. `unmatched` are the exclusions of the
+/// request that match nothing.
 pub(crate) fn body(report: &Report, what: &str, unmatched: &[String]) -> String {
-    let warning =
-        |name: &String| format!("warn: some health checks cannot be excluded: no matches for \"{}\"\n", label(name));
-    let warnings: String = unmatched.iter().map(warning).collect();
-    format!("{warnings}{}\n", Text { report, what })
+    format!("{}\n", Text { report, what, unmatched })
 }
 
 /// `[+]database.db ok` for each check, and `health check passed` or `health check failed`.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Text { report: self, what: "health" }.fmt(f)
+        Text { report: self, what: "health", unmatched: &[] }.fmt(f)
     }
 }
 
 struct Text<'a> {
     report: &'a Report,
     what: &'a str,
+    unmatched: &'a [String],
 }
 
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { report, what } = self;
+        let Self { report, what, unmatched } = self;
         for entry in report.checks() {
             writeln!(f, "{}", Line(entry))?;
         }
         for name in &report.excluded {
             writeln!(f, "[+]{name} excluded: ok")?;
+        }
+        if !unmatched.is_empty() {
+            let names: Vec<_> = unmatched.iter().map(|name| format!("{:?}", label(name))).collect();
+            writeln!(f, "warn: some health checks cannot be excluded: no matches for {}", names.join(","))?;
         }
         let outcome = if report.status() == Status::Down { "failed" } else { "passed" };
         write!(f, "{what} check {outcome}")
@@ -102,5 +104,17 @@ mod tests {
         let down =
             Report::of(vec![entry("database", "db", Role::Critical, Status::Down, Some("timed out after 800 ms"))]);
         assert_eq!(down.to_string(), "[-]database.db failed: timed out after 800 ms\nhealth check failed");
+    }
+
+    #[test]
+    fn the_last_line_names_the_path_and_exclusions_without_a_match_are_quoted() {
+        let report = Report::of(vec![Entry::plain("queue", "orders", None)]);
+        assert_eq!(body(&report, "ready", &[]), "[+]queue.orders ok\nready check passed\n");
+        assert_eq!(
+            body(&report, "queue", &["x".to_owned(), "\"\n[+]y ok".to_owned()]),
+            "[+]queue.orders ok\n\
+             warn: some health checks cannot be excluded: no matches for \"x\",\"\\\"\\\\u{a}[+]y ok\"\n\
+             queue check passed\n"
+        );
     }
 }

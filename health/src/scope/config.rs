@@ -52,7 +52,16 @@ pub(super) struct ScopeOptions {
     pub(super) include: Option<Vec<String>>,
     pub(super) exclude: Vec<String>,
     pub(super) release: Option<Release>,
-    pub(super) is_management: bool,
+    pub(super) server: ServerKind,
+}
+
+/// The server that a scope is on.
+#[derive(Clone, Copy)]
+pub(super) enum ServerKind {
+    /// One whose workers serve the application.
+    Main,
+    /// That of [`serve`](crate::serve).
+    Management,
 }
 
 /// The proxies to trust, and how they forward the address of the client.
@@ -67,7 +76,7 @@ pub(super) struct ProxyConfig {
 pub(super) struct ScopeConfig {
     pub(super) access: Rc<AccessControl>,
     pub(super) stall: Duration,
-    pub(super) is_management: bool,
+    pub(super) server: ServerKind,
     pub(super) sources: ScopeSources,
 }
 
@@ -168,7 +177,7 @@ impl Default for ScopeOptions {
             include: None,
             exclude: Vec::new(),
             release: None,
-            is_management: false,
+            server: ServerKind::Main,
         }
     }
 }
@@ -189,7 +198,7 @@ impl ScopeOptions {
         Ok(ScopeConfig {
             access: Rc::new(AccessControl { policy, authorize: self.authorize.clone(), deny: self.deny }),
             stall: stall.min(MAX_DURATION),
-            is_management: self.is_management,
+            server: self.server,
             sources: ScopeSources {
                 path: self.path.clone(),
                 engine: EngineConfig {

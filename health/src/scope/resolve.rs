@@ -5,7 +5,10 @@ use std::sync::Arc;
 use super::config::ScopeSources;
 use crate::{
     check::Check,
-    discovery::state::{self, AppData, ResolvedState},
+    discovery::{
+        missing::{misplaced_states, missing_step},
+        state::{self, AppData, ResolvedState, StateHandle},
+    },
     engine::{self, CheckEntry, Engine, EngineConfig, EngineKey, Sources},
     redact::label,
     registry::{Registry, registry},
@@ -14,14 +17,14 @@ use crate::{
 /// The engine of a scope and its states. The engine is dropped first, because its key contains the addresses of the states.
 pub(super) struct Resolved {
     pub(super) engine: Arc<Engine>,
-    _states: Vec<ResolvedState>,
+    states: Vec<ResolvedState>,
 }
 
 impl Resolved {
     pub(super) fn new(config: &ScopeSources, app_data: AppData<'_>) -> Self {
         let states = state::find(&config.states, app_data);
         let registries: Vec<_> = config.registries.iter().chain([registry()]).cloned().collect();
-        let missing_state = if is_empty(config, &states) { state::missing_step(app_data) } else { None };
+        let missing_state = if is_empty(config, &states) { missing_step(app_data) } else { None };
         let if_empty = config.engine.if_empty.map(|message| if states.is_empty() { message } else { EMPTY_STATE });
         let key = EngineKey {
             states: states.iter().map(ResolvedState::address).collect(),
@@ -43,9 +46,36 @@ impl Resolved {
             if let Some(message) = missing_state {
                 let types = state::type_paths().join(", ");
                 tracing::error!(types, "health scope: {message}; these types derive HealthCheck: {types}");
+            } else {
+                // The scope has other checks, so only this line says that resources of these states are not probed.
+                for state in misplaced_states(app_data) {
+                    tracing::warn!("health scope: {state}");
+                }
             }
         }
-        Self { engine, _states: states }
+        Self { engine, states }
+    }
+}
+
+/// An engine that is kept as long as its states, without keeping these.
+pub(super) struct KeptEngine {
+    engine: Arc<Engine>,
+    states: Vec<StateHandle>,
+}
+
+impl KeptEngine {
+    pub(super) fn of(resolved: &Resolved) -> Self {
+        let states = resolved.states.iter().map(ResolvedState::downgrade).collect();
+        Self { engine: Arc::clone(&resolved.engine), states }
+    }
+
+    pub(super) fn is(&self, engine: &Arc<Engine>) -> bool {
+        Arc::ptr_eq(&self.engine, engine)
+    }
+
+    /// Whether all states are alive.
+    pub(super) fn is_needed(&self) -> bool {
+        self.states.iter().all(StateHandle::is_alive)
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     assess::{ProcessState, assess},
     cache::{CachedResponse, ResponseCache, Slot},
-    config::ScopeConfig,
+    config::{ScopeConfig, ServerKind},
     connection::UnixSocket,
     endpoint::{Endpoint, Route},
     guard::Deny,
@@ -38,10 +38,9 @@ pub(super) struct WorkerScope {
 
 impl WorkerScope {
     pub(super) fn start(config: Rc<ScopeConfig>) -> Rc<Self> {
-        let heartbeat = if config.is_management {
-            Heartbeat::of_management_server(config.stall)
-        } else {
-            Heartbeat::of_this_worker(config.stall)
+        let heartbeat = match config.server {
+            ServerKind::Main => Heartbeat::of_this_worker(config.stall),
+            ServerKind::Management => Heartbeat::of_management_server(config.stall),
         };
         Rc::new(Self { config, heartbeat, resolved: OnceCell::new(), cache: ResponseCache::default() })
     }
@@ -109,7 +108,7 @@ impl WorkerScope {
             },
             (Route::Schema, None) => Rendered::new(StatusCode::OK, Format::Schema, schema::SCHEMA),
             (Route::OpenApi, None) => {
-                let document = openapi::document(&self.config.sources.path).to_string();
+                let document = openapi::openapi(&self.config.sources.path).to_string();
                 Rendered::new(StatusCode::OK, Format::Json, document)
             }
             #[cfg(feature = "page")]

@@ -1,0 +1,91 @@
+//! What a scope without a state says: where in `app_data` the state is, and the line to write.
+
+use std::{cell::RefCell, sync::Arc};
+
+use actix_web::web::{Data, ThinData};
+
+use super::state::{AppData, state_types};
+
+/// The step that is missing if no state was found. `None` if no type derives `HealthCheck`, so that none is missing.
+pub(crate) fn missing_step(app_data: AppData<'_>) -> Option<String> {
+    let misplaced = misplaced_states(app_data);
+    if !misplaced.is_empty() {
+        return Some(misplaced.join("; "));
+    }
+    let (generic, concrete): (Vec<_>, Vec<_>) = state_types().partition(|state_type| state_type.is_generic());
+    let mut steps = Vec::new();
+    if !concrete.is_empty() {
+        steps.push(
+            "add `.app_data(web::Data::new(state))` to the App, or to health::scope() `.state(&data)` for a state that is kept \
+             elsewhere (in health::serve, for every state), `.probe(\"db\", pool.clone())` for a pool without a state, or \
+             `.registry(health::registry())` for registered checks only"
+                .to_owned(),
+        );
+    }
+    if !generic.is_empty() {
+        let names: Vec<_> = generic.iter().map(|state_type| format!("`{}`", state_type.name())).collect();
+        steps.push(format!(
+            "{} cannot be found in app_data because of generic parameters: add `.state(&data)` to health::scope()",
+            names.join(", ")
+        ));
+    }
+    (!steps.is_empty()).then(|| format!("no state was found: {}", steps.join("; ")))
+}
+
+/// The states that are in `app_data` where a scope cannot read them, each with the line to write.
+pub(crate) fn misplaced_states(app_data: AppData<'_>) -> Vec<String> {
+    let misplaced = state_types().filter_map(|state_type| {
+        let Elsewhere { place, step } = state_type.find_elsewhere(app_data)?;
+        Some(format!("`{}` is in app_data {place}: {step}", state_type.name()))
+    });
+    misplaced.collect()
+}
+
+/// Where in `app_data` a state is that a scope cannot read there, and what to do.
+pub(super) struct Elsewhere {
+    pub(super) place: &'static str,
+    step: &'static str,
+}
+
+impl Elsewhere {
+    const fn in_lock(place: &'static str) -> Self {
+        let step = "move its pools, which need no lock, to a struct of their own that derives HealthCheck, and add \
+                    `.app_data(web::Data::new(pools))`";
+        Self { place, step }
+    }
+}
+
+/// Finds a state in `app_data` where it cannot be read, or where the workers have different copies of it.
+pub(super) fn find_elsewhere<S: 'static>(app_data: AppData<'_>) -> Option<Elsewhere> {
+    fn has_lock<L: 'static>(app_data: AppData<'_>) -> bool {
+        app_data.get::<Data<L>>().is_some()
+            || app_data.get::<Data<Arc<L>>>().is_some()
+            || app_data.get::<Arc<L>>().is_some()
+            || app_data.get::<L>().is_some()
+    }
+
+    let mutex = has_lock::<std::sync::Mutex<S>>(app_data)
+        || has_lock::<tokio::sync::Mutex<S>>(app_data)
+        || has_lock::<parking_lot::Mutex<S>>(app_data);
+    let rw_lock = has_lock::<std::sync::RwLock<S>>(app_data)
+        || has_lock::<tokio::sync::RwLock<S>>(app_data)
+        || has_lock::<parking_lot::RwLock<S>>(app_data);
+    if mutex {
+        Some(Elsewhere::in_lock("in a `Mutex`"))
+    } else if rw_lock {
+        Some(Elsewhere::in_lock("in a `RwLock`"))
+    } else if has_lock::<RefCell<S>>(app_data) {
+        Some(Elsewhere::in_lock("in a `RefCell`"))
+    } else if app_data.get::<ThinData<S>>().is_some() {
+        // Each worker has a copy, and nothing shows that they are copies of one state, so each would have its own checks.
+        let step = "write `let data = web::Data::new(state.clone());` before HttpServer::new, and add `.state(&data)` to health::scope()";
+        Some(Elsewhere { place: "as `web::ThinData`", step })
+    } else if app_data.get::<Arc<S>>().is_some() {
+        let step = "write `.app_data(web::Data::from(state))`";
+        Some(Elsewhere { place: "as an `Arc`, without `web::Data`", step })
+    } else if app_data.get::<S>().is_some() {
+        Some(Elsewhere { place: "without `web::Data`", step: "write `.app_data(web::Data::new(state))`" })
+    } else {
+        None
+    }
+}
