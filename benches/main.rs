@@ -5,6 +5,7 @@
 mod access;
 mod idle;
 mod many;
+mod outputs;
 mod overload;
 mod response;
 mod round;
@@ -48,6 +49,9 @@ async fn main() {
     let mut lines = Vec::new();
     if wanted("response") {
         lines.extend(response::measure().await);
+    }
+    if wanted("outputs") {
+        lines.extend(outputs::measure().await);
     }
     if wanted("access") {
         lines.extend(access::measure().await);
