@@ -6,6 +6,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     process::{Command, Stdio},
+    slice,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -168,7 +169,7 @@ async fn the_page_shows_a_hold_a_blocked_worker_and_a_drain() {
         let block = move || {
             // Until the sender is dropped.
             let _ = released.lock().unwrap().recv();
-            async { HttpResponse::Ok() }
+            async { HttpResponse::Ok().finish() }
         };
         App::new().service(health::heartbeat()).route("/block", web::get().to(block))
     });
@@ -246,8 +247,8 @@ async fn the_page_is_complete_without_script_and_usable_with_the_keyboard_only()
     let server = app.serve(0);
     app.switch.store(false, Ordering::SeqCst);
     let url = url(server.address, "/health");
-    browser("scriptOff", &[url.clone()], async |_| ()).await;
-    browser("keyboard", &[url], async |_| ()).await;
+    browser("scriptOff", slice::from_ref(&url), async |_| ()).await;
+    browser("keyboard", slice::from_ref(&url), async |_| ()).await;
 }
 
 #[actix_web::test]
