@@ -14,7 +14,10 @@ use super::schema::SCHEMA;
 /// assert!(document["paths"]["/internal/health/ready"]["get"]["responses"]["503"].is_object());
 /// ```
 pub fn openapi(path: &str) -> Value {
-    let path = path.trim_end_matches('/');
+    let path = match path.trim_matches('/') {
+        "" => String::new(),
+        path => format!("/{path}"),
+    };
     let mut schema: Value = serde_json::from_str(SCHEMA).expect("the schema is valid JSON");
     // A schema of OpenAPI 3.1 is of this version unless it says otherwise.
     schema.as_object_mut().expect("the schema is an object").remove("$schema");
@@ -116,7 +119,7 @@ fn machine_paths() -> Vec<(&'static str, Value)> {
             "Complete without script.",
             vec![query_parameter(
                 "refresh",
-                "Reloads the page after so many seconds, for browsers without script.",
+                "Reloads the page at this interval in seconds, for browsers without script.",
                 json!({"type": "integer", "minimum": 1}),
             )],
             json!({"200": {"description": "The page.", "content": {"text/html": text()}}}),
@@ -275,7 +278,7 @@ mod tests {
     fn the_paths_are_below_that_of_the_scope() {
         for (path, ready, root) in [
             ("/health", "/health/ready", "/health"),
-            ("/a/b/", "/a/b/ready", "/a/b"),
+            ("a/b/", "/a/b/ready", "/a/b"),
             ("/", "/ready", "/"),
             ("", "/ready", "/"),
         ] {
