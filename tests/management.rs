@@ -173,7 +173,7 @@ async fn blocked_workers_are_reported_in_time_by_the_management_server_and_by_ev
         let gate = Arc::clone(&blocks);
         let block = move || {
             gate.wait();
-            async { HttpResponse::Ok() }
+            async { HttpResponse::Ok().finish() }
         };
         app.service(health::heartbeat()).route("/block", web::get().to(block));
     });
@@ -229,7 +229,7 @@ async fn a_paused_process_is_not_reported_as_blocked_workers() {
     let server = health::serve("127.0.0.1:0", || scope().stall(Duration::from_secs(2))).unwrap();
     // Another process pauses this one for longer than `stall`, and has sent a request when it resumes it. The connection is older, so
     // that the management server does not have to accept it first.
-    let script = r#"
+    let script = r"
         exec 3<>/dev/tcp/127.0.0.1/$1
         printf 'GET /health/service HTTP/1.1\r\nHost: localhost\r\n\r\n' >&3
         read -r first <&3
@@ -238,7 +238,7 @@ async fn a_paused_process_is_not_reported_as_blocked_workers() {
         sleep 4
         kill -CONT $0
         cat <&3
-    "#;
+    ";
     let (pid, port) = (std::process::id().to_string(), server.addrs()[0].port().to_string());
     let output = web::block(move || Command::new("bash").args(["-c", script, &pid, &port]).output().unwrap());
     let printed = String::from_utf8(output.await.unwrap().stdout).unwrap();

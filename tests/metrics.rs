@@ -1,5 +1,7 @@
 //! What machines read: metrics in both formats, the schema, the OpenAPI document; and hostile names in every format.
 
+#![allow(clippy::float_cmp, reason = "counts and flags are exact")]
+
 use std::{
     collections::BTreeMap,
     fs,

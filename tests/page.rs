@@ -11,11 +11,14 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
+    thread,
     time::Duration,
 };
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use health::{AllowList, Check, ProbeError, ProbeErrorKind, Scope};
+
+use tokio::sync::mpsc::unbounded_channel;
 
 use crate::common::{
     eventually, http,
@@ -38,9 +41,12 @@ async fn browser(case: &str, args: &[String], mut act: impl AsyncFnMut(&str)) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut stdin = node.stdin.take().unwrap();
-    for word in BufReader::new(node.stdout.take().unwrap()).lines() {
-        act(&word.unwrap()).await;
+    let (mut stdin, stdout) = (node.stdin.take().unwrap(), node.stdout.take().unwrap());
+    // On a thread, because the server runs on this one.
+    let (send_word, mut words) = unbounded_channel();
+    thread::spawn(move || BufReader::new(stdout).lines().try_for_each(|word| send_word.send(word.unwrap())));
+    while let Some(word) = words.recv().await {
+        act(&word).await;
         writeln!(stdin, "done").unwrap();
     }
     let output = node.wait_with_output().unwrap();

@@ -297,3 +297,51 @@ async fn a_scope_keeps_the_results_of_its_reports() {
     assert_eq!(invalid.validate().unwrap_err().to_string(), message);
     assert_eq!(invalid.report().await.checks()[0].error(), Some(message));
 }
+
+/// A resource that counts its runs.
+#[derive(Clone, Default)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Probe for Counted {
+    const GROUP: &'static str = "service";
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[derive(HealthCheck)]
+struct CountedState {
+    resource: Counted,
+}
+
+#[actix_web::test]
+async fn the_results_of_a_report_are_kept_as_long_as_the_state() {
+    logs::keep();
+    let resource = Counted::default();
+    let data = web::Data::new(CountedState { resource: resource.clone() });
+    for _ in 0..3 {
+        assert_eq!(health::report(&data).await.status(), Status::Up);
+        assert_eq!(health::snapshot(&data).status(), Status::Up);
+        let sample = r#"health_check_up{group="service",name="resource",role="critical"} 1"#;
+        assert!(health::metrics_text(&data).contains(sample));
+    }
+    assert_eq!(resource.0.load(Ordering::SeqCst), 1);
+    assert_eq!(logs::lines().iter().filter(|line| line.contains("health scope at /health probes")).count(), 1);
+    drop(data);
+    // The next call of this thread drops the checks of states that have ended.
+    let other = web::Data::new(CountedState { resource: Counted::default() });
+    assert_eq!(health::snapshot(&other).status(), Status::Down);
+    assert_eq!(Arc::strong_count(&resource.0), 1);
+}
+
+#[test]
+fn the_futures_of_reports_can_be_spawned() {
+    fn assert_send<F: Future + Send>(_: &F) {}
+
+    let data = web::Data::new(CountedState { resource: Counted::default() });
+    let scope = health::scope().state(&data);
+    assert_send(&scope.report());
+    assert_send(&health::report(&data));
+}

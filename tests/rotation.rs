@@ -122,8 +122,8 @@ async fn before_start(state: &'static str, set: impl FnOnce(&Checks)) -> Row {
 
 async fn draining() -> Row {
     let checks = Checks::new();
-    let served = checks.clone();
-    let server = HttpServer::new(move || App::new().service(served.scope()))
+    let own_checks = checks.clone();
+    let server = HttpServer::new(move || App::new().service(own_checks.scope()))
         .workers(1)
         .disable_signals()
         .bind(("127.0.0.1", 0))
@@ -250,9 +250,9 @@ async fn assert_out_of_rotation(proxy: &ReverseProxy, what: &str) {
 async fn assert_leaves_rotation_and_returns(kind: Kind, readiness: &str) {
     let checks = Checks::new();
     checks.shared.store(false, Ordering::SeqCst);
-    let served = checks.clone();
+    let own_checks = checks.clone();
     let server =
-        HttpServer::new(move || App::new().service(served.scope()).route("/work", web::get().to(HttpResponse::Ok)))
+        HttpServer::new(move || App::new().service(own_checks.scope()).route("/work", web::get().to(HttpResponse::Ok)))
             .workers(1)
             .disable_signals()
             .bind(("127.0.0.1", 0))

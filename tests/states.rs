@@ -229,6 +229,18 @@ async fn a_state_in_a_lock_is_down_and_the_message_says_that_pools_need_no_lock(
 }
 
 #[actix_web::test]
+async fn a_state_in_a_lock_next_to_other_checks_is_warned_of() {
+    let state = web::Data::new(std::sync::Mutex::new(State::new()));
+    let server = TestServer::start(1, move |app| {
+        app.app_data(state.clone()).service(health::scope().probe("own", Counted::default()));
+    });
+    assert_eq!(server.health().await.status, 200);
+    let is_warning =
+        |line: &String| line.contains("WARN") && line.contains("`State` is in app_data in a `Mutex`: move its pools");
+    assert!(logs::lines().iter().any(is_warning), "{:#?}", logs::lines());
+}
+
+#[actix_web::test]
 async fn a_state_without_data_is_down_and_the_message_names_the_line_to_write() {
     let message = "`State` is in app_data without `web::Data`: write `.app_data(web::Data::new(state))`";
     assert_eq!(message_about(State::new).await, message);

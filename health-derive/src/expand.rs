@@ -86,6 +86,8 @@ fn requirement(field: &Field, state: &Struct<'_>) -> Option<TokenStream> {
         Some(quote!(Generic))
     } else if let Some(resource) = resource_types::requirement(ty) {
         Some(resource.to_token_stream())
+    } else if !attrs.present.is_empty() {
+        Some(quote!(Attributed))
     } else {
         state.attrs.strict.as_ref().map(|_| quote!(Strict))
     }
@@ -164,7 +166,7 @@ fn assertions(state: &Struct<'_>, private: &TokenStream) -> Vec<TokenStream> {
         field.attrs.skip.is_none() && field.attrs.with.is_none() && requirement(field, state).is_none()
     });
     unrequired
-        .map(|field| assert_reachable(field, private))
+        .flat_map(|field| [assert_reachable(field, private)].into_iter().chain(assert_same_object(field, private)))
         .chain(assert_something_is_probed(state, private))
         .chain(state.same_names().filter_map(|(earlier, later)| assert_distinct(earlier, later, state, private)))
         .collect()
@@ -179,6 +181,24 @@ fn assert_reachable(field: &Field, private: &TokenStream) -> TokenStream {
                    `Arc`, `Box`, `&'static`, `Option`, `Vec`, `web::Data`, `web::ThinData` and maps with `Display` keys; to probe \
                    the field with a function, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`";
     quote_spanned!(ty.span()=> ::core::assert!(#is_probed || !(#mentions_probe), #message))
+}
+
+/// A field of the type `dyn Trait + Send` must not be ignored because `Probe` is implemented for `dyn Trait`.
+fn assert_same_object(field: &Field, private: &TokenStream) -> Vec<TokenStream> {
+    let assert = |(object, without_auto_traits): (&Type, Type)| {
+        let (written, plain) = (quote!(#object).to_string(), quote!(#without_auto_traits).to_string());
+        let message = format!(
+            "`Probe` is implemented for `{plain}`, and `{written}` is another type: implement it for the latter, or write `{plain}` \
+             and make `Send` and `Sync` supertraits"
+        );
+        quote_spanned! {object.span()=>
+            ::core::assert!(
+                #private::InnerDispatch::<#object>::IS_PROBE || !#private::InnerDispatch::<#without_auto_traits>::IS_PROBE,
+                #message
+            )
+        }
+    };
+    types::objects_with_auto_traits(&field.ty).into_iter().map(assert).collect()
 }
 
 fn is_probed(ty: &Type, private: &TokenStream) -> TokenStream {

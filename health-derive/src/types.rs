@@ -1,6 +1,9 @@
 //! Inspects types as they are written: the wrappers around a type, and the types that it mentions.
 
-use syn::{GenericArgument, Generics, Ident, Path, PathArguments, PathSegment, Type, TypeGroup, TypeParen, TypePath};
+use syn::{
+    GenericArgument, Generics, Ident, Path, PathArguments, PathSegment, Type, TypeGroup, TypeParen, TypePath,
+    TypeTraitObject,
+};
 
 /// Locks and cells of the standard library, tokio, `parking_lot` and `once_cell`.
 const CELLS: [&str; 9] =
@@ -54,6 +57,21 @@ pub(crate) fn cell(ty: &Type) -> Option<String> {
 /// The type and all types that it mentions, outermost first. `PhantomData` contains no value of the type that it mentions.
 pub(crate) fn mentioned(ty: &Type) -> Vec<&Type> {
     std::iter::once(ty).chain(contained(ty).into_iter().flat_map(mentioned)).collect()
+}
+
+/// The trait objects that the type mentions with auto traits, such as `dyn Trait + Send + Sync`, each with the same type without them.
+pub(crate) fn objects_with_auto_traits(ty: &Type) -> Vec<(&Type, Type)> {
+    let object = |ty| {
+        let Type::TraitObject(object) = ungrouped(ty) else { return None };
+        let (first, others) = (object.bounds.first()?, object.bounds.len() > 1);
+        let plain = TypeTraitObject {
+            attrs: Vec::new(),
+            dyn_token: object.dyn_token,
+            bounds: std::iter::once(first.clone()).collect(),
+        };
+        others.then_some((ty, Type::TraitObject(plain)))
+    };
+    mentioned(ty).into_iter().filter_map(object).collect()
 }
 
 /// The types that the type itself mentions.

@@ -111,10 +111,10 @@ fn check_path_segment(key: &str, text: &LitStr, errors: &mut Errors) {
     let value = text.value();
     if value.is_empty() {
         errors.push_at(text, format!("`{key}` must not be empty"));
-    } else if value == "." || value == ".." || value.contains(|c: char| c == '/' || c.is_control()) {
+    } else if value == "." || value == ".." || value.contains(char::is_control) {
         errors.push_at(
             text,
-            format!("invalid {key} {value:?}: expected one segment of a path, as in `/health/group/name`"),
+            format!("invalid {key} {value:?}: it cannot be a segment of a path, as in `/health/group/name`"),
         );
     }
 }

@@ -44,7 +44,8 @@ use crate::scope::Scope;
 /// # Errors
 ///
 /// The setting of a scope is invalid (see [`Scope`]), an address cannot be resolved or bound, or the threads cannot be started. If one of
-/// several addresses cannot be bound, none is: `localhost` therefore needs IPv6 where it resolves to `::1`, too.
+/// several addresses cannot be bound, none is: `localhost` therefore needs IPv6 where it resolves to `::1`, too. On Linux, `[::]`
+/// includes IPv4, so `0.0.0.0` next to it is in use.
 ///
 /// # Examples
 ///
@@ -67,7 +68,10 @@ pub fn serve(
         .workers(1)
         .shutdown_timeout(0)
         .disable_signals();
-    for addr in addr.to_socket_addrs()? {
+    let resolved = addr.to_socket_addrs().map_err(|error| {
+        io::Error::new(error.kind(), format!("management server: unable to resolve the address: {error}"))
+    })?;
+    for addr in resolved {
         server = server.bind(addr).map_err(|error| {
             io::Error::new(error.kind(), format!("management server: unable to listen on {addr}: {error}"))
         })?;

@@ -93,6 +93,7 @@ pub struct Details {
 
 /// What the metrics and the page show.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "page"), allow(dead_code, reason = "only the page shows all of it"))]
 pub(crate) struct Overview {
     /// The report of `/health`, with details.
     pub(crate) health: Report,

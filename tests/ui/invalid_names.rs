@@ -5,7 +5,7 @@ use sqlx::PgPool;
 struct State {
     #[health(name = "")]
     a: PgPool,
-    #[health(name = "a/b")]
+    #[health(name = ".")]
     b: PgPool,
     #[health(group = "ready")]
     c: PgPool,
@@ -18,7 +18,7 @@ struct State {
 }
 
 #[derive(HealthCheck)]
-#[health(name = "billing/eu")]
+#[health(name = "billing\n")]
 struct Billing {
     db: PgPool,
 }

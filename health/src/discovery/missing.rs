@@ -8,13 +8,9 @@ use super::state::{AppData, state_types};
 
 /// The step that is missing if no state was found. `None` if no type derives `HealthCheck`, so that none is missing.
 pub(crate) fn missing_step(app_data: AppData<'_>) -> Option<String> {
-    let elsewhere = state_types().filter_map(|state_type| {
-        let Elsewhere { place, step } = state_type.find_elsewhere(app_data)?;
-        Some(format!("`{}` is in app_data {place}: {step}", state_type.name()))
-    });
-    let elsewhere: Vec<_> = elsewhere.collect();
-    if !elsewhere.is_empty() {
-        return Some(elsewhere.join("; "));
+    let misplaced = misplaced_states(app_data);
+    if !misplaced.is_empty() {
+        return Some(misplaced.join("; "));
     }
     let (generic, concrete): (Vec<_>, Vec<_>) = state_types().partition(|state_type| state_type.is_generic());
     let mut steps = Vec::new();
@@ -34,6 +30,15 @@ pub(crate) fn missing_step(app_data: AppData<'_>) -> Option<String> {
         ));
     }
     (!steps.is_empty()).then(|| format!("no state was found: {}", steps.join("; ")))
+}
+
+/// The states that are in `app_data` where a scope cannot read them, each with the line to write.
+pub(crate) fn misplaced_states(app_data: AppData<'_>) -> Vec<String> {
+    let misplaced = state_types().filter_map(|state_type| {
+        let Elsewhere { place, step } = state_type.find_elsewhere(app_data)?;
+        Some(format!("`{}` is in app_data {place}: {step}", state_type.name()))
+    });
+    misplaced.collect()
 }
 
 /// Where in `app_data` a state is that a scope cannot read there, and what to do.

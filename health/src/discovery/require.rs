@@ -39,6 +39,12 @@ requirements! {
     )]
     Strict;
     #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot be probed, but the field has attributes of a check",
+        label = "these attributes have no effect",
+        note = "implement `health::Probe` and `Clone`, or write `#[health(with = path)]` to probe the field with a function; to leave it unprobed, `#[health(skip)]`"
+    )]
+    Attributed;
+    #[diagnostic::on_unimplemented(
         message = "`{Self}` depends on a type parameter, so the derive cannot determine whether it is a resource",
         label = "probed or skipped?",
         note = "to probe the field, write `#[health(probe)]`, which adds the bound `Probe + Clone`; to leave it unprobed, `#[health(skip)]`"
@@ -47,9 +53,9 @@ requirements! {
     #[diagnostic::on_unimplemented(
         message = "`{Self}` looks like a resource but cannot be probed",
         label = "this field would not be health-checked",
+        note = "to probe the field with a function, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`",
         note = "enable the feature of `health` for its crate, of the version that `cargo tree` shows: `async-nats`, `bb8-redis`, `deadpool-postgres`, `deadpool-redis`, `diesel`, `diesel-async`, `fred`, `lapin`, `memcache`, `redis`, `redis-cluster`, `redis-sentinel`, `rumqttc`, `sea-orm`, `sqlx`, `sqlx-0_8` or `tokio-postgres`",
-        note = "in a map, a resource is only found if the keys are `Display`",
-        note = "to probe the field with a function, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`"
+        note = "in a map, a resource is only found if the keys are `Display`"
     )]
     Resource;
     #[diagnostic::on_unimplemented(

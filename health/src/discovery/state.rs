@@ -128,6 +128,7 @@ pub struct FoundState {
     address: Address,
     type_name: &'static str,
     collect: Rc<dyn Fn() -> Checks>,
+    is_alive: Rc<dyn Fn() -> bool>,
 }
 
 impl FoundState {
@@ -135,6 +136,10 @@ impl FoundState {
         Self {
             address: (TypeId::of::<S>(), Arc::as_ptr(&state).addr()),
             type_name: type_name::<S>(),
+            is_alive: {
+                let state = Arc::downgrade(&state);
+                Rc::new(move || state.strong_count() > 0)
+            },
             collect: Rc::new(move || Checks::of(&*state)),
         }
     }
@@ -167,6 +172,23 @@ impl ResolvedState {
 
     pub(crate) fn checks(&self) -> &Checks {
         &self.checks
+    }
+
+    pub(crate) fn downgrade(&self) -> StateHandle {
+        StateHandle { _checks: Arc::clone(&self.checks), is_alive: Rc::clone(&self.state.is_alive) }
+    }
+}
+
+/// Keeps the checks of a state, and its address unique, but not the state alive.
+pub(crate) struct StateHandle {
+    _checks: Arc<Checks>,
+    /// Holds a `Weak` of the state, whose memory is therefore not used for another one.
+    is_alive: Rc<dyn Fn() -> bool>,
+}
+
+impl StateHandle {
+    pub(crate) fn is_alive(&self) -> bool {
+        (self.is_alive)()
     }
 }
 

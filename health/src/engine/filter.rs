@@ -19,6 +19,14 @@ impl Filter {
         entry.is_of_the_process() || (is_included && !is_excluded())
     }
 
+    /// Why a scope with these checks has none by mistake. One whose checks are all excluded has none on purpose.
+    pub(super) fn problem(&self, checks: &[CheckEntry]) -> Option<&'static str> {
+        let is_any_included =
+            |names: &Vec<String>| names.iter().any(|name| checks.iter().any(|check| check.is_named(name)));
+        let is_included = self.include.as_ref().is_none_or(is_any_included);
+        (!is_included).then_some("no check matches `.include`: the log has the names that there are")
+    }
+
     /// The names that match none of the checks, each with its setting.
     pub(super) fn unmatched<'a>(
         &'a self,

@@ -290,7 +290,7 @@ impl EngineInner {
                 tracing::warn!("health scope: {setting} names {name}, which matches no check; the checks are: {list}");
             });
         }
-        if !all.is_empty() && !all.iter().any(|entry| filter.selects(entry)) {
+        if !all.is_empty() && filter.problem(all).is_none() && !all.iter().any(|entry| filter.selects(entry)) {
             self.log(move || {
                 tracing::warn!("health scope: all checks are excluded, so it is UP; the checks are: {list}");
             });
@@ -344,8 +344,8 @@ impl EngineInner {
         if !self.is_filter_logged.swap(true, Ordering::Relaxed) {
             self.log_filter(&all);
         }
-        let is_empty = all.is_empty();
         let filter = &self.sources.filter;
+        let problem = if all.is_empty() { self.config.if_empty } else { filter.problem(&all) };
         let entries: Vec<_> = all.into_iter().filter(|entry| filter.selects(entry)).collect();
         for entry in &entries {
             match entry {
@@ -356,7 +356,7 @@ impl EngineInner {
                 }
             }
         }
-        if let (true, Some(message)) = (is_empty, self.config.if_empty) {
+        if let Some(message) = problem {
             self.log(move || tracing::error!("health scope: {message}"));
             return vec![CheckEntry::misconfigured("health", "checks", message)];
         }

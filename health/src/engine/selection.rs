@@ -134,8 +134,10 @@ pub(super) fn unique(entries: impl Iterator<Item = CheckEntry>) -> Vec<CheckEntr
             Some(&index) => {
                 let (group, name) = key;
                 let hint = redaction_hint(&name);
-                let message =
-                    format!("two checks are named {group}.{name}: give one of them another name or group{hint}");
+                let message = format!(
+                    "two checks are named {group}.{name}: give one of them another name or group, or one of two states a name, \
+                         as in `#[health(name = \"billing\")]`{hint}"
+                );
                 unique[index] = CheckEntry::Misconfigured { group, name, message: message.into() };
             }
         }

@@ -706,13 +706,23 @@ async fn an_excluded_check_does_not_run_and_has_no_path() {
 async fn an_engine_whose_checks_are_all_excluded_is_up() {
     for filter in [
         Filter { include: None, exclude: vec![("HEALTHCHECK_EXCLUDE", "service".to_owned())] },
-        Filter { include: Some(vec!["cache".to_owned()]), exclude: Vec::new() },
+        Filter { include: Some(vec!["service.a".to_owned()]), exclude: vec![(".exclude", "service".to_owned())] },
     ] {
         let fixed = vec![CheckEntry::Check(sleeping("a", 0))];
         let engine = Engine::new(Sources { fixed, filter, ..Sources::default() }, CONFIG, test_executor());
         assert_eq!(report(&engine).await.status(), Status::Up);
         assert!(engine.pending_startup().is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_is_down_if_no_check_matches_the_included_names() {
+    let fixed = vec![CheckEntry::Check(sleeping("a", 0))];
+    let filter = Filter { include: Some(vec!["Service".to_owned(), String::new()]), exclude: Vec::new() };
+    let engine = Engine::new(Sources { fixed, filter, ..Sources::default() }, CONFIG, test_executor());
+    let report = report(&engine).await;
+    assert_eq!(report.status(), Status::Down);
+    assert!(report.checks()[0].error().unwrap().starts_with("no check matches `.include`"));
 }
 
 #[tokio::test(start_paused = true)]

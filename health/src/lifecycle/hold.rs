@@ -50,7 +50,10 @@ use crate::{
 /// }
 /// ```
 pub fn hold(reason: impl AsRef<str>, ttl: Duration) -> Hold {
-    let reason = label(reason.as_ref());
+    let reason = match reason.as_ref() {
+        "" => "no reason given".to_owned(),
+        reason => label(reason),
+    };
     let ttl = ttl.min(MAX_DURATION);
     let until = Instant::now() + ttl;
     let id = HOLDS.add(reason.clone(), until);

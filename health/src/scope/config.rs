@@ -33,7 +33,6 @@ const NO_CHECKS: &str = "there are no checks: add `.probe(\"db\", pool.clone())`
                          application's state, or register a check; a service without dependencies adds `.allow_empty()`";
 
 /// The settings of a scope, not validated.
-#[expect(clippy::struct_excessive_bools, reason = "each is a setting that is on or off")]
 pub(super) struct ScopeOptions {
     pub(super) path: String,
     pub(super) allow: AllowSource,

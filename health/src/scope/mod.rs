@@ -13,7 +13,7 @@ mod response;
 mod service;
 mod worker;
 
-use std::{cell::RefCell, fmt, rc::Rc, time::Duration};
+use std::{cell::RefCell, fmt, rc::Rc, sync::Arc, time::Duration};
 
 use actix_web::{
     dev::{AppService, HttpServiceFactory},
@@ -26,7 +26,7 @@ use self::{
     assess::{ProcessState, assess},
     config::{ScopeOptions, ServerKind},
     endpoint::Endpoint,
-    resolve::Resolved,
+    resolve::{KeptEngine, Resolved},
 };
 pub use self::{
     config::{ConfigError, ConfigErrorKind},
@@ -37,7 +37,7 @@ use crate::{
     access::{AllowList, AllowSource, ForwardingHeader},
     check::Check,
     discovery::state::{AppData, State},
-    engine::Selection,
+    engine::{Engine, Selection},
     lifecycle,
     probe::Probe,
     registry::Registry,
@@ -136,8 +136,11 @@ pub fn scope() -> Scope {
     Scope { options: ScopeOptions::default(), reported: RefCell::default() }
 }
 
-/// Runs the checks of a state that are due, and those of the process-wide registry, and returns the report: the same as
-/// [`scope`]`().state(data).`[`report`](Scope::report)`()`.
+/// Runs the checks of a state that are due, and those of the process-wide registry, and returns the report, as
+/// [`Scope::report`] does for a scope with default settings.
+///
+/// The results are those of all scopes that serve the state. Without such a scope, the thread that calls this function keeps them as
+/// long as the state.
 ///
 /// # Examples
 ///
@@ -164,14 +167,23 @@ pub fn scope() -> Scope {
 /// # assert_eq!(report.status(), health::Status::Up);
 /// # }
 /// ```
-pub async fn report<S: State>(data: &Data<S>) -> Report {
-    scope().state(data).report().await
+pub fn report<S: State + 'static>(data: &Data<S>) -> impl Future<Output = Report> + use<S> {
+    // The state is alive until the end, because its address is part of the engine's key.
+    let (data, resolved) = (Data::clone(data), resolve_kept(data));
+    async move {
+        let report = match resolved {
+            Ok(engine) => health_report(&engine).await,
+            Err(report) => report,
+        };
+        drop(data);
+        report
+    }
 }
 
-/// Returns the latest results of a state's checks, and of those of the process-wide registry, and runs none: the same as
-/// [`scope`]`().state(data).`[`snapshot`](Scope::snapshot)`()`.
+/// Returns the latest results of a state's checks, and of those of the process-wide registry, and runs none. See [`report`] and
+/// [`Scope::snapshot`].
 pub fn snapshot<S: State>(data: &Data<S>) -> Report {
-    scope().state(data).snapshot()
+    resolve_kept(data).map_or_else(|report| report, |engine| health_snapshot(&engine))
 }
 
 /// Returns the metrics of a state's checks, with the latest results, in the text format of Prometheus, for an application that
@@ -195,7 +207,41 @@ pub fn snapshot<S: State>(data: &Data<S>) -> Report {
 /// ```
 pub fn metrics_text<S: State>(data: &Data<S>) -> String {
     // The settings are the defaults. Only a variable of the environment can be invalid, and a server with it does not start.
-    scope().state(data).overview().map(|overview| metrics::prometheus(&overview)).unwrap_or_default()
+    resolve_kept(data).map(|engine| metrics::prometheus(&engine_overview(&engine))).unwrap_or_default()
+}
+
+/// The engine of the default scope for a state. This thread keeps it as long as the state, and so the results of its checks.
+fn resolve_kept<S: State>(data: &Data<S>) -> Result<Arc<Engine>, Report> {
+    thread_local! {
+        static KEPT: RefCell<Vec<KeptEngine>> = const { RefCell::new(Vec::new()) };
+    }
+
+    let resolved = scope().state(data).resolve()?;
+    let engine = Arc::clone(&resolved.engine);
+    // Dropped after the borrow: destructors of checks are user code.
+    let ended: Vec<_> = KEPT.with_borrow_mut(|kept| {
+        let ended = kept.extract_if(.., |kept| !kept.is_needed()).collect();
+        if !kept.iter().any(|kept| kept.is(&engine)) {
+            kept.push(KeptEngine::of(&resolved));
+        }
+        ended
+    });
+    drop(ended);
+    Ok(engine)
+}
+
+async fn health_report(engine: &Engine) -> Report {
+    let results = engine.results(Selection::All, &[], true).await;
+    assess(&Endpoint::Health, results.entries, &ProcessState::now(engine), Vec::new)
+}
+
+fn health_snapshot(engine: &Engine) -> Report {
+    assess(&Endpoint::Health, engine.latest_results(Selection::All, true), &ProcessState::now(engine), Vec::new)
+}
+
+fn engine_overview(engine: &Engine) -> Overview {
+    let workers = lifecycle::unobserved_workers(ScopeOptions::default().stall);
+    overview::overview(engine.latest_results(Selection::All, true), &ProcessState::now(engine), workers, None)
 }
 
 impl Scope {
@@ -486,7 +532,7 @@ impl Scope {
     /// `cache.sessions`. Defaults to all. Of several calls, the last one counts.
     ///
     /// Other checks do not run in this scope, and do not count for any of its paths. A name that matches nothing at the first
-    /// request is logged as a warning.
+    /// request is logged as a warning. While no name matches a check, the scope is `DOWN`.
     pub fn include<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.options.include = Some(names.into_iter().map(Into::into).collect());
         self
@@ -551,37 +597,21 @@ impl Scope {
     /// assert_eq!(report.checks()[0].error(), Some("the check failed"));
     /// # }
     /// ```
-    pub async fn report(&self) -> Report {
-        match self.resolve() {
-            Ok(resolved) => {
-                let engine = &resolved.engine;
-                let results = engine.results(Selection::All, &[], true).await;
-                assess(&Endpoint::Health, results.entries, &ProcessState::now(engine), Vec::new)
+    pub fn report(&self) -> impl Future<Output = Report> + Send + use<'_> {
+        // Not the states, which need not be `Send`: this scope, which the future borrows, keeps them.
+        let engine = self.resolve().map(|resolved| Arc::clone(&resolved.engine));
+        async move {
+            match engine {
+                Ok(engine) => health_report(&engine).await,
+                Err(report) => report,
             }
-            Err(report) => report,
         }
     }
 
     /// Returns the report of `/health` with the latest results, and runs no check. A check without a result, or with one that is older
     /// than a minute (or than its maximum age, if that is longer), is `DOWN`. See [`Scope::report`].
     pub fn snapshot(&self) -> Report {
-        match self.resolve() {
-            Ok(resolved) => {
-                let engine = &resolved.engine;
-                let results = engine.latest_results(Selection::All, true);
-                assess(&Endpoint::Health, results, &ProcessState::now(engine), Vec::new)
-            }
-            Err(report) => report,
-        }
-    }
-
-    /// What the metrics show, with the latest results.
-    fn overview(&self) -> Result<Overview, Report> {
-        let resolved = self.resolve()?;
-        let results = resolved.engine.latest_results(Selection::All, true);
-        let process = ProcessState::now(&resolved.engine);
-        let workers = lifecycle::unobserved_workers(self.options.stall);
-        Ok(overview::overview(results, &process, workers, self.options.release.as_ref()))
+        self.resolve().map_or_else(|report| report, |resolved| health_snapshot(&resolved.engine))
     }
 
     fn resolve(&self) -> Result<Rc<Resolved>, Report> {

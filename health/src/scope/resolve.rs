@@ -6,8 +6,8 @@ use super::config::ScopeSources;
 use crate::{
     check::Check,
     discovery::{
-        missing::missing_step,
-        state::{self, AppData, ResolvedState},
+        missing::{misplaced_states, missing_step},
+        state::{self, AppData, ResolvedState, StateHandle},
     },
     engine::{self, CheckEntry, Engine, EngineConfig, EngineKey, Sources},
     redact::label,
@@ -17,7 +17,7 @@ use crate::{
 /// The engine of a scope and its states. The engine is dropped first, because its key contains the addresses of the states.
 pub(super) struct Resolved {
     pub(super) engine: Arc<Engine>,
-    _states: Vec<ResolvedState>,
+    states: Vec<ResolvedState>,
 }
 
 impl Resolved {
@@ -46,9 +46,36 @@ impl Resolved {
             if let Some(message) = missing_state {
                 let types = state::type_paths().join(", ");
                 tracing::error!(types, "health scope: {message}; these types derive HealthCheck: {types}");
+            } else {
+                // The scope has other checks, so only this line says that resources of these states are not probed.
+                for state in misplaced_states(app_data) {
+                    tracing::warn!("health scope: {state}");
+                }
             }
         }
-        Self { engine, _states: states }
+        Self { engine, states }
+    }
+}
+
+/// An engine that is kept as long as its states, without keeping these.
+pub(super) struct KeptEngine {
+    engine: Arc<Engine>,
+    states: Vec<StateHandle>,
+}
+
+impl KeptEngine {
+    pub(super) fn of(resolved: &Resolved) -> Self {
+        let states = resolved.states.iter().map(ResolvedState::downgrade).collect();
+        Self { engine: Arc::clone(&resolved.engine), states }
+    }
+
+    pub(super) fn is(&self, engine: &Arc<Engine>) -> bool {
+        Arc::ptr_eq(&self.engine, engine)
+    }
+
+    /// Whether all states are alive.
+    pub(super) fn is_needed(&self) -> bool {
+        self.states.iter().all(StateHandle::is_alive)
     }
 }
 

@@ -38,7 +38,8 @@ pub(super) fn table(entries: &[Entry], now: SystemTime) -> Markup {
 
 fn row(entry: &Entry, now: SystemTime) -> Markup {
     html! {
-        tr {
+        // For browsers without style, such as w3m.
+        tr valign="top" {
             td .state { span .chip.(class(entry.status())) { (shape_and_word(entry.status())) } }
             th .name scope="row" {
                 bdi { span .group { (entry.group()) "." } (entry.name()) }

@@ -22,7 +22,7 @@ const MAX_NAMES: usize = 5;
 
 /// The `Content-Security-Policy`, with the hashes of the style and the script. A test computes them.
 pub(crate) fn security_policy() -> &'static str {
-    "default-src 'none'; style-src 'sha256-YdNtkEvm2f2Gl7QmwbAeYciXlQNQ9qJkvOLhc5PG7eM='; script-src 'sha256-NAxJXfuw5KjPA2D0fO8dvomqLL46mEhdg3wdvp2dJGM='; connect-src 'self'; img-src data:; base-uri 'none'; \
+    "default-src 'none'; style-src 'sha256-dqUBC0zGFgp91yvdNtjkKNEsSVw9G7+TtZWFHn1gYVU='; script-src 'sha256-NAxJXfuw5KjPA2D0fO8dvomqLL46mEhdg3wdvp2dJGM='; connect-src 'self'; img-src data:; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'"
 }
 
@@ -39,7 +39,8 @@ pub(crate) fn body(overview: &Overview, refresh: Option<u32>, scope: &str) -> St
                 title { (status) " · " (release.as_ref().map_or("health", |release| &*release.service)) }
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                @if let Some(seconds) = refresh {
+                // An interval of zero would load it without a pause.
+                @if let Some(seconds @ 1..) = refresh {
                     noscript { meta http-equiv="refresh" content=(seconds); }
                 }
                 link rel="icon" href=(icon(status));
@@ -177,7 +178,7 @@ fn footer(overview: &Overview, scope: &str) -> Markup {
             nav aria-label="Other formats" {
                 ul {
                     li { a href=(scope) { "JSON" } }
-                    li { a href={ (scope) "?details" } { "Details" } }
+                    li { a href={ (scope) "?details" } { "JSON with details" } }
                     li { a href={ (scope) "metrics" } { "Metrics" } }
                     li { a href={ (scope) "schema" } { "Schema" } }
                 }
@@ -397,7 +398,9 @@ mod tests {
     #[test]
     fn only_a_requested_refresh_is_timed_and_only_without_script() {
         let overview = overview(Vec::new());
-        assert!(!body(&overview, None, "./").contains("http-equiv"));
+        for not_timed in [None, Some(0)] {
+            assert!(!body(&overview, not_timed, "./").contains("http-equiv"));
+        }
         let refreshed = body(&overview, Some(10), "./");
         assert!(refreshed.contains(r#"<noscript><meta http-equiv="refresh" content="10"></noscript>"#), "{refreshed}");
     }
