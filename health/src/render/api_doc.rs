@@ -31,13 +31,6 @@ mod tests {
 
     #[test]
     fn utoipa_keeps_the_whole_document() {
-        let mut read = serde_json::to_value(ApiDoc::openapi()).unwrap();
-        let mut written = openapi("/health");
-        for member in ["security", "tags", "servers", "info", "openapi"] {
-            assert_eq!(read[member], written[member]);
-        }
-        for member in ["paths", "components"] {
-            assert_eq!(read[member].take(), written[member].take());
-        }
+        assert_eq!(serde_json::to_value(ApiDoc::openapi()).unwrap(), openapi("/health"));
     }
 }

@@ -97,27 +97,17 @@ fn for_each_check(checks: &[Check<'_>], metrics: &mut Metrics) {
         family.sample("_count", format_args!("{labels}"), count);
     }
 
-    let times: [(_, _, fn(&Details) -> Option<SystemTime>); 3] = [
-        ("health_check_last_run_timestamp_seconds", "Unix time of the latest result of the check.", |details| {
-            Some(details.last_run)
-        }),
-        ("health_check_last_success_timestamp_seconds", "Unix time of the latest UP result of the check.", |details| {
-            details.last_success
-        }),
-        (
-            "health_check_last_transition_timestamp_seconds",
-            "Unix time since which the check has its reported status.",
-            |details| Some(details.since),
-        ),
-    ];
-    for (name, help, time) in times {
-        let mut family = metrics.family(Kind::Gauge, name, help);
-        for Check { labels, entry, .. } in checks {
-            if let Some(time) = entry.details().and_then(time) {
-                family.sample("", format_args!("{labels}"), unix_seconds(time));
-            }
-        }
-    }
+    let help = "Unix time of the latest result of the check.";
+    let family = metrics.family(Kind::Gauge, "health_check_last_run_timestamp_seconds", help);
+    times(checks, family, |details| Some(details.last_run));
+
+    let help = "Unix time of the latest UP result of the check.";
+    let family = metrics.family(Kind::Gauge, "health_check_last_success_timestamp_seconds", help);
+    times(checks, family, |details| details.last_success);
+
+    let help = "Unix time since which the check has its reported status.";
+    let family = metrics.family(Kind::Gauge, "health_check_last_transition_timestamp_seconds", help);
+    times(checks, family, |details| Some(details.since));
 
     let help = "Value observed by the latest run of the check.";
     let mut family = metrics.family(Kind::Gauge, "health_check_observation", help);
@@ -126,6 +116,15 @@ fn for_each_check(checks: &[Check<'_>], metrics: &mut Metrics) {
             if let Some(value) = number(value, family.metrics.format) {
                 family.sample("", format_args!("{labels},key=\"{key}\""), value);
             }
+        }
+    }
+}
+
+/// A time of each check that has one.
+fn times(checks: &[Check<'_>], mut family: Family<'_>, time: impl Fn(&Details) -> Option<SystemTime>) {
+    for Check { labels, entry, .. } in checks {
+        if let Some(time) = entry.details().and_then(&time) {
+            family.sample("", format_args!("{labels}"), unix_seconds(time));
         }
     }
 }

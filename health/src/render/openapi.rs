@@ -14,7 +14,10 @@ use super::schema::SCHEMA;
 /// assert!(document["paths"]["/internal/health/ready"]["get"]["responses"]["503"].is_object());
 /// ```
 pub fn openapi(path: &str) -> Value {
-    let path = path.trim_end_matches('/');
+    let path = match path.trim_matches('/') {
+        "" => String::new(),
+        path => format!("/{path}"),
+    };
     let mut schema: Value = serde_json::from_str(SCHEMA).expect("the schema is valid JSON");
     // A schema of OpenAPI 3.1 is of this version unless it says otherwise.
     schema.as_object_mut().expect("the schema is an object").remove("$schema");
@@ -46,7 +49,7 @@ pub fn openapi(path: &str) -> Value {
 fn report_paths() -> Vec<(&'static str, Value)> {
     let group = || path_parameter("group", "The group of the checks, such as `database`.");
     let name = || path_parameter("name", "The name of the check in its group.");
-    let excludable = || report_parameters(true);
+    let excludable = report_parameters(true);
     vec![
         (
             "",
@@ -54,7 +57,7 @@ fn report_paths() -> Vec<(&'static str, Value)> {
                 "health",
                 "All checks",
                 "503 while a check is down that is not optional, and out of rotation.",
-                excludable(),
+                &excludable,
             ),
         ),
         (
@@ -63,7 +66,7 @@ fn report_paths() -> Vec<(&'static str, Value)> {
                 "health_ready",
                 "Readiness",
                 "503 until the service has started, while a critical check is down, and out of rotation.",
-                excludable(),
+                &excludable,
             ),
         ),
         (
@@ -72,7 +75,7 @@ fn report_paths() -> Vec<(&'static str, Value)> {
                 "health_live",
                 "Liveness",
                 "503 while the event loop of a worker is blocked, or a check is down that counts for liveness.",
-                excludable(),
+                &excludable,
             ),
         ),
         (
@@ -81,7 +84,7 @@ fn report_paths() -> Vec<(&'static str, Value)> {
                 "health_startup",
                 "Startup",
                 "503 until each check that is not optional has been up once.",
-                report_parameters(false),
+                &report_parameters(false),
             ),
         ),
         (
@@ -90,7 +93,7 @@ fn report_paths() -> Vec<(&'static str, Value)> {
                 "health_group",
                 "The checks of a group",
                 "503 while one of them is down that is not optional.",
-                [vec![group()], excludable()].concat(),
+                &[vec![group()], excludable.clone()].concat(),
             ),
         ),
         (
@@ -99,7 +102,7 @@ fn report_paths() -> Vec<(&'static str, Value)> {
                 "health_check",
                 "One check",
                 "503 while it is down, unless it is optional.",
-                [vec![group(), name()], excludable()].concat(),
+                &[vec![group(), name()], excludable.clone()].concat(),
             ),
         ),
     ]
@@ -114,10 +117,10 @@ fn machine_paths() -> Vec<(&'static str, Value)> {
             "health_page",
             "The page for people",
             "Complete without script.",
-            vec![query_parameter(
+            &[query_parameter(
                 "refresh",
-                "Reloads the page after so many seconds, for browsers without script.",
-                json!({"type": "integer", "minimum": 1}),
+                "Reloads the page at this interval in seconds, for browsers without script.",
+                &json!({"type": "integer", "minimum": 1}),
             )],
             json!({"200": {"description": "The page.", "content": {"text/html": text()}}}),
         ),
@@ -129,10 +132,10 @@ fn machine_paths() -> Vec<(&'static str, Value)> {
                 "health_metrics",
                 "Metrics",
                 "The text format of Prometheus, or OpenMetrics if `Accept` names it.",
-                vec![query_parameter(
+                &[query_parameter(
                     "format",
                     "The format, whatever `Accept` names.",
-                    json!({"type": "string", "enum": ["prometheus", "openmetrics"]}),
+                    &json!({"type": "string", "enum": ["prometheus", "openmetrics"]}),
                 )],
                 json!({
                     "200": {
@@ -152,7 +155,7 @@ fn machine_paths() -> Vec<(&'static str, Value)> {
                 "health_schema",
                 "The JSON Schema of the default body",
                 "JSON Schema 2020-12.",
-                Vec::new(),
+                &[],
                 json!({"200": {"description": "The schema.", "content": {"application/schema+json": {"schema": {"type": "object"}}}}}),
             ),
         ),
@@ -162,7 +165,7 @@ fn machine_paths() -> Vec<(&'static str, Value)> {
                 "health_openapi",
                 "This document",
                 "OpenAPI 3.1.",
-                Vec::new(),
+                &[],
                 json!({"200": {"description": "The document.", "content": {"application/json": {"schema": {"type": "object"}}}}}),
             ),
         ),
@@ -170,7 +173,7 @@ fn machine_paths() -> Vec<(&'static str, Value)> {
     cfg!(feature = "page").then_some(page).into_iter().chain(others).collect()
 }
 
-fn report(id: &str, summary: &str, description: &str, parameters: Vec<Value>) -> Value {
+fn report(id: &str, summary: &str, description: &str, parameters: &[Value]) -> Value {
     let content = json!({
         "application/json": {"schema": {"$ref": "#/components/schemas/Health"}},
         "application/health+json": {"schema": {"$ref": "#/components/schemas/HealthJson"}},
@@ -184,7 +187,7 @@ fn report(id: &str, summary: &str, description: &str, parameters: Vec<Value>) ->
     operation(id, summary, description, parameters, responses)
 }
 
-fn operation(id: &str, summary: &str, description: &str, parameters: Vec<Value>, mut responses: Value) -> Value {
+fn operation(id: &str, summary: &str, description: &str, parameters: &[Value], mut responses: Value) -> Value {
     responses["403"] = json!({"description": "The client is denied. The scope may be set to respond with 404, or with only the status, instead."});
     json!({
         "operationId": id,
@@ -201,22 +204,22 @@ fn unknown_format() -> Value {
 }
 
 fn report_parameters(is_excludable: bool) -> Vec<Value> {
-    let flag = || json!({"type": "string"});
+    let flag = json!({"type": "string"});
     let exclude = || {
         let names = json!({"type": "array", "items": {"type": "string"}});
-        query_parameter("exclude", "A group or `group.name` that the response leaves out. May be repeated.", names)
+        query_parameter("exclude", "A group or `group.name` that the response leaves out. May be repeated.", &names)
     };
     let mut parameters = vec![
         query_parameter(
             "details",
             "Adds latency, times, counters and observations of each check to the JSON body.",
-            flag(),
+            &flag,
         ),
-        query_parameter("verbose", "Responds with text, a line for each check.", flag()),
+        query_parameter("verbose", "Responds with text, a line for each check.", &flag),
         query_parameter(
             "format",
             "The format, whatever `Accept` names.",
-            json!({"type": "string", "enum": ["json", "text", "health+json"]}),
+            &json!({"type": "string", "enum": ["json", "text", "health+json"]}),
         ),
     ];
     parameters.extend(is_excludable.then(exclude));
@@ -227,7 +230,7 @@ fn path_parameter(name: &str, description: &str) -> Value {
     json!({"name": name, "in": "path", "required": true, "description": description, "schema": {"type": "string"}})
 }
 
-fn query_parameter(name: &str, description: &str, schema: Value) -> Value {
+fn query_parameter(name: &str, description: &str, schema: &Value) -> Value {
     json!({"name": name, "in": "query", "required": false, "description": description, "schema": schema})
 }
 
@@ -275,7 +278,7 @@ mod tests {
     fn the_paths_are_below_that_of_the_scope() {
         for (path, ready, root) in [
             ("/health", "/health/ready", "/health"),
-            ("/a/b/", "/a/b/ready", "/a/b"),
+            ("a/b/", "/a/b/ready", "/a/b"),
             ("/", "/ready", "/"),
             ("", "/ready", "/"),
         ] {
