@@ -48,7 +48,7 @@ impl Example {
         let printed = Arc::new(Mutex::new(String::new()));
         let further = Arc::clone(&printed);
         std::thread::spawn(move || {
-            output.lines().map_while(Result::ok).for_each(|line| *further.lock().unwrap() += &line)
+            output.lines().map_while(Result::ok).for_each(|line| *further.lock().unwrap() += &line);
         });
         let address = |from: &str| {
             let (_, rest) = line.split_once(from).unwrap_or_else(|| panic!("{from:?} is not in {line}"));
