@@ -1,12 +1,16 @@
 //! Hostile text in an error breaks no format and forges no log line, and credentials are in no response. The tests of each
-//! backend assert that its failures leak nothing: `answers::assert_not_leaked`.
+//! backend assert that its failures leak nothing: `responses::assert_not_leaked`.
 
 use std::{collections::HashMap, sync::Arc};
 
 use actix_web::web;
 use health::{Check, HealthCheck, Probe, ProbeError, ProbeErrorKind};
 
-use crate::common::{PASSWORD, eventually, logs, responses::every_response, test_server::TestServer};
+use crate::common::{
+    PASSWORD, eventually, logs,
+    responses::{every_format, every_response},
+    test_server::TestServer,
+};
 
 const PAYLOAD: &str = "canary-payload";
 const STATEMENT: &str = "SELECT canary FROM secrets";
@@ -39,6 +43,10 @@ async fn a_hostile_error_message_breaks_no_response_and_forges_no_log_line() {
         }
         assert!(!response.head.contains("script"), "{response:?}");
     }
+    for response in every_format(&server).await {
+        assert!(!response.body.contains(|c: char| c != '\n' && c.is_control() || c == '\u{2028}'), "{response:?}");
+        assert!(!response.body.contains("<script>alert"), "{response:?}");
+    }
     eventually("both are logged", || async { logs::text().matches(" is DOWN").count() == 2 }).await;
     let logged = logs::text();
     for line in logged.lines() {
@@ -61,7 +69,8 @@ async fn a_panic_payload_a_statement_and_a_url_are_in_no_response() {
     });
     let server = serve(vec![panics.live(), fails.live()]);
     for name in ["panics", "fails"] {
-        for response in every_response(&server, "service", name).await {
+        let responses = every_response(&server, "service", name).await;
+        for response in responses.into_iter().chain(every_format(&server).await) {
             for secret in [PAYLOAD, STATEMENT, "canaryuser", PASSWORD, "db.internal", "canarybase"] {
                 assert!(
                     !response.body.contains(secret) && !response.head.contains(secret),
@@ -105,7 +114,8 @@ async fn passwords_in_the_keys_of_a_map_are_redacted_in_responses_and_logs() {
     let url = |password: &str| format!("postgres://canaryuser:{password}@db:5432/app");
     let dsn = format!("host=db password={PASSWORD}");
     let server = keyed([&*url(PASSWORD), &dsn, &*url("other")]);
-    for response in every_response(&server, "service", "any").await {
+    let responses = every_response(&server, "service", "any").await;
+    for response in responses.into_iter().chain(every_format(&server).await) {
         for secret in ["canaryuser", PASSWORD] {
             assert!(!response.body.contains(secret) && !response.head.contains(secret), "{secret}: {response:?}");
         }

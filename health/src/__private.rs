@@ -4,7 +4,8 @@ pub use inventory;
 
 pub use crate::discovery::{
     dispatch::{
-        Discover, Dispatch, EitherProbeOrHealthCheck, Fallback, InnerDispatch, InnerFallback, clone_field, same_group,
+        Dispatch, EitherImplementProbeOrDeriveHealthCheck, Fallback, InnerDispatch, InnerFallback, clone_field,
+        same_group,
     },
     field::{in_group, modified, skipped},
     require,

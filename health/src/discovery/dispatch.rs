@@ -149,14 +149,12 @@ pointers_to_probes! {
     ThinData<P>, kept_inner;
 }
 
-/// What a type that implements [`Probe`] and derives `HealthCheck` is reported with: the derive implements `Discover<Self>` for this
-/// type, which conflicts with the impl for probes. Without the conflict the kind of such a type would be ambiguous, and each
-/// field of it an error of its own.
-pub struct EitherProbeOrHealthCheck;
+/// What a type that implements [`Probe`] and derives `HealthCheck` is reported with: the derive implements this trait, too, and the
+/// compiler names the trait in the error. Without that conflict the kind of such a type would be ambiguous, and each field of it
+/// an error of its own.
+pub trait EitherImplementProbeOrDeriveHealthCheck<T> {}
 
-impl<P: Probe> Discover<P> for EitherProbeOrHealthCheck {
-    fn discover(&self, _: &str, _: &mut Checks) {}
-}
+impl<P: Probe> EitherImplementProbeOrDeriveHealthCheck<P> for () {}
 
 /// Resolves to the impl of `Discover` for `T`, or to [`Fallback`].
 pub struct Dispatch<T: ?Sized, K>(PhantomData<K>, PhantomData<T>);
