@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use actix_web::web;
+use actix_web::{middleware::Compress, web};
 use futures_util::future::join_all;
 use health::{Check, HealthCheck, ProbeError, ProbeErrorKind, Registry};
 use serde_json::{Value, json};
@@ -417,4 +417,36 @@ async fn other_methods_and_denied_clients_get_nothing_of_it() {
         server.get(METRICS).await.body.lines().any(|line| line == "health_access_denied_total 3")
     })
     .await;
+}
+
+/// What `curl` prints with these arguments.
+async fn curl(args: &[&str], url: &str) -> String {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error"]).args(args).arg(url);
+    web::block(move || output_of(&mut command, "")).await.unwrap()
+}
+
+#[actix_web::test]
+async fn compression_and_http_1_0_do_not_change_the_content() {
+    let check = up("database", "db");
+    let server = TestServer::start(1, move |app| {
+        let scope = health::scope().check(check.clone()).release("orders", "1.4.2");
+        app.service(web::scope("/api").wrap(Compress::default()).service(scope));
+    });
+    for path in ["", "?verbose", "?format=health%2Bjson", "/schema", "/openapi.json", "/metrics", "/page"] {
+        let url = format!("http://{}/api/health{path}", server.address);
+        let head = curl(&["--compressed", "--dump-header", "-", "--output", "/dev/null"], &url).await;
+        assert!(head.starts_with("HTTP/1.1 200") && head.contains("content-encoding: gzip"), "{path}: {head}");
+        let head = curl(&["--http1.0", "--dump-header", "-", "--output", "/dev/null"], &url).await;
+        assert!(head.starts_with("HTTP/1.0 200"), "{path}: {head}");
+        let plain = curl(&[], &url).await;
+        for args in ["--compressed", "--http1.0"] {
+            let other = curl(&[args], &url).await;
+            // Times and ages differ.
+            assert!(!other.is_empty() && other.lines().count() == plain.lines().count(), "{path} {args}: {other}");
+            if !["?format=health%2Bjson", "/metrics", "/page"].contains(&path) {
+                assert_eq!(other, plain, "{path} {args}");
+            }
+        }
+    }
 }
