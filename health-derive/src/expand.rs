@@ -37,7 +37,9 @@ pub(crate) fn expand(state: &Struct<'_>, krate: &TokenStream) -> TokenStream {
             use #private::{Fallback as _, InnerFallback as _};
 
             #[automatically_derived]
-            impl #impl_generics #private::EitherImplementProbeOrDeriveHealthCheck<#ident #ty_generics> for () #where_clause {}
+            impl #impl_generics #private::Discover<#ident #ty_generics> for #private::EitherProbeOrHealthCheck #where_clause {
+                fn discover(&self, _: &::core::primitive::str, _: &mut #krate::Checks) {}
+            }
 
             #[automatically_derived]
             impl #impl_generics #krate::HealthCheck for #ident #ty_generics #where_clause {

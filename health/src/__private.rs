@@ -4,8 +4,7 @@ pub use inventory;
 
 pub use crate::discovery::{
     dispatch::{
-        Dispatch, EitherImplementProbeOrDeriveHealthCheck, Fallback, InnerDispatch, InnerFallback, clone_field,
-        same_group,
+        Discover, Dispatch, EitherProbeOrHealthCheck, Fallback, InnerDispatch, InnerFallback, clone_field, same_group,
     },
     field::{in_group, modified, skipped},
     require,

@@ -149,12 +149,14 @@ pointers_to_probes! {
     ThinData<P>, kept_inner;
 }
 
-/// What a type that implements [`Probe`] and derives `HealthCheck` is reported with: the derive implements this trait, too, and the
-/// compiler names the trait in the error. Without that conflict the kind of such a type would be ambiguous, and each field of it
-/// an error of its own.
-pub trait EitherImplementProbeOrDeriveHealthCheck<T> {}
+/// What a type that implements [`Probe`] and derives `HealthCheck` is reported with: the derive implements `Discover<Self>` for this
+/// type, which conflicts with the impl for probes. Without the conflict the kind of such a type would be ambiguous, and each
+/// field of it an error of its own. It has to be a conflict of `Discover`: after it, the compiler reports no ambiguity of that trait.
+pub struct EitherProbeOrHealthCheck;
 
-impl<P: Probe> EitherImplementProbeOrDeriveHealthCheck<P> for () {}
+impl<P: Probe> Discover<P> for EitherProbeOrHealthCheck {
+    fn discover(&self, _: &str, _: &mut Checks) {}
+}
 
 /// Resolves to the impl of `Discover` for `T`, or to [`Fallback`].
 pub struct Dispatch<T: ?Sized, K>(PhantomData<K>, PhantomData<T>);
