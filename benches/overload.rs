@@ -61,9 +61,9 @@ pub(crate) async fn measure() -> Vec<Measured> {
     }
     let while_blocked = probes(probed, PROBES, Duration::from_millis(150)).await;
     drop(release);
-    blocked.into_iter().for_each(|blocked| {
+    for blocked in blocked {
         blocked.join().unwrap();
-    });
+    }
     handle.stop(false).await;
     management.stop();
 

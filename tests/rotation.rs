@@ -43,7 +43,7 @@ struct Checks {
     critical: Arc<AtomicBool>,
     shared: Arc<AtomicBool>,
     optional: Arc<AtomicBool>,
-    checks: [Check; 3],
+    all: [Check; 3],
 }
 
 impl Checks {
@@ -56,17 +56,17 @@ impl Checks {
                 async move { if is_up { Ok(()) } else { Err("switched off") } }
             })
         };
-        let checks = [
+        let all = [
             check("database", "own", &critical),
             check("database", "shared", &shared).shared(),
             check("cache", "sessions", &optional).optional(),
         ];
-        Self { critical, shared, optional, checks }
+        Self { critical, shared, optional, all }
     }
 
     fn scope(&self) -> health::Scope {
         let scope = health::scope().kubernetes_paths().max_age(Duration::ZERO).stall(Duration::from_millis(200));
-        self.checks.iter().cloned().fold(scope, health::Scope::check)
+        self.all.iter().cloned().fold(scope, health::Scope::check)
     }
 
     fn serve(&self, workers: usize) -> TestServer {
@@ -239,12 +239,12 @@ fn assert_file_contains(file: &str, table: &str) {
 
 async fn assert_in_rotation(proxy: &ReverseProxy, what: &str) {
     let is_served = async || http::get(proxy.v4, "/work").await.status == 200;
-    eventually(&format!("in rotation: {what}"), || is_served()).await;
+    eventually(&format!("in rotation: {what}"), is_served).await;
 }
 
 async fn assert_out_of_rotation(proxy: &ReverseProxy, what: &str) {
     let is_rejected = async || http::get(proxy.v4, "/work").await.status >= 500;
-    eventually(&format!("out of rotation: {what}"), || is_rejected()).await;
+    eventually(&format!("out of rotation: {what}"), is_rejected).await;
 }
 
 async fn assert_leaves_rotation_and_returns(kind: Kind, readiness: &str) {

@@ -166,7 +166,7 @@ fn assertions(state: &Struct<'_>, private: &TokenStream) -> Vec<TokenStream> {
         field.attrs.skip.is_none() && field.attrs.with.is_none() && requirement(field, state).is_none()
     });
     unrequired
-        .flat_map(|field| [assert_reachable(field, private)].into_iter().chain(assert_same_object(field, private)))
+        .map(|field| assert_reachable(field, private))
         .chain(assert_something_is_probed(state, private))
         .chain(state.same_names().filter_map(|(earlier, later)| assert_distinct(earlier, later, state, private)))
         .collect()
@@ -178,27 +178,10 @@ fn assert_reachable(field: &Field, private: &TokenStream) -> TokenStream {
     let is_probed = is_probed(ty, private);
     let mentions_probe = mentions_probe(ty, private);
     let message = "this field contains a probe that cannot be reached: a probe must be `Clone` or in an `Arc`, and in nothing but \
-                   `Arc`, `Box`, `&'static`, `Option`, `Vec`, `web::Data`, `web::ThinData` and maps with `Display` keys; to probe \
-                   the field with a function, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`";
+                   `Arc`, `Box`, `&'static`, `Option`, `Vec`, `web::Data`, `web::ThinData` and maps with `Display` keys; \
+                   `dyn Trait + Send` is another type than a `dyn Trait` that implements `Probe`; to probe the field with a \
+                   function, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`";
     quote_spanned!(ty.span()=> ::core::assert!(#is_probed || !(#mentions_probe), #message))
-}
-
-/// A field of the type `dyn Trait + Send` must not be ignored because `Probe` is implemented for `dyn Trait`.
-fn assert_same_object(field: &Field, private: &TokenStream) -> Vec<TokenStream> {
-    let assert = |(object, without_auto_traits): (&Type, Type)| {
-        let (written, plain) = (quote!(#object).to_string(), quote!(#without_auto_traits).to_string());
-        let message = format!(
-            "`Probe` is implemented for `{plain}`, and `{written}` is another type: implement it for the latter, or write `{plain}` \
-             and make `Send` and `Sync` supertraits"
-        );
-        quote_spanned! {object.span()=>
-            ::core::assert!(
-                #private::InnerDispatch::<#object>::IS_PROBE || !#private::InnerDispatch::<#without_auto_traits>::IS_PROBE,
-                #message
-            )
-        }
-    };
-    types::objects_with_auto_traits(&field.ty).into_iter().map(assert).collect()
 }
 
 fn is_probed(ty: &Type, private: &TokenStream) -> TokenStream {
@@ -207,7 +190,8 @@ fn is_probed(ty: &Type, private: &TokenStream) -> TokenStream {
 
 /// Whether the type is or mentions a probe or a state, even one that cannot be reached.
 fn mentions_probe(ty: &Type, private: &TokenStream) -> TokenStream {
-    let inner = types::mentioned(ty).into_iter().map(|ty| quote!(#private::InnerDispatch::<#ty>));
+    let inner = types::mentioned(ty).into_iter().map(types::without_auto_traits);
+    let inner = inner.map(|ty| quote!(#private::InnerDispatch::<#ty>));
     quote_spanned!(ty.span()=> false #(|| #inner::IS_PROBE || #inner::IS_STATE)*)
 }
 

@@ -1,8 +1,10 @@
 //! Inspects types as they are written: the wrappers around a type, and the types that it mentions.
 
+use proc_macro2::TokenStream;
+use quote::quote;
 use syn::{
-    GenericArgument, Generics, Ident, Path, PathArguments, PathSegment, Type, TypeGroup, TypeParen, TypePath,
-    TypeTraitObject,
+    GenericArgument, Generics, Ident, Path, PathArguments, PathSegment, Type, TypeGroup, TypeParamBound, TypeParen,
+    TypePath,
 };
 
 /// Locks and cells of the standard library, tokio, `parking_lot` and `once_cell`.
@@ -59,19 +61,12 @@ pub(crate) fn mentioned(ty: &Type) -> Vec<&Type> {
     std::iter::once(ty).chain(contained(ty).into_iter().flat_map(mentioned)).collect()
 }
 
-/// The trait objects that the type mentions with auto traits, such as `dyn Trait + Send + Sync`, each with the same type without them.
-pub(crate) fn objects_with_auto_traits(ty: &Type) -> Vec<(&Type, Type)> {
-    let object = |ty| {
-        let Type::TraitObject(object) = ungrouped(ty) else { return None };
-        let (first, others) = (object.bounds.first()?, object.bounds.len() > 1);
-        let plain = TypeTraitObject {
-            attrs: Vec::new(),
-            dyn_token: object.dyn_token,
-            bounds: std::iter::once(first.clone()).collect(),
-        };
-        others.then_some((ty, Type::TraitObject(plain)))
-    };
-    mentioned(ty).into_iter().filter_map(object).collect()
+/// The type. Of a trait object only the first trait, because `Probe` may be implemented for `dyn Trait`, while a field is written as
+/// `dyn Trait + Send`.
+pub(crate) fn without_auto_traits(ty: &Type) -> TokenStream {
+    let object = if let Type::TraitObject(object) = ungrouped(ty) { Some(object) } else { None };
+    let first = object.and_then(|object| object.bounds.iter().find(|bound| matches!(bound, TypeParamBound::Trait(_))));
+    first.map_or_else(|| quote!(#ty), |first| quote!(dyn #first))
 }
 
 /// The types that the type itself mentions.
@@ -124,7 +119,6 @@ fn ungrouped(mut ty: &Type) -> &Type {
 
 #[cfg(test)]
 mod tests {
-    use quote::quote;
     use syn::parse_quote;
 
     use super::*;

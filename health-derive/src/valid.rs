@@ -38,10 +38,8 @@ fn check_not_all_skipped(state: &Struct<'_>, errors: &mut Errors) {
 }
 
 fn check_skip(field: &Field, errors: &mut Errors) {
-    if field.attrs.skip.is_none() {
-        return;
-    }
-    for other in field.attrs.present.iter().filter(|other| !other.is_ident("skip")) {
+    let is_skipped = field.attrs.skip.is_some();
+    for other in field.attrs.present.iter().filter(|other| is_skipped && !other.is_ident("skip")) {
         let key = other.to_token_stream();
         errors.push_at(other, format!("not expected here; `{key}` has no effect on a field that is skipped"));
     }
@@ -84,12 +82,8 @@ fn check_flatten(field: &Field, errors: &mut Errors) {
 
 fn check_tuple_field_is_named(field: &Field, state: &Struct<'_>, errors: &mut Errors) {
     let attrs = &field.attrs;
-    if matches!(field.member, Member::Unnamed(_))
-        && attrs.name.is_none()
-        && attrs.skip.is_none()
-        && attrs.flatten.is_none()
-        && !state.is_newtype()
-    {
+    let needs_name = attrs.name.is_none() && attrs.skip.is_none() && attrs.flatten.is_none() && !state.is_newtype();
+    if needs_name && matches!(field.member, Member::Unnamed(_)) {
         errors.push_at(&field.ty, "a tuple field has no name: add `#[health(name = \"…\")]`, or `#[health(skip)]`");
     }
 }
