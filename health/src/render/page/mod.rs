@@ -22,7 +22,7 @@ const MAX_NAMES: usize = 5;
 
 /// The `Content-Security-Policy`, with the hashes of the style and the script. A test computes them.
 pub(crate) fn security_policy() -> &'static str {
-    "default-src 'none'; style-src 'sha256-dqUBC0zGFgp91yvdNtjkKNEsSVw9G7+TtZWFHn1gYVU='; script-src 'sha256-NAxJXfuw5KjPA2D0fO8dvomqLL46mEhdg3wdvp2dJGM='; connect-src 'self'; img-src data:; base-uri 'none'; \
+    "default-src 'none'; style-src 'sha256-rrfwPJm4F9aGXnvhTtL/ODTm1VxOY78rgq8y1GeWTYo='; script-src 'sha256-NAxJXfuw5KjPA2D0fO8dvomqLL46mEhdg3wdvp2dJGM='; connect-src 'self'; img-src data:; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'"
 }
 
