@@ -227,6 +227,10 @@ async fn a_paused_process_is_not_reported_as_blocked_workers() {
         app.service(health::heartbeat());
     });
     let server = health::serve("127.0.0.1:0", || scope().stall(Duration::from_secs(2))).unwrap();
+    eventually("all workers have registered", || async {
+        http::get(server.addrs()[0], "/health/live").await.body.contains("worker.15")
+    })
+    .await;
     // Another process pauses this one for longer than `stall`, and has sent a request when it resumes it. The connection is older, so
     // that the management server does not have to accept it first.
     let script = r"
