@@ -402,7 +402,7 @@ async fn other_methods_and_denied_clients_get_nothing_of_it() {
     let server = TestServer::start(1, move |app| {
         app.service(health::scope().check(up("queue", "orders")).allow(["127.0.0.1/32".parse().unwrap()]));
     });
-    for path in [METRICS, "/health/schema", "/health/openapi.json"] {
+    for path in [METRICS, "/health/page", "/health/schema", "/health/openapi.json"] {
         let get = server.get(path).await;
         let head = http::request(server.address, "HEAD", path).await;
         assert_eq!((head.status, &*head.body), (200, ""), "{path}");
@@ -414,7 +414,7 @@ async fn other_methods_and_denied_clients_get_nothing_of_it() {
         assert_eq!((denied.status, &*denied.body), (403, ""), "{path}");
     }
     eventually("the denials are counted", || async {
-        server.get(METRICS).await.body.lines().any(|line| line == "health_access_denied_total 3")
+        server.get(METRICS).await.body.lines().any(|line| line == "health_access_denied_total 4")
     })
     .await;
 }
