@@ -38,6 +38,8 @@ pub(crate) struct Flag(pub(crate) Path);
 
 const ON_STRUCTS: &str = "`strict`, `name = \"…\"` and `crate = path`";
 
+const FIELD_KEYS: &str = "skip probe with name group optional shared timeout max_age rise fall live flatten";
+
 const ON_FIELDS: &str = "`skip`, `probe`, `with = path`, `name = \"…\"`, `group = \"…\"`, `optional`, `shared`, `timeout = \"…\"`, \
                          `max_age = \"…\"`, `rise = 2`, `fall = 3`, `live` and `flatten`";
 
@@ -49,7 +51,7 @@ impl Struct {
                 "strict" => set(&mut this.strict, flag(&meta, errors), &meta, errors),
                 "name" => set(&mut this.name, string(&meta, errors), &meta, errors),
                 "crate" => set(&mut this.krate, path(&meta, errors), &meta, errors),
-                key if ON_FIELDS.split([' ', '`']).any(|word| word == key) => {
+                key if FIELD_KEYS.split(' ').any(|known| known == key) => {
                     errors.push_at(meta.path(), format!("not expected here; `{key}` belongs on a field"));
                 }
                 key => errors.push_at(
@@ -203,7 +205,9 @@ fn value(meta: &Meta) -> Option<&Expr> {
 
 #[cfg(test)]
 mod tests {
-    use super::milliseconds;
+    use syn::parse_quote;
+
+    use super::*;
 
     #[test]
     fn timeouts_are_whole_numbers_with_a_unit() {
@@ -226,5 +230,17 @@ mod tests {
         ] {
             assert_eq!(milliseconds(malformed), None, "{malformed:?}");
         }
+    }
+
+    #[test]
+    fn words_that_only_describe_a_value_are_unknown_attributes_of_a_struct() {
+        let error_of = |attribute: Attribute| {
+            let mut errors = Errors::default();
+            Struct::parse(&[attribute], &mut errors);
+            errors.finish().unwrap_err().to_string()
+        };
+        assert!(error_of(parse_quote!(#[health(path)])).starts_with("unknown attribute `path`"));
+        assert!(error_of(parse_quote!(#[health(and)])).starts_with("unknown attribute `and`"));
+        assert!(error_of(parse_quote!(#[health(flatten)])).contains("belongs on a field"));
     }
 }
