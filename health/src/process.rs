@@ -2,8 +2,8 @@
 //! live.
 //!
 //! Statics of a type of their own module are next to the type, because modules below must not import those above: the engines
-//! (`engine::shared`) and the checks of states (`discovery::state`), which end with their last holder; the global registry
-//! (`registry`) and the channel of all transitions (`events`); the threads (`runtime`), which a fork starts again.
+//! (`engine::shared`), the checks of states (`discovery::state`) and of resources (`check::resource`), which end with their last holder;
+//! the global registry (`registry`) and the channel of all transitions (`events`); the threads (`runtime`), which a fork starts again.
 
 use std::sync::{
     Arc, LazyLock,

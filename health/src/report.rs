@@ -254,6 +254,13 @@ impl Entry {
         Self::plain(group, name, Some(message.into()))
     }
 
+    /// A copy without the details, which take most of the memory.
+    pub(crate) fn without_details(&self) -> Self {
+        let Self { group, name, options, outcome, .. } = self;
+        let (group, name) = (Arc::clone(group), Arc::clone(name));
+        Self { group, name, options: *options, outcome: outcome.clone(), details: None }
+    }
+
     /// The group: the first part of the full name `group.name`.
     pub fn group(&self) -> &str {
         &self.group

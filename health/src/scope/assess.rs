@@ -50,7 +50,7 @@ pub(super) fn assess(
     workers: impl FnOnce() -> Vec<Entry>,
 ) -> Report {
     let before_results = |mut entries: Vec<Entry>| {
-        entries.extend(results.iter().cloned());
+        entries.extend(results);
         entries
     };
     let pending = process.pending.join(", ");
@@ -72,7 +72,7 @@ pub(super) fn assess(
             let status = if pending.is_empty() && not_registered.is_none() { Status::Up } else { Status::Down };
             Report::with_status(status, before_results(not_registered.map(MissingWorkers::entry).into_iter().collect()))
         }
-        Endpoint::Group(_) | Endpoint::Check(..) => Report::of(results),
+        Endpoint::Group(_) | Endpoint::Check(..) => Report::of(before_results(Vec::new())),
     }
 }
 

@@ -20,15 +20,14 @@ pub(super) fn overview(
     workers: Vec<Worker>,
     release: Option<&Release>,
 ) -> Overview {
-    let selected =
-        |is_selected: fn(&Entry) -> bool| results.iter().filter(|entry| is_selected(entry)).cloned().collect();
-    let status = |endpoint, results| {
-        assess(&endpoint, results, process, || workers.iter().map(Worker::entry).collect()).status()
+    let status = |endpoint, is_selected: fn(&Entry) -> bool| {
+        let selected = results.iter().filter(|entry| is_selected(entry)).map(Entry::without_details).collect();
+        assess(&endpoint, selected, process, || workers.iter().map(Worker::entry).collect()).status()
     };
     Overview {
-        ready: status(Endpoint::Ready, results.clone()),
-        live: status(Endpoint::Live, selected(|entry| entry.options.is_some_and(|options| options.live))),
-        startup: status(Endpoint::Startup, selected(|entry| entry.role() != Role::Optional)),
+        ready: status(Endpoint::Ready, |_| true),
+        live: status(Endpoint::Live, |entry| entry.options.is_some_and(|options| options.live)),
+        startup: status(Endpoint::Startup, |entry| entry.role() != Role::Optional),
         health: assess(&Endpoint::Health, results, process, Vec::new),
         workers,
         is_draining: process.is_draining,
