@@ -12,10 +12,11 @@ use std::{
 };
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, rt::System, web};
-use health::{Check, HealthCheck, ManagementServer, Probe, ProbeError};
+use health::{Check, HealthCheck, ManagementServer};
 use tokio::net::TcpStream;
 
 use crate::common::{
+    counted::Counted,
     eventually,
     http::{self, Response},
     logs,
@@ -292,18 +293,6 @@ async fn it_serves_through_a_drain_and_reports_it_until_the_process_ends() {
     }
 }
 
-#[derive(Clone, Default)]
-struct Counted(Arc<AtomicUsize>);
-
-impl Probe for Counted {
-    const GROUP: &'static str = "service";
-
-    async fn probe(&self) -> Result<(), ProbeError> {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        Ok(())
-    }
-}
-
 #[derive(HealthCheck)]
 struct State {
     counted: Counted,
@@ -323,7 +312,7 @@ async fn it_shares_runs_with_a_scope_of_the_main_server_that_has_the_same_state_
     for address in [main.address, server.addrs()[0], main.address, server.addrs()[0]] {
         assert_eq!(http::get(address, "/health").await.body, up);
     }
-    assert_eq!(runs.0.load(Ordering::SeqCst), 1);
+    assert_eq!(runs.runs(), 1);
 }
 
 #[actix_web::test]

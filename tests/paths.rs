@@ -12,7 +12,7 @@ use std::{
 use actix_web::{HttpResponse, web};
 use health::{Check, Deny, HealthCheck, Observation, Probe, ProbeError, Role, Status};
 
-use crate::common::{http, logs, test_server::TestServer};
+use crate::common::{counted::Counted, http, logs, test_server::TestServer};
 
 const DENIED: &str = "127.0.0.2";
 
@@ -298,19 +298,6 @@ async fn a_scope_keeps_the_results_of_its_reports() {
     assert_eq!(invalid.report().await.checks()[0].error(), Some(message));
 }
 
-/// A resource that counts its runs.
-#[derive(Clone, Default)]
-struct Counted(Arc<AtomicUsize>);
-
-impl Probe for Counted {
-    const GROUP: &'static str = "service";
-
-    async fn probe(&self) -> Result<(), ProbeError> {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        Ok(())
-    }
-}
-
 #[derive(HealthCheck)]
 struct CountedState {
     resource: Counted,
@@ -327,13 +314,13 @@ async fn the_results_of_a_report_are_kept_as_long_as_the_state() {
         let sample = r#"health_check_up{group="service",name="resource",role="critical"} 1"#;
         assert!(health::metrics_text(&data).contains(sample));
     }
-    assert_eq!(resource.0.load(Ordering::SeqCst), 1);
+    assert_eq!(resource.runs(), 1);
     assert_eq!(logs::lines().iter().filter(|line| line.contains("health scope at /health probes")).count(), 1);
     drop(data);
     // The next call of this thread drops the checks of states that have ended.
     let other = web::Data::new(CountedState { resource: Counted::default() });
     assert_eq!(health::snapshot(&other).status(), Status::Down);
-    assert_eq!(Arc::strong_count(&resource.0), 1);
+    assert_eq!(Arc::strong_count(&resource.runs), 1);
 }
 
 #[test]

@@ -2,50 +2,18 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use actix_web::{App, http::StatusCode, test, web};
-use health::{Check, HealthCheck, Probe, ProbeError, ProbeErrorKind, RegisterErrorKind, Registry};
+use health::{Check, HealthCheck, RegisterErrorKind, Registry};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-use crate::common::{http, logs, test_server::TestServer};
-
-/// A resource that counts its runs.
-#[derive(Clone, Default)]
-struct Counted {
-    runs: Arc<AtomicUsize>,
-    broken: bool,
-}
-
-impl Counted {
-    fn broken() -> Self {
-        Self { broken: true, ..Self::default() }
-    }
-
-    fn runs(&self) -> usize {
-        self.runs.load(Ordering::SeqCst)
-    }
-}
-
-impl Probe for Counted {
-    const GROUP: &'static str = "service";
-
-    async fn probe(&self) -> Result<(), ProbeError> {
-        self.runs.fetch_add(1, Ordering::SeqCst);
-        if self.broken {
-            return Err(ProbeError::new(ProbeErrorKind::Failed, "it is broken"));
-        }
-        Ok(())
-    }
-}
+use crate::common::{counted::Counted, http, logs, test_server::TestServer};
 
 #[derive(HealthCheck)]
 struct State {

@@ -3,43 +3,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use actix_web::web;
-use health::{HealthCheck, Probe, ProbeError, ProbeErrorKind, Registry};
+use health::{HealthCheck, Registry};
 use sqlx::SqlitePool;
 
-use crate::common::{http::Response, logs, test_server::TestServer};
-
-/// A resource that counts its runs. Nothing shows that its clones are one resource.
-#[derive(Clone, Default)]
-struct Counted {
-    runs: Arc<AtomicUsize>,
-    broken: bool,
-}
-
-impl Counted {
-    fn broken() -> Self {
-        Self { broken: true, ..Self::default() }
-    }
-}
-
-impl Probe for Counted {
-    const GROUP: &'static str = "service";
-
-    async fn probe(&self) -> Result<(), ProbeError> {
-        self.runs.fetch_add(1, Ordering::SeqCst);
-        if self.broken {
-            return Err(ProbeError::new(ProbeErrorKind::Failed, "it is broken"));
-        }
-        Ok(())
-    }
-}
+use crate::common::{counted::Counted, http::Response, logs, test_server::TestServer};
 
 #[derive(HealthCheck)]
 struct State {
