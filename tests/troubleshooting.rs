@@ -16,7 +16,7 @@ const PAGE: &str = include_str!("../docs/guide/troubleshooting.md");
 /// The modules without messages: formats of responses.
 const FORMATS: &str = "render";
 
-/// Texts in the sources that are no messages: media types, and parts of the texts of drivers. // phrase-ok
+/// Other texts in the sources: media types, and parts of the texts of drivers.
 const OTHER_TEXTS: [&str; 10] = [
     "charset=",
     "health json",
@@ -45,7 +45,7 @@ fn assert_rows_match(rows: &BTreeSet<String>, messages: &BTreeSet<String>, match
     let stale: Vec<_> = rows.iter().filter(|row| !messages.iter().any(|message| matches(row, message))).collect();
     assert!(
         without_row.is_empty() && stale.is_empty(),
-        "docs/guide/troubleshooting.md\nhas no row for these messages: {without_row:#?}\nquotes what is no message: {stale:#?}"
+        "docs/guide/troubleshooting.md\nhas no row for these messages: {without_row:#?}\nhas rows without a message: {stale:#?}"
     );
 }
 

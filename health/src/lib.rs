@@ -13,6 +13,7 @@
 #![doc = ""]
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![deny(rustdoc::broken_intra_doc_links)]
 
 // From HTTP down to a run, and the leaves; docs/architecture.md has the order.
 mod management;
