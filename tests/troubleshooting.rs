@@ -103,15 +103,16 @@ fn messages() -> BTreeSet<String> {
     let mut files = Vec::new();
     find_sources(&sources, &mut files);
     let mut texts = Vec::new();
-    let mut tests = BTreeSet::new();
+    let mut test_files = BTreeSet::new();
     for file in &files {
         let code = fs::read_to_string(file).unwrap().parse().unwrap();
         let mut found = Literals::default();
         found.collect(code);
         texts.extend(found.texts.into_iter().map(|text| (file, text)));
-        tests.extend(found.test_modules.into_iter().map(|name| file.with_file_name(name + ".rs")));
+        test_files.extend(found.test_modules.into_iter().map(|name| file.with_file_name(name + ".rs")));
     }
-    let texts = texts.into_iter().filter(|(file, _)| !tests.contains(*file)).map(|(_, text)| without_arguments(&text));
+    let texts =
+        texts.into_iter().filter(|(file, _)| !test_files.contains(*file)).map(|(_, text)| without_arguments(&text));
     let texts: BTreeSet<_> = texts.filter(|text| is_message(text)).collect();
     assert!(texts.len() > 100, "{texts:?}");
     texts

@@ -19,7 +19,6 @@ mod disk;
 mod dns;
 mod everything;
 mod fred;
-mod http;
 mod lapin;
 mod memcache;
 mod memory;
@@ -28,6 +27,7 @@ mod pools;
 mod redis;
 mod redis_cluster;
 mod redis_sentinel;
+mod reqwest;
 mod rumqttc;
 mod sea_orm;
 #[allow(dead_code, reason = "`neighbours` uses the rest")]
