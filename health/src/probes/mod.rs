@@ -48,6 +48,8 @@ mod cache {
 
 /// Brokers of messages.
 mod queue {
+    #[cfg(feature = "deadpool-lapin")]
+    pub mod deadpool_lapin;
     #[cfg(feature = "lapin")]
     pub mod lapin;
     #[cfg(feature = "async-nats")]
