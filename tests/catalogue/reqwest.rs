@@ -346,7 +346,8 @@ mod https {
         is_rejected(&serve(get(&stub, &authority)), &stub, "expired").await;
         stub.talk(Talk::Http);
         stub.show(Page::Garbage);
-        is_rejected(&serve(get(&stub, &authority)), &stub, "InvalidContentType").await;
+        let response = serve(get(&stub, &authority)).health().await;
+        assert_eq!(response.status, 503, "it does not speak TLS: {response:?}");
     }
 
     #[actix_web::test]
