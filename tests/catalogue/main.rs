@@ -18,6 +18,7 @@ mod disk;
 mod dns;
 mod everything;
 mod fred;
+mod grpc;
 mod http;
 mod lapin;
 mod memcache;
