@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use health::{Check, Probe, ProbeError, Registry};
+use health::{Check, Probe, ProbeError, Registry, Session};
 use stats_alloc::Region;
 
 use crate::{
@@ -25,10 +25,13 @@ struct Library;
 
 impl Probe for Library {
     const GROUP: &'static str = "library";
-    const NEVER_BLOCKS: bool = true;
 
     async fn probe(&self) -> Result<(), ProbeError> {
         Ok(())
+    }
+
+    fn session(&self) -> Option<Session> {
+        Some(health::__private::library_session(self.clone()))
     }
 }
 

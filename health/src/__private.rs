@@ -10,5 +10,21 @@ pub use crate::discovery::{
     require,
     state::StateType,
 };
-// Not for the derive: a hidden method of `Probe` has this type in its signature.
-pub use crate::probe::DynProbe;
+use crate::{Probe, Session, error::ProbeError, probe::LibraryProbe};
+
+/// For the benchmarks: a session that runs where the library's own probes do.
+pub fn library_session(probe: impl Probe) -> Session {
+    struct Library<P>(P);
+
+    impl<P: Probe> LibraryProbe for Library<P> {
+        fn probe(&self) -> impl Future<Output = Result<(), ProbeError>> + Send {
+            self.0.probe()
+        }
+
+        fn resource(&self) -> Option<String> {
+            self.0.resource()
+        }
+    }
+
+    Session::of_library(Library(probe))
+}

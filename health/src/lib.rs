@@ -56,7 +56,7 @@ pub use lifecycle::{Drain, Hold, drain, heartbeat, hold};
 pub use management::{ManagementServer, serve};
 pub use observe::{Observation, observe};
 pub use options::{CheckOptions, Role};
-pub use probe::Probe;
+pub use probe::{Probe, Session};
 pub use registry::{
     RegisterError, RegisterErrorKind, RegistrationGuard, Registry, register, register_guarded, registry, unregister,
 };

@@ -1,6 +1,7 @@
-//! [`Probe`], the trait of resource types, its implementations for pointers, and [`DynProbe`], the erased type that checks hold.
+//! [`Probe`], the trait of resource types, its implementations for pointers, and [`Session`], the erased type that checks hold.
 
 use std::{
+    fmt,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -68,30 +69,137 @@ pub trait Probe: Send + Sync + 'static {
         None
     }
 
-    /// Whether it never blocks its thread, and so runs on the thread of the library's probes.
-    #[doc(hidden)]
-    const NEVER_BLOCKS: bool = false;
-
-    /// The probe that a check holds instead of the resource, if the probe has state between runs, such as a connection of its own.
-    #[doc(hidden)]
-    fn kept(&self) -> Option<Arc<dyn DynProbe>> {
+    /// Opens the session of a check with this resource: a probe with state between its runs, such as a connection of its own. Defaults to
+    /// `None`, with which the check holds the resource and calls [`Probe::probe`].
+    ///
+    /// # Examples
+    ///
+    /// A newtype whose checks remember as much as those of the pool in it:
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlx")] mod example {
+    /// use health::{Probe, ProbeError, Session};
+    /// use sqlx::PgPool;
+    ///
+    /// #[derive(Clone)]
+    /// struct Orders(PgPool);
+    ///
+    /// impl Probe for Orders {
+    ///     const GROUP: &'static str = "database";
+    ///
+    ///     async fn probe(&self) -> Result<(), ProbeError> {
+    ///         self.0.probe().await
+    ///     }
+    ///
+    ///     fn session(&self) -> Option<Session> {
+    ///         self.0.session()
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    fn session(&self) -> Option<Session> {
         None
     }
 
-    /// The same for a resource that is not `Clone`: the returned probe holds the pointer.
-    #[doc(hidden)]
-    fn kept_shared(this: &Arc<Self>) -> Option<Arc<dyn DynProbe>> {
-        // Not `this.kept()`: on `Arc` that calls this function.
-        Self::kept(this)
+    /// Opens the session of a check with this resource in an [`Arc`], for a type that is not [`Clone`]. Defaults to
+    /// [`session`](Self::session).
+    fn shared_session(this: &Arc<Self>) -> Option<Session> {
+        // Not `this.session()`: on `Arc` that calls this function.
+        Self::session(this)
+    }
+}
+
+/// What a check holds and runs: a resource, or a probe with state between its runs. Its type is erased, and clones share the state.
+///
+/// [`Probe::session`] returns one.
+///
+/// # Examples
+///
+/// A mailer whose checks keep a connection:
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use health::{Probe, ProbeError, Session};
+/// use tokio::{net::TcpStream, sync::Mutex};
+///
+/// #[derive(Clone)]
+/// struct Mailer(Arc<str>);
+///
+/// struct MailerSession {
+///     mailer: Mailer,
+///     connection: Mutex<Option<TcpStream>>,
+/// }
+///
+/// impl Probe for MailerSession {
+///     const GROUP: &'static str = Mailer::GROUP;
+///
+///     async fn probe(&self) -> Result<(), ProbeError> {
+///         let mut connection = self.connection.lock().await;
+///         if connection.is_none() {
+///             *connection = Some(TcpStream::connect(&*self.mailer.0).await?);
+///         }
+///         // … and a command on that connection.
+///         Ok(())
+///     }
+/// }
+///
+/// impl Probe for Mailer {
+///     const GROUP: &'static str = "mail";
+///
+///     async fn probe(&self) -> Result<(), ProbeError> {
+///         Ok(drop(TcpStream::connect(&*self.0).await?))
+///     }
+///
+///     fn session(&self) -> Option<Session> {
+///         Some(Session::new(MailerSession { mailer: self.clone(), connection: Mutex::default() }))
+///     }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Session(Arc<dyn DynProbe>);
+
+impl Session {
+    /// Erases the type of a probe. Its own [`Probe::session`] is not called.
+    pub fn new(probe: impl Probe) -> Self {
+        Self(Arc::new(Erased(probe)))
+    }
+
+    /// The session of a probe of this library.
+    pub(crate) fn of_library(probe: impl LibraryProbe) -> Self {
+        Self(Arc::new(ErasedLibraryProbe(probe)))
+    }
+
+    /// Opens the session of a resource.
+    pub(crate) fn open(resource: impl Probe) -> Self {
+        resource.session().unwrap_or_else(|| Self::new(resource))
+    }
+
+    /// Runs the probe once.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the probe.
+    pub async fn probe(&self) -> Result<(), ProbeError> {
+        self.0.probe().await
+    }
+
+    pub(crate) fn into_inner(self) -> Arc<dyn DynProbe> {
+        self.0
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
     }
 }
 
 /// Implements `Probe` for pointers to a probe `P`, which may be a trait object.
 macro_rules! pointers_to_probes {
-    ($($pointer:ty $(where P: $bound:tt Sized)?, $kept:ident;)*) => {$(
+    ($($pointer:ty $(where P: $bound:tt Sized)?, $session:path;)*) => {$(
         impl<P: $crate::Probe $(+ $bound Sized)?> $crate::Probe for $pointer {
             const GROUP: &'static str = P::GROUP;
-            const NEVER_BLOCKS: bool = P::NEVER_BLOCKS;
 
             fn probe(&self) -> impl ::std::future::Future<Output = Result<(), $crate::ProbeError>> + Send {
                 P::probe(self)
@@ -101,8 +209,8 @@ macro_rules! pointers_to_probes {
                 P::resource(self)
             }
 
-            fn kept(&self) -> Option<::std::sync::Arc<dyn $crate::probe::DynProbe>> {
-                $crate::probe::$kept::<P>(self)
+            fn session(&self) -> Option<$crate::Session> {
+                $session(self)
             }
         }
     )*};
@@ -110,15 +218,86 @@ macro_rules! pointers_to_probes {
 
 pub(crate) use pointers_to_probes;
 pointers_to_probes! {
-    Arc<P> where P: ?Sized, kept_shared;
-    Box<P> where P: ?Sized, kept_inner;
-    &'static P where P: ?Sized, kept_inner;
+    Arc<P> where P: ?Sized, shared_session;
+    Box<P> where P: ?Sized, P::session;
+    &'static P where P: ?Sized, P::session;
 }
 
-/// A [`Probe`] of any type, as checks hold it.
-#[doc(hidden)]
-pub trait DynProbe: Send + Sync {
-    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>>;
+/// The session of a resource behind a pointer: clones of the pointer are one resource.
+#[expect(clippy::unnecessary_wraps, reason = "the macro calls it in place of `Probe::session`")]
+pub(crate) fn shared_session<P: Probe + ?Sized>(pointer: &Arc<P>) -> Option<Session> {
+    struct Pointed<P: ?Sized> {
+        session: Session,
+        /// Keeps the address in use.
+        pointer: Arc<P>,
+    }
+
+    impl<P: Probe + ?Sized> DynProbe for Pointed<P> {
+        fn probe(&self) -> BoxFuture<'_> {
+            self.session.0.probe()
+        }
+
+        fn resource(&self) -> Option<String> {
+            self.session.0.resource()
+        }
+
+        fn never_blocks(&self) -> bool {
+            self.session.0.never_blocks()
+        }
+
+        fn address(&self) -> Option<usize> {
+            self.session.0.address().or_else(|| Some(Arc::as_ptr(&self.pointer).cast::<()>().addr()))
+        }
+    }
+
+    let session = P::shared_session(pointer).unwrap_or_else(|| Session::new(Arc::clone(pointer)));
+    Some(Session(Arc::new(Pointed { session, pointer: Arc::clone(pointer) })))
+}
+
+/// A probe of this library. It never blocks its thread, so it runs on the thread that all of them share.
+pub(crate) trait LibraryProbe: Send + Sync + 'static {
+    fn probe(&self) -> impl Future<Output = Result<(), ProbeError>> + Send;
+
+    /// See [`Probe::resource`].
+    fn resource(&self) -> Option<String>;
+
+    /// See [`DynProbe::address`].
+    fn address(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// Implements [`Probe`] for the type of a driver: its group, the type, and a function from a reference to it to the [`LibraryProbe`] that
+/// is the session of a check.
+#[allow(unused_macros, reason = "without features there are no drivers")]
+macro_rules! library_probe {
+    ($group:literal $(<$($parameter:ident),+>)?, $resource:ty $(where {$($bounds:tt)+})? => $open:expr) => {
+        impl $(<$($parameter),+>)? $crate::Probe for $resource $(where $($bounds)+)? {
+            const GROUP: &'static str = $group;
+
+            async fn probe(&self) -> Result<(), $crate::ProbeError> {
+                $crate::probe::LibraryProbe::probe(&$open(self)).await
+            }
+
+            fn resource(&self) -> Option<String> {
+                $crate::probe::LibraryProbe::resource(&$open(self))
+            }
+
+            fn session(&self) -> Option<$crate::Session> {
+                Some($crate::Session::of_library($open(self)))
+            }
+        }
+    };
+}
+
+#[allow(unused_imports, reason = "without features there are no drivers")]
+pub(crate) use library_probe;
+
+type BoxFuture<'a> = Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + 'a>>;
+
+/// A probe of any type, as checks hold it.
+pub(crate) trait DynProbe: Send + Sync {
+    fn probe(&self) -> BoxFuture<'_>;
 
     fn resource(&self) -> Option<String> {
         None
@@ -135,15 +314,22 @@ pub trait DynProbe: Send + Sync {
     }
 }
 
-/// Erases a probe's type.
-pub(crate) fn erase<P: Probe>(probe: P) -> Arc<dyn DynProbe> {
-    probe.kept().unwrap_or_else(|| Arc::new(Erased(probe)))
-}
-
 struct Erased<P>(P);
 
 impl<P: Probe> DynProbe for Erased<P> {
-    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
+    fn probe(&self) -> BoxFuture<'_> {
+        Box::pin(self.0.probe())
+    }
+
+    fn resource(&self) -> Option<String> {
+        self.0.resource()
+    }
+}
+
+struct ErasedLibraryProbe<P>(P);
+
+impl<P: LibraryProbe> DynProbe for ErasedLibraryProbe<P> {
+    fn probe(&self) -> BoxFuture<'_> {
         Box::pin(self.0.probe())
     }
 
@@ -152,44 +338,12 @@ impl<P: Probe> DynProbe for Erased<P> {
     }
 
     fn never_blocks(&self) -> bool {
-        P::NEVER_BLOCKS
-    }
-}
-
-/// The probe of a resource that a pointer owns.
-pub(crate) fn kept_inner<P: Probe + ?Sized>(resource: &P) -> Option<Arc<dyn DynProbe>> {
-    resource.kept()
-}
-
-/// The probe of a resource behind a pointer: clones of the pointer are one resource.
-#[expect(clippy::unnecessary_wraps, reason = "the macro calls it in place of `kept_inner`")]
-pub(crate) fn kept_shared<P: Probe + ?Sized>(pointer: &Arc<P>) -> Option<Arc<dyn DynProbe>> {
-    struct Pointed<P: ?Sized> {
-        probe: Arc<dyn DynProbe>,
-        /// Keeps the address in use.
-        pointer: Arc<P>,
+        true
     }
 
-    impl<P: Probe + ?Sized> DynProbe for Pointed<P> {
-        fn probe(&self) -> Pin<Box<dyn Future<Output = Result<(), ProbeError>> + Send + '_>> {
-            self.probe.probe()
-        }
-
-        fn resource(&self) -> Option<String> {
-            self.probe.resource()
-        }
-
-        fn never_blocks(&self) -> bool {
-            self.probe.never_blocks()
-        }
-
-        fn address(&self) -> Option<usize> {
-            self.probe.address().or_else(|| Some(Arc::as_ptr(&self.pointer).cast::<()>().addr()))
-        }
+    fn address(&self) -> Option<usize> {
+        self.0.address()
     }
-
-    let probe = P::kept_shared(pointer).unwrap_or_else(|| Arc::new(Erased(Arc::clone(pointer))));
-    Some(Arc::new(Pointed { probe, pointer: Arc::clone(pointer) }))
 }
 
 /// Runs a probe. A panic of the call or of its future is an error; with `panic = "abort"` it ends the process.
@@ -232,17 +386,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_pointer_to_a_probe_is_a_probe() {
-        erase(Arc::new(Box::new(Works))).probe().await.unwrap();
-        erase(Box::new(Arc::new(Works))).probe().await.unwrap();
+        Session::open(Arc::new(Box::new(Works))).probe().await.unwrap();
+        Session::open(Box::new(Arc::new(Works))).probe().await.unwrap();
     }
 
     #[test]
     fn clones_of_a_pointer_have_one_address_and_other_pointers_have_another() {
         let (one, other) = (Arc::new(Works), Arc::new(Works));
-        let address = |pointer: &Arc<Works>| erase(Arc::clone(pointer)).address().expect("it is a pointer");
+        let address_of = |session: Session| session.into_inner().address();
+        let address = |pointer: &Arc<Works>| address_of(Session::open(Arc::clone(pointer))).expect("it is a pointer");
         assert_eq!(address(&one), address(&one));
         assert_ne!(address(&one), address(&other));
-        assert_eq!(erase(Box::new(Arc::clone(&one))).address(), Some(address(&one)));
-        assert_eq!(erase(Works).address(), None);
+        assert_eq!(address_of(Session::open(Box::new(Arc::clone(&one)))), Some(address(&one)));
+        assert_eq!(address_of(Session::open(Works)), None);
     }
 }

@@ -147,7 +147,7 @@ async fn a_frozen_server_costs_one_thread_however_many_runs_there_are() {
     let mut server = R2d2::prepare();
     server.restart();
     let pool = pool(&server.url(), Duration::from_secs(30));
-    let kept = pool.kept().unwrap();
+    let kept = pool.session().unwrap();
     kept.probe().await.unwrap();
     server.freeze();
     for _ in 0..10 {

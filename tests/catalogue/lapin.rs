@@ -395,7 +395,7 @@ async fn a_long_freeze_leaves_no_channels_behind() {
     ];
     let channel = second.create_channel().await.unwrap();
     // A probe without a channel, one with a channel, and `queue`, which opens a channel each time; and the channels of the application.
-    let (new, kept) = (first.kept().unwrap(), second.kept().unwrap());
+    let (new, kept) = (first.session().unwrap(), second.session().unwrap());
     kept.probe().await.unwrap();
     rabbit.freeze();
     for _ in 0..5 {
@@ -419,7 +419,7 @@ async fn a_broker_that_accepts_and_is_silent_costs_one_thread_however_many_runs_
     // The server behind it hangs, as behind a load balancer.
     let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let pool = pool_at(format!("amqp://127.0.0.1:{}/%2f", silent.local_addr().unwrap().port()));
-    let kept = pool.kept().unwrap();
+    let kept = pool.session().unwrap();
     for _ in 0..5 {
         // As the engine does at its hard limit.
         assert!(tokio::time::timeout(Duration::from_millis(50), kept.probe()).await.is_err(), "it hangs");

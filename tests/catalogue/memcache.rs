@@ -214,7 +214,7 @@ async fn a_killed_idle_connection_is_no_outage() {
 #[actix_web::test]
 async fn a_frozen_server_blocks_one_thread_however_many_runs_there_are() {
     let server = Memcached::start(&[]);
-    let check = blocking_client(&server).kept().expect("it has something to keep");
+    let check = blocking_client(&server).session().expect("it has something to keep");
     check.probe().await.unwrap();
     let before = threads();
     server.freeze();

@@ -119,7 +119,7 @@ macro_rules! assert_no_response {
 async fn an_outage_leaves_one_message_behind_however_many_runs_there_are() {
     let mut mosquitto = started();
     let client = connect(&mosquitto, PASSWORD);
-    let kept = client.kept().unwrap();
+    let kept = client.session().unwrap();
     kept.probe().await.unwrap();
     mosquitto.stop();
     // More runs than the queue of the client has slots.
@@ -135,7 +135,7 @@ async fn an_outage_leaves_one_message_behind_however_many_runs_there_are() {
 async fn the_acknowledgement_of_an_earlier_run_does_not_count() {
     let mosquitto = started();
     let client = connect(&mosquitto, PASSWORD);
-    let kept = client.kept().unwrap();
+    let kept = client.session().unwrap();
     kept.probe().await.unwrap();
     mosquitto.freeze();
     assert_no_response!(kept);
@@ -153,7 +153,7 @@ async fn the_acknowledgement_of_an_earlier_run_does_not_count() {
 async fn a_message_that_was_lost_with_its_connection_is_sent_again() {
     let mut mosquitto = started();
     let client = connect(&mosquitto, PASSWORD);
-    let kept = client.kept().unwrap();
+    let kept = client.session().unwrap();
     kept.probe().await.unwrap();
     mosquitto.freeze();
     let restarted = async {

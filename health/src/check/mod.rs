@@ -20,7 +20,7 @@ use derive_more::{Display, Error};
 use crate::{
     error::{BoxError, ProbeError},
     options::{CheckOptions, Role},
-    probe::{self, DynProbe, Probe},
+    probe::{DynProbe, Probe, Session},
     redact::{MAX_LABEL_LEN, REDACTED, label},
     report::{MAX_DURATION, Sample},
 };
@@ -134,7 +134,7 @@ impl Check {
     /// assert_eq!(Check::probe("license", License).to_string(), "system.license");
     /// ```
     pub fn probe<P: Probe>(name: impl Into<String>, resource: P) -> Self {
-        Self::from_dyn(P::GROUP, name, probe::erase(resource))
+        Self::from_dyn(P::GROUP, name, Session::open(resource).into_inner())
     }
 
     fn from_dyn(group: impl Into<String>, name: impl Into<String>, probe: Arc<dyn DynProbe>) -> Self {

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     check::Check,
-    probe::{Probe, pointers_to_probes},
+    probe::{Probe, pointers_to_probes, shared_session},
     redact::label,
 };
 
@@ -145,8 +145,8 @@ pointers! {
 }
 
 pointers_to_probes! {
-    Data<P> where P: ?Sized, kept_shared;
-    ThinData<P>, kept_inner;
+    Data<P> where P: ?Sized, shared_session;
+    ThinData<P>, P::session;
 }
 
 /// What a type that implements [`Probe`] and derives `HealthCheck` is reported with: the derive implements `Discover<Self>` for this

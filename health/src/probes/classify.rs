@@ -1,8 +1,54 @@
-//! The conversion of any error into a [`ProbeError`], by the drivers that are enabled. `error` does not depend on them.
+//! The errors of drivers, and the conversion of any error into a [`ProbeError`]. `error` does not depend on drivers.
 
-use std::{error::Error, io};
+use std::{error::Error, io, sync::Arc};
 
-use crate::error::{BoxError, ProbeError, ProbeErrorKind};
+use crate::error::{BoxError, ProbeError, ProbeErrorKind, classify_io};
+
+/// An error of a driver. Its meaning is determined by types, variants and codes, never by the text that the driver shows to people.
+pub(super) trait Classify: Error + Send + Sync + 'static {
+    fn classify(&self) -> ProbeErrorKind;
+
+    /// Returns the public message. `name` is what messages call the resource.
+    fn message(&self, name: &str) -> String {
+        self.classify().message(name)
+    }
+
+    /// Whether a connection is unusable after this error.
+    fn breaks_connection(&self) -> bool {
+        self.classify() == ProbeErrorKind::Unreachable
+    }
+
+    /// Whether the driver returns this error when a response times out.
+    fn is_timeout(&self) -> bool {
+        self.classify() == ProbeErrorKind::TimedOut
+    }
+
+    /// Whether the server has reached its maximum number of connections.
+    fn is_full(&self) -> bool {
+        self.classify() == ProbeErrorKind::Saturated
+    }
+
+    /// Whether a server that rejects a new connection with this error may still serve its open connections.
+    fn may_serve_others(&self) -> bool {
+        self.is_full()
+    }
+}
+
+impl Classify for io::Error {
+    fn classify(&self) -> ProbeErrorKind {
+        classify_io(self)
+    }
+}
+
+impl<E: Classify> Classify for Arc<E> {
+    fn classify(&self) -> ProbeErrorKind {
+        E::classify(self)
+    }
+
+    fn message(&self, name: &str) -> String {
+        E::message(self, name)
+    }
+}
 
 impl ProbeError {
     /// Converts any error.
@@ -31,76 +77,55 @@ impl From<io::Error> for ProbeError {
     }
 }
 
-/// The kind of a driver's error, determined by its type.
-fn classify(error: &(dyn Error + 'static)) -> Option<ProbeErrorKind> {
-    #[cfg(feature = "sqlx")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(super::sqlx::classify(error));
-    }
-    #[cfg(feature = "sqlx-0_8")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(super::sqlx_0_8::classify(error));
-    }
-    #[cfg(feature = "redis")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(super::redis::classify(error));
-    }
-    #[cfg(feature = "sea-orm")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(super::sea_orm::classify(error));
-    }
-    #[cfg(feature = "tokio-postgres")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(super::tokio_postgres::classify(error));
-    }
-    #[cfg(feature = "deadpool-postgres")]
-    if let Some(kind) = error.downcast_ref().and_then(super::deadpool::classify::<::tokio_postgres::Error>) {
-        return Some(kind);
-    }
-    #[cfg(feature = "deadpool-redis")]
-    if let Some(kind) = error.downcast_ref().and_then(super::deadpool::classify::<::redis::RedisError>) {
-        return Some(kind);
-    }
-    #[cfg(feature = "bb8-redis")]
-    if let Some(kind) = error.downcast_ref().and_then(super::bb8::classify::<::redis::RedisError>) {
-        return Some(kind);
-    }
-    #[cfg(feature = "diesel")]
-    if let Some(kind) = super::diesel::classify(error) {
-        return Some(kind);
-    }
-    #[cfg(feature = "diesel-async")]
-    if let Some(kind) = super::diesel_async::classify(error) {
-        return Some(kind);
-    }
-    #[cfg(feature = "http")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(super::http::classify(error));
-    }
-    #[cfg(feature = "async-nats")]
-    if let Some(kind) = super::nats::classify(error) {
-        return Some(kind);
-    }
-    #[cfg(feature = "lapin")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(super::lapin::classify(error));
-    }
-    #[cfg(feature = "rumqttc")]
-    if let Some(kind) = super::rumqttc::classify(error) {
-        return Some(kind);
-    }
-    #[cfg(feature = "fred")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(super::fred::classify(error));
-    }
-    #[cfg(feature = "memcache")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(super::memcache::classify(error));
-    }
-    #[cfg(feature = "memcache")]
-    if let Some(error) = error.downcast_ref() {
-        return Some(super::memcache::classify_blocking(error));
-    }
-    let _ = error;
-    None
+/// Lists the errors of drivers by feature: [`classify`] knows them, and `?` converts them.
+macro_rules! errors_of_drivers {
+    ($($feature:literal: $($error:ty),+;)*) => {
+        /// The kind of a driver's error, determined by its type.
+        fn classify(error: &(dyn Error + 'static)) -> Option<ProbeErrorKind> {
+            $(
+                #[cfg(feature = $feature)]
+                {$(
+                    if let Some(error) = error.downcast_ref::<$error>() {
+                        return Some(error.classify());
+                    }
+                )+}
+            )*
+            let _ = error;
+            None
+        }
+
+        $($(
+            #[cfg(feature = $feature)]
+            impl From<$error> for ProbeError {
+                fn from(error: $error) -> Self {
+                    Self::from_error(error)
+                }
+            }
+        )+)*
+    };
+}
+
+errors_of_drivers! {
+    "sqlx": sqlx::Error;
+    "sqlx-0_8": sqlx_0_8::Error;
+    "sea-orm": sea_orm::DbErr;
+    "diesel": diesel::result::Error, diesel::ConnectionError, diesel::r2d2::PoolError;
+    "diesel-async":
+        diesel_async::pooled_connection::PoolError,
+        deadpool::managed::PoolError<diesel_async::pooled_connection::PoolError>,
+        bb8::RunError<diesel_async::pooled_connection::PoolError>;
+    "tokio-postgres": tokio_postgres::Error;
+    "deadpool-postgres": deadpool_postgres::PoolError;
+    "redis": redis::RedisError;
+    "deadpool-redis": deadpool_redis::PoolError;
+    "bb8-redis": bb8::RunError<redis::RedisError>;
+    "fred": fred::error::Error;
+    "memcache": memcache::exp::Error, memcache::MemcacheError;
+    "lapin": lapin::Error;
+    "async-nats":
+        async_nats::RequestError,
+        async_nats::jetstream::context::RequestError,
+        async_nats::ConnectError,
+        async_nats::PublishError;
+    "rumqttc": rumqttc::ClientError, rumqttc::PublishNoticeError;
 }

@@ -18,12 +18,16 @@
 //!
 //! [`State`] is what a probe remembers between runs.
 
+#[cfg(any(feature = "bb8-redis", feature = "diesel-async"))]
+pub(super) mod bb8;
+#[cfg(any(feature = "deadpool-postgres", feature = "deadpool-redis", feature = "diesel-async", feature = "lapin"))]
+pub(super) mod deadpool;
+pub(super) mod driver;
 mod outside;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    error::Error,
     future::Future,
     pin::{Pin, pin},
     sync::{
@@ -45,7 +49,10 @@ use tokio::{
 };
 
 use self::outside::{Outcome, Outside, Wanted};
-use super::support::hedge::HedgeDelay;
+use super::{
+    classify::Classify,
+    support::{hedge::HedgeDelay, label::Label},
+};
 use crate::error::{BoxError, ProbeError, ProbeErrorKind};
 
 /// How long a pool that retries silently may take to connect before a connection outside it is opened for the error.
@@ -75,7 +82,7 @@ pub(super) trait Pool: Clone + Send + Sync + 'static {
     /// [released](Self::release).
     type Taken: Send;
 
-    type Error: Error + Send + Sync + 'static;
+    type Error: Classify;
 
     /// Whether the pool retries failed attempts to connect without returning the error.
     const RETRIES_SILENTLY: bool;
@@ -140,40 +147,8 @@ pub(super) trait Pool: Clone + Send + Sync + 'static {
         drop(attempt);
     }
 
-    fn classify(error: &Self::Error) -> ProbeErrorKind;
-
-    /// Whether a connection is unusable after this error.
-    fn is_broken(error: &Self::Error) -> bool {
-        Self::classify(error) == ProbeErrorKind::Unreachable
-    }
-
-    /// Whether the driver returns this error when a response times out.
-    fn is_timeout(error: &Self::Error) -> bool {
-        Self::classify(error) == ProbeErrorKind::TimedOut
-    }
-
-    /// Whether the server has reached its maximum number of connections.
-    fn is_full(error: &Self::Error) -> bool {
-        Self::classify(error) == ProbeErrorKind::Saturated
-    }
-
-    /// Whether a server that rejects a new connection with this error may still serve its open connections.
-    fn may_serve_others(error: &Self::Error) -> bool {
-        Self::is_full(error)
-    }
-
-    /// What messages call the resource, e.g. `postgres at 127.0.0.1:5432`.
-    fn name(&self) -> String;
-
-    /// Returns the public message of an error.
-    fn message(error: &Self::Error, name: &str) -> String {
-        Self::classify(error).message(name)
-    }
-
-    /// Returns the password, which error texts of the driver may contain.
-    fn secret(&self) -> Option<String> {
-        None
-    }
+    /// What messages call the resource.
+    fn label(&self) -> Label;
 }
 
 /// A query on a connection.
@@ -229,30 +204,19 @@ pub(super) enum Failure<E> {
     SilentConnection,
 }
 
-impl<E: Error + Send + Sync + 'static> Failure<E> {
-    pub(super) fn into_probe_error<P: Pool<Error = E>>(self, pool: &P) -> ProbeError {
-        let name = pool.name();
-        let error = match self {
-            Self::Driver(error) => {
-                let message = P::message(&error, &name);
-                ProbeError::new(P::classify(&error), message).with_source(error)
-            }
-            Self::Pool(kind, error) => ProbeError::new(kind, kind.message(&name)).with_source(error),
+impl<E: Classify> Failure<E> {
+    pub(super) fn into_probe_error(self, label: &Label) -> ProbeError {
+        match self {
+            Self::Driver(error) => label.error(error),
+            Self::Pool(kind, error) => label.error_of_kind(kind, error),
             Self::Exhausted(connections) => exhausted(connections),
-            Self::Full(error) => {
-                let kind = ProbeErrorKind::Saturated;
-                ProbeError::new(kind, kind.message(&name)).with_source(error)
-            }
+            Self::Full(error) => label.error_of_kind(ProbeErrorKind::Saturated, error),
             Self::NoConnection(error) => {
-                let message = ProbeErrorKind::Saturated.message(&name);
-                ProbeError::new(ProbeErrorKind::Unreachable, message).with_source(error)
+                let message = ProbeErrorKind::Saturated.message(&label.to_string());
+                label.error_with(ProbeErrorKind::Unreachable, message, error)
             }
-            Self::SilentConnection => {
-                let message = format!("an idle connection to {name} does not respond, a new one does");
-                ProbeError::new(ProbeErrorKind::TimedOut, message).degraded()
-            }
-        };
-        error.with_secret(pool.secret())
+            Self::SilentConnection => silent_connection(label),
+        }
     }
 }
 
@@ -262,6 +226,12 @@ pub(super) fn exhausted(connections: usize) -> ProbeError {
         ProbeErrorKind::Saturated,
         format!("connection pool exhausted ({connections} of {connections} in use)"),
     )
+}
+
+/// The failure of a pool or a client with a connection that is silent, while another one responds.
+pub(super) fn silent_connection(label: &Label) -> ProbeError {
+    let message = format!("an idle connection to {label} does not respond, a new one does");
+    ProbeError::new(ProbeErrorKind::TimedOut, message).degraded()
 }
 
 /// What the probe of a pool remembers between runs. Attempts in flight end when it is dropped.
@@ -512,7 +482,7 @@ impl<P: Pool> State<P> {
         }
         let error = match outcome {
             Outcome::Works(_) => return Step::End(Err(Failure::Exhausted(usage.max))),
-            Outcome::Failed(error) if !P::may_serve_others(&error) => return Step::End(Err(Failure::Driver(error))),
+            Outcome::Failed(error) if !error.may_serve_others() => return Step::End(Err(Failure::Driver(error))),
             Outcome::Failed(error) | Outcome::Full(error) => error,
         };
         Step::End(Err(match self.full(pool, usage, error) {
@@ -544,7 +514,7 @@ impl<P: Pool> State<P> {
             Attempted::Dead(error) => Step::Retry(Some(error)),
             Attempted::NoneIdle => Step::Retry(None),
             Attempted::Exhausted => Step::Exhausted,
-            Attempted::NotOpened(error) if P::is_full(&error) && pool.has_server() => {
+            Attempted::NotOpened(error) if error.is_full() && pool.has_server() => {
                 Step::End(Err(self.full(pool, before.unwrap_or_else(|| pool.usage()), Arc::new(error))))
             }
             Attempted::NotOpened(error) | Attempted::Failed(error) => Step::End(Err(Failure::Driver(Arc::new(error)))),
@@ -670,12 +640,12 @@ async fn run_on<P: Pool, Q: Query<P>>(
             P::release(taken);
             Attempted::Responded { output, query: queried.elapsed(), total: begun.elapsed() }
         }
-        Err(error) if P::is_broken(&error) => {
+        Err(error) if error.breaks_connection() => {
             P::discard(taken).await;
             Attempted::Dead(error)
         }
         // The response may still arrive, so the connection is dropped, which closes it.
-        Err(error) if P::is_timeout(&error) => Attempted::Failed(error),
+        Err(error) if error.is_timeout() => Attempted::Failed(error),
         Err(error) => {
             P::release(taken);
             Attempted::Failed(error)

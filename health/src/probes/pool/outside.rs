@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use super::{Pool, Query};
+use crate::probes::classify::Classify;
 
 /// The shortest time between two attempts, and how long an outcome is reused.
 pub(super) const INTERVAL: Duration = Duration::from_secs(2);
@@ -182,7 +183,7 @@ impl<E> Attempts<E> {
     }
 }
 
-impl<E: Send + Sync + 'static> Outside<E> {
+impl<E: Classify> Outside<E> {
     pub(super) fn new() -> Self {
         let attempts = Attempts { in_flight: Vec::new(), last_begun: None, silent_since: None, last: None };
         let shared = Shared { attempts: Mutex::new(attempts), ended: Notify::new(), next_id: AtomicU64::new(0) };
@@ -234,7 +235,7 @@ impl<E: Send + Sync + 'static> Outside<E> {
             };
             registered.end(match result {
                 Ok(()) => Outcome::Works(begun.elapsed()),
-                Err(error) if P::is_full(&error) => Outcome::Full(Arc::new(error)),
+                Err(error) if error.is_full() => Outcome::Full(Arc::new(error)),
                 Err(error) => Outcome::Failed(Arc::new(error)),
             });
             if let Some(connection) = connection {

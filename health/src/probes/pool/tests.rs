@@ -6,7 +6,10 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::{Failure, Pool, Query, State, TakeError, Usage};
-use crate::error::{ProbeErrorKind, ProbeErrorKind as Kind};
+use crate::{
+    error::{ProbeErrorKind, ProbeErrorKind as Kind},
+    probes::{classify::Classify, support::label::Label},
+};
 
 /// What a server does with a new connection.
 #[derive(Clone, Copy, PartialEq)]
@@ -68,6 +71,12 @@ impl fmt::Display for FakeError {
 }
 
 impl std::error::Error for FakeError {}
+
+impl Classify for FakeError {
+    fn classify(&self) -> ProbeErrorKind {
+        self.0
+    }
+}
 
 struct Taken<const R: bool> {
     pool: Fake<R>,
@@ -283,12 +292,8 @@ impl<const R: bool> Pool for Fake<R> {
         taken.released = true;
     }
 
-    fn classify(error: &FakeError) -> ProbeErrorKind {
-        error.0
-    }
-
-    fn name(&self) -> String {
-        "fake".to_owned()
+    fn label(&self) -> Label {
+        Label::new("fake")
     }
 }
 

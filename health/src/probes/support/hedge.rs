@@ -4,9 +4,17 @@
 //! nearly every run if the server is far away, so the delay follows the round trips of earlier runs.
 
 use std::{
+    future::Future,
+    pin::pin,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
+
+use futures_util::future::{Either, select};
+use tokio::time::sleep;
+
+/// How long a driver that is connecting may be silent before the server is connected to directly.
+pub(in crate::probes) const HEDGE_DELAY: Duration = Duration::from_millis(100);
 
 /// The shortest delay, and the delay before any round trip is known: longer than a query to another continent takes.
 const MIN_DELAY: Duration = Duration::from_millis(300);
@@ -41,9 +49,45 @@ impl HedgeDelay {
     }
 }
 
+/// Returns the result of the driver's query, or that of `hedge`, which starts after `delay`, whichever is there first. If `hedge`
+/// returns `None`, the query is waited for. Drivers may be silent for long: they retry refused connections, and wait for responses
+/// on dead ones.
+pub(in crate::probes) async fn hedged<T, E>(
+    query: impl Future<Output = Result<T, E>>,
+    delay: Duration,
+    hedge: impl Future<Output = Option<Result<T, E>>>,
+) -> Result<T, E> {
+    let hedge = pin!(async {
+        sleep(delay).await;
+        hedge.await
+    });
+    match select(pin!(query), hedge).await {
+        Either::Left((result, _)) | Either::Right((Some(result), _)) => result,
+        Either::Right((None, query)) => query.await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+
+    use tokio::time::Instant;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hedge_begins_after_the_delay_and_only_its_result_ends_the_query() {
+        let started = Instant::now();
+        let silent = || pending::<Result<(), &str>>();
+        assert_eq!(hedged(silent(), HEDGE_DELAY, ready(Some(Err("refused")))).await, Err("refused"));
+        assert_eq!(started.elapsed(), HEDGE_DELAY);
+        let slow = async {
+            sleep(HEDGE_DELAY * 3).await;
+            Ok::<_, &str>("slow")
+        };
+        assert_eq!(hedged(slow, HEDGE_DELAY, ready(None)).await, Ok("slow"));
+        assert_eq!(hedged(ready(Ok::<_, &str>("fast")), HEDGE_DELAY, ready(Some(Err("refused")))).await, Ok("fast"));
+    }
 
     #[test]
     fn the_delay_is_longer_than_earlier_round_trips() {
