@@ -2,6 +2,7 @@
 
 pub(crate) mod balancer;
 pub(crate) mod cluster;
+pub(crate) mod etcd;
 pub(crate) mod grpc;
 pub(crate) mod memcached;
 pub(crate) mod mosquitto;

@@ -20,10 +20,13 @@
 
 #[cfg(any(feature = "bb8-redis", feature = "diesel-async"))]
 pub(super) mod bb8;
+pub(super) mod blocking;
 #[cfg(any(feature = "deadpool-postgres", feature = "deadpool-redis", feature = "diesel-async", feature = "lapin"))]
 pub(super) mod deadpool;
 pub(super) mod driver;
 mod outside;
+#[cfg(any(feature = "diesel", feature = "redis-r2d2"))]
+pub(super) mod r2d2;
 #[cfg(test)]
 mod tests;
 
