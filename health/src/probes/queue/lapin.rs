@@ -43,6 +43,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     error::{ProbeError, ProbeErrorKind, classify_io},
+    observe::observe,
     probe::{LibraryProbe, Probe, Session, library_probe},
     probes::{
         classify::Classify,
@@ -108,6 +109,8 @@ impl LibraryProbe for PoolProbe {
         if blocked {
             return Err(Failure::Blocked.into_probe_error(&label(self.pool.manager())));
         }
+        // The task does not belong to the run, so its values are lost.
+        self.probe.usage().observe();
         let probe = Arc::clone(&self.probe);
         self.in_flight.join_or_spawn(async move { probe.probe().await }).await
     }
@@ -193,6 +196,8 @@ impl Default for Limits {
 /// Checks the number of messages that wait in a queue, and the number of its consumers. Messages that were delivered but not yet
 /// acknowledged do not count.
 ///
+/// Both numbers are values of the run, `messages` and `consumers`.
+///
 /// It sends a passive declaration on a channel of its own, which it closes afterwards, in three round trips: the broker closes the channel
 /// if the queue does not exist. No permission is needed.
 ///
@@ -240,6 +245,8 @@ pub async fn queue(connection: &Connection, name: &str, limits: Limits) -> Resul
         let source = format!("queue {name:?} has {messages} messages and {consumers} consumers");
         ProbeError::new(ProbeErrorKind::Failed, message).with_source(source)
     };
+    observe("messages", messages);
+    observe("consumers", consumers);
     if messages > limits.down {
         return Err(failed(format!("{messages} messages wait, more than {}", limits.down)));
     }
