@@ -17,7 +17,7 @@ const PAGE: &str = include_str!("../docs/guide/troubleshooting.md");
 const FORMATS: &str = "render";
 
 /// Other texts in the sources: media types, and parts of the texts of drivers.
-const OTHER_TEXTS: [&str; 10] = [
+const OTHER_TEXTS: [&str; 11] = [
     "charset=",
     "health json",
     "database is locked",
@@ -25,6 +25,7 @@ const OTHER_TEXTS: [&str; 10] = [
     "out of memory",
     "severity: ",
     "addr: Tcp(",
+    "address: HostPort",
     "blocked: true",
     "vfs: None",
     "password: ",

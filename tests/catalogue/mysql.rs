@@ -6,7 +6,6 @@ use ::mysql::{
     DriverError, Error, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, PooledConn, prelude::Queryable as _,
 };
 use health::{Probe as _, ProbeError, ProbeErrorKind};
-use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
@@ -178,20 +177,6 @@ async fn a_run_does_not_reset_the_session() {
     pool.probe().await.unwrap();
     let canary: Option<i64> = pool.get_conn().unwrap().query_first("SELECT @canary").unwrap();
     assert_eq!(canary, Some(7), "it is the same session");
-}
-
-#[actix_web::test]
-async fn the_connections_of_a_pool_are_observed() {
-    let server = started();
-    let pool = open(&server.url());
-    let rig = serve(pool.clone());
-    drop(take_both(&pool));
-    let details = rig.get("/health?details").await.json();
-    assert_eq!(
-        details["details"]["database"]["resource"]["data"],
-        json!({"connections": 2, "connections_max": 2}),
-        "{details}"
-    );
 }
 
 #[actix_web::test]

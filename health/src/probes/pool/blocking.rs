@@ -22,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::exhausted;
+use super::{Usage, exhausted};
 use crate::{
     error::{BoxError, ProbeError, ProbeErrorKind},
     probe::LibraryProbe,
@@ -45,7 +45,7 @@ pub(in crate::probes) trait BlockingPool: Clone + Send + Sync + 'static {
     /// How long the application waits for a connection.
     fn acquire_timeout(&self) -> Duration;
 
-    /// Observes the counters of the pool.
+    /// Reports the counters of the pool, as far as it exposes them, as values of the run.
     fn observe(&self);
 
     /// See [`LibraryProbe::address`].
@@ -115,7 +115,9 @@ impl<P: BlockingPool> BlockingPoolProbe<P> {
                 return result.map_err(|failure| self.error(failure));
             }
             if waiting.time().is_some_and(|time| time < self.pool.acquire_timeout()) && !queries.is_starved {
-                return Err(exhausted(self.pool.max_size()));
+                let max = self.pool.max_size();
+                Usage { taken: max, idle: 0, max, connected: Some(max) }.observe();
+                return Err(exhausted(max));
             }
         }
     }

@@ -22,8 +22,8 @@
 //!
 //! `Pool::new` opens the minimum number of connections (10 by default), and fails if it cannot.
 //!
-//! A pool does not expose its address, so messages do not contain one. The counters of the pool before a run are values of the run:
-//! `connections` and `connections_max`; a pool does not expose how many are in use.
+//! A pool does not expose its address, so messages do not contain one. The maximum number of connections is a value of each run,
+//! `connections_max`. How many are in use is known only while all are: `connections_in_use` and `connections_idle`.
 //!
 //! # Examples
 //!
@@ -125,8 +125,7 @@ impl BlockingPool for MysqlPool {
     }
 
     fn observe(&self) {
-        observe("connections", self.number("count: "));
-        observe("connections_max", self.max_size());
+        observe("connections_max", i64::try_from(self.max_size()).unwrap_or(i64::MAX));
     }
 
     fn label(&self) -> Label {
