@@ -74,30 +74,44 @@ fn networks(networks: &[&str]) -> Vec<IpNet> {
     networks.iter().map(|network| network.parse().unwrap()).collect()
 }
 
+/// The services, with the paths of their endpoints.
+const SERVICES: [(&str, &str); 9] = [
+    ("", "/ready"),
+    ("ready", "/ready"),
+    ("health", ""),
+    ("live", "/live"),
+    ("startup", "/startup"),
+    ("database", "/database"),
+    ("database.eu.orders", "/database/eu.orders"),
+    ("cache", "/cache"),
+    ("cache.sessions", "/cache/sessions"),
+];
+
 #[actix_web::test]
 async fn each_service_has_the_status_of_its_endpoint() {
     let (database, database_is_up) = switched("database", "eu.orders");
     let (cache, cache_is_up) = switched("cache", "sessions");
-    let scope = health::scope().max_age(Duration::ZERO).check(database).check(cache.optional());
-    let server = serve(&scope);
+    let cache = cache.optional();
+    let scope = move || health::scope().max_age(Duration::ZERO).check(database.clone()).check(cache.clone());
+    let server = serve(&scope());
     let channel = server.channel();
-    let assert_serving = async |serving: &[&str], not_serving: &[&str]| {
-        for service in serving {
-            assert_eq!(check(&channel, service).await, Ok(ServingStatus::Serving), "{service:?}");
-        }
-        for service in not_serving {
-            assert_eq!(check(&channel, service).await, Ok(ServingStatus::NotServing), "{service:?}");
+    let http = TestServer::start(1, move |app| {
+        app.service(scope());
+    });
+    let assert_not_serving = async |not_serving: &[&str]| {
+        for (service, path) in SERVICES {
+            let status =
+                if not_serving.contains(&service) { ServingStatus::NotServing } else { ServingStatus::Serving };
+            assert_eq!(check(&channel, service).await, Ok(status), "{service:?}");
+            let code = if status == ServingStatus::Serving { 200 } else { 503 };
+            assert_eq!(http.get(&format!("/health{path}")).await.status, code, "{path}");
         }
     };
-    assert_serving(
-        &["", "ready", "health", "live", "startup", "database", "database.eu.orders", "cache.sessions"],
-        &[],
-    )
-    .await;
+    assert_not_serving(&[]).await;
     cache_is_up.store(false, Ordering::SeqCst);
-    assert_serving(&["", "health", "live", "database"], &["cache", "cache.sessions"]).await;
+    assert_not_serving(&[]).await;
     database_is_up.store(false, Ordering::SeqCst);
-    assert_serving(&["live", "startup"], &["", "ready", "health", "database", "database.eu.orders"]).await;
+    assert_not_serving(&["", "ready", "health", "database", "database.eu.orders"]).await;
     for unknown in ["queue", "database.orders", "database.", ".", "Database", "health.drain", "orders.v1.Orders"] {
         assert_eq!(check(&channel, unknown).await, Err(Code::NotFound), "{unknown}");
     }

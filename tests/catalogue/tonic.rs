@@ -134,7 +134,7 @@ async fn an_http_server_without_the_path_is_no_grpc_server() {
     let (port, path) = (free_port(), folder.path().display());
     let configuration = format!(
         "daemon off; pid {path}/pid; error_log {path}/error; events {{}}\n\
-         http {{ access_log off; server {{ listen 127.0.0.1:{port} http2; location / {{ return 404; }} }} }}\n"
+         http {{ access_log off; server {{ listen 127.0.0.1:{port} http2; location / {{ return 404 \"\"; }} }} }}\n"
     );
     fs::write(folder.path().join("configuration"), configuration).unwrap();
     let args = ["-c".to_owned(), format!("{path}/configuration"), "-p".to_owned(), path.to_string()];
@@ -142,7 +142,7 @@ async fn an_http_server_without_the_path_is_no_grpc_server() {
     eventually("nginx listens", || async { TcpStream::connect(("127.0.0.1", port)).is_ok() }).await;
     let rig = serve(channel_to(port));
     let response = assert_down(&rig, "service", "grpc", "unexpected response from the grpc server").await;
-    assert_not_leaked(&rig, &response, &["404"]).await;
+    assert_not_leaked(&rig, &response, &["HTTP status code 404"]).await;
     nginx.kill();
 }
 

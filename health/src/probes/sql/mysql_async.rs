@@ -24,6 +24,9 @@
 //! application does so. A pool exposes its options only by a connection. Until the check has had one, it opens none outside the pool, so an
 //! exhausted pool is DEGRADED even if its server is stopped.
 //!
+//! By default a pool keeps no more idle connections than the minimum of its constraints, 10. One whose minimum is 0 closes each connection
+//! that is returned, so that each run opens one: set `with_inactive_connection_ttl`.
+//!
 //! The counters of the pool before a run are values of the run: `connections_in_use`, `connections_idle` and `connections_max`.
 //!
 //! The tasks of a pool run on the runtime that first uses it, and the pool is unusable after that runtime. If a check is first, that is the
