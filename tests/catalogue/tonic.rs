@@ -131,19 +131,19 @@ async fn a_server_without_health_service_is_up_as_a_channel_and_says_so_but_not_
 #[actix_web::test]
 async fn an_http_server_without_the_path_is_no_grpc_server() {
     let folder = tempfile::tempdir().unwrap();
-    let (port, path) = (free_port(), folder.path().display());
-    let configuration = format!(
-        "daemon off; pid {path}/pid; error_log {path}/error; events {{}}\n\
-         http {{ access_log off; server {{ listen 127.0.0.1:{port} http2; location / {{ return 404 \"\"; }} }} }}\n"
+    let (port, configuration) = (free_port(), folder.path().join("configuration"));
+    let text = format!(
+        "defaults\n mode http\n timeout connect 1s\n timeout client 9s\n timeout server 1s\n\
+         frontend all\n bind 127.0.0.1:{port} proto h2\n http-request return status 404\n"
     );
-    fs::write(folder.path().join("configuration"), configuration).unwrap();
-    let args = ["-c".to_owned(), format!("{path}/configuration"), "-p".to_owned(), path.to_string()];
-    let mut nginx = Process::start("root", "nginx", &args, &folder.path().join("log"));
-    eventually("nginx listens", || async { TcpStream::connect(("127.0.0.1", port)).is_ok() }).await;
+    fs::write(&configuration, text).unwrap();
+    let args = ["-db".to_owned(), "-f".to_owned(), configuration.display().to_string()];
+    let mut haproxy = Process::start("root", "haproxy", &args, &folder.path().join("log"));
+    eventually("it listens", || async { TcpStream::connect(("127.0.0.1", port)).is_ok() }).await;
     let rig = serve(channel_to(port));
     let response = assert_down(&rig, "service", "grpc", "unexpected response from the grpc server").await;
     assert_not_leaked(&rig, &response, &["HTTP status code 404"]).await;
-    nginx.kill();
+    haproxy.kill();
 }
 
 /// A server whose health service refuses each call.

@@ -48,7 +48,7 @@ impl Plan {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     /// Sets how further runs end.
     Plan(Plan),

@@ -124,6 +124,7 @@ errors_of_drivers! {
     "fred": fred::error::Error;
     "memcache": memcache::exp::Error, memcache::MemcacheError;
     "lapin": lapin::Error;
+    "deadpool-lapin": deadpool_lapin::PoolError;
     "async-nats":
         async_nats::RequestError,
         async_nats::jetstream::context::RequestError,

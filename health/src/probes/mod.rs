@@ -61,6 +61,8 @@ mod cache {
 
 /// Brokers of messages.
 mod queue {
+    #[cfg(feature = "deadpool-lapin")]
+    pub mod deadpool_lapin;
     #[cfg(feature = "lapin")]
     pub mod lapin;
     #[cfg(feature = "async-nats")]

@@ -23,7 +23,12 @@
 #[cfg(any(feature = "bb8-redis", feature = "diesel-async"))]
 pub(super) mod bb8;
 pub(super) mod blocking;
-#[cfg(any(feature = "deadpool-postgres", feature = "deadpool-redis", feature = "diesel-async", feature = "lapin"))]
+#[cfg(any(
+    feature = "deadpool-lapin",
+    feature = "deadpool-postgres",
+    feature = "deadpool-redis",
+    feature = "diesel-async"
+))]
 pub(super) mod deadpool;
 pub(super) mod driver;
 mod outside;
