@@ -106,12 +106,16 @@ fred = { version = "10.1", default-features = false }
 lapin = { version = "4", default-features = false, features = ["tokio"] }
 memcache = { version = "0.21", default-features = false, features = ["tokio"] }
 redis = { version = "1", default-features = false, features = ["cluster-async", "connection-manager", "sentinel", "tokio-comp"] }
+mysql = { version = "28", default-features = false, features = ["minimal-rust"] }
+mysql_async = { version = "0.37", default-features = false, features = ["minimal-rust"] }
+r2d2 = "0.8"
 rumqttc = { package = "rumqttc-next", version = "0.34", default-features = false }
 sea-orm = { version = "2.0", default-features = false }
 sqlx = { version = "0.9", default-features = false, features = ["postgres"] }
 sqlx_0_8 = { package = "sqlx", version = "0.8", default-features = false, features = ["postgres"] }
 tokio = { version = "1", features = ["sync"] }
 tokio-postgres = { version = "0.7", default-features = false }
+tonic = { version = "0.14", default-features = false, features = ["channel"] }
 "#;
 
 #[test]

@@ -18,7 +18,7 @@ const DRIVER_SUFFIXES: [&str; 5] = ["Client", "Session", "Channel", "Context", "
 /// Crates of drivers, and the module `jetstream` of async-nats, which is imported on its own. A name that ends in `_` is a prefix.
 const DRIVERS: &str = "aerospike async_nats aws_sdk_ cassandra_cpp cdrs_tokio clickhouse elasticsearch etcd_client fred \
                        google_cloud_ influxdb influxdb2 jetstream lapin meilisearch_sdk memcache mongodb paho_mqtt postgres \
-                       redis rskafka rumqttc scylla surrealdb tiberius tikv_client tokio_postgres zookeeper_client";
+                       redis rskafka rumqttc scylla surrealdb tiberius tikv_client tokio_postgres tonic zookeeper_client";
 
 /// The trait of `discovery::require` that the type must implement, if it is, or mentions, a type that is written like a resource.
 pub(crate) fn requirement(ty: &Type) -> Option<Ident> {
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn resources_are_recognized_by_what_is_written_inside_any_type() {
-        let recognized: [(Type, &str); 24] = [
+        let recognized: [(Type, &str); 25] = [
             (parse_quote!(PgPool), "Resource"),
             (parse_quote!(sqlx::postgres::PgPool), "Resource"),
             (parse_quote!(DbPool), "Resource"),
@@ -76,6 +76,7 @@ mod tests {
             (parse_quote!(FutureProducer), "Resource"),
             (parse_quote!(AsyncSmtpTransport<Tokio1Executor>), "Resource"),
             (parse_quote!(jetstream::Context), "Resource"),
+            (parse_quote!(tonic::transport::Channel), "Resource"),
             (parse_quote!(Arc<Mutex<PgPool>>), "LockedResource"),
             (parse_quote!(Arc<Mutex<redis::Connection>>), "LockedResource"),
             (parse_quote!(Mutex<redis::Client>), "LockedResource"),

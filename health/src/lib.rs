@@ -69,6 +69,9 @@ pub use scope::{ConfigError, ConfigErrorKind, Deny, Scope, metrics_text, on_conn
 pub use self_check::self_check;
 pub use status::Status;
 
+#[cfg(feature = "tonic")]
+pub use scope::{GrpcHealth, grpc};
+
 #[cfg(feature = "utoipa")]
 pub use render::ApiDoc;
 

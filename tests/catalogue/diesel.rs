@@ -86,7 +86,8 @@ fn pool(url: &str, connection_timeout: Duration) -> Pool<ConnectionManager<PgCon
     Pool::builder().max_size(2).connection_timeout(connection_timeout).build_unchecked(manager)
 }
 
-fn blocked_threads() -> usize {
+/// The number of threads of tokio's blocking pools.
+pub(crate) fn blocked_threads() -> usize {
     let threads = fs::read_dir("/proc/self/task").unwrap();
     let names = threads.filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).ok());
     names.filter(|name| name.starts_with("tokio")).count()

@@ -89,22 +89,46 @@ impl Backend for MariaDb {
     }
 
     async fn queries(server: &Server) -> Result<u64, Unsupported> {
-        let mut admin = admin(server).await;
-        // The administrator executes no `SELECT` here.
-        let (_, count): (String, String) =
-            sqlx::query_as("SHOW GLOBAL STATUS LIKE 'Com_select'").fetch_one(&mut admin).await.unwrap();
-        sqlx::Connection::close(admin).await.unwrap();
-        Ok(count.parse().unwrap())
+        selects_of_mariadb(server).await
     }
 
     async fn connections(server: &Server) -> Result<usize, Unsupported> {
-        let mut admin = admin(server).await;
-        // The connections of applications have a database.
-        let lines = sqlx::query("SHOW PROCESSLIST").fetch_all(&mut admin).await.unwrap();
-        sqlx::Connection::close(admin).await.unwrap();
-        let database = |line: &sqlx::mysql::MySqlRow| sqlx::Row::get::<Option<String>, _>(line, "db");
-        Ok(lines.iter().filter(|line| database(line).is_some()).count())
+        connections_of_mariadb(server).await
     }
+}
+
+/// Returns how often a MariaDB has executed a `SELECT`.
+pub(crate) async fn selects_of_mariadb(server: &Server) -> Result<u64, Unsupported> {
+    let mut admin = admin(server).await;
+    // The administrator executes no `SELECT` here.
+    let (_, count): (String, String) =
+        sqlx::query_as("SHOW GLOBAL STATUS LIKE 'Com_select'").fetch_one(&mut admin).await.unwrap();
+    sqlx::Connection::close(admin).await.unwrap();
+    Ok(count.parse().unwrap())
+}
+
+/// Returns the number of connections of applications to a MariaDB: those have a database.
+pub(crate) async fn connections_of_mariadb(server: &Server) -> Result<usize, Unsupported> {
+    Ok(ids_of_mariadb(server).await.len())
+}
+
+/// Makes a MariaDB close all connections of applications.
+pub(crate) async fn close_all_of_mariadb(server: &Server) {
+    let ids = ids_of_mariadb(server).await;
+    assert!(!ids.is_empty(), "there is a connection");
+    let mut admin = admin(server).await;
+    for id in ids {
+        sqlx::query(sqlx::AssertSqlSafe(format!("KILL {id}"))).execute(&mut admin).await.unwrap();
+    }
+    sqlx::Connection::close(admin).await.unwrap();
+}
+
+async fn ids_of_mariadb(server: &Server) -> Vec<i64> {
+    let mut admin = admin(server).await;
+    let lines = sqlx::query("SHOW PROCESSLIST").fetch_all(&mut admin).await.unwrap();
+    sqlx::Connection::close(admin).await.unwrap();
+    let has_database = |line: &&sqlx::mysql::MySqlRow| sqlx::Row::get::<Option<String>, _>(*line, "db").is_some();
+    lines.iter().filter(has_database).map(|line| sqlx::Row::get(line, "Id")).collect()
 }
 
 /// Opens a connection without a database.

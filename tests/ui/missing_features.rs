@@ -113,6 +113,24 @@ mod rumqttc {
     pub struct AsyncClient;
 }
 
+mod mysql {
+    pub struct Pool;
+}
+
+mod mysql_async {
+    pub struct Pool;
+}
+
+mod r2d2 {
+    pub struct Pool<M>(M);
+}
+
+mod tonic {
+    pub mod transport {
+        pub struct Channel;
+    }
+}
+
 include!("shared/every_backend.rs");
 
 fn main() {}

@@ -174,6 +174,14 @@ impl ResolvedState {
         &self.checks
     }
 
+    /// Returns the checks, and keeps the address of the state unique until the process ends, for a holder that is sent to other threads,
+    /// which a [`StateHandle`] cannot be. The state is dropped as ever; only its own memory is not used again.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn pin(&self) -> Arc<Checks> {
+        std::mem::forget(Rc::clone(&self.state.is_alive));
+        Arc::clone(&self.checks)
+    }
+
     pub(crate) fn downgrade(&self) -> StateHandle {
         StateHandle { _checks: Arc::clone(&self.checks), is_alive: Rc::clone(&self.state.is_alive) }
     }

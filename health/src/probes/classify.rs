@@ -114,6 +114,8 @@ errors_of_drivers! {
         diesel_async::pooled_connection::PoolError,
         deadpool::managed::PoolError<diesel_async::pooled_connection::PoolError>,
         bb8::RunError<diesel_async::pooled_connection::PoolError>;
+    "mysql_async": mysql_async::Error;
+    "mysql": mysql::Error;
     "tokio-postgres": tokio_postgres::Error;
     "deadpool-postgres": deadpool_postgres::PoolError;
     "redis": redis::RedisError;
@@ -129,5 +131,6 @@ errors_of_drivers! {
         async_nats::jetstream::context::RequestError,
         async_nats::ConnectError,
         async_nats::PublishError;
+    "tonic": tonic::Status;
     "rumqttc": rumqttc::ClientError, rumqttc::PublishNoticeError;
 }

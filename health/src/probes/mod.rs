@@ -14,9 +14,20 @@ mod sql {
     pub mod diesel;
     #[cfg(feature = "diesel-async")]
     pub mod diesel_async;
+    #[cfg(feature = "mysql")]
+    pub mod mysql;
+    #[cfg(feature = "mysql_async")]
+    pub mod mysql_async;
     #[cfg(feature = "sea-orm")]
     pub mod sea_orm;
-    #[cfg(any(feature = "sqlx", feature = "sqlx-0_8", feature = "tokio-postgres"))]
+    #[cfg(any(
+        feature = "mysql",
+        feature = "mysql_async",
+        feature = "sqlx",
+        feature = "sqlx-0_8",
+        feature = "tokio-postgres"
+    ))]
+    #[allow(dead_code, reason = "each backend uses a part of it")]
     mod sqlstate;
     #[cfg(feature = "sqlx")]
     pub mod sqlx;
@@ -42,6 +53,8 @@ mod cache {
     pub mod redis;
     #[cfg(feature = "redis-cluster")]
     pub mod redis_cluster;
+    #[cfg(feature = "redis-r2d2")]
+    pub mod redis_r2d2;
     #[cfg(feature = "redis-sentinel")]
     pub mod redis_sentinel;
 }
@@ -68,6 +81,8 @@ mod net {
     pub mod reqwest;
     #[cfg(feature = "tcp")]
     pub mod tcp;
+    #[cfg(feature = "tonic")]
+    pub mod tonic;
 }
 
 /// The machine that the application runs on.

@@ -110,6 +110,8 @@ pub enum ConfigErrorKind {
     Duration,
     /// `HEALTHCHECK_EXCLUDE` is not valid UTF-8.
     Exclude,
+    /// A scope with a predicate of [`Scope::authorize`](crate::Scope::authorize) is to be served over gRPC.
+    Authorize,
 }
 
 impl ConfigError {
@@ -120,6 +122,8 @@ impl ConfigError {
             Invalid::Check(_) | Invalid::DuplicateCheck(_) => ConfigErrorKind::Check,
             Invalid::ZeroDuration(_) => ConfigErrorKind::Duration,
             Invalid::ExcludeVariable => ConfigErrorKind::Exclude,
+            #[cfg(feature = "tonic")]
+            Invalid::PredicateOverGrpc => ConfigErrorKind::Authorize,
         }
     }
 }
@@ -139,6 +143,12 @@ pub(super) enum Invalid {
     Check(InvalidCheck),
     #[display("{EXCLUDE_VAR} is not valid UTF-8")]
     ExcludeVariable,
+    #[cfg(feature = "tonic")]
+    #[display(
+        ".authorize takes a request of actix-web, so it cannot decide on a gRPC request: pass a scope without it, and write an \
+         interceptor of tonic"
+    )]
+    PredicateOverGrpc,
     #[display("two checks of the scope are named {_0}{}", redaction_hint(_0))]
     DuplicateCheck(String),
     #[display("{_0} must be greater than zero")]

@@ -8,7 +8,6 @@ use std::{
 };
 
 use actix_web::{
-    dev::RequestHead,
     guard::{Guard, GuardContext},
     http::header::{self, HeaderName, HeaderValue},
 };
@@ -53,13 +52,13 @@ pub enum Deny {
 pub(super) type Predicate = Rc<dyn Fn(&GuardContext<'_>) -> bool>;
 
 /// Why a request is denied.
-enum Denial {
+pub(super) enum Denial {
     ByPolicy(AccessDenied),
     ByPredicate(Peer, DenialKind),
 }
 
 impl Denial {
-    fn count_and_log(&self) {
+    pub(super) fn count_and_log(&self) {
         DENIED_REQUESTS.fetch_add(1, Ordering::Relaxed);
         match self {
             Self::ByPolicy(denied) => log_denial(denied.client(), DenialKind::Ordinary, denied),
@@ -104,7 +103,8 @@ impl AccessControl {
         let values = |header| head.headers().get_all(header_name(header)).map(HeaderValue::as_bytes).collect();
         match self.policy.evaluate(peer, values) {
             Ok(client) => {
-                self.warn_untrusted_proxy_once(client, head);
+                let contains = |header| head.headers().contains_key(header_name(header));
+                warn_untrusted_proxy_once(&self.policy, client, contains);
                 self.apply_predicate(client, request)
             }
             Err(denied) => Err(Denial::ByPolicy(denied)),
@@ -120,24 +120,24 @@ impl AccessControl {
             Err(_) => Err(Denial::ByPredicate(client, DenialKind::Panicked)),
         }
     }
+}
 
-    /// Warns of a proxy on this machine: by default loopback is allowed, and all clients of such a proxy have a loopback address.
-    /// A forwarding header suggests such a proxy, but is not a reason to deny, because any client can send one.
-    fn warn_untrusted_proxy_once(&self, client: Peer, head: &RequestHead) {
-        if !self.policy.is_default_loopback() || UNTRUSTED_PROXY_WARNING.is_logged() {
-            return;
-        }
-        let headers = [ForwardingHeader::XForwardedFor, ForwardingHeader::Forwarded];
-        let forwarded = headers.into_iter().find(|header| head.headers().contains_key(header_name(*header)));
-        if let (Some(header), Some(address)) = (forwarded, client.address())
-            && UNTRUSTED_PROXY_WARNING.claim()
-        {
-            tracing::warn!(
-                "health scope allowed {address} with a header {}: a proxy on this machine forwards requests, and every client of \
-                 the proxy is allowed because loopback is; add the proxy to Scope::trust_proxies",
-                header.name()
-            );
-        }
+/// Warns of a proxy on this machine: by default loopback is allowed, and all clients of such a proxy have a loopback address.
+/// A forwarding header suggests such a proxy, but is not a reason to deny, because any client can send one. `contains`: whether the
+/// request has the header.
+pub(super) fn warn_untrusted_proxy_once(policy: &Policy, client: Peer, contains: impl Fn(ForwardingHeader) -> bool) {
+    if !policy.is_default_loopback() || UNTRUSTED_PROXY_WARNING.is_logged() {
+        return;
+    }
+    let headers = [ForwardingHeader::XForwardedFor, ForwardingHeader::Forwarded];
+    if let (Some(header), Some(address)) = (headers.into_iter().find(|header| contains(*header)), client.address())
+        && UNTRUSTED_PROXY_WARNING.claim()
+    {
+        tracing::warn!(
+            "health scope allowed {address} with a header {}: a proxy on this machine forwards requests, and every client of \
+             the proxy is allowed because loopback is; add the proxy to Scope::trust_proxies",
+            header.name()
+        );
     }
 }
 

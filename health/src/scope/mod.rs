@@ -5,6 +5,8 @@ mod cache;
 mod config;
 mod connection;
 mod endpoint;
+#[cfg(feature = "tonic")]
+mod grpc;
 mod guard;
 mod overview;
 mod query;
@@ -22,6 +24,8 @@ use actix_web::{
 };
 use ipnet::IpNet;
 
+#[cfg(feature = "tonic")]
+pub use self::grpc::{GrpcHealth, grpc};
 use self::{
     assess::{ProcessState, assess},
     config::{ScopeOptions, ServerKind},

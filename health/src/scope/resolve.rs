@@ -17,7 +17,7 @@ use crate::{
 /// The engine of a scope and its states. The engine is dropped first, because its key contains the addresses of the states.
 pub(super) struct Resolved {
     pub(super) engine: Arc<Engine>,
-    states: Vec<ResolvedState>,
+    pub(super) states: Vec<ResolvedState>,
 }
 
 impl Resolved {

@@ -2,6 +2,8 @@
 
 pub(crate) mod balancer;
 pub(crate) mod cluster;
+pub(crate) mod etcd;
+pub(crate) mod grpc;
 pub(crate) mod memcached;
 pub(crate) mod mosquitto;
 pub(crate) mod nats;

@@ -30,4 +30,8 @@ struct EveryBackend {
     nats: async_nats::Client, // async-nats
     jetstream: async_nats::jetstream::Context, // async-nats
     mqtt: rumqttc::AsyncClient, // rumqttc
+    mysql: mysql::Pool, // mysql
+    mysql_async: mysql_async::Pool, // mysql_async
+    r2d2_redis: r2d2::Pool<redis::Client>, // redis-r2d2
+    grpc: tonic::transport::Channel, // tonic
 }

@@ -30,7 +30,7 @@
 use std::{sync::Arc, time::Duration};
 
 use redis::{
-    Client, ConnectionAddr, ErrorKind, RedisError, RedisResult, ServerErrorKind,
+    Client, ConnectionAddr, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind,
     aio::{ConnectionLike, ConnectionManager, MultiplexedConnection},
 };
 
@@ -226,18 +226,20 @@ pub(super) async fn ping_on(connection: &mut impl ConnectionLike) -> RedisResult
 /// Writes a unique value and reads it back, in one round trip.
 pub(super) async fn write_and_read_back(connection: &mut impl ConnectionLike, key: &str) -> RedisResult<()> {
     let nonce = nonce();
-    let (read,): (Option<u64>,) = redis::pipe()
-        .cmd("SET")
-        .arg(key)
-        .arg(nonce)
-        .arg("PX")
-        .arg(EXPIRY_MS)
-        .ignore()
-        .cmd("GET")
-        .arg(key)
-        .query_async(connection)
-        .await?;
-    if read == Some(nonce) { Ok(()) } else { Err((ErrorKind::UnexpectedReturnType, MISMATCH).into()) }
+    let read = write_and_read(key, nonce).query_async(connection).await?;
+    verify(read, nonce)
+}
+
+/// The commands that write a value and read it back.
+pub(super) fn write_and_read(key: &str, nonce: u64) -> Pipeline {
+    let mut commands = redis::pipe();
+    commands.cmd("SET").arg(key).arg(nonce).arg("PX").arg(EXPIRY_MS).ignore().cmd("GET").arg(key);
+    commands
+}
+
+/// Evaluates the response to [`write_and_read`].
+pub(super) fn verify((read,): (Option<u64>,), written: u64) -> RedisResult<()> {
+    if read == Some(written) { Ok(()) } else { Err((ErrorKind::UnexpectedReturnType, MISMATCH).into()) }
 }
 
 /// Retries once, because the driver notices only by a failed query that its idle connection was closed, and then replaces it.

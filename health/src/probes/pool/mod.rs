@@ -22,6 +22,7 @@
 
 #[cfg(any(feature = "bb8-redis", feature = "diesel-async"))]
 pub(super) mod bb8;
+pub(super) mod blocking;
 #[cfg(any(
     feature = "deadpool-lapin",
     feature = "deadpool-postgres",
@@ -31,6 +32,8 @@ pub(super) mod bb8;
 pub(super) mod deadpool;
 pub(super) mod driver;
 mod outside;
+#[cfg(any(feature = "diesel", feature = "redis-r2d2"))]
+pub(super) mod r2d2;
 #[cfg(test)]
 mod tests;
 

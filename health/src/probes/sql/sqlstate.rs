@@ -59,6 +59,11 @@ pub(super) fn classify_mysql(number: u16, message: &str) -> Option<ProbeErrorKin
     })
 }
 
+/// Returns the kind of an error that MySQL or MariaDB sent.
+pub(super) fn classify_mysql_error(number: u16, code: &str, message: &str) -> ProbeErrorKind {
+    classify_mysql(number, message).unwrap_or_else(|| classify_code(code))
+}
+
 /// Whether pgbouncer has reached `max_client_conn`, for which it has no code of its own.
 pub(super) fn is_full_pgbouncer(code: &str, message: &str) -> bool {
     code == "08P01" && message.contains("no more connections allowed")

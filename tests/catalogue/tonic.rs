@@ -1,0 +1,202 @@
+//! `tonic::transport::Channel` and `GrpcService`, against etcd and against servers with tonic-health.
+
+use std::{any::Any, fs, net::TcpStream, time::Duration};
+
+use ::tonic::{
+    Request, Status,
+    service::{Routes, interceptor::InterceptedService},
+    transport::{Channel, Endpoint, Server},
+};
+use actix_web::web;
+use health::{HealthCheck, Probe, ProbeError, ProbeErrorKind, probes::tonic::GrpcService};
+use tonic_health::{
+    ServingStatus,
+    server::{HealthReporter, health_reporter},
+};
+
+use crate::{
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
+    common::{
+        eventually,
+        process::Process,
+        responses::{assert_degraded, assert_down, assert_not_leaked, assert_up},
+        servers::{FaultInjection as _, free_port},
+        test_server::TestServer,
+    },
+    servers::{connections_to, etcd::Etcd, grpc::GrpcServer},
+};
+
+struct OfEtcd;
+
+acceptance!(channel, OfEtcd);
+
+fn channel_to(port: u16) -> Channel {
+    Endpoint::from_shared(format!("http://127.0.0.1:{port}")).unwrap().connect_lazy()
+}
+
+impl Backend for OfEtcd {
+    type Resource = Channel;
+    type Server = Etcd;
+
+    fn prepare() -> Etcd {
+        Etcd::prepared()
+    }
+
+    async fn open(etcd: &Etcd, _: Password) -> Result<Channel, Unsupported> {
+        Ok(channel_to(etcd.port()))
+    }
+
+    fn unreachable(_: &Etcd) -> (ExpectedMessage, &'static str) {
+        (ExpectedMessage::Message("unable to connect to the grpc server".to_owned()), "Connection refused")
+    }
+
+    fn rejected(_: &Etcd) -> Result<(ExpectedMessage, &'static str), Unsupported> {
+        Err("the credentials of gRPC are in each call, and a channel contains none; see the test of an interceptor")
+    }
+
+    async fn saturate(_: &Channel) -> Result<(Box<dyn Any>, u32), Unsupported> {
+        Err("all calls of a channel share one connection: there is nothing to use up")
+    }
+
+    async fn queries(etcd: &Etcd) -> Result<u64, Unsupported> {
+        Ok(etcd.checks())
+    }
+
+    async fn connections(etcd: &Etcd) -> Result<usize, Unsupported> {
+        Ok(connections_to(etcd.port()))
+    }
+}
+
+#[derive(HealthCheck)]
+struct State<R> {
+    #[health(probe)]
+    grpc: R,
+}
+
+fn serve<R: Probe + Clone>(grpc: R) -> TestServer {
+    let state = web::Data::new(State { grpc });
+    TestServer::start(1, move |app| {
+        app.service(health::scope().max_age(Duration::ZERO).state(&state));
+    })
+}
+
+/// A server whose health service knows `orders`.
+async fn server_with_orders(status: ServingStatus) -> (GrpcServer, HealthReporter) {
+    let (reporter, service) = health_reporter();
+    reporter.set_service_status("orders", status).await;
+    (GrpcServer::start(Server::builder().add_service(service)), reporter)
+}
+
+/// The value that the latest run has observed.
+async fn serving_status(rig: &TestServer) -> serde_json::Value {
+    rig.get("/health?details").await.json()["details"]["service"]["grpc"]["data"]["serving_status"].clone()
+}
+
+#[actix_web::test]
+async fn a_service_has_the_status_that_its_server_reports() {
+    let (server, reporter) = server_with_orders(ServingStatus::Serving).await;
+    let rig = serve(GrpcService::new(server.channel(), "orders"));
+    assert_up(&rig, "service", "grpc").await;
+    assert_eq!(serving_status(&rig).await, "SERVING");
+    reporter.set_service_status("orders", ServingStatus::NotServing).await;
+    let response = assert_down(&rig, "service", "grpc", "the grpc server reports NOT_SERVING").await;
+    assert_not_leaked(&rig, &response, &[]).await;
+    assert_eq!(serving_status(&rig).await, "NOT_SERVING");
+    reporter.set_service_status("orders", ServingStatus::Unknown).await;
+    assert_down(&rig, "service", "grpc", "the grpc server reports UNKNOWN").await;
+    assert_up(&serve(server.channel()), "service", "grpc").await;
+}
+
+#[actix_web::test]
+async fn a_service_that_the_server_does_not_know_is_down() {
+    let (server, mut reporter) = server_with_orders(ServingStatus::Serving).await;
+    let rig = serve(GrpcService::new(server.channel(), "canary.orders"));
+    let response = assert_down(&rig, "service", "grpc", "the grpc server does not know the service").await;
+    assert_not_leaked(&rig, &response, &["canary.orders"]).await;
+    reporter.clear_service_status("").await;
+    assert_down(&serve(server.channel()), "service", "grpc", "the grpc server does not know the service").await;
+}
+
+#[actix_web::test]
+async fn a_server_without_health_service_is_up_as_a_channel_and_says_so_but_not_as_a_service() {
+    let server = GrpcServer::start(Server::builder().add_routes(Routes::default()));
+    let rig = serve(server.channel());
+    assert_up(&rig, "service", "grpc").await;
+    assert_eq!(serving_status(&rig).await, "UNIMPLEMENTED");
+    let rig = serve(GrpcService::new(server.channel(), "orders"));
+    assert_down(&rig, "service", "grpc", "the grpc server has no health service").await;
+    assert_eq!(serving_status(&rig).await, "UNIMPLEMENTED");
+}
+
+#[actix_web::test]
+async fn an_http_server_without_the_path_is_no_grpc_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let (port, configuration) = (free_port(), folder.path().join("configuration"));
+    let text = format!(
+        "defaults\n mode http\n timeout connect 1s\n timeout client 9s\n timeout server 1s\n\
+         frontend all\n bind 127.0.0.1:{port} proto h2\n http-request return status 404\n"
+    );
+    fs::write(&configuration, text).unwrap();
+    let args = ["-db".to_owned(), "-f".to_owned(), configuration.display().to_string()];
+    let mut haproxy = Process::start("root", "haproxy", &args, &folder.path().join("log"));
+    eventually("it listens", || async { TcpStream::connect(("127.0.0.1", port)).is_ok() }).await;
+    let rig = serve(channel_to(port));
+    let response = assert_down(&rig, "service", "grpc", "unexpected response from the grpc server").await;
+    assert_not_leaked(&rig, &response, &["HTTP status code 404"]).await;
+    haproxy.kill();
+}
+
+/// A server whose health service refuses each call.
+fn refusing(refuse: fn() -> Status) -> GrpcServer {
+    let (_, service) = health_reporter();
+    let service = InterceptedService::new(service, move |_: Request<()>| Err(refuse()));
+    GrpcServer::start(Server::builder().add_service(service))
+}
+
+#[actix_web::test]
+async fn the_code_of_a_refusal_determines_the_status() {
+    let server = refusing(|| Status::unauthenticated("canary token"));
+    let rig = serve(server.channel());
+    let response = assert_down(&rig, "service", "grpc", "the grpc server denied access").await;
+    assert_not_leaked(&rig, &response, &["canary token"]).await;
+    let server = refusing(|| Status::resource_exhausted("too many calls"));
+    assert_degraded(&serve(server.channel()), "service", "grpc", "the grpc server reports RESOURCE_EXHAUSTED").await;
+    let server = refusing(|| Status::unavailable("starting"));
+    assert_down(&serve(server.channel()), "service", "grpc", "unable to connect to the grpc server").await;
+    let server = refusing(|| Status::internal("broken"));
+    assert_down(&serve(server.channel()), "service", "grpc", "unexpected response from the grpc server").await;
+}
+
+#[actix_web::test]
+async fn a_server_that_restarted_between_two_runs_is_up_at_once() {
+    let mut etcd = Etcd::prepared();
+    etcd.restart();
+    let rig = serve(channel_to(etcd.port()));
+    assert_up(&rig, "service", "grpc").await;
+    for _ in 0..3 {
+        etcd.stop();
+        etcd.restart();
+        assert_up(&rig, "service", "grpc").await;
+    }
+}
+
+#[actix_web::test]
+async fn the_timeout_of_the_channel_is_a_timeout_of_the_check() {
+    let mut etcd = Etcd::prepared();
+    etcd.restart();
+    let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", etcd.port())).unwrap();
+    let rig = serve(endpoint.timeout(Duration::from_millis(200)).connect_lazy());
+    assert_up(&rig, "service", "grpc").await;
+    etcd.freeze();
+    assert_down(&rig, "service", "grpc", "no response from the grpc server").await;
+    etcd.resume();
+    eventually("it is up again", || async { rig.health().await.status == 200 }).await;
+}
+
+#[actix_web::test]
+async fn the_class_of_an_error_survives_a_check_of_the_users() {
+    let error = anyhow::Error::from(Status::permission_denied("no")).context("while an order is sent");
+    assert_eq!(ProbeError::from_error(error).kind(), ProbeErrorKind::Rejected);
+    assert_eq!(ProbeError::from(Status::deadline_exceeded("late")).kind(), ProbeErrorKind::TimedOut);
+    assert_eq!(ProbeError::from(Status::unavailable("gone")).kind(), ProbeErrorKind::Unreachable);
+}
