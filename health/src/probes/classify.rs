@@ -116,16 +116,20 @@ errors_of_drivers! {
         bb8::RunError<diesel_async::pooled_connection::PoolError>;
     "tokio-postgres": tokio_postgres::Error;
     "deadpool-postgres": deadpool_postgres::PoolError;
+    "mongodb": mongodb::error::Error;
     "redis": redis::RedisError;
     "deadpool-redis": deadpool_redis::PoolError;
     "bb8-redis": bb8::RunError<redis::RedisError>;
     "fred": fred::error::Error;
     "memcache": memcache::exp::Error, memcache::MemcacheError;
+    "lettre": lettre::transport::smtp::Error;
     "lapin": lapin::Error;
     "async-nats":
         async_nats::RequestError,
         async_nats::jetstream::context::RequestError,
         async_nats::ConnectError,
         async_nats::PublishError;
+    "rskafka": rskafka::client::error::Error;
+    "object_store": object_store::Error;
     "rumqttc": rumqttc::ClientError, rumqttc::PublishNoticeError;
 }

@@ -26,6 +26,12 @@ mod sql {
     pub mod tokio_postgres;
 }
 
+/// Databases of documents.
+mod document {
+    #[cfg(feature = "mongodb")]
+    pub mod mongodb;
+}
+
 /// Caches.
 mod cache {
     #[cfg(feature = "bb8-redis")]
@@ -46,14 +52,30 @@ mod cache {
     pub mod redis_sentinel;
 }
 
+/// Mail servers.
+mod mail {
+    #[cfg(feature = "lettre")]
+    pub mod lettre;
+}
+
 /// Brokers of messages.
 mod queue {
     #[cfg(feature = "lapin")]
     pub mod lapin;
     #[cfg(feature = "async-nats")]
     pub mod nats;
+    #[cfg(feature = "rskafka")]
+    pub mod rskafka;
     #[cfg(feature = "rumqttc")]
     pub mod rumqttc;
+}
+
+/// Stores of objects.
+mod storage {
+    #[cfg(feature = "object_store")]
+    pub mod object_store;
+    #[cfg(feature = "aws-sdk-s3")]
+    pub mod s3;
 }
 
 /// Other servers, by their protocol.
@@ -94,4 +116,4 @@ pub use self::support::amount::Amount;
 #[cfg(any(feature = "certificate", feature = "dns", feature = "http", feature = "tcp"))]
 pub use self::support::endpoint::InvalidProbe;
 #[allow(unreachable_pub, unused_imports, reason = "without features they are empty")]
-pub use self::{cache::*, net::*, queue::*, sql::*, system::*};
+pub use self::{cache::*, document::*, mail::*, net::*, queue::*, sql::*, storage::*, system::*};

@@ -30,4 +30,11 @@ struct EveryBackend {
     nats: async_nats::Client, // async-nats
     jetstream: async_nats::jetstream::Context, // async-nats
     mqtt: rumqttc::AsyncClient, // rumqttc
+    mongodb: mongodb::Client, // mongodb
+    mongodb_database: mongodb::Database, // mongodb
+    mongodb_collection: mongodb::Collection<()>, // mongodb
+    lettre: lettre::AsyncSmtpTransport<lettre::Tokio1Executor>, // lettre
+    lettre_blocking: lettre::SmtpTransport, // lettre
+    rskafka: std::sync::Arc<rskafka::client::Client>, // rskafka
+    object_store: std::sync::Arc<dyn object_store::ObjectStore>, // object_store
 }
