@@ -28,3 +28,4 @@ mod scope;
 mod secrecy;
 mod sqlite;
 mod states;
+mod troubleshooting;

@@ -4,6 +4,8 @@
 //! `valid` (the rules that need no types) and `expand` (the generated code, including the assertions that need types). After
 //! an error, `fallback` generates the impl instead. `types` and `resource_types` inspect field types as they are written.
 
+#![deny(rustdoc::broken_intra_doc_links)]
+
 mod ast;
 mod attr;
 mod errors;

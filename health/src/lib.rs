@@ -1,4 +1,5 @@
 // README links to files. On docs.rs the same links lead to modules, because the first definition of a link counts.
+#![doc = "[getting-started]: guide::getting_started"]
 #![doc = "[state]: guide::state"]
 #![doc = "[custom-checks]: guide::custom_checks"]
 #![doc = "[testing]: guide::testing"]
@@ -8,9 +9,11 @@
 #![doc = "[proxies]: guide::proxies"]
 #![doc = "[operations]: guide::operations"]
 #![doc = "[metrics]: guide::metrics"]
+#![doc = "[troubleshooting]: guide::troubleshooting"]
 #![doc = ""]
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![deny(rustdoc::broken_intra_doc_links)]
 
 // From HTTP down to a run, and the leaves; docs/architecture.md has the order.
 mod management;

@@ -4,6 +4,7 @@ use std::{any::Any, time::Duration};
 
 use actix_web::web;
 use health::{HealthCheck, Probe};
+use serde_json::{Value, json};
 
 use crate::common::{
     eventually,
@@ -103,6 +104,11 @@ async fn open<B: Backend>(server: &B::Server) -> B::Resource {
 
 fn group<B: Backend>() -> &'static str {
     <B::Resource as Probe>::GROUP
+}
+
+/// Returns the values of the last run of a check.
+pub(crate) async fn values(rig: &TestServer, group: &str, name: &str) -> Value {
+    rig.get("/health?details").await.json()["details"][group][name]["data"].clone()
 }
 
 async fn assert_down_as_expected<B: Backend>(rig: &TestServer, expected: ExpectedMessage) -> Response {
@@ -212,6 +218,8 @@ async fn is_degraded_while_the_application_uses_all_of_it<B: Backend>(server: B:
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("connection pool exhausted ({connections} of {connections} in use)");
     assert_degraded(&rig, group::<B>(), "resource", &message).await;
+    let counters = json!({"connections_in_use": connections, "connections_idle": 0, "connections_max": connections});
+    assert_eq!(values(&rig, group::<B>(), "resource").await, counters);
     drop(held);
     assert_recovers(&rig, group::<B>(), "resource").await;
     rig.stop().await;

@@ -16,7 +16,7 @@ use crate::{
     pools::{Pooled, close_all_of_redis, pools, serve},
 };
 
-struct Bb8;
+pub(crate) struct Bb8;
 
 acceptance!(pool, Bb8);
 pools!(as_a_pool, Bb8);

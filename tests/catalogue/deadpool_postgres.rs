@@ -18,7 +18,7 @@ use crate::{
     pools::{Pooled, close_all_of_postgres, pools, serve},
 };
 
-struct Deadpool;
+pub(crate) struct Deadpool;
 
 acceptance!(pool, Deadpool);
 pools!(as_a_pool, Deadpool);

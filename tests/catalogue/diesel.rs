@@ -21,7 +21,7 @@ use crate::{
     pools::{Pooled, close_all_of_postgres, pools, serve},
 };
 
-struct R2d2;
+pub(crate) struct R2d2;
 
 acceptance!(postgres, R2d2);
 // The probe opens no connection outside such a pool, so a stopped server is reported only later while all connections are in use.

@@ -25,7 +25,7 @@ use crate::{
     servers::{balancer::Balancer, cluster::Cluster, sentinel},
 };
 
-struct One;
+pub(crate) struct One;
 struct Two;
 
 acceptance!(client, One);

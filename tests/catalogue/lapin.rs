@@ -6,7 +6,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 use actix_web::web;
 use deadpool_lapin::{Config, Pool, Runtime};
 use health::{
-    HealthCheck, Probe as _, ProbeError, ProbeErrorKind,
+    Check, HealthCheck, Probe as _, ProbeError, ProbeErrorKind,
     probes::lapin::{Limits, queue},
 };
 use lapin::{
@@ -15,8 +15,10 @@ use lapin::{
     types::FieldTable,
 };
 
+use serde_json::json;
+
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, values},
     common::{
         PASSWORD, eventually,
         proxy::{Fault, Proxy},
@@ -269,6 +271,18 @@ async fn a_queue_is_checked_for_depth_and_consumers_on_a_separate_channel() {
         })
         .await;
     }
+    let checked = Arc::clone(&connection);
+    let jobs = Check::new("queue", "jobs", move || {
+        let connection = Arc::clone(&checked);
+        async move { queue(&connection, "jobs", limits).await }
+    });
+    let rig = TestServer::start(1, move |app| {
+        app.service(health::scope().check(jobs.clone()));
+    });
+    assert_eq!(rig.health().await.status, 503);
+    assert_eq!(values(&rig, "queue", "jobs").await, json!({"messages": 5, "consumers": 0}));
+    rig.stop().await;
+
     let missing = queue(&connection, "canary-queue", limits).await;
     assert_eq!(outcome(missing), down("the queue does not exist"));
 

@@ -9,6 +9,7 @@ mod common;
 mod acceptance;
 mod bb8_redis;
 mod certificate;
+mod chaos;
 mod deadpool_postgres;
 mod deadpool_redis;
 mod diesel;

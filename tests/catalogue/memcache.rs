@@ -19,7 +19,7 @@ use crate::{
     servers::{balancer::Balancer, memcached::Memcached},
 };
 
-struct Asynchronous;
+pub(crate) struct Asynchronous;
 struct Blocking;
 
 acceptance!(asynchronous, Asynchronous);

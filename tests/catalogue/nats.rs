@@ -17,7 +17,7 @@ use crate::{
     servers::nats::Nats,
 };
 
-struct Core;
+pub(crate) struct Core;
 struct JetStream;
 
 acceptance!(client, Core);

@@ -20,7 +20,7 @@ use crate::{
     servers::balancer::Balancer,
 };
 
-struct Manager;
+pub(crate) struct Manager;
 
 acceptance!(manager, Manager);
 

@@ -17,7 +17,7 @@ use sqlx::{
 };
 
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, values},
     common::{
         DATABASE, PASSWORD, eventually, logs,
         responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
@@ -56,7 +56,7 @@ macro_rules! of_postgres {
 
 pub(crate) use of_postgres;
 
-struct Postgres;
+pub(crate) struct Postgres;
 
 acceptance!(postgres, Postgres);
 
@@ -315,10 +315,13 @@ async fn a_standby_is_behind_from_a_commit_that_it_has_not_replayed_until_it_has
             });
             assert!(seconds.is_some_and(|seconds| (1..60).contains(&seconds)), "{message}");
         }
+        let lag = values(rig, "database", "strict").await["replication_lag_seconds"].as_f64();
+        assert!(lag.is_some_and(|lag| (1.0..60.0).contains(&lag)), "{lag:?}");
     }
     run(&replica, "SELECT pg_wal_replay_resume()").await;
     for rig in &rigs {
         eventually_reports(rig, "UP", "UP").await;
+        assert_eq!(values(rig, "database", "strict").await, json!({"replication_lag_seconds": 0.0}));
     }
 }
 

@@ -52,7 +52,7 @@ impl Backend for Postgres {
     }
 }
 
-struct MariaDb;
+pub(crate) struct MariaDb;
 
 acceptance!(mariadb, MariaDb);
 

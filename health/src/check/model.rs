@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use tokio::time::Instant;
 
 use super::state::{Expired, Rules, Start, State, Timestamp};
@@ -48,7 +48,7 @@ impl Plan {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     /// Sets how further runs end.
     Plan(Plan),
@@ -58,7 +58,7 @@ enum Step {
     Wait(u64),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn step() -> impl Strategy<Value = Step> {
     let status = prop_oneof![3 => Just(Up), 3 => Just(Down), 1 => Just(Degraded)];
     let plan = prop_oneof![
         4 => status.clone().prop_map(|status| Plan::Ends(0, status)),
@@ -68,13 +68,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => status.prop_map(|status| Plan::Blocks(45_000, status)),
     ];
     let waits = prop_oneof![Just(37_u64), Just(211), Just(503), Just(997), Just(1_511), Just(7_013), Just(31_019)];
-    let step = prop_oneof![
+    prop_oneof![
         4 => plan.prop_map(Step::Plan),
         1 => prop_oneof![Just(0_u64), Just(450), Just(1_300)].prop_map(Step::Queue),
         6 => Just(Step::Poll),
         4 => waits.prop_map(Step::Wait),
-    ];
-    prop::collection::vec(step, 1..60)
+    ]
 }
 
 fn result(status: Status) -> Result<(), ProbeError> {
@@ -253,38 +252,76 @@ impl Simulation {
     }
 }
 
+/// A check, its model, and how its next runs end.
+struct Compared {
+    simulation: Simulation,
+    model: Model,
+    plan: Plan,
+    queue: u64,
+}
+
+impl Compared {
+    fn new(rise: u32, fall: u32, max_age: u64) -> Self {
+        let rules = Rules { limit: Duration::from_millis(LIMIT), rise, fall };
+        Self {
+            simulation: Simulation { epoch: Instant::now(), now: 0, state: State::default(), rules, run: None },
+            model: Model { rise, fall, max_age, ..Model::default() },
+            plan: Plan::Ends(0, Up),
+            queue: 0,
+        }
+    }
+
+    fn advance(&mut self, ms: u64) {
+        self.simulation.advance(self.simulation.now + ms);
+        self.model.advance(self.simulation.now);
+    }
+
+    /// Applies a step, and compares what is shown.
+    fn step(&mut self, step: Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Plan(plan) => self.plan = plan,
+            Step::Queue(queue) => self.queue = queue,
+            Step::Wait(ms) => self.advance(ms),
+            Step::Poll => {
+                while !self.model.is_clear(self.simulation.now) {
+                    self.advance(1);
+                }
+                self.simulation.poll(self.plan, self.queue, self.model.max_age);
+                self.model.poll(self.simulation.now, self.plan, self.queue);
+                // Beyond events at the same time.
+                self.advance(2);
+            }
+        }
+        prop_assert_eq!(self.simulation.shown(), self.model.shown);
+        Ok(())
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_check_shows_what_the_model_shows(
-        steps in steps(), rise in 1_u32..3, fall in 1_u32..4, max_age in prop_oneof![Just(300_u64), Just(1_000), Just(7_000)],
+        steps in prop::collection::vec(step(), 1..60),
+        rise in 1_u32..3, fall in 1_u32..4, max_age in prop_oneof![Just(300_u64), Just(1_000), Just(7_000)],
     ) {
-        let rules = Rules { limit: Duration::from_millis(LIMIT), rise, fall };
-        let mut simulation = Simulation { epoch: Instant::now(), now: 0, state: State::default(), rules, run: None };
-        let mut model = Model { rise, fall, max_age, ..Model::default() };
-        let (mut plan, mut queue) = (Plan::Ends(0, Up), 0);
+        let mut compared = Compared::new(rise, fall, max_age);
         for step in steps {
-            match step {
-                Step::Plan(new) => plan = new,
-                Step::Queue(new) => queue = new,
-                Step::Wait(ms) => {
-                    simulation.advance(simulation.now + ms);
-                    model.advance(simulation.now);
-                }
-                Step::Poll => {
-                    while !model.is_clear(simulation.now) {
-                        simulation.advance(simulation.now + 1);
-                        model.advance(simulation.now);
-                    }
-                    simulation.poll(plan, queue, max_age);
-                    model.poll(simulation.now, plan, queue);
-                    // Beyond events at the same time.
-                    simulation.advance(simulation.now + 2);
-                    model.advance(simulation.now);
-                }
-            }
-            prop_assert_eq!(simulation.shown(), model.shown);
+            compared.step(step)?;
         }
     }
+}
+
+#[test]
+fn long_thirty_days_of_one_check_show_what_the_model_shows() {
+    const THIRTY_DAYS: u64 = 30 * 24 * 60 * 60 * 1000;
+    let mut random = TestRunner::default();
+    let mut compared = Compared::new(2, 3, 1_000);
+    let mut polls = 0;
+    while compared.simulation.now < THIRTY_DAYS {
+        let step = step().new_tree(&mut random).unwrap().current();
+        polls += u32::from(matches!(step, Step::Poll));
+        compared.step(step).unwrap();
+    }
+    println!("{polls} polls in 30 days");
 }

@@ -124,6 +124,7 @@ errors_of_drivers! {
     "memcache": memcache::exp::Error, memcache::MemcacheError;
     "lettre": lettre::transport::smtp::Error;
     "lapin": lapin::Error;
+    "deadpool-lapin": deadpool_lapin::PoolError;
     "async-nats":
         async_nats::RequestError,
         async_nats::jetstream::context::RequestError,

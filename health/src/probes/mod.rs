@@ -60,6 +60,8 @@ mod mail {
 
 /// Brokers of messages.
 mod queue {
+    #[cfg(feature = "deadpool-lapin")]
+    pub mod deadpool_lapin;
     #[cfg(feature = "lapin")]
     pub mod lapin;
     #[cfg(feature = "async-nats")]

@@ -79,6 +79,7 @@ pub(super) fn assess(
 #[cfg(test)]
 mod tests {
     use std::{
+        collections::VecDeque,
         sync::{
             Arc,
             atomic::{AtomicBool, Ordering},
@@ -86,7 +87,7 @@ mod tests {
         time::Duration,
     };
 
-    use proptest::prelude::*;
+    use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
     use tokio::{
         runtime::Handle,
         time::{Instant, advance},
@@ -97,13 +98,19 @@ mod tests {
         check::Check,
         engine::{CheckEntry, EngineConfig, Selection, Sources},
         lifecycle::Holds,
+        registry::Registry,
         runtime::{Executor, Runtime},
     };
 
+    /// The checks by their index: critical, optional, shared, and a critical one that is registered only at times.
+    const REGISTERED: usize = 3;
+
     #[derive(Clone, Debug)]
     enum Step {
-        /// Switches the critical, the optional or the shared check.
+        /// Switches a check.
         Switch(usize, bool),
+        Register,
+        Unregister,
         /// Holds the process for that many seconds.
         Hold(u64),
         /// Ends the oldest hold.
@@ -113,22 +120,24 @@ mod tests {
         Wait(u64),
     }
 
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            8 => (0_usize..3, any::<bool>()).prop_map(|(check, is_up)| Step::Switch(check, is_up)),
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (0_usize..4, any::<bool>()).prop_map(|(check, is_up)| Step::Switch(check, is_up)),
+            1 => Just(Step::Register),
+            1 => Just(Step::Unregister),
             2 => (1_u64..100).prop_map(Step::Hold),
             1 => Just(Step::EndHold),
-            1 => Just(Step::Drain),
             4 => (1_u64..60).prop_map(Step::Wait),
-        ];
-        prop::collection::vec(step, 1..40)
+        ]
     }
 
     /// The documented rules.
     #[derive(Default)]
     struct Model {
-        is_up: [bool; 3],
-        ever_up: [bool; 3],
+        is_up: [bool; 4],
+        ever_up: [bool; 4],
+        is_registered: bool,
+        has_started: bool,
         /// The times at which the holds end, in seconds.
         holds: Vec<u64>,
         is_draining: bool,
@@ -136,8 +145,11 @@ mod tests {
     }
 
     impl Model {
-        fn has_started(&self) -> bool {
-            self.ever_up[0] && self.ever_up[2]
+        fn poll(&mut self) {
+            for (ever_up, is_up) in self.ever_up.iter_mut().zip(self.is_up) {
+                *ever_up |= is_up;
+            }
+            self.has_started |= self.ever_up[0] && self.ever_up[2] && (!self.is_registered || self.ever_up[REGISTERED]);
         }
 
         fn is_in_rotation(&self) -> bool {
@@ -146,77 +158,143 @@ mod tests {
 
         /// Whether health, ready and startup respond with 200.
         fn responses(&self) -> [bool; 3] {
-            let [critical, _, shared] = self.is_up;
+            let [critical, _, shared, registered] = self.is_up;
+            let critical = critical && (!self.is_registered || registered);
             [
                 self.is_in_rotation() && critical && shared,
-                self.is_in_rotation() && critical && self.has_started(),
-                self.has_started(),
+                self.is_in_rotation() && critical && self.has_started,
+                self.has_started,
             ]
         }
     }
 
-    async fn simulate(steps: Vec<Step>) -> Result<(), TestCaseError> {
-        let switches = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
-        let check = |index: usize| {
-            let switch = Arc::clone(&switches[index]);
-            Check::new("service", format!("{index}"), move || {
-                let is_up = switch.load(Ordering::SeqCst);
-                async move { if is_up { Ok(()) } else { Err("switched off") } }
-            })
-        };
-        let fixed = [check(0), check(1).optional(), check(2).shared()].map(CheckEntry::Check).into();
-        let config =
-            EngineConfig { deadline: Duration::from_secs(1), max_age: Duration::ZERO, refresh: None, if_empty: None };
-        let executor = Executor::Test(Runtime::on(Handle::current()));
-        let engine = Engine::new(Sources { fixed, ..Sources::default() }, config, executor);
-        let holds = Holds::default();
-        let mut held = Vec::new();
-        let mut model = Model::default();
-        for step in steps {
+    /// The checks, the engine and the holds of a process, and what the model says of them.
+    struct Process {
+        switches: [Arc<AtomicBool>; 4],
+        registry: Registry,
+        engine: Engine,
+        holds: Holds,
+        held: VecDeque<u64>,
+        model: Model,
+    }
+
+    impl Process {
+        fn start() -> Self {
+            let switches = [(); 4].map(|()| Arc::new(AtomicBool::new(false)));
+            let fixed = [check(&switches, 0), check(&switches, 1).optional(), check(&switches, 2).shared()];
+            let registry = Registry::new();
+            let sources = Sources {
+                fixed: fixed.map(CheckEntry::Check).into(),
+                registries: vec![registry.clone()],
+                ..Sources::default()
+            };
+            let config = EngineConfig {
+                deadline: Duration::from_secs(1),
+                max_age: Duration::ZERO,
+                refresh: None,
+                if_empty: None,
+            };
+            let engine = Engine::new(sources, config, Executor::Test(Runtime::on(Handle::current())));
+            Self { switches, registry, engine, holds: Holds::default(), held: VecDeque::new(), model: Model::default() }
+        }
+
+        /// Applies a step, and compares the responses with those of the model.
+        async fn step(&mut self, step: Step) -> Result<(), TestCaseError> {
+            let model = &mut self.model;
             match step {
                 Step::Switch(check, is_up) => {
-                    switches[check].store(is_up, Ordering::SeqCst);
+                    self.switches[check].store(is_up, Ordering::SeqCst);
                     model.is_up[check] = is_up;
                 }
+                Step::Register => {
+                    if self.registry.register(check(&self.switches, REGISTERED)).is_ok() {
+                        prop_assert!(!model.is_registered);
+                        model.is_registered = true;
+                        model.ever_up[REGISTERED] = false;
+                    }
+                }
+                Step::Unregister => {
+                    prop_assert_eq!(self.registry.unregister("service", "3"), model.is_registered);
+                    model.is_registered = false;
+                }
                 Step::Hold(ttl) => {
-                    held.push(holds.add("maintenance".to_owned(), Instant::now() + Duration::from_secs(ttl)));
+                    self.held
+                        .push_back(self.holds.add("maintenance".to_owned(), Instant::now() + Duration::from_secs(ttl)));
                     model.holds.push(model.now + ttl);
                 }
-                Step::EndHold if !held.is_empty() => {
-                    holds.remove(held.remove(0));
-                    model.holds.remove(0);
+                Step::EndHold => {
+                    if let Some(oldest) = self.held.pop_front() {
+                        self.holds.remove(oldest);
+                        model.holds.remove(0);
+                    }
                 }
-                Step::EndHold => {}
                 Step::Drain => model.is_draining = true,
                 Step::Wait(seconds) => {
                     advance(Duration::from_secs(seconds)).await;
                     model.now += seconds;
                 }
             }
-            let results = engine.results(Selection::All, &[], false).await.entries;
-            for (ever_up, is_up) in model.ever_up.iter_mut().zip(model.is_up) {
-                *ever_up |= is_up;
-            }
+            let results = self.engine.results(Selection::All, &[], false).await.entries;
+            model.poll();
             let process = ProcessState {
                 is_draining: model.is_draining,
-                held: holds.message(),
-                pending: engine.pending_startup(),
+                held: self.holds.message(),
+                pending: self.engine.pending_startup(),
                 missing_workers: None,
             };
             let responds = |endpoint| assess(&endpoint, results.clone(), &process, Vec::new).status() != Status::Down;
             let responses = [Endpoint::Health, Endpoint::Ready, Endpoint::Startup].map(responds);
             prop_assert_eq!(responses, model.responses());
+            Ok(())
         }
-        Ok(())
+    }
+
+    fn check(switches: &[Arc<AtomicBool>; 4], index: usize) -> Check {
+        let switch = Arc::clone(&switches[index]);
+        Check::new("service", format!("{index}"), move || {
+            let is_up = switch.load(Ordering::SeqCst);
+            async move { if is_up { Ok(()) } else { Err("switched off") } }
+        })
+    }
+
+    fn on_a_paused_clock<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(future)
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn the_endpoints_respond_as_the_model_says(steps in steps()) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-            runtime.block_on(simulate(steps))?;
+        fn the_endpoints_respond_as_the_model_says(
+            steps in prop::collection::vec(prop_oneof![16 => step(), 1 => Just(Step::Drain)], 1..40),
+        ) {
+            on_a_paused_clock(async {
+                let mut process = Process::start();
+                for step in steps {
+                    process.step(step).await?;
+                }
+                Ok::<_, TestCaseError>(())
+            })?;
         }
+    }
+
+    #[test]
+    fn long_thirty_days_of_random_changes_are_reported_as_the_model_says() {
+        const DAY: u64 = 24 * 60 * 60;
+        let mut random = TestRunner::default();
+        let mut polls = 0;
+        on_a_paused_clock(async {
+            // A process is drained after a day, and another one is started.
+            for _ in 0..30 {
+                let mut process = Process::start();
+                while process.model.now < DAY {
+                    process.step(step().new_tree(&mut random).unwrap().current()).await.unwrap();
+                    polls += 1;
+                }
+                process.step(Step::Drain).await.unwrap();
+            }
+        });
+        println!("{polls} polls in 30 days");
     }
 }

@@ -26,7 +26,7 @@ struct EveryBackend {
     memcache_meta: memcache::exp::AsyncMetaClient, // memcache
     lapin: std::sync::Arc<lapin::Connection>, // lapin
     lapin_channel: lapin::Channel, // lapin
-    deadpool_lapin: deadpool_lapin::Pool, // lapin
+    deadpool_lapin: deadpool_lapin::Pool, // deadpool-lapin
     nats: async_nats::Client, // async-nats
     jetstream: async_nats::jetstream::Context, // async-nats
     mqtt: rumqttc::AsyncClient, // rumqttc

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use super::{Pool, Query, State};
+use super::{Pool, Query, State, Usage};
 use crate::{error::ProbeError, probe::LibraryProbe, probes::classify::Classify};
 
 /// A driver whose connections are pooled, and the query of its probe.
@@ -64,6 +64,10 @@ where
     pub(super) fn of_pool(pool: P, driver: D) -> Self {
         Self { pool, query: DriverQuery(driver), state: State::new() }
     }
+
+    pub(in crate::probes) fn usage(&self) -> Usage {
+        self.pool.usage()
+    }
 }
 
 impl<P, D> LibraryProbe for PooledProbe<P, D>
@@ -72,6 +76,7 @@ where
     D: Driver,
 {
     async fn probe(&self) -> Result<(), ProbeError> {
+        self.pool.usage().observe();
         self.state.run(&self.pool, &self.query).await.map_err(|failure| failure.into_probe_error(&self.pool.label()))
     }
 

@@ -17,10 +17,17 @@
 //! only when a concurrent one has succeeded.
 //!
 //! [`State`] is what a probe remembers between runs.
+//!
+//! The counters of the pool before a run are values of the run: `connections_in_use`, `connections_idle` and `connections_max`.
 
 #[cfg(any(feature = "bb8-redis", feature = "diesel-async"))]
 pub(super) mod bb8;
-#[cfg(any(feature = "deadpool-postgres", feature = "deadpool-redis", feature = "diesel-async", feature = "lapin"))]
+#[cfg(any(
+    feature = "deadpool-lapin",
+    feature = "deadpool-postgres",
+    feature = "deadpool-redis",
+    feature = "diesel-async"
+))]
 pub(super) mod deadpool;
 pub(super) mod driver;
 mod outside;
@@ -53,7 +60,10 @@ use super::{
     classify::Classify,
     support::{hedge::HedgeDelay, label::Label},
 };
-use crate::error::{BoxError, ProbeError, ProbeErrorKind};
+use crate::{
+    error::{BoxError, ProbeError, ProbeErrorKind},
+    observe::observe,
+};
 
 /// How long a pool that retries silently may take to connect before a connection outside it is opened for the error.
 const CONNECT_HEDGE_DELAY: Duration = Duration::from_millis(200);
@@ -170,7 +180,16 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    fn is_exhausted(&self) -> bool {
+    /// Reports the counters of a pool as values of the run.
+    pub(super) fn observe(self) {
+        for (key, value) in
+            [("connections_in_use", self.taken), ("connections_idle", self.idle), ("connections_max", self.max)]
+        {
+            observe(key, i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(super) fn is_exhausted(&self) -> bool {
         self.idle == 0 && self.taken >= self.max
     }
 

@@ -1,61 +1,49 @@
-//! `lapin::Connection` in an `Arc`, `lapin::Channel` and deadpool-lapin's pool, how errors of lapin are classified, and [`queue`], which
-//! checks the length of a queue.
+//! `lapin::Connection` in an `Arc` and `lapin::Channel`, how errors of lapin are classified, and [`queue`], which checks the length of a
+//! queue.
 //!
 //! Each run sends a request to the broker that changes nothing:
 //!
 //! - On a `Channel`, `channel.flow` in one round trip. A passive declaration would not do: if it fails, the broker closes the channel,
 //!   and lapin repeats it when it recovers.
 //! - On a `Connection`, the same on a channel of the check's own, which the first run opens.
-//! - On a connection of a pool, it opens a channel and closes it, in two round trips, because a pooled connection has to be returned
-//!   without additional channels.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | refused, reset, no such host, the connection is closed or reconnecting | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | pool: wrong password, no such virtual host | [`ProbeErrorKind::Rejected`] | DOWN |
-//! | pool: it is exhausted, and the broker accepts further connections | [`ProbeErrorKind::Saturated`] | DEGRADED |
-//! | pool: idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
-//! | connection: all channels are in use before the check has its own | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | all channels are in use before the check has its own | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | memory or disk alarm, of which the broker has notified this connection | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | the channel was closed because of an error of the application; anything else | [`ProbeErrorKind::Failed`] | DOWN |
-//!
-//! A warm pool that is not exhausted is probed only on its own connections. While the pool is exhausted, is slow to open a connection, or
-//! has a silent idle one, the check opens a connection outside it, queries and closes it, at most once in 2 s (once in 900 ms while the
-//! server cannot be connected to). It opens a second one concurrently only if the first gets no response for 2 s. Each replica of the
-//! application does so.
-//! An attempt to connect that hangs is never cancelled, because lapin would leak its thread, so there are at most two.
 //!
 //! During an alarm the broker blocks the connections that publish, and notifies them. A connection that only consumes is not affected,
 //! and is UP. A lost connection stays DOWN until the application creates a new one, unless it was created with `enable_auto_recover`.
 //! `Connection` and `Channel` do not expose their address, so messages do not contain one.
+//!
+//! What a run costs the broker: the request above. No connection is opened.
 
 use std::sync::Arc;
 
-use deadpool_lapin::{Manager, Pool};
 use lapin::{
     Channel, ChannelState, Connection, ErrorKind,
     options::{ChannelFlowOptions, QueueDeclareOptions},
     protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
     types::FieldTable,
-    uri::{AMQPAuthority, AMQPUri},
 };
 use tokio::sync::Mutex;
 
 use crate::{
     error::{ProbeError, ProbeErrorKind, classify_io},
+    observe::observe,
     probe::{LibraryProbe, Probe, Session, library_probe},
     probes::{
         classify::Classify,
-        pool::{deadpool::DeadpoolProbe, driver::Driver},
-        support::{address::Address, debug_fields::DebugFields, label::Label, single_flight::SingleFlight},
+        support::{debug_fields::DebugFields, label::Label},
     },
 };
 
 /// What messages call a broker without an address.
-const LABEL: Label = Label::new("rabbitmq");
+pub(super) const LABEL: Label = Label::new("rabbitmq");
 
 library_probe! { "queue", Channel => |channel: &Channel| channel.clone() }
-library_probe! { "queue", Pool => PoolProbe::of }
 
 impl Probe for Connection {
     const GROUP: &'static str = "queue";
@@ -80,65 +68,6 @@ impl LibraryProbe for Channel {
 
     fn resource(&self) -> Option<String> {
         None
-    }
-}
-
-/// A pool and its probe. A run is not cancelled, because lapin leaks a thread and a connection if an attempt to connect is dropped.
-struct PoolProbe {
-    pool: Pool,
-    probe: Arc<DeadpoolProbe<Amqp, Manager>>,
-    in_flight: SingleFlight<Result<(), ProbeError>>,
-}
-
-impl PoolProbe {
-    fn of(pool: &Pool) -> Self {
-        let probe = Arc::new(DeadpoolProbe::new(Amqp, pool, label));
-        Self { pool: pool.clone(), probe, in_flight: SingleFlight::abandoning_lost_work() }
-    }
-}
-
-impl LibraryProbe for PoolProbe {
-    async fn probe(&self) -> Result<(), ProbeError> {
-        // An alarm is for the whole broker, but it notifies only connections that have published since.
-        let mut blocked = false;
-        self.pool.retain(|idle, _| {
-            blocked |= idle.status().blocked();
-            true
-        });
-        if blocked {
-            return Err(Failure::Blocked.into_probe_error(&label(self.pool.manager())));
-        }
-        let probe = Arc::clone(&self.probe);
-        self.in_flight.join_or_spawn(async move { probe.probe().await }).await
-    }
-
-    fn resource(&self) -> Option<String> {
-        self.probe.resource()
-    }
-
-    fn address(&self) -> Option<usize> {
-        self.probe.address()
-    }
-}
-
-/// The pool's connections. Each run opens a channel and closes it, so that connections are returned unchanged.
-#[derive(Clone, Copy)]
-struct Amqp;
-
-impl Driver for Amqp {
-    type Connection = Connection;
-    type Error = lapin::Error;
-
-    const QUERIES: u32 = 1;
-    const CANCEL_SAFE: bool = false;
-
-    async fn query(connection: &mut Connection) -> lapin::Result<()> {
-        connection.create_channel().await?.close(REPLY_SUCCESS, "OK".into()).await
-    }
-
-    async fn close(connection: Connection) {
-        // The result of the run is known.
-        let _ = connection.close(REPLY_SUCCESS, "OK".into()).await;
     }
 }
 
@@ -193,6 +122,8 @@ impl Default for Limits {
 /// Checks the number of messages that wait in a queue, and the number of its consumers. Messages that were delivered but not yet
 /// acknowledged do not count.
 ///
+/// Both numbers are values of the run, `messages` and `consumers`.
+///
 /// It sends a passive declaration on a channel of its own, which it closes afterwards, in three round trips: the broker closes the channel
 /// if the queue does not exist. No permission is needed.
 ///
@@ -240,6 +171,8 @@ pub async fn queue(connection: &Connection, name: &str, limits: Limits) -> Resul
         let source = format!("queue {name:?} has {messages} messages and {consumers} consumers");
         ProbeError::new(ProbeErrorKind::Failed, message).with_source(source)
     };
+    observe("messages", messages);
+    observe("consumers", consumers);
     if messages > limits.down {
         return Err(failed(format!("{messages} messages wait, more than {}", limits.down)));
     }
@@ -256,7 +189,7 @@ pub async fn queue(connection: &Connection, name: &str, limits: Limits) -> Resul
 }
 
 /// The reply code of a normal closure.
-const REPLY_SUCCESS: u16 = 200;
+pub(super) const REPLY_SUCCESS: u16 = 200;
 
 /// Why a run fails, before it has a public message.
 enum Failure {
@@ -273,24 +206,21 @@ impl From<lapin::Error> for Failure {
     }
 }
 
-impl Failure {
-    fn into_probe_error(self, label: &Label) -> ProbeError {
-        match self {
-            Self::Driver(error) => label.error(error),
-            Self::Saturated(channels) => {
-                ProbeError::new(ProbeErrorKind::Saturated, format!("all {channels} channels are in use"))
+impl From<Failure> for ProbeError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Driver(error) => LABEL.error(error),
+            Failure::Saturated(channels) => {
+                Self::new(ProbeErrorKind::Saturated, format!("all {channels} channels are in use"))
             }
-            Self::Blocked => {
-                label.error_of_kind(ProbeErrorKind::ReadOnly, "the connection is blocked by an alarm of the broker")
-            }
+            Failure::Blocked => blocked(&LABEL),
         }
     }
 }
 
-impl From<Failure> for ProbeError {
-    fn from(failure: Failure) -> Self {
-        failure.into_probe_error(&LABEL)
-    }
+/// The failure of a connection that the broker blocks because of an alarm.
+pub(super) fn blocked(label: &Label) -> ProbeError {
+    label.error_of_kind(ProbeErrorKind::ReadOnly, "the connection is blocked by an alarm of the broker")
 }
 
 /// Sends a request that changes nothing: the channel is active already.
@@ -346,18 +276,6 @@ impl LibraryProbe for ConnectionProbe {
 
     fn resource(&self) -> Option<String> {
         None
-    }
-}
-
-/// Returns what messages call the broker of a pool. Its manager has no accessor for that, but its `Debug` output contains the URL, with
-/// the password.
-fn label(manager: &Manager) -> Label {
-    let uri: Option<AMQPUri> = DebugFields::of(manager).text("addr: ").and_then(|uri| uri.parse().ok());
-    match uri.map(|uri| uri.authority) {
-        Some(AMQPAuthority { host, port, userinfo }) => {
-            LABEL.at(Address { host, port }).with_password(Some(userinfo.password))
-        }
-        None => LABEL,
     }
 }
 

@@ -48,7 +48,7 @@ use crate::{
     probe::{LibraryProbe, library_probe},
     probes::{
         classify::Classify,
-        pool::exhausted,
+        pool::{Usage, exhausted},
         support::{hedge::HEDGE_DELAY, label::Label},
     },
 };
@@ -97,6 +97,7 @@ impl<T: R2D2Connection + Send + 'static> PoolProbe<T> {
     }
 
     async fn run(&self) -> Result<(), ProbeError> {
+        self.usage().observe();
         let queries = &mut *self.queries.lock().await;
         if queries.in_flight.as_ref().is_some_and(|query| query.task.is_finished()) {
             // It ended between the runs, so its result is outdated.
@@ -123,9 +124,19 @@ impl<T: R2D2Connection + Send + 'static> PoolProbe<T> {
         queries.finish().await.map_err(Failure::into_probe_error::<T>)
     }
 
-    fn all_in_use(&self) -> bool {
+    fn usage(&self) -> Usage {
         let state = self.pool.state();
-        state.connections >= self.pool.max_size() && state.idle_connections == 0
+        let (connections, idle) = (state.connections as usize, state.idle_connections as usize);
+        Usage {
+            taken: connections.saturating_sub(idle),
+            idle,
+            max: self.pool.max_size() as usize,
+            connected: Some(connections),
+        }
+    }
+
+    fn all_in_use(&self) -> bool {
+        self.usage().is_exhausted()
     }
 }
 

@@ -34,7 +34,8 @@ use ::{bb8::ManageConnection, deadpool::managed::Manager};
 use diesel_async::{
     AsyncConnection, TransactionManager as _,
     pooled_connection::{
-        AsyncDieselConnectionManager, PoolError, PoolableConnection, bb8::Pool as Bb8Pool, deadpool::Pool,
+        AsyncDieselConnectionManager, PoolError, PoolableConnection, bb8::Pool as Bb8Pool,
+        deadpool::Pool as DeadpoolPool,
     },
 };
 use tokio::time::timeout;
@@ -45,17 +46,22 @@ use crate::{
     probe::{LibraryProbe, library_probe},
     probes::{
         classify::Classify,
-        pool::{bb8::Bb8Probe, deadpool::DeadpoolProbe, driver::Driver},
+        pool::{
+            Pool,
+            bb8::Bb8Probe,
+            deadpool::DeadpoolProbe,
+            driver::{Driver, PooledProbe},
+        },
         support::single_flight::SingleFlight,
     },
 };
 
 library_probe! {
     "database" <C>,
-    Pool<C> where {
+    DeadpoolPool<C> where {
         C: PoolableConnection + 'static,
         AsyncDieselConnectionManager<C>: Manager<Type = C, Error = PoolError>,
-    } => |pool: &Pool<C>| OnAnyDatabase::<C, _>::new(DeadpoolProbe::new(Select::new(), pool, |_| label::<C::Backend>()))
+    } => |pool: &DeadpoolPool<C>| OnAnyDatabase::new(DeadpoolProbe::new(Select::new(), pool, |_| label::<C::Backend>()))
 }
 
 library_probe! {
@@ -63,41 +69,46 @@ library_probe! {
     Bb8Pool<C> where {
         C: PoolableConnection + 'static,
         AsyncDieselConnectionManager<C>: ManageConnection<Connection = C, Error = PoolError>,
-    } => |pool: &Bb8Pool<C>| OnAnyDatabase::<C, _>::new(Bb8Probe::new(Select::new(), pool, label::<C::Backend>()))
+    } => |pool: &Bb8Pool<C>| OnAnyDatabase::new(Bb8Probe::new(Select::new(), pool, label::<C::Backend>()))
 }
 
 /// How long SQLite may be silent before it is taken to be locked.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// The probe of a pool. On SQLite, runs are not cancelled, because diesel-async panics on a runtime with one thread if a query is dropped.
-struct OnAnyDatabase<C, P> {
-    pool: Arc<P>,
+struct OnAnyDatabase<P: Pool, C> {
+    probe: Arc<PooledProbe<P, Select<C>>>,
     in_flight: SingleFlight<Result<(), ProbeError>>,
-    connections: PhantomData<fn() -> C>,
 }
 
-impl<C, P> OnAnyDatabase<C, P> {
-    fn new(pool: P) -> Self {
-        Self { pool: Arc::new(pool), in_flight: SingleFlight::new(), connections: PhantomData }
+impl<P: Pool, C> OnAnyDatabase<P, C> {
+    fn new(probe: PooledProbe<P, Select<C>>) -> Self {
+        Self { probe: Arc::new(probe), in_flight: SingleFlight::new() }
     }
 }
 
-impl<C: AsyncConnection + 'static, P: LibraryProbe> LibraryProbe for OnAnyDatabase<C, P> {
+impl<P, C> LibraryProbe for OnAnyDatabase<P, C>
+where
+    P: Pool<Connection = C, Error = PoolError>,
+    C: AsyncConnection + 'static,
+{
     async fn probe(&self) -> Result<(), ProbeError> {
         if !is_sqlite::<C::Backend>() {
-            return self.pool.probe().await;
+            return self.probe.probe().await;
         }
-        let pool = Arc::clone(&self.pool);
-        let result = timeout(BUSY_TIMEOUT, self.in_flight.join_or_spawn(async move { pool.probe().await })).await;
+        // The task does not belong to the run, so its values are lost.
+        self.probe.usage().observe();
+        let probe = Arc::clone(&self.probe);
+        let result = timeout(BUSY_TIMEOUT, self.in_flight.join_or_spawn(async move { probe.probe().await })).await;
         result.unwrap_or_else(|_| Err(ProbeError::new(ProbeErrorKind::Saturated, "sqlite is locked by a writer")))
     }
 
     fn resource(&self) -> Option<String> {
-        self.pool.resource()
+        self.probe.resource()
     }
 
     fn address(&self) -> Option<usize> {
-        self.pool.address()
+        self.probe.address()
     }
 }
 

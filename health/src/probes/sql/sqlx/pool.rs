@@ -58,6 +58,7 @@ where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
     async fn probe(&self) -> Result<(), ProbeError> {
+        self.pool.usage().observe();
         self.run(Statement(Kind::of(&self.pool.0).sql())).await
     }
 

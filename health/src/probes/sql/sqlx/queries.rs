@@ -8,7 +8,10 @@ use super::{
     pool::{Kind, Query, Statement, label, run},
     sqlx::{self, ColumnIndex, Database, Decode, Error, Executor, Pool, Row as _, Type},
 };
-use crate::error::{ProbeError, ProbeErrorKind};
+use crate::{
+    error::{ProbeError, ProbeErrorKind},
+    observe::observe,
+};
 
 /// Checks that the database accepts writes: that it is a primary, not a standby.
 ///
@@ -121,6 +124,8 @@ where
 /// `wal_receiver_timeout` (60 s by default). A user with permission for `pg_stat_wal_receiver` (`GRANT pg_read_all_stats`) also detects
 /// what the primary has not sent yet. A standby that only reads an archive has no WAL receiver.
 ///
+/// The lag is a value of the run, `replication_lag_seconds`, if it is known.
+///
 /// The kind is [`ProbeErrorKind::Failed`], and the message e.g. 'postgres at 10.0.0.7:5432 is 12 s behind its primary'.
 ///
 /// [`Status::Degraded`]: crate::Status::Degraded
@@ -162,6 +167,7 @@ where
         return Err(ProbeError::new(ProbeErrorKind::Failed, "`replication_lag` supports only PostgreSQL"));
     }
     let Some(mut standby) = run(pool, Replication).await? else { return Ok(()) };
+    standby.observe();
     let (received, started) = (standby.received, Instant::now());
     while standby.is_behind_by(degraded.min(down)) && started.elapsed() < RECHECK_TIMEOUT.min(degraded) {
         sleep(RECHECK_INTERVAL).await;
@@ -171,6 +177,7 @@ where
             return Ok(());
         }
         standby = again;
+        standby.observe();
     }
     let name = label(pool);
     let failed = |message| ProbeError::new(ProbeErrorKind::Failed, message).with_source(format!("{standby:?}"));
@@ -254,6 +261,14 @@ struct Standby {
 }
 
 impl Standby {
+    fn observe(&self) {
+        // A standby that has replayed all that it received does not lag, however old the last commit is.
+        let lag = if self.has_replayed(self.received) { Some(Duration::ZERO) } else { self.age };
+        if let Some(lag) = lag {
+            observe("replication_lag_seconds", lag.as_secs_f64());
+        }
+    }
+
     fn has_replayed(&self, received: Option<i64>) -> bool {
         self.receives && received.is_some() && self.replayed >= received
     }
