@@ -95,7 +95,7 @@ impl LibraryProbe for PoolProbe {
     }
 }
 
-/// mysql_async's side of the algorithm for pools.
+/// `mysql_async`'s side of the algorithm for pools.
 #[derive(Clone)]
 struct MysqlPool {
     pool: Pool,
@@ -220,6 +220,7 @@ impl pool::Pool for MysqlPool {
 }
 
 impl Classify for Error {
+    #[allow(clippy::match_same_arms, reason = "the last of them does not exist without TLS")]
     fn classify(&self) -> ProbeErrorKind {
         match self {
             Self::Io(IoError::Io(error)) => classify_io(error),
