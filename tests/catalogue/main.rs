@@ -33,6 +33,7 @@ mod redis_cluster;
 mod redis_r2d2;
 mod redis_sentinel;
 mod rumqttc;
+mod rusqlite;
 mod sea_orm;
 #[allow(dead_code, reason = "`neighbours` uses the rest")]
 mod servers;

@@ -131,6 +131,14 @@ mod tonic {
     }
 }
 
+mod rusqlite {
+    pub struct Connection;
+}
+
+mod r2d2_sqlite {
+    pub struct SqliteConnectionManager;
+}
+
 include!("shared/every_backend.rs");
 
 fn main() {}

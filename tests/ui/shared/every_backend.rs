@@ -34,4 +34,6 @@ struct EveryBackend {
     mysql_async: mysql_async::Pool, // mysql_async
     r2d2_redis: r2d2::Pool<redis::Client>, // redis-r2d2
     grpc: tonic::transport::Channel, // tonic
+    rusqlite: std::sync::Arc<std::sync::Mutex<rusqlite::Connection>>, // rusqlite
+    r2d2_sqlite: r2d2::Pool<r2d2_sqlite::SqliteConnectionManager>, // r2d2_sqlite
 }
