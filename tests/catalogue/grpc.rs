@@ -115,6 +115,7 @@ async fn each_service_has_the_status_of_its_endpoint() {
     for unknown in ["queue", "database.orders", "database.", ".", "Database", "health.drain", "orders.v1.Orders"] {
         assert_eq!(check(&channel, unknown).await, Err(Code::NotFound), "{unknown}");
     }
+    assert_eq!(check(&channel, &".".repeat(100_000)).await, Err(Code::OutOfRange), "longer than any name");
 }
 
 #[derive(HealthCheck)]

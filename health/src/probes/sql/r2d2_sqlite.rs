@@ -1,4 +1,4 @@
-//! `r2d2::Pool<SqliteConnectionManager>` of r2d2_sqlite. See [`rusqlite`](super::rusqlite).
+//! `r2d2::Pool<SqliteConnectionManager>` of the crate of that name. See [`rusqlite`](super::rusqlite).
 
 use ::rusqlite::{Connection, Error};
 use r2d2::Pool;
