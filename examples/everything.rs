@@ -4,7 +4,7 @@
 use std::{env, error::Error, time::Duration};
 
 use actix_web::{App, HttpServer, web};
-use health::{HealthCheck, probes::http::Get};
+use health::{HealthCheck, probes::reqwest::Get};
 use rumqttc::{AsyncClient, MqttOptions};
 
 #[derive(HealthCheck)]
@@ -23,6 +23,8 @@ struct AppState {
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    // For the TLS of reqwest and async-nats.
+    rustls::crypto::ring::default_provider().install_default().expect("it is the first one");
     let url = |name: &str, default: &str| env::var(name).unwrap_or_else(|_| default.to_owned());
     let state = web::Data::new(AppState {
         orders: sqlx::PgPool::connect_lazy(&url("ORDERS", "postgres://localhost/orders"))?,
@@ -52,7 +54,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             config.create_pool(deadpool_lapin::lapin::ConnectionProperties::default, deadpool_lapin::Runtime::Tokio1)?
         },
         sensors: connect_to_mqtt(&url("SENSORS", "mqtt://localhost:1883").parse()?),
-        payments: Get::new(url("PAYMENTS", "http://localhost:8081/health/live"))?,
+        payments: Get::new(reqwest::Client::new(), url("PAYMENTS", "http://localhost:8081/health/live").parse()?),
     });
     let app = move || App::new().app_data(state.clone()).service(health::scope());
     let server = HttpServer::new(app).bind(("127.0.0.1", 0))?;

@@ -75,7 +75,7 @@ fn the_error_for_a_resource_names_every_feature_for_a_driver() {
     let (full, _) = full.split_once(']').unwrap();
     // Features for what is probed by a value of this crate, so that no field looks like it, and for formats.
     let others =
-        ["certificate", "disk", "dns", "http", "https", "memory", "metrics", "page", "sqlx-migrate", "tcp", "utoipa"];
+        ["certificate", "disk", "dns", "memory", "metrics", "page", "reqwest", "sqlx-migrate", "tcp", "utoipa"];
     let features: Vec<_> = full.split('"').skip(1).step_by(2).filter(|feature| !others.contains(feature)).collect();
     assert!(features.len() > 15, "{features:?}");
     for feature in features {
@@ -220,7 +220,7 @@ fn no_feature_brings_a_crypto_provider_of_rustls() {
         assert!(!providers.into_iter().any(is_provider), "{line}");
     }
     // Only a driver may depend on a provider's crate.
-    let own = dependencies(&["--no-default-features", "--features", "certificate,https"], "normal,build,features");
+    let own = dependencies(&["--no-default-features", "--features", "certificate,reqwest"], "normal,build,features");
     assert!(own.contains("rustls feature \"std\""), "{own}");
     for line in own.lines() {
         assert!(!line.starts_with("ring v") && !line.starts_with("aws-lc"), "{line}");

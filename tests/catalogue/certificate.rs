@@ -18,10 +18,11 @@ use health::{
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer, version::TLS12};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance, values},
     common::{
         logs,
         responses::{assert_degraded, assert_down, assert_not_leaked, assert_up},
@@ -108,7 +109,7 @@ impl Backend for Server {
     }
 
     async fn open(server: &Stub, _: Password) -> Result<ServerCertificate, Unsupported> {
-        Ok(ServerCertificate::of(format!("127.0.0.1:{}", server.port())).unwrap())
+        Ok(ServerCertificate::new(format!("127.0.0.1:{}", server.port())).unwrap())
     }
 
     fn unreachable(server: &Stub) -> (ExpectedMessage, &'static str) {
@@ -193,14 +194,25 @@ async fn a_file_is_up_degraded_or_down_by_the_days_until_its_certificate_expires
 #[actix_web::test]
 async fn the_days_can_be_set() {
     let (_folder, path) = file(&Authority::new().make("localhost", days(-1), days(20)).pem);
-    is_degraded(&serve(CertificateFile::new(&path).degraded_below_days(21)), "the certificate expires in 20 days")
-        .await;
-    is_down(&serve(CertificateFile::new(&path).down_below_days(21)), "the certificate expires in 20 days").await;
+    let rig = serve(CertificateFile::new(&path));
+    assert_up(&rig, "system", "certificate").await;
+    assert_eq!(values(&rig, "system", "certificate").await, json!({"expires_in_days": 20}));
+    is_degraded(
+        &serve(CertificateFile::new(&path).degraded_below(Duration::from_hours(21 * 24))),
+        "the certificate expires in 20 days",
+    )
+    .await;
+    is_down(
+        &serve(CertificateFile::new(&path).down_below(Duration::from_hours(21 * 24))),
+        "the certificate expires in 20 days",
+    )
+    .await;
     let stub = Stub::start(Authority::new().server("localhost", days(-1), days(20)));
-    let server = || ServerCertificate::of(format!("localhost:{}", stub.port())).unwrap();
+    let server = || ServerCertificate::new(format!("localhost:{}", stub.port())).unwrap();
     is_up(&serve(server())).await;
-    is_degraded(&serve(server().degraded_below_days(21)), "the certificate expires in 20 days").await;
-    is_down(&serve(server().down_below_days(21)), "the certificate expires in 20 days").await;
+    is_degraded(&serve(server().degraded_below(Duration::from_hours(21 * 24))), "the certificate expires in 20 days")
+        .await;
+    is_down(&serve(server().down_below(Duration::from_hours(21 * 24))), "the certificate expires in 20 days").await;
 }
 
 #[actix_web::test]
@@ -212,7 +224,7 @@ async fn the_certificate_of_a_chain_that_expires_first_counts() {
     let message = "a further certificate of the chain expires in 5 days";
     is_degraded(&serve(CertificateFile::new(path)), message).await;
     let stub = Stub::start(authority.server("localhost", days(-1), days(90)));
-    let server = ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap();
+    let server = ServerCertificate::new(format!("127.0.0.1:{}", stub.port())).unwrap();
     is_degraded(&serve(server), message).await;
 }
 
@@ -259,7 +271,7 @@ async fn the_log_contains_the_path_and_responses_do_not() {
 async fn a_server_is_checked_for_the_expiry_of_its_certificate_and_not_for_its_issuer() {
     let authority = Authority::new();
     let stub = Stub::start(authority.server("other.example", days(-1), days(90)));
-    let rig = serve(ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap());
+    let rig = serve(ServerCertificate::new(format!("127.0.0.1:{}", stub.port())).unwrap());
     is_up(&rig).await;
     stub.talk(authority.server("other.example", days(-1), days(5)));
     is_degraded(&rig, "the certificate expires in 5 days").await;
@@ -276,7 +288,7 @@ async fn the_certificate_of_a_tls_1_2_server_is_checked() {
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let config = config.with_protocol_versions(&[&TLS12]).unwrap().with_no_client_auth();
     let stub = Stub::start(Talk::Tls(Arc::new(config.with_single_cert(vec![made.der], key).unwrap())));
-    let rig = serve(ServerCertificate::of(format!("localhost:{}", stub.port())).unwrap());
+    let rig = serve(ServerCertificate::new(format!("localhost:{}", stub.port())).unwrap());
     is_degraded(&rig, "the certificate expires in 5 days").await;
 }
 
@@ -284,7 +296,7 @@ async fn the_certificate_of_a_tls_1_2_server_is_checked() {
 async fn a_server_without_tls_is_down() {
     install_provider();
     let stub = Stub::start(Talk::Greets);
-    let rig = serve(ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap());
+    let rig = serve(ServerCertificate::new(format!("127.0.0.1:{}", stub.port())).unwrap());
     let message = format!("unexpected response from tls server at 127.0.0.1:{}", stub.port());
     let response = assert_down(&rig, "system", "certificate", &message).await;
     assert_not_leaked(&rig, &response, &["received corrupt message"]).await;
@@ -301,8 +313,8 @@ async fn a_server_that_ends_the_handshake_with_an_alert_denied_access() {
     let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
     let none = config.with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
     let stub = Stub::start(Talk::Tls(Arc::new(none)));
-    let server = ServerCertificate::of(format!("127.0.0.1:{}", stub.port())).unwrap();
-    let rig = serve(server.server_name("shop.example").unwrap());
+    let server = ServerCertificate::new(format!("127.0.0.1:{}", stub.port())).unwrap();
+    let rig = serve(server.server_name("shop.example".try_into().unwrap()));
     let message = format!("tls server at 127.0.0.1:{} denied access", stub.port());
     let response = assert_down(&rig, "system", "certificate", &message).await;
     assert_not_leaked(&rig, &response, &["received fatal alert"]).await;
@@ -310,24 +322,18 @@ async fn a_server_that_ends_the_handshake_with_an_alert_denied_access() {
 
 #[test]
 fn without_a_provider_of_the_process_no_probe_is_made_and_the_error_names_the_step() {
-    let errors = [
-        ServerCertificate::of("shop.example:443").unwrap_err(),
-        health::probes::http::Get::new("https://shop.example/").unwrap_err(),
-    ];
-    for error in errors {
-        assert!(error.to_string().contains("::default_provider().install_default()"), "{error}");
-    }
+    let error = ServerCertificate::new("shop.example:443").unwrap_err();
+    assert!(error.to_string().contains("::default_provider().install_default()"), "{error}");
     assert!(rustls::crypto::CryptoProvider::get_default().is_none(), "and none is installed");
     install_provider();
-    assert!(ServerCertificate::of("shop.example:443").is_ok());
-    assert!(health::probes::http::Get::new("https://shop.example/").is_ok());
+    assert!(ServerCertificate::new("shop.example:443").is_ok());
 }
 
 #[test]
 fn an_invalid_address_is_an_error() {
     install_provider();
     for address in ["", "shop.example", "https://shop.example:443", "shop example:443", "a..b:443"] {
-        ServerCertificate::of(address).unwrap_err();
+        ServerCertificate::new(address).unwrap_err();
     }
-    ServerCertificate::of("[::1]:443").unwrap().server_name("").unwrap_err();
+    let _ = ServerCertificate::new("[::1]:443").unwrap();
 }

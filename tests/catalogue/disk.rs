@@ -17,6 +17,9 @@ use health::{
 };
 use tempfile::TempDir;
 
+use serde_json::json;
+
+use crate::acceptance::values;
 use crate::common::{
     http::Response,
     logs,
@@ -90,6 +93,7 @@ async fn a_disk_is_degraded_when_it_fills_and_down_when_it_is_nearly_full_and_up
     assert_up(&rig, "system", "uploads").await;
     disk.leave(100);
     let response = assert_degraded(&rig, "system", "uploads", "only 9% (100.0 KiB) of the disk is free").await;
+    assert_eq!(values(&rig, "system", "uploads").await, json!({"free_bytes": 100 << 10}));
     assert_not_leaked(&rig, &response, &[]).await;
     disk.leave(8);
     let response = is_down(&rig, "only 0% (8.0 KiB) of the disk is free").await;

@@ -11,6 +11,7 @@ use health::{
     probes::{Amount, memory::Available},
 };
 
+use crate::acceptance::values;
 use crate::common::{responses::assert_up, test_server::TestServer};
 
 #[derive(HealthCheck)]
@@ -29,7 +30,9 @@ fn serve(memory: Available) -> TestServer {
 async fn a_machine_with_memory_is_up() {
     // The memory of the machine may be used up, which this does not test.
     let any = Amount::bytes(1);
-    assert_up(&serve(Available::new().degraded_below(any).down_below(any)), "system", "memory").await;
+    let rig = serve(Available::new().degraded_below(any).down_below(any));
+    assert_up(&rig, "system", "memory").await;
+    assert!(values(&rig, "system", "memory").await["left_bytes"].as_u64() > Some(1));
 }
 
 #[actix_web::test]

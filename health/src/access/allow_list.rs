@@ -63,12 +63,7 @@ impl AllowList {
     /// Returns an error if an entry of the variable is not an address or a network, or if a network has bits set after its
     /// prefix.
     pub fn from_env() -> Result<Self, ListError> {
-        let networks = match env::var(ENV_VAR) {
-            Ok(list) if !list.trim().is_empty() => NetworkSet::parse(ENV_VAR, &list),
-            Ok(_) | Err(VarError::NotPresent) => Ok(NetworkSet::loopback()),
-            Err(VarError::NotUnicode(list)) => Err(ListError::invalid(ENV_VAR, &list.to_string_lossy())),
-        };
-        networks.map(Self::from_set)
+        networks_of(env::var(ENV_VAR)).map(Self::from_set)
     }
 
     pub(super) fn from_set(networks: NetworkSet) -> Self {
@@ -138,9 +133,32 @@ impl fmt::Debug for AllowList {
     }
 }
 
+/// The networks in the value of the environment variable.
+fn networks_of(variable: Result<String, VarError>) -> Result<NetworkSet, ListError> {
+    match variable {
+        Ok(list) if !list.trim().is_empty() => NetworkSet::parse(ENV_VAR, &list),
+        Ok(_) | Err(VarError::NotPresent) => Ok(NetworkSet::loopback()),
+        Err(VarError::NotUnicode(list)) => Err(ListError::invalid(ENV_VAR, &list.to_string_lossy())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variable_that_is_blank_or_not_set_allows_loopback_only() {
+        for value in [Ok(String::new()), Ok(" \t".to_owned()), Err(VarError::NotPresent)] {
+            let networks = networks_of(value).unwrap();
+            assert!(networks.contains("127.0.0.1".parse().unwrap()));
+            assert!(!networks.contains("10.0.0.1".parse().unwrap()));
+        }
+        let networks = networks_of(Ok("10.0.0.0/8".to_owned())).unwrap();
+        assert!(networks.contains("10.0.0.1".parse().unwrap()));
+        assert!(!networks.contains("127.0.0.1".parse().unwrap()));
+        let error = networks_of(Err(VarError::NotUnicode("10.0.0.1".into()))).unwrap_err();
+        assert!(error.to_string().starts_with(ENV_VAR), "{error}");
+    }
 
     #[test]
     fn a_change_applies_to_all_clones_and_an_invalid_one_changes_nothing() {

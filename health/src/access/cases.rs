@@ -126,6 +126,39 @@ fn a_log_line_quotes_a_short_part_of_the_header_and_escapes_line_ends() {
     assert!(denied.len() < 400 && !denied.contains(char::is_control), "{denied}");
 }
 
+#[test]
+fn a_denial_names_the_peer_the_client_and_the_setting_that_allows_it() {
+    let by_unix = policy("192.0.2.0/24", "rfc unix");
+    let by_address = policy("192.0.2.0/24", "xff 10.0.0.1");
+    let none: &[&[u8]] = &[];
+    let expected = [
+        (
+            &by_address,
+            "203.0.113.9",
+            none,
+            "denied 203.0.113.9: the peer address is not on the allow-list (Scope::allow, ",
+        ),
+        (&by_address, "unix", none, "denied a client on a Unix socket: call Scope::allow_unix "),
+        (&by_address, "unknown", none, "denied a connection without a peer address: the client reset it, "),
+        (
+            &by_address,
+            "10.0.0.1",
+            &[b"203.0.113.9"],
+            "denied 203.0.113.9: the address that the trusted proxy 10.0.0.1 forwarded in X-Forwarded-For is not ",
+        ),
+        (
+            &by_unix,
+            "unix",
+            none,
+            "denied a request from the trusted proxy on a Unix socket: its Forwarded header is missing; ",
+        ),
+    ];
+    for (policy, peer, values, begin) in expected {
+        let denied = policy.evaluate(self::peer(peer), |_| values.to_vec()).unwrap_err().to_string();
+        assert!(denied.starts_with(begin), "{denied}");
+    }
+}
+
 fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
         any::<IpAddr>(),

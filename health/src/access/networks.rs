@@ -230,6 +230,8 @@ mod tests {
         assert!(mapped.contains("write `10.0.0.0/8`"), "{mapped}");
         let mapped = parse("::ffff:10.0.0.5/104").unwrap_err().to_string();
         assert!(mapped.contains("`::ffff:10.0.0.5/104`") && mapped.contains("write `10.0.0.0/8`"), "{mapped}");
+        let wide = parse("::ffff:10.0.0.5/64").unwrap_err().to_string();
+        assert!(wide.contains("write `::/64`"), "{wide}");
         let listed = NetworkSet::new(".allow", ["10.0.0.5/8".parse().unwrap()]);
         assert!(listed.unwrap_err().to_string().starts_with(".allow: `10.0.0.5/8`"));
     }

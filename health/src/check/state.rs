@@ -551,4 +551,37 @@ mod tests {
         );
         assert!(matches!(state.start(at(1_011), max_age, rules, 1), Start::New(2)));
     }
+
+    #[test]
+    fn each_run_is_counted_once_although_its_result_may_replace_its_timeout() {
+        let began = Instant::now();
+        let at = |ms| Timestamp { instant: began + Duration::from_millis(ms), wall: SystemTime::UNIX_EPOCH };
+        let rules = Rules { limit: Duration::from_millis(10), rise: 1, fall: 1 };
+        let mut state = State::default();
+        let start = |state: &mut State, ms| {
+            let started = state.start(at(ms), Duration::ZERO, rules, 1);
+            let Start::New(number) = started else { panic!("not due after {ms} ms") };
+            assert!(state.begin(number, at(ms).instant));
+            number
+        };
+        let finish = |state: &mut State, number, ms, rules| {
+            let finished = state.finish(number, at(ms), Some(&Ok(())), Observations::default(), rules);
+            let Finished::Recorded(recorded, _) = finished else { panic!("not recorded after {ms} ms") };
+            recorded.is_counted
+        };
+
+        let number = start(&mut state, 0);
+        assert!(finish(&mut state, number, 5, rules));
+
+        let number = start(&mut state, 100);
+        let Expired::TimedOut(timeout) = state.expire(at(110), rules) else { panic!("not timed out") };
+        assert!(timeout.recorded.is_counted);
+        let longer = Rules { limit: Duration::from_millis(20), ..rules };
+        assert!(!finish(&mut state, number, 112, longer));
+
+        let Start::New(number) = state.start(at(200), Duration::ZERO, rules, 1) else { panic!("not due") };
+        let error = ProbeError::new(ProbeErrorKind::Failed, "no thread");
+        let failure = state.fail_to_start(number, at(200), error, rules).unwrap();
+        assert!(failure.recorded.is_counted);
+    }
 }

@@ -124,6 +124,7 @@ errors_of_drivers! {
     "bb8-redis": bb8::RunError<redis::RedisError>;
     "fred": fred::error::Error;
     "memcache": memcache::exp::Error, memcache::MemcacheError;
+    "reqwest": reqwest::Error;
     "lapin": lapin::Error;
     "deadpool-lapin": deadpool_lapin::PoolError;
     "async-nats":

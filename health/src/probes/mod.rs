@@ -82,17 +82,10 @@ mod net {
     pub mod certificate;
     #[cfg(feature = "dns")]
     pub mod dns;
-    #[cfg(feature = "http")]
-    pub mod http;
-    #[cfg(feature = "https")]
-    mod https;
-    #[cfg(all(feature = "http", not(feature = "https")))]
-    #[path = "no_https.rs"]
-    mod https;
+    #[cfg(feature = "reqwest")]
+    pub mod reqwest;
     #[cfg(feature = "tcp")]
     pub mod tcp;
-    #[cfg(any(feature = "certificate", feature = "https"))]
-    mod tls;
     #[cfg(feature = "tonic")]
     pub mod tonic;
 }
@@ -113,7 +106,7 @@ mod support;
 
 #[cfg(any(feature = "disk", feature = "memory"))]
 pub use self::support::amount::Amount;
-#[cfg(any(feature = "certificate", feature = "dns", feature = "http", feature = "tcp"))]
+#[cfg(any(feature = "certificate", feature = "dns", feature = "tcp"))]
 pub use self::support::endpoint::InvalidProbe;
 #[allow(unreachable_pub, unused_imports, reason = "without features they are empty")]
 pub use self::{cache::*, net::*, queue::*, sql::*, system::*};

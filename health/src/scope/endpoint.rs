@@ -149,6 +149,26 @@ mod tests {
     }
 
     #[test]
+    fn only_the_routes_of_groups_and_checks_are_named() {
+        assert!(Route::Group.is_named() && Route::Check.is_named());
+        assert!(Route::FIXED.iter().all(|(route, _)| !route.is_named()));
+    }
+
+    #[test]
+    fn each_endpoint_has_a_name_and_those_with_a_fixed_path_an_index() {
+        let fixed = [Route::Health, Route::Ready, Route::Live, Route::Startup];
+        let fixed = fixed.map(|route| route.endpoint("/health").unwrap());
+        assert_eq!(fixed.each_ref().map(Endpoint::name), ["health", "ready", "live", "startup"]);
+        assert_eq!(fixed.each_ref().map(Endpoint::fixed_index), [Some(0), Some(1), Some(2), Some(3)]);
+        assert_eq!(fixed.len(), FIXED_PATH_COUNT);
+
+        let group = Endpoint::Group("database".into());
+        assert_eq!((&*group.name(), group.fixed_index()), ("database", None));
+        let check = Endpoint::Check("database".into(), "db".into());
+        assert_eq!((&*check.name(), check.fixed_index()), ("database.db", None));
+    }
+
+    #[test]
     fn a_scope_at_the_root_has_no_empty_pattern() {
         let patterns = Route::patterns("", true);
         let matches = |path: &str| patterns.iter().find(|(_, pattern)| pattern.is_match(path)).map(|(route, _)| *route);

@@ -55,7 +55,7 @@ pub(crate) const ROWS: [Row; 23] = [
     row::<drivers::Nats>("async_nats::Client", Kind::Nats, 1),
     row::<drivers::JetStream>("jetstream::Context", Kind::Nats, 1),
     row::<drivers::Mqtt>("rumqttc", Kind::Mosquitto, 1),
-    row::<drivers::Http>("http::Get", Kind::Http, 1),
+    row::<drivers::Http>("reqwest::Get", Kind::Http, 1),
 ];
 
 /// Only in the table of failovers, because a sentinel names the address of its master, without a proxy.

@@ -12,7 +12,7 @@ use fred::{
     interfaces::{ClientLike as _, KeysInterface as _},
     types::config::{Config, ReconnectPolicy, ServerConfig},
 };
-use health::{Probe, probes::http::Get};
+use health::{Probe, probes::reqwest::Get};
 use redis::{
     RedisConnectionInfo,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
@@ -636,7 +636,8 @@ impl Driver for Http {
     type Resource = Get;
 
     async fn open(port: u16) -> Get {
-        Get::new(format!("http://127.0.0.1:{port}/")).unwrap()
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Get::new(reqwest::Client::new(), format!("http://127.0.0.1:{port}/").parse().unwrap())
     }
 
     async fn operate(_: &Get, port: u16) -> anyhow::Result<()> {

@@ -144,8 +144,8 @@ pub(super) fn label_of_client(client: &Client) -> Label {
     LABEL.at(address).with_password(info.redis_settings().password().map(str::to_owned))
 }
 
-/// Sends a `PING`, for applications that have no permission to write keys. Works on every type of redis that implements [`Probe`], as
-/// `#[health(with = health::probes::redis::ping)]`.
+/// Sends a `PING`, for applications that have no permission to write keys. Works on every type of redis that implements
+/// [`Probe`](crate::Probe), as `#[health(with = health::probes::redis::ping)]`.
 ///
 /// It detects a server that is stopped, frozen, loading its data or unable to save it, and a wrong password. It does **not** detect a
 /// replica, a server that is out of memory or has too few replicas to write, revoked permissions, and unassigned slots of a cluster.

@@ -2,7 +2,7 @@
 //!
 //! Each run reads the file, so it detects a renewed one, or performs a TLS handshake with the server. All certificates of the chain are
 //! checked, and the one that expires first decides. A server has to prove that it has the private key. Its name and its issuer are not
-//! verified, so certificates of a private authority need no roots here. (`probes::http` with `https://` verifies them.)
+//! verified, so certificates of a private authority need no roots here. (A request of `probes::reqwest` to an `https://` URL verifies them.)
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
@@ -20,8 +20,11 @@
 //! What a run of [`ServerCertificate`] costs the server: one connection with a handshake. If the server is silent, another one is opened
 //! every 2 s.
 //!
-//! [`ServerCertificate`] uses the process's rustls crypto provider for the handshake. This crate does not contain one, so install one at
-//! the start of `main`, before the probe is created. [`CertificateFile`] needs none.
+//! [`ServerCertificate`] uses the process's rustls crypto provider for the handshake. This crate neither contains nor installs one, because
+//! rustls panics in applications that leave the choice to it if two are compiled in. Install one at the start of `main`, before the probe is
+//! created. [`CertificateFile`] needs none.
+//!
+//! The days until the first certificate of the chain expires are a value of the run, `expires_in_days`. It is negative after that.
 
 use std::{
     fmt,
@@ -29,7 +32,7 @@ use std::{
     io::{self, Read as _},
     path::Path,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rustls::{
@@ -41,27 +44,34 @@ use rustls::{
 use tokio_rustls::TlsConnector;
 use x509_parser::parse_x509_certificate;
 
-use super::tls::{classify_tls, client_config, crypto_provider};
 use crate::{
-    error::{BoxError, ProbeError, ProbeErrorKind, classify_io},
+    error::{ProbeError, ProbeErrorKind, classify_io},
+    observe::observe,
     probe::{LibraryProbe, library_probe},
     probes::support::{
         attempts::{INTERVAL, first_result},
         blocking_single_flight::BlockingSingleFlight,
         endpoint::{Endpoint, InvalidProbe},
+        label::Label,
+        thresholds::Thresholds,
     },
 };
 
 /// How much of a file is read; a chain of certificates is shorter.
 const MAX_FILE_LEN: u64 = 1 << 20;
 
-const DAY: i64 = 24 * 60 * 60;
+const DAY: u64 = 24 * 60 * 60;
+
+const DEFAULT_THRESHOLDS: Thresholds<Duration> =
+    Thresholds { degraded: Duration::from_secs(14 * DAY), down: Duration::from_secs(2 * DAY) };
 
 /// Checks when the certificates in a file expire. The file is in the PEM format, which may also contain a private key, or in DER.
 ///
 /// # Examples
 ///
 /// ```
+/// use std::time::Duration;
+///
 /// use health::{HealthCheck, probes::certificate::CertificateFile};
 ///
 /// #[derive(HealthCheck)]
@@ -69,41 +79,37 @@ const DAY: i64 = 24 * 60 * 60;
 ///     certificate: CertificateFile,
 /// }
 ///
-/// let state = AppState { certificate: CertificateFile::new("/etc/shop/tls.crt").degraded_below_days(21) };
+/// let state = AppState { certificate: CertificateFile::new("/etc/shop/tls.crt").degraded_below(Duration::from_hours(21 * 24)) };
 /// # let _ = state;
 /// ```
 #[derive(Clone)]
 #[must_use]
 pub struct CertificateFile {
     path: Arc<Path>,
-    thresholds: ExpiryThresholds,
+    thresholds: Thresholds<Duration>,
     reading: BlockingSingleFlight<io::Result<Vec<u8>>>,
 }
 
 impl CertificateFile {
     /// Checks the certificates in this file.
     pub fn new(path: impl AsRef<Path>) -> Self {
-        Self {
-            path: path.as_ref().into(),
-            thresholds: ExpiryThresholds::default(),
-            reading: BlockingSingleFlight::new(),
-        }
+        Self { path: path.as_ref().into(), thresholds: DEFAULT_THRESHOLDS, reading: BlockingSingleFlight::new() }
     }
 
-    /// Sets the number of days before expiry at which the check is DEGRADED. Defaults to 14.
-    pub fn degraded_below_days(mut self, days: u32) -> Self {
-        self.thresholds.degraded = days;
+    /// Sets the time before expiry from which the check is DEGRADED. Defaults to 14 days.
+    pub fn degraded_below(mut self, left: Duration) -> Self {
+        self.thresholds.degraded = left;
         self
     }
 
-    /// Sets the number of days before expiry at which the check is DOWN. Defaults to 2.
-    pub fn down_below_days(mut self, days: u32) -> Self {
-        self.thresholds.down = days;
+    /// Sets the time before expiry from which the check is DOWN. Defaults to 2 days.
+    pub fn down_below(mut self, left: Duration) -> Self {
+        self.thresholds.down = left;
         self
     }
 }
 
-library_probe! { "system", CertificateFile => |probe: &CertificateFile| probe.clone() }
+library_probe! { "system", CertificateFile => CertificateFile::clone }
 
 impl LibraryProbe for CertificateFile {
     async fn probe(&self) -> Result<(), ProbeError> {
@@ -121,7 +127,7 @@ impl LibraryProbe for CertificateFile {
             };
             ProbeError::new(kind, message).with_source(error)
         })?;
-        self.thresholds.evaluate(&certificates_in(bytes)?)
+        evaluate(self.thresholds, &certificates_in(bytes)?)
     }
 
     fn resource(&self) -> Option<String> {
@@ -143,6 +149,8 @@ impl fmt::Debug for CertificateFile {
 /// # Examples
 ///
 /// ```
+/// use std::time::Duration;
+///
 /// use health::{HealthCheck, probes::{InvalidProbe, certificate::ServerCertificate}};
 ///
 /// #[derive(HealthCheck)]
@@ -152,7 +160,7 @@ impl fmt::Debug for CertificateFile {
 ///
 /// rustls::crypto::ring::default_provider().install_default().expect("the first one");
 /// # fn state() -> Result<AppState, InvalidProbe> {
-/// Ok(AppState { shop: ServerCertificate::of("shop.example:443")?.degraded_below_days(21) })
+/// Ok(AppState { shop: ServerCertificate::new("shop.example:443")?.degraded_below(Duration::from_hours(21 * 24)) })
 /// # }
 /// # state().unwrap();
 /// ```
@@ -162,7 +170,7 @@ pub struct ServerCertificate {
     endpoint: Endpoint,
     server_name: ServerName<'static>,
     config: Arc<ClientConfig>,
-    thresholds: ExpiryThresholds,
+    thresholds: Thresholds<Duration>,
 }
 
 impl ServerCertificate {
@@ -172,71 +180,71 @@ impl ServerCertificate {
     ///
     /// Returns an error for any other format, for a host that cannot be a TLS server name, and if the process has no rustls crypto
     /// provider. The host is resolved only by the runs.
-    pub fn of(address: impl AsRef<str>) -> Result<Self, InvalidProbe> {
+    pub fn new(address: impl AsRef<str>) -> Result<Self, InvalidProbe> {
         let endpoint = Endpoint::parse(address.as_ref())?;
-        let provider = crypto_provider()?;
-        let verifier = Arc::new(AnyCertificate(provider.clone()));
-        let mut config =
-            client_config(provider, |builder| builder.dangerous().with_custom_certificate_verifier(verifier))?;
+        let provider = CryptoProvider::get_default().cloned().ok_or(InvalidProbe::new(
+            "the process has no rustls crypto provider: call `rustls::crypto::…::default_provider().install_default()` first, \
+             with `ring` or `aws_lc_rs` for the dots",
+        ))?;
+        let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|_| InvalidProbe::new("the rustls crypto provider supports no version of TLS"))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
         // In a resumed handshake the server presents no certificate.
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Self {
-            server_name: server_name(&endpoint.address.host)?,
+            server_name: ServerName::try_from(endpoint.address.host.clone())
+                .map_err(|_| InvalidProbe::new("the host cannot be the name of a TLS server"))?,
             endpoint,
             config: Arc::new(config),
-            thresholds: ExpiryThresholds::default(),
+            thresholds: DEFAULT_THRESHOLDS,
         })
     }
 
     /// Sets the server name of the handshake (SNI). Defaults to the host that is connected to.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the name cannot be a TLS server name.
-    pub fn server_name(mut self, name: &str) -> Result<Self, InvalidProbe> {
-        self.server_name = server_name(name)?;
-        Ok(self)
-    }
-
-    /// Sets the number of days before expiry at which the check is DEGRADED. Defaults to 14.
-    pub fn degraded_below_days(mut self, days: u32) -> Self {
-        self.thresholds.degraded = days;
+    pub fn server_name(mut self, name: ServerName<'static>) -> Self {
+        self.server_name = name;
         self
     }
 
-    /// Sets the number of days before expiry at which the check is DOWN. Defaults to 2.
-    pub fn down_below_days(mut self, days: u32) -> Self {
-        self.thresholds.down = days;
+    /// Sets the time before expiry from which the check is DEGRADED. Defaults to 14 days.
+    pub fn degraded_below(mut self, left: Duration) -> Self {
+        self.thresholds.degraded = left;
+        self
+    }
+
+    /// Sets the time before expiry from which the check is DOWN. Defaults to 2 days.
+    pub fn down_below(mut self, left: Duration) -> Self {
+        self.thresholds.down = left;
         self
     }
 
     /// Returns the certificates that the server presents.
     async fn handshake(&self) -> Result<Vec<CertificateDer<'static>>, ProbeError> {
-        let stream = self.endpoint.connect().await.map_err(|error| self.failure(classify_io(&error), error))?;
+        let stream = self.endpoint.connect().await.map_err(|error| self.label().error(error))?;
         let connector = TlsConnector::from(self.config.clone());
         let session = connector.connect(self.server_name.clone(), stream).await;
-        let session = session.map_err(|error| self.failure(classify_tls(&error), error))?;
+        let session = session.map_err(|error| self.label().error_of_kind(classify_tls(&error), error))?;
         Ok(session.get_ref().1.peer_certificates().unwrap_or_default().to_vec())
     }
 
-    fn name(&self) -> String {
-        format!("tls server at {}", self.endpoint.address)
-    }
-
-    fn failure(&self, kind: ProbeErrorKind, source: impl Into<BoxError>) -> ProbeError {
-        ProbeError::new(kind, kind.message(&self.name())).with_source(source)
+    fn label(&self) -> Label {
+        Label::new("tls server").at(self.endpoint.address.clone())
     }
 }
 
-library_probe! { "system", ServerCertificate => |probe: &ServerCertificate| probe.clone() }
+library_probe! { "system", ServerCertificate => ServerCertificate::clone }
 
 impl LibraryProbe for ServerCertificate {
     async fn probe(&self) -> Result<(), ProbeError> {
-        self.thresholds.evaluate(&first_result(INTERVAL, || self.handshake()).await?)
+        evaluate(self.thresholds, &first_result(INTERVAL, || self.handshake()).await?)
     }
 
     fn resource(&self) -> Option<String> {
-        Some(self.name())
+        Some(self.label().to_string())
     }
 }
 
@@ -247,10 +255,6 @@ impl fmt::Debug for ServerCertificate {
             .field("thresholds", &self.thresholds)
             .finish_non_exhaustive()
     }
-}
-
-fn server_name(name: &str) -> Result<ServerName<'static>, InvalidProbe> {
-    ServerName::try_from(name.to_owned()).map_err(|_| InvalidProbe::new("this cannot be the name of a TLS server"))
 }
 
 fn certificates_in(bytes: Vec<u8>) -> Result<Vec<CertificateDer<'static>>, ProbeError> {
@@ -264,60 +268,51 @@ fn certificates_in(bytes: Vec<u8>) -> Result<Vec<CertificateDer<'static>>, Probe
     })
 }
 
-/// The days before its expiry at which a certificate makes the check DEGRADED and DOWN.
-#[derive(Clone, Copy, Debug)]
-struct ExpiryThresholds {
-    degraded: u32,
-    down: u32,
-}
-
-impl Default for ExpiryThresholds {
-    fn default() -> Self {
-        Self { degraded: 14, down: 2 }
-    }
-}
-
-impl ExpiryThresholds {
-    fn evaluate(self, chain: &[CertificateDer<'_>]) -> Result<(), ProbeError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.evaluate_at(chain, i64::try_from(now).unwrap_or(i64::MAX))
-    }
-
-    fn evaluate_at(self, chain: &[CertificateDer<'_>], now: i64) -> Result<(), ProbeError> {
-        let mut first_expiry = None;
-        for (position, certificate) in chain.iter().enumerate() {
-            let (_, certificate) = parse_x509_certificate(certificate).map_err(|error| {
-                ProbeError::new(ProbeErrorKind::Failed, "unable to parse the certificate")
-                    .with_source(error.to_string())
-            })?;
-            let validity = certificate.validity();
-            let subject = if position == 0 { "the certificate" } else { "a further certificate of the chain" };
-            if validity.not_before.timestamp() > now {
-                let message = format!("{subject} is not valid yet");
-                return Err(ProbeError::new(ProbeErrorKind::Failed, message));
-            }
-            let expiry = validity.not_after.timestamp();
-            if first_expiry.is_none_or(|(first, _)| expiry < first) {
-                first_expiry = Some((expiry, subject));
-            }
+/// Checks the certificate of a chain that expires first.
+fn evaluate(thresholds: Thresholds<Duration>, chain: &[CertificateDer<'_>]) -> Result<(), ProbeError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let mut first_expiry = None;
+    for (position, certificate) in chain.iter().enumerate() {
+        let (_, certificate) = parse_x509_certificate(certificate).map_err(|error| {
+            ProbeError::new(ProbeErrorKind::Failed, "unable to parse the certificate").with_source(error.to_string())
+        })?;
+        let validity = certificate.validity();
+        let subject = if position == 0 { "the certificate" } else { "a further certificate of the chain" };
+        if validity.not_before.timestamp() > now {
+            return Err(ProbeError::new(ProbeErrorKind::Failed, format!("{subject} is not valid yet")));
         }
-        let Some((expiry, subject)) = first_expiry else {
-            return Err(ProbeError::new(ProbeErrorKind::Failed, "there is no certificate"));
-        };
-        let left = expiry.saturating_sub(now);
-        let message = match left.div_euclid(DAY) {
+        let expiry = validity.not_after.timestamp();
+        if first_expiry.is_none_or(|(first, _)| expiry < first) {
+            first_expiry = Some((expiry, subject));
+        }
+    }
+    let Some((expiry, subject)) = first_expiry else {
+        return Err(ProbeError::new(ProbeErrorKind::Failed, "there is no certificate"));
+    };
+    let left = expiry.saturating_sub(now);
+    let days = left.div_euclid(DAY.cast_signed());
+    observe("expires_in_days", days);
+    thresholds.evaluate(|threshold| {
+        let is_below = u64::try_from(left).map_or(true, |left| left < threshold.as_secs());
+        let message = match days {
             ..0 => format!("{subject} has expired"),
             0 => format!("{subject} expires in less than a day"),
             1 => format!("{subject} expires in 1 day"),
             days => format!("{subject} expires in {days} days"),
         };
-        if left < 0 || left < i64::from(self.down) * DAY {
-            Err(ProbeError::new(ProbeErrorKind::Failed, message))
-        } else if left < i64::from(self.degraded) * DAY {
-            Err(ProbeError::new(ProbeErrorKind::Failed, message).degraded())
-        } else {
-            Ok(())
+        is_below.then(|| ProbeError::new(ProbeErrorKind::Failed, message))
+    })
+}
+
+/// Returns the kind of an error of a TLS connection.
+fn classify_tls(error: &io::Error) -> ProbeErrorKind {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::InvalidCertificate(_) | Error::AlertReceived(_) | Error::NoCertificatesPresented) => {
+            ProbeErrorKind::Rejected
         }
+        Some(_) => ProbeErrorKind::Failed,
+        None => classify_io(error),
     }
 }
 

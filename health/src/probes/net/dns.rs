@@ -57,7 +57,7 @@ impl Resolve {
     }
 }
 
-library_probe! { "service", Resolve => |probe: &Resolve| probe.clone() }
+library_probe! { "service", Resolve => Resolve::clone }
 
 impl LibraryProbe for Resolve {
     async fn probe(&self) -> Result<(), ProbeError> {

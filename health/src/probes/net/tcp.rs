@@ -1,7 +1,7 @@
 //! [`Connect`]: a server that accepts TCP connections.
 //!
 //! Each run resolves the name, opens a TCP connection and closes it at once. The operating system accepts connections for a server
-//! that hangs, so such a server is UP. Prefer a probe that sends a request (`probes::http`, or a [`Probe`] of your own). A server may
+//! that hangs, so such a server is UP. Prefer a probe that sends a request (`probes::reqwest`, or a [`Probe`](crate::Probe) of your own). A server may
 //! log a connection that ends without data.
 //!
 //! What a run costs the server: one connection. If it is silent, as behind a firewall that drops packets, another one is opened every
@@ -55,7 +55,7 @@ impl Connect {
     }
 }
 
-library_probe! { "service", Connect => |probe: &Connect| probe.clone() }
+library_probe! { "service", Connect => Connect::clone }
 
 impl LibraryProbe for Connect {
     async fn probe(&self) -> Result<(), ProbeError> {

@@ -26,6 +26,8 @@ use ::tokio_postgres::Error;
 use deadpool_postgres::{ClientWrapper, Manager, Pool};
 
 use super::tokio_postgres::select_one;
+#[cfg(doc)]
+use crate::ProbeErrorKind;
 use crate::{
     probe::library_probe,
     probes::{

@@ -40,6 +40,11 @@ impl HedgeDelay {
         (longest * 2).clamp(MIN_DELAY, MAX_DELAY)
     }
 
+    /// Whether a round trip has been recorded.
+    pub(in crate::probes) fn is_known(&self) -> bool {
+        self.longest_us.load(Ordering::Relaxed) > 0
+    }
+
     /// Records the duration of a successful round trip. A longer one from before decays by an eighth.
     pub(in crate::probes) fn record(&self, round_trip: Duration) {
         let round_trip_us = u32::try_from(round_trip.as_micros()).unwrap_or(u32::MAX);
@@ -93,7 +98,9 @@ mod tests {
     fn the_delay_is_longer_than_earlier_round_trips() {
         let delay = HedgeDelay::new();
         assert_eq!(delay.get(), MIN_DELAY);
+        assert!(!delay.is_known());
         delay.record(Duration::from_millis(2));
+        assert!(delay.is_known());
         assert_eq!(delay.get(), MIN_DELAY);
         delay.record(Duration::from_millis(350));
         assert_eq!(delay.get(), Duration::from_millis(700));

@@ -12,3 +12,4 @@ pub(super) mod reachability;
 pub(super) mod reused_connection;
 pub(super) mod round_trip;
 pub(super) mod single_flight;
+pub(super) mod thresholds;

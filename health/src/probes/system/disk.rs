@@ -17,6 +17,8 @@
 //! DEGRADED leaves time to free space. DOWN takes the service out of rotation, so the default threshold is where the next writes may
 //! fail. It is the smaller of two limits: 1 % of a disk of terabytes lasts for weeks, and 100 MiB is more than a small volume has.
 //!
+//! The free space is a value of the run, `free_bytes`.
+//!
 //! The log contains the path, responses do not. A volume that is not mounted is not detected: the query then returns the file system
 //! of the mount point.
 
@@ -24,13 +26,15 @@ use std::{fmt, io, path::Path, sync::Arc};
 
 use rustix::fs::{StatVfs, StatVfsMountFlags, statvfs};
 
-use crate::probes::support::{
-    amount::{Amount, format_left},
-    blocking_single_flight::BlockingSingleFlight,
-};
 use crate::{
     error::{ProbeError, ProbeErrorKind, classify_io},
+    observe::observe,
     probe::{LibraryProbe, library_probe},
+    probes::support::{
+        amount::{Amount, format_left},
+        blocking_single_flight::BlockingSingleFlight,
+        thresholds::Thresholds,
+    },
 };
 
 /// Checks the free space on the file system of a path.
@@ -56,10 +60,16 @@ use crate::{
 #[must_use]
 pub struct FreeSpace {
     path: Arc<Path>,
-    degraded: Amount,
-    down: Amount,
+    thresholds: Thresholds<Minimum>,
     counts_inodes: bool,
     query: BlockingSingleFlight<io::Result<StatVfs>>,
+}
+
+/// What has to be free.
+#[derive(Clone, Copy, Debug)]
+struct Minimum {
+    space: Amount,
+    inodes: Amount,
 }
 
 impl FreeSpace {
@@ -67,8 +77,10 @@ impl FreeSpace {
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self {
             path: path.as_ref().into(),
-            degraded: Amount::percent(10).at_most(5 << 30),
-            down: Amount::percent(1).at_most(100 << 20),
+            thresholds: Thresholds {
+                degraded: Minimum { space: Amount::percent(10).at_most(5 << 30), inodes: Amount::percent(10) },
+                down: Minimum { space: Amount::percent(1).at_most(100 << 20), inodes: Amount::percent(1) },
+            },
             counts_inodes: true,
             query: BlockingSingleFlight::new(),
         }
@@ -76,13 +88,13 @@ impl FreeSpace {
 
     /// Sets the free space below which the check is DEGRADED. Defaults to 10 %, but at most 5 GiB.
     pub fn degraded_below(mut self, free: Amount) -> Self {
-        self.degraded = free;
+        self.thresholds.degraded.space = free;
         self
     }
 
     /// Sets the free space below which the check is DOWN. Defaults to 1 %, but at most 100 MiB.
     pub fn down_below(mut self, free: Amount) -> Self {
-        self.down = free;
+        self.thresholds.down.space = free;
         self
     }
 
@@ -97,37 +109,38 @@ impl FreeSpace {
         if read_only {
             return Err(ProbeError::new(ProbeErrorKind::ReadOnly, "the disk is read-only"));
         }
-        let space = || format!("only {} of the disk is free", format_left(free, whole));
         // File systems that allocate inodes dynamically report none.
         let counts_inodes = self.counts_inodes && inodes > 0;
-        let inodes_below = |percent| counts_inodes && free_inodes < Amount::percent(percent).of(inodes).max(1);
-        let few_inodes = || format!("only {free_inodes} of the disk's {inodes} inodes are free");
-
         if whole > 0 && free == 0 {
-            Err(ProbeError::new(ProbeErrorKind::ReadOnly, "the disk is full"))
-        } else if counts_inodes && free_inodes == 0 {
-            Err(ProbeError::new(ProbeErrorKind::ReadOnly, "the disk has no free inode"))
-        } else if free < self.down.of(whole) {
-            Err(ProbeError::new(ProbeErrorKind::Failed, space()))
-        } else if inodes_below(1) {
-            Err(ProbeError::new(ProbeErrorKind::Failed, few_inodes()))
-        } else if free < self.degraded.of(whole) {
-            Err(ProbeError::new(ProbeErrorKind::Failed, space()).degraded())
-        } else if inodes_below(10) {
-            Err(ProbeError::new(ProbeErrorKind::Failed, few_inodes()).degraded())
-        } else {
-            Ok(())
+            return Err(ProbeError::new(ProbeErrorKind::ReadOnly, "the disk is full"));
         }
+        if counts_inodes && free_inodes == 0 {
+            return Err(ProbeError::new(ProbeErrorKind::ReadOnly, "the disk has no free inode"));
+        }
+        self.thresholds.evaluate(|threshold| {
+            let message = if free < threshold.space.of(whole) {
+                format!("only {} of the disk is free", format_left(free, whole))
+            } else if counts_inodes && free_inodes < threshold.inodes.of(inodes).max(1) {
+                format!("only {free_inodes} of the disk's {inodes} inodes are free")
+            } else {
+                return None;
+            };
+            Some(ProbeError::new(ProbeErrorKind::Failed, message))
+        })
     }
 }
 
-library_probe! { "system", FreeSpace => |probe: &FreeSpace| probe.clone() }
+library_probe! { "system", FreeSpace => FreeSpace::clone }
 
 impl LibraryProbe for FreeSpace {
     async fn probe(&self) -> Result<(), ProbeError> {
         let path = self.path.clone();
         match self.query.run(move || Ok(statvfs(&*path)?)).await.flatten() {
-            Ok(stats) => self.evaluate(&FsStats::from(stats)),
+            Ok(stats) => {
+                let stats = FsStats::from(stats);
+                observe("free_bytes", stats.free);
+                self.evaluate(&stats)
+            }
             Err(error) => {
                 let message = match error.kind() {
                     io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
@@ -149,8 +162,7 @@ impl fmt::Debug for FreeSpace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FreeSpace")
             .field("path", &self.path)
-            .field("degraded_below", &self.degraded)
-            .field("down_below", &self.down)
+            .field("thresholds", &self.thresholds)
             .finish_non_exhaustive()
     }
 }

@@ -11,6 +11,8 @@
 //! | less than 2 % left, and less than 64 MiB | [`ProbeErrorKind::Failed`] | DOWN |
 //! | the files are missing or malformed | [`ProbeErrorKind::Failed`] | DOWN |
 //!
+//! The least that is left of any limit is a value of the run, `left_bytes`.
+//!
 //! DEGRADED warns operators. DOWN keeps requests away from an instance that the next large one may get killed. For a process that
 //! allocates all the memory it can and keeps it, set lower thresholds or make the check `optional`.
 
@@ -20,13 +22,15 @@ use std::{
     sync::Arc,
 };
 
-use crate::probes::support::{
-    amount::{Amount, format_left},
-    blocking_single_flight::BlockingSingleFlight,
-};
 use crate::{
     error::{ProbeError, ProbeErrorKind},
+    observe::observe,
     probe::{LibraryProbe, library_probe},
+    probes::support::{
+        amount::{Amount, format_left},
+        blocking_single_flight::BlockingSingleFlight,
+        thresholds::Thresholds,
+    },
 };
 
 /// Checks how much memory is available to this process.
@@ -49,8 +53,7 @@ use crate::{
 pub struct Available {
     /// The directory that contains `proc` and `sys`.
     root: Arc<Path>,
-    degraded: Amount,
-    down: Amount,
+    thresholds: Thresholds<Amount>,
     reading: BlockingSingleFlight<io::Result<Vec<MemoryLimit>>>,
 }
 
@@ -63,21 +66,23 @@ impl Available {
     fn with_root(root: &Path) -> Self {
         Self {
             root: root.into(),
-            degraded: Amount::percent(10).at_most(512 << 20),
-            down: Amount::percent(2).at_most(64 << 20),
+            thresholds: Thresholds {
+                degraded: Amount::percent(10).at_most(512 << 20),
+                down: Amount::percent(2).at_most(64 << 20),
+            },
             reading: BlockingSingleFlight::new(),
         }
     }
 
     /// Sets the available memory below which the check is DEGRADED. Defaults to 10 %, but at most 512 MiB.
     pub fn degraded_below(mut self, left: Amount) -> Self {
-        self.degraded = left;
+        self.thresholds.degraded = left;
         self
     }
 
     /// Sets the available memory below which the check is DOWN. Defaults to 2 %, but at most 64 MiB.
     pub fn down_below(mut self, left: Amount) -> Self {
-        self.down = left;
+        self.thresholds.down = left;
         self
     }
 }
@@ -88,7 +93,7 @@ impl Default for Available {
     }
 }
 
-library_probe! { "system", Available => |probe: &Available| probe.clone() }
+library_probe! { "system", Available => Available::clone }
 
 impl LibraryProbe for Available {
     async fn probe(&self) -> Result<(), ProbeError> {
@@ -97,19 +102,18 @@ impl LibraryProbe for Available {
         let limits = self.reading.run(move || read_limits(&root)).await.flatten().map_err(|error| {
             ProbeError::new(ProbeErrorKind::Failed, "unable to read the available memory").with_source(error)
         })?;
+        if let Some(left) = limits.iter().map(|limit| limit.left).min() {
+            observe("left_bytes", left);
+        }
         // Compared with each limit, because a threshold in percent is another number of bytes of each.
-        let below = |threshold: Amount| {
+        self.thresholds.evaluate(|threshold| {
             let exceeded = limits.iter().filter(|limit| limit.left < threshold.of(limit.whole));
             exceeded.min_by_key(|limit| limit.left).map(|limit| {
                 let left = format_left(limit.left, limit.whole);
                 ProbeError::new(ProbeErrorKind::Failed, format!("only {left} of the memory is left"))
                     .with_source(format!("{} of {} bytes of {}", limit.left, limit.whole, limit.name))
             })
-        };
-        if let Some(error) = below(self.down) {
-            return Err(error);
-        }
-        below(self.degraded).map_or(Ok(()), |error| Err(error.degraded()))
+        })
     }
 
     fn resource(&self) -> Option<String> {
@@ -119,10 +123,7 @@ impl LibraryProbe for Available {
 
 impl fmt::Debug for Available {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Available")
-            .field("degraded_below", &self.degraded)
-            .field("down_below", &self.down)
-            .finish_non_exhaustive()
+        f.debug_struct("Available").field("thresholds", &self.thresholds).finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,328 @@
+//! [`Get`]: another service, requested over HTTP by the application's own `reqwest::Client`.
+//!
+//! Each run sends one `GET`, and checks the status and, with [`Get::body_contains`], the body. The client decides what it decides for the
+//! application's requests: connections and their reuse, versions of HTTP, TLS and trusted certificates, proxies, redirects, decompression,
+//! and limits of its own. A client that is built by default follows up to 10 redirects; one with `redirect(Policy::none())` makes every
+//! redirect a failure. No TLS and no crypto provider come with this crate.
+//!
+//! A pooled connection that the server closes while the request is in flight is not an outage: the request is repeated once. If a response
+//! takes longer than twice the longest one before, and at least 300 ms, the request is also sent on another connection, and again every 2 s;
+//! the first response counts. At most 64 KiB of a body are read. Without [`Get::body_contains`], the rest of a body that does
+//! not end within 100 ms is dropped, which closes its connection.
+//!
+//! | what happens | kind | status |
+//! | --- | --- | --- |
+//! | refused, reset, no such host, closed without a response | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | 401, 403, 407; the TLS handshake fails, for example because the certificate is not trusted | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | 408, 504; the client's own limit | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | any other status than the expected one, a body without the expected text, too many redirects, not HTTP | [`ProbeErrorKind::Failed`] | DOWN |
+//!
+//! Responses and the log name the server by host and port: never the path, the query or the credentials of the URL. The status of the last
+//! response is a value of the run, `http_status`.
+//!
+//! What a run costs the server: one request, on a connection that the application and the check share.
+//!
+//! Request a cheap page, such as the liveness of the other service, and not its readiness. Otherwise one failed dependency takes all
+//! services that call each other out of rotation.
+//!
+//! `reqwest::Client` itself is not probed, because it names no server.
+
+use std::{error::Error as StdError, fmt, io, iter::successors, pin::pin, sync::Arc, time::Duration};
+
+use futures_util::future::{Either, select};
+use reqwest::{
+    Client, Error, Response, StatusCode, Url,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    error::{ProbeError, ProbeErrorKind, classify_io},
+    observe::observe,
+    probe::{LibraryProbe, library_probe},
+    probes::{
+        classify::Classify,
+        support::{
+            address::Address,
+            attempts::{INTERVAL, first_result},
+            hedge::HedgeDelay,
+            label::Label,
+        },
+    },
+};
+
+/// The longest part of a body that is read.
+const MAX_LEN: usize = 64 * 1024;
+
+/// How long the rest of a body may take, so that the connection can be reused.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Requests a URL: UP if the response is a success, or the expected one.
+///
+/// # Examples
+///
+/// ```
+/// use health::{HealthCheck, probes::reqwest::Get};
+/// use reqwest::{Client, StatusCode, header::{AUTHORIZATION, HeaderValue}};
+///
+/// #[derive(HealthCheck)]
+/// struct AppState {
+///     payments: Get,
+///     search: Get,
+///     client: Client, // not probed: it names no server
+/// }
+///
+/// # fn state(client: Client) -> Result<AppState, Box<dyn std::error::Error>> {
+/// Ok(AppState {
+///     payments: Get::new(client.clone(), "http://payments.internal/health/live".parse()?),
+///     search: Get::new(client.clone(), "http://search.internal:9200/_cluster/health".parse()?)
+///         .header(AUTHORIZATION, HeaderValue::from_static("Bearer 5ecret"))
+///         .status(StatusCode::OK)
+///         .body_contains(r#""status":"green""#),
+///     client,
+/// })
+/// # }
+/// # rustls::crypto::ring::default_provider().install_default().unwrap();
+/// # state(Client::new()).unwrap();
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Get {
+    target: Target,
+    /// Of the response to the request, which clones share.
+    delay: Arc<HedgeDelay>,
+}
+
+/// The request, and the expected response.
+#[derive(Clone)]
+struct Target {
+    client: Client,
+    url: Url,
+    headers: HeaderMap,
+    status: Option<StatusCode>,
+    text: Option<Arc<str>>,
+}
+
+impl Get {
+    /// Requests this URL with this client. Credentials in the URL are sent as basic authentication.
+    pub fn new(client: Client, url: Url) -> Self {
+        let target = Target { client, url, headers: HeaderMap::new(), status: None, text: None };
+        Self { target, delay: Arc::default() }
+    }
+
+    /// Expects this status. Defaults to any of 200 to 299.
+    pub fn status(mut self, expected: StatusCode) -> Self {
+        self.target.status = Some(expected);
+        self
+    }
+
+    /// Expects this text somewhere in the first 64 KiB of the body. Defaults to any body, as does an empty text.
+    pub fn body_contains(mut self, expected: impl Into<Arc<str>>) -> Self {
+        self.target.text = Some(expected.into()).filter(|text| !text.is_empty());
+        self
+    }
+
+    /// Sets a header of the request. Defaults to the headers of the client.
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.target.headers.insert(name, value);
+        self
+    }
+
+    /// Sends the request. If there is no response for longer than those before took, sends it on another connection, too.
+    async fn query(&self) -> Result<(), Failure> {
+        let started = Instant::now();
+        // Before the first response there is no connection that could have become silent, and connecting takes several round trips.
+        let delay = if self.delay.is_known() { self.delay.get() } else { INTERVAL };
+        let mut first = pin!(self.target.query());
+        let result = match timeout(delay, &mut first).await {
+            Ok(result) => result,
+            Err(_) => match select(first, pin!(first_result(INTERVAL, || self.target.query()))).await {
+                Either::Left((result, _)) | Either::Right((result, _)) => result,
+            },
+        };
+        if result.is_ok() {
+            self.delay.record(started.elapsed());
+        }
+        result
+    }
+}
+
+impl Target {
+    fn label(&self) -> Label {
+        let name = if self.url.scheme() == "https" { "https server" } else { "http server" };
+        // Only in a URL does an IPv6 address have brackets.
+        let host = self.url.host_str().map(|host| host.trim_start_matches('[').trim_end_matches(']').to_owned());
+        let address = host.zip(self.url.port_or_known_default()).map(|(host, port)| Address { host, port });
+        Label::new(name).at(address)
+    }
+
+    async fn query(&self) -> Result<(), Failure> {
+        match self.request().await {
+            // A pooled connection may have been closed while it was idle.
+            Err(Failure::Client(error)) if !error.is_connect() && error.classify() == ProbeErrorKind::Unreachable => {
+                self.request().await
+            }
+            result => result,
+        }
+    }
+
+    async fn request(&self) -> Result<(), Failure> {
+        let response = self.client.get(self.url.clone()).headers(self.headers.clone()).send().await?;
+        let status = response.status();
+        observe("http_status", status.as_u16());
+        if !self.status.map_or(status.is_success(), |expected| expected == status) {
+            return Err(Failure::Status(status));
+        }
+        let mut body = Body { response, read: Vec::new() };
+        if let Some(text) = &self.text
+            && !body.read_until(text.as_bytes()).await?
+        {
+            return Err(Failure::Text);
+        }
+        // What the server sends after that does not matter.
+        let _ = timeout(DRAIN_TIMEOUT, body.read_until(&[])).await;
+        Ok(())
+    }
+}
+
+/// The body of a response, and what was read of it.
+struct Body {
+    response: Response,
+    read: Vec<u8>,
+}
+
+impl Body {
+    /// Reads until the body contains the text, and returns whether it does. An empty text reads the whole body and returns `false`. At most
+    /// [`MAX_LEN`] bytes are read.
+    async fn read_until(&mut self, text: &[u8]) -> Result<bool, Error> {
+        let mut from = 0;
+        loop {
+            if !text.is_empty() && self.read[from..].windows(text.len()).any(|part| part == text) {
+                return Ok(true);
+            }
+            from = (self.read.len() + 1).saturating_sub(text.len()).min(self.read.len());
+            if self.read.len() >= MAX_LEN {
+                return Ok(false);
+            }
+            let Some(chunk) = self.response.chunk().await? else { return Ok(false) };
+            self.read.extend_from_slice(&chunk[..chunk.len().min(MAX_LEN - self.read.len())]);
+        }
+    }
+}
+
+library_probe! { "service", Get => Get::clone }
+
+impl LibraryProbe for Get {
+    async fn probe(&self) -> Result<(), ProbeError> {
+        self.query().await.map_err(|failure| failure.into_probe_error(&self.target.label()))
+    }
+
+    fn resource(&self) -> Option<String> {
+        Some(self.target.label().to_string())
+    }
+}
+
+/// Formats neither path nor query nor credentials.
+impl fmt::Debug for Get {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Get").field(&self.target.label().to_string()).finish()
+    }
+}
+
+/// Why a run fails, before it has a public message.
+enum Failure {
+    Client(Error),
+    Status(StatusCode),
+    /// The body does not contain the expected text.
+    Text,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl Failure {
+    fn into_probe_error(self, label: &Label) -> ProbeError {
+        match self {
+            // The URL may contain credentials.
+            Self::Client(error) => label.error(error.without_url()),
+            Self::Status(status) => {
+                label.error_of_kind(classify_status(status), format!("the status is {}", status.as_u16()))
+            }
+            Self::Text => label.error_of_kind(ProbeErrorKind::Failed, "the body does not contain the expected text"),
+        }
+    }
+}
+
+/// Returns the I/O error that other ones wrap, which they do not return as their source.
+fn innermost(error: &io::Error) -> &io::Error {
+    match error.get_ref().and_then(|wrapped| wrapped.downcast_ref()) {
+        Some(wrapped) => innermost(wrapped),
+        None => error,
+    }
+}
+
+fn classify_status(status: StatusCode) -> ProbeErrorKind {
+    match status.as_u16() {
+        401 | 403 | 407 => ProbeErrorKind::Rejected,
+        408 | 504 => ProbeErrorKind::TimedOut,
+        _ => ProbeErrorKind::Failed,
+    }
+}
+
+impl Classify for Error {
+    fn classify(&self) -> ProbeErrorKind {
+        if let Some(status) = self.status() {
+            return classify_status(status);
+        }
+        if self.is_timeout() {
+            return ProbeErrorKind::TimedOut;
+        }
+        let sources = || successors(StdError::source(self), |&error| error.source());
+        if let Some(error) = sources().find_map(|error| error.downcast_ref::<io::Error>()) {
+            return match innermost(error).kind() {
+                // Libraries of TLS return this kind for certificates that they do not trust, and for what is not TLS.
+                io::ErrorKind::InvalidData if self.is_connect() => ProbeErrorKind::Rejected,
+                _ => classify_io(innermost(error)),
+            };
+        }
+        let http = sources().find_map(|error| error.downcast_ref::<hyper::Error>());
+        let is_closed =
+            |error: &hyper::Error| error.is_incomplete_message() || error.is_closed() || error.is_canceled();
+        if self.is_connect() || http.is_some_and(is_closed) {
+            ProbeErrorKind::Unreachable
+        } else {
+            ProbeErrorKind::Failed
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(url: &str) -> Get {
+        // With TLS, which other members of the workspace enable, a client is built only if the process has a provider.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Get::new(Client::new(), url.parse().unwrap())
+    }
+
+    #[test]
+    fn debug_output_and_names_contain_no_credentials() {
+        let get = get("http://bob:hunter2@shop.internal/hooks/T0K3N?key=abc");
+        let get =
+            get.header(HeaderName::from_static("x-key"), HeaderValue::from_static("sesame")).body_contains("w0rd");
+        assert_eq!(format!("{get:?}"), "Get(\"http server at shop.internal:80\")");
+        assert_eq!(get.resource().unwrap(), "http server at shop.internal:80");
+    }
+
+    #[test]
+    fn a_name_contains_the_host_and_the_port_of_the_url() {
+        let name = |url| get(url).target.label().to_string();
+        assert_eq!(name("http://b:p@[::1]:8080/a?c=d"), "http server at [::1]:8080");
+        assert_eq!(name("https://münchen.example"), "https server at xn--mnchen-3ya.example:443");
+        assert_eq!(name("data:text/plain,hello"), "http server");
+    }
+}
