@@ -129,6 +129,8 @@ mysql = { version = "28", default-features = false, features = ["minimal-rust"] 
 mysql_async = { version = "0.37", default-features = false, features = ["minimal-rust"] }
 r2d2 = "0.8"
 rskafka = { version = "0.6", default-features = false }
+r2d2_sqlite = { version = "0.25", default-features = false }
+rusqlite = { version = "0.32", default-features = false }
 rumqttc = { package = "rumqttc-next", version = "0.34", default-features = false }
 sea-orm = { version = "2.0", default-features = false }
 sqlx = { version = "0.9", default-features = false, features = ["postgres"] }

@@ -36,6 +36,7 @@ mod redis_sentinel;
 mod reqwest;
 mod rskafka;
 mod rumqttc;
+mod rusqlite;
 mod sea_orm;
 #[allow(dead_code, reason = "`neighbours` uses the rest")]
 mod servers;

@@ -153,6 +153,14 @@ mod object_store {
     pub trait ObjectStore {}
 }
 
+mod rusqlite {
+    pub struct Connection;
+}
+
+mod r2d2_sqlite {
+    pub struct SqliteConnectionManager;
+}
+
 include!("shared/every_backend.rs");
 
 fn main() {}

@@ -116,6 +116,7 @@ errors_of_drivers! {
         bb8::RunError<diesel_async::pooled_connection::PoolError>;
     "mysql_async": mysql_async::Error;
     "mysql": mysql::Error;
+    "rusqlite": rusqlite::Error;
     "tokio-postgres": tokio_postgres::Error;
     "deadpool-postgres": deadpool_postgres::PoolError;
     "mongodb": mongodb::error::Error;

@@ -18,11 +18,16 @@ mod sql {
     pub mod mysql;
     #[cfg(feature = "mysql_async")]
     pub mod mysql_async;
+    #[cfg(feature = "r2d2_sqlite")]
+    pub mod r2d2_sqlite;
+    #[cfg(feature = "rusqlite")]
+    pub mod rusqlite;
     #[cfg(feature = "sea-orm")]
     pub mod sea_orm;
     #[cfg(any(
         feature = "mysql",
         feature = "mysql_async",
+        feature = "rusqlite",
         feature = "sqlx",
         feature = "sqlx-0_8",
         feature = "tokio-postgres"

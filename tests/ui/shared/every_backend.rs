@@ -41,4 +41,6 @@ struct EveryBackend {
     lettre_blocking: lettre::SmtpTransport, // lettre
     rskafka: std::sync::Arc<rskafka::client::Client>, // rskafka
     object_store: std::sync::Arc<dyn object_store::ObjectStore>, // object_store
+    rusqlite: std::sync::Arc<std::sync::Mutex<rusqlite::Connection>>, // rusqlite
+    r2d2_sqlite: r2d2::Pool<r2d2_sqlite::SqliteConnectionManager>, // r2d2_sqlite
 }
