@@ -17,7 +17,7 @@ const PAGE: &str = include_str!("../docs/guide/troubleshooting.md");
 const FORMATS: &str = "render";
 
 /// Other texts in the sources: media types, and parts of the texts of drivers.
-const OTHER_TEXTS: [&str; 11] = [
+const OTHER_TEXTS: [&str; 14] = [
     "charset=",
     "health json",
     "database is locked",
@@ -28,6 +28,9 @@ const OTHER_TEXTS: [&str; 11] = [
     "address: HostPort",
     "blocked: true",
     "vfs: None",
+    "inner: Status",
+    "kind: Tls",
+    "options: ClientOptions",
     "password: ",
 ];
 

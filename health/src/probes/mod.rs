@@ -84,6 +84,8 @@ mod queue {
     pub mod lapin;
     #[cfg(feature = "async-nats")]
     pub mod nats;
+    #[cfg(feature = "rdkafka")]
+    pub mod rdkafka;
     #[cfg(feature = "rskafka")]
     pub mod rskafka;
     #[cfg(feature = "rumqttc")]
