@@ -630,6 +630,23 @@ mod tests {
     }
 
     #[test]
+    fn a_hung_run_times_out_again_for_a_request_once_its_last_timeout_is_too_old() {
+        let mut timeline = Timeline::new();
+        timeline.run(0);
+        assert!(matches!(timeline.start(9, RULES), Start::Joined(1)));
+        assert!(matches!(timeline.start(10, RULES), Start::Overdue(_, Some(_))));
+        assert!(matches!(timeline.start(11, RULES), Start::Fresh(_)));
+        // Without a maximum age, the limit is the time between two timeouts.
+        let mut start = |ms| {
+            let now = timeline.at(ms);
+            timeline.state.start(now, Duration::ZERO, RULES, 1)
+        };
+        assert!(matches!(start(19), Start::Overdue(_, None)));
+        assert!(matches!(start(20), Start::Overdue(_, Some(_))));
+        assert!(matches!(start(21), Start::Overdue(_, None)));
+    }
+
+    #[test]
     fn each_run_is_counted_once_although_its_result_may_replace_its_timeout() {
         let mut timeline = Timeline::new();
         assert!(timeline.record(0, &Ok(())).is_counted);
