@@ -123,7 +123,7 @@ fn messages() -> BTreeSet<String> {
 }
 
 fn is_message(text: &str) -> bool {
-    text.starts_with(|first: char| first.is_lowercase() || "`…".contains(first))
+    text.starts_with(|first: char| first.is_lowercase() || "`….".contains(first))
         && words(text) >= 2
         && !is_debug_output(text)
         && !OTHER_TEXTS.iter().any(|other| text.contains(other))
