@@ -110,6 +110,8 @@ mod net {
     pub mod reqwest;
     #[cfg(feature = "tcp")]
     pub mod tcp;
+    #[cfg(any(feature = "certificate", feature = "reqwest"))]
+    mod tls;
     #[cfg(feature = "tonic")]
     pub mod tonic;
 }
