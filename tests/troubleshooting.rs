@@ -17,7 +17,7 @@ const PAGE: &str = include_str!("../docs/guide/troubleshooting.md");
 const FORMATS: &str = "render";
 
 /// Other texts in the sources: media types, and parts of the texts of drivers.
-const OTHER_TEXTS: [&str; 11] = [
+const OTHER_TEXTS: [&str; 14] = [
     "charset=",
     "health json",
     "database is locked",
@@ -28,6 +28,9 @@ const OTHER_TEXTS: [&str; 11] = [
     "address: HostPort",
     "blocked: true",
     "vfs: None",
+    "inner: Status",
+    "kind: Tls",
+    "options: ClientOptions",
     "password: ",
 ];
 
@@ -120,7 +123,7 @@ fn messages() -> BTreeSet<String> {
 }
 
 fn is_message(text: &str) -> bool {
-    text.starts_with(|first: char| first.is_lowercase() || "`…".contains(first))
+    text.starts_with(|first: char| first.is_lowercase() || "`….".contains(first))
         && words(text) >= 2
         && !is_debug_output(text)
         && !OTHER_TEXTS.iter().any(|other| text.contains(other))

@@ -131,6 +131,40 @@ mod tonic {
     }
 }
 
+mod mongodb {
+    pub struct Client;
+    pub struct Collection<T>(T);
+    pub struct Database;
+}
+
+mod lettre {
+    pub struct AsyncSmtpTransport<E>(E);
+    pub struct SmtpTransport;
+    pub struct Tokio1Executor;
+}
+
+mod rdkafka {
+    pub mod consumer {
+        pub struct StreamConsumer;
+    }
+
+    pub mod producer {
+        pub struct DefaultProducerContext;
+        pub struct FutureProducer;
+        pub struct ThreadedProducer<C>(C);
+    }
+}
+
+mod rskafka {
+    pub mod client {
+        pub struct Client;
+    }
+}
+
+mod object_store {
+    pub trait ObjectStore {}
+}
+
 mod rusqlite {
     pub struct Connection;
 }

@@ -159,6 +159,30 @@ fn a_denial_names_the_peer_the_client_and_the_setting_that_allows_it() {
     }
 }
 
+#[test]
+fn a_policy_with_a_list_or_a_proxy_is_not_the_default() {
+    let default = Policy { is_default: true, ..policy("127.0.0.0/8", "-") };
+    let behind_proxy = Policy { is_default: true, ..policy("127.0.0.0/8", "xff 10.0.0.1") };
+    assert!(default.is_default_loopback());
+    assert!(!policy("127.0.0.0/8", "-").is_default_loopback());
+    assert!(!behind_proxy.is_default_loopback());
+}
+
+#[test]
+fn the_mark_of_unix_sockets_matters_only_where_they_are_allowed_or_trusted() {
+    let any = Policy::new(&AllowSource::Any, true, None).unwrap();
+    let allowed = Policy { unix: true, ..policy("192.0.2.0/24", "-") };
+    for (policy, expected) in [
+        (policy("192.0.2.0/24", "-"), false),
+        (allowed, true),
+        (policy("192.0.2.0/24", "rfc unix"), true),
+        (policy("192.0.2.0/24", "rfc 10.0.0.1"), false),
+        (any, false),
+    ] {
+        assert_eq!(policy.distinguishes_unix(), expected, "{policy:?}");
+    }
+}
+
 fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
         any::<IpAddr>(),

@@ -532,56 +532,178 @@ mod tests {
         }
     }
 
+    const LIMIT: Duration = Duration::from_millis(10);
+    const RULES: Rules = Rules { limit: LIMIT, rise: 1, fall: 1 };
+    const LONGER: Rules = Rules { limit: Duration::from_millis(20), ..RULES };
+    const MAX_AGE: Duration = Duration::from_secs(1);
+
+    /// A state, and a clock that begins with it. All times are in milliseconds.
+    struct Timeline {
+        state: State,
+        began: Instant,
+    }
+
+    impl Timeline {
+        fn new() -> Self {
+            Self { state: State::default(), began: Instant::now() }
+        }
+
+        fn at(&self, ms: u64) -> Timestamp {
+            let passed = Duration::from_millis(ms);
+            Timestamp { instant: self.began + passed, wall: SystemTime::UNIX_EPOCH + passed }
+        }
+
+        fn start(&mut self, ms: u64, rules: Rules) -> Start {
+            self.state.start(self.at(ms), MAX_AGE, rules, 1)
+        }
+
+        /// Starts a run that gets its thread at once.
+        fn run(&mut self, ms: u64) -> u64 {
+            let Start::New(number) = self.start(ms, RULES) else { panic!("not due after {ms} ms") };
+            assert!(self.state.begin(number, self.at(ms).instant));
+            number
+        }
+
+        fn finish(&mut self, number: u64, ms: u64, result: &Result<(), ProbeError>, rules: Rules) -> Finished {
+            self.state.finish(number, self.at(ms), Some(result), Observations::default(), rules)
+        }
+
+        /// A run that ends at once.
+        fn record(&mut self, ms: u64, result: &Result<(), ProbeError>) -> Recorded {
+            let number = self.run(ms);
+            let Finished::Recorded(recorded, _) = self.finish(number, ms, result, RULES) else { panic!("late") };
+            recorded
+        }
+
+        fn time_out(&mut self, ms: u64) -> RunFailure {
+            let Expired::TimedOut(failure) = self.state.expire(self.at(ms), RULES) else { panic!("within its limit") };
+            failure
+        }
+    }
+
+    fn failure() -> Result<(), ProbeError> {
+        Err(ProbeError::new(ProbeErrorKind::Failed, "no"))
+    }
+
     #[test]
     fn a_check_that_is_slightly_slower_than_its_limit_runs_once_per_max_age() {
-        let began = Instant::now();
-        let at = |ms| Timestamp { instant: began + Duration::from_millis(ms), wall: SystemTime::UNIX_EPOCH };
-        let rules = Rules { limit: Duration::from_millis(10), rise: 1, fall: 1 };
-        let max_age = Duration::from_secs(1);
-        let mut state = State::default();
-        assert!(matches!(state.start(at(0), max_age, rules, 1), Start::New(1)));
-        assert!(state.begin(1, at(0).instant));
-        assert!(matches!(state.expire(at(10), rules), Expired::TimedOut(_)));
-        assert!(matches!(
-            state.finish(1, at(12), Some(&Ok(())), Observations::default(), rules),
-            Finished::Late(None, _)
-        ));
-        assert!(
-            matches!(state.start(at(13), max_age, rules, 1), Start::Fresh(outcome) if outcome.status == Status::Down)
-        );
-        assert!(matches!(state.start(at(1_011), max_age, rules, 1), Start::New(2)));
+        let mut timeline = Timeline::new();
+        let number = timeline.run(0);
+        timeline.time_out(10);
+        assert!(matches!(timeline.finish(number, 12, &Ok(()), RULES), Finished::Late(None, _)));
+        for fresh in [13, 1_009] {
+            assert!(
+                matches!(timeline.start(fresh, RULES), Start::Fresh(outcome) if outcome.status == Status::Down),
+                "{fresh}"
+            );
+        }
+        assert!(matches!(timeline.start(1_010, RULES), Start::New(2)));
+    }
+
+    #[test]
+    fn a_run_that_has_timed_out_has_no_result_again_if_its_limit_is_extended() {
+        let mut timeline = Timeline::new();
+        let number = timeline.run(0);
+        timeline.time_out(10);
+        assert!(timeline.state.outcome_of(number).is_some());
+        assert!(matches!(timeline.start(15, LONGER), Start::Joined(joined) if joined == number));
+        assert!(timeline.state.outcome_of(number).is_none());
+        assert!(matches!(timeline.finish(number, 16, &Ok(()), LONGER), Finished::Recorded(..)));
+        assert_eq!(timeline.state.outcome_of(number).unwrap().status, Status::Up);
+        assert!(timeline.state.outcome_of(number + 1).is_none());
+    }
+
+    #[test]
+    fn a_run_expires_at_its_limit_and_is_abandoned_at_the_hard_limit_once() {
+        let mut timeline = Timeline::new();
+        timeline.run(5);
+        let hard_limit = RULES.hard_limit();
+        assert_eq!(timeline.state.next_expiry(RULES), Some(timeline.at(15).instant));
+        assert!(matches!(timeline.state.expire(timeline.at(14), RULES), Expired::Nothing));
+        timeline.time_out(15);
+        let abandoned = 5 + milliseconds(hard_limit);
+        assert_eq!(timeline.state.next_expiry(RULES), Some(timeline.at(abandoned).instant));
+        assert!(matches!(timeline.state.expire(timeline.at(abandoned - 1), RULES), Expired::Nothing));
+        assert!(matches!(timeline.state.expire(timeline.at(abandoned), RULES), Expired::Abandoned));
+        assert!(matches!(timeline.state.expire(timeline.at(abandoned), RULES), Expired::Nothing));
+        assert_eq!(timeline.state.next_expiry(RULES), None);
+    }
+
+    #[test]
+    fn a_hung_run_times_out_again_for_a_request_once_its_last_timeout_is_too_old() {
+        let mut timeline = Timeline::new();
+        timeline.run(0);
+        assert!(matches!(timeline.start(9, RULES), Start::Joined(1)));
+        assert!(matches!(timeline.start(10, RULES), Start::Overdue(_, Some(_))));
+        assert!(matches!(timeline.start(11, RULES), Start::Fresh(_)));
+        // Without a maximum age, the limit is the time between two timeouts.
+        let mut start = |ms| {
+            let now = timeline.at(ms);
+            timeline.state.start(now, Duration::ZERO, RULES, 1)
+        };
+        assert!(matches!(start(19), Start::Overdue(_, None)));
+        assert!(matches!(start(20), Start::Overdue(_, Some(_))));
+        assert!(matches!(start(21), Start::Overdue(_, None)));
     }
 
     #[test]
     fn each_run_is_counted_once_although_its_result_may_replace_its_timeout() {
-        let began = Instant::now();
-        let at = |ms| Timestamp { instant: began + Duration::from_millis(ms), wall: SystemTime::UNIX_EPOCH };
-        let rules = Rules { limit: Duration::from_millis(10), rise: 1, fall: 1 };
-        let mut state = State::default();
-        let start = |state: &mut State, ms| {
-            let started = state.start(at(ms), Duration::ZERO, rules, 1);
-            let Start::New(number) = started else { panic!("not due after {ms} ms") };
-            assert!(state.begin(number, at(ms).instant));
-            number
-        };
-        let finish = |state: &mut State, number, ms, rules| {
-            let finished = state.finish(number, at(ms), Some(&Ok(())), Observations::default(), rules);
-            let Finished::Recorded(recorded, _) = finished else { panic!("not recorded after {ms} ms") };
-            recorded.is_counted
-        };
+        let mut timeline = Timeline::new();
+        assert!(timeline.record(0, &Ok(())).is_counted);
 
-        let number = start(&mut state, 0);
-        assert!(finish(&mut state, number, 5, rules));
+        let number = timeline.run(2_000);
+        assert!(timeline.time_out(2_010).recorded.is_counted);
+        let Finished::Recorded(recorded, _) = timeline.finish(number, 2_012, &Ok(()), LONGER) else { panic!("late") };
+        assert!(!recorded.is_counted);
 
-        let number = start(&mut state, 100);
-        let Expired::TimedOut(timeout) = state.expire(at(110), rules) else { panic!("not timed out") };
-        assert!(timeout.recorded.is_counted);
-        let longer = Rules { limit: Duration::from_millis(20), ..rules };
-        assert!(!finish(&mut state, number, 112, longer));
-
-        let Start::New(number) = state.start(at(200), Duration::ZERO, rules, 1) else { panic!("not due") };
+        let Start::New(number) = timeline.start(4_000, RULES) else { panic!("not due") };
         let error = ProbeError::new(ProbeErrorKind::Failed, "no thread");
-        let failure = state.fail_to_start(number, at(200), error, rules).unwrap();
+        let failure = timeline.state.fail_to_start(number, timeline.at(4_000), error, RULES).unwrap();
         assert!(failure.recorded.is_counted);
+    }
+
+    #[test]
+    fn a_result_is_valid_until_it_is_as_old_as_its_maximum_age() {
+        let mut timeline = Timeline::new();
+        assert!(timeline.state.is_new());
+        timeline.record(0, &Ok(()));
+        assert!(!timeline.state.is_new());
+        let end = Some(timeline.at(1_000).instant);
+        assert_eq!((timeline.state.fresh_until(MAX_AGE), timeline.state.valid_until(MAX_AGE)), (end, end));
+        let status_at = |ms| timeline.state.latest_outcome(timeline.at(ms).instant, MAX_AGE).unwrap().status;
+        assert_eq!((status_at(999), status_at(1_000)), (Status::Up, Status::Down));
+        timeline.run(1_000);
+        assert_eq!(timeline.state.fresh_until(MAX_AGE), None);
+    }
+
+    #[test]
+    fn details_count_failures_in_a_row_and_keep_the_time_of_the_last_transition() {
+        let mut timeline = Timeline::new();
+        for (at, result, failures, since, transitions) in [
+            (0, Ok(()), 0, 0, 0),
+            (1_000, failure(), 1, 1_000, 1),
+            (2_000, failure(), 2, 1_000, 1),
+            (3_000, Ok(()), 0, 3_000, 2),
+            (4_000, Ok(()), 0, 3_000, 2),
+        ] {
+            timeline.record(at, &result);
+            let details = timeline.state.details(timeline.at(at + 7).instant).unwrap();
+            assert_eq!(details.consecutive_failures, failures, "{at}");
+            assert_eq!(details.since, timeline.at(since).wall, "{at}");
+            assert_eq!(details.counters.transitions, transitions, "{at}");
+            assert_eq!(details.age, Duration::from_millis(7), "{at}");
+        }
+    }
+
+    #[test]
+    fn the_history_has_the_latest_results_with_their_ages() {
+        let mut timeline = Timeline::new();
+        let results = HISTORY_LEN as u64 + 2;
+        for n in 0..results {
+            timeline.record(n * 1_000, &Ok(()));
+        }
+        let now = timeline.at(results * 1_000).instant;
+        let ages: Vec<_> = timeline.state.history(now).iter().map(|sample| sample.age.as_secs()).collect();
+        assert_eq!(ages, (1..=HISTORY_LEN as u64).rev().collect::<Vec<_>>());
     }
 }

@@ -42,6 +42,12 @@ mod sql {
     pub mod tokio_postgres;
 }
 
+/// Databases of documents.
+mod document {
+    #[cfg(feature = "mongodb")]
+    pub mod mongodb;
+}
+
 /// Caches.
 mod cache {
     #[cfg(feature = "bb8-redis")]
@@ -64,6 +70,12 @@ mod cache {
     pub mod redis_sentinel;
 }
 
+/// Mail servers.
+mod mail {
+    #[cfg(feature = "lettre")]
+    pub mod lettre;
+}
+
 /// Brokers of messages.
 mod queue {
     #[cfg(feature = "deadpool-lapin")]
@@ -72,8 +84,20 @@ mod queue {
     pub mod lapin;
     #[cfg(feature = "async-nats")]
     pub mod nats;
+    #[cfg(feature = "rdkafka")]
+    pub mod rdkafka;
+    #[cfg(feature = "rskafka")]
+    pub mod rskafka;
     #[cfg(feature = "rumqttc")]
     pub mod rumqttc;
+}
+
+/// Stores of objects.
+mod storage {
+    #[cfg(feature = "object_store")]
+    pub mod object_store;
+    #[cfg(feature = "aws-sdk-s3")]
+    pub mod s3;
 }
 
 /// Other servers, by their protocol.
@@ -86,6 +110,8 @@ mod net {
     pub mod reqwest;
     #[cfg(feature = "tcp")]
     pub mod tcp;
+    #[cfg(any(feature = "certificate", feature = "reqwest"))]
+    mod tls;
     #[cfg(feature = "tonic")]
     pub mod tonic;
 }
@@ -109,4 +135,4 @@ pub use self::support::amount::Amount;
 #[cfg(any(feature = "certificate", feature = "dns", feature = "tcp"))]
 pub use self::support::endpoint::InvalidProbe;
 #[allow(unreachable_pub, unused_imports, reason = "without features they are empty")]
-pub use self::{cache::*, net::*, queue::*, sql::*, system::*};
+pub use self::{cache::*, document::*, mail::*, net::*, queue::*, sql::*, storage::*, system::*};

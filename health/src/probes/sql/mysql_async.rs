@@ -220,6 +220,7 @@ impl pool::Pool for MysqlPool {
 }
 
 impl Classify for Error {
+    #[allow(clippy::match_same_arms, reason = "the last of them does not exist without TLS")]
     fn classify(&self) -> ProbeErrorKind {
         match self {
             Self::Io(IoError::Io(error)) => classify_io(error),
