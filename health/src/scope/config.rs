@@ -145,7 +145,7 @@ pub(super) enum Invalid {
     ExcludeVariable,
     #[cfg(feature = "tonic")]
     #[display(
-        ".authorize takes a request of actix-web, so it cannot decide on a gRPC request: pass a scope without it, and write an \
+        "the predicate of .authorize takes a request of actix-web, so it cannot decide on a gRPC request: pass a scope without it, and write an \
          interceptor of tonic"
     )]
     PredicateOverGrpc,
