@@ -67,16 +67,32 @@ fn assert_each_field_names_its_feature(errors: &str) {
     }
 }
 
-#[test]
-fn the_error_for_a_resource_names_every_feature_for_a_driver() {
-    let errors = fs::read_to_string(workspace().join("tests/ui/one_missing_feature.stderr")).unwrap();
+/// The features that `full` enables.
+fn all_features() -> Vec<String> {
     let manifest = fs::read_to_string(workspace().join("health/Cargo.toml")).unwrap();
     let (_, full) = manifest.split_once("full = [").unwrap();
     let (full, _) = full.split_once(']').unwrap();
+    full.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_error_for_a_resource_names_every_feature_for_a_driver() {
+    let errors = fs::read_to_string(workspace().join("tests/ui/one_missing_feature.stderr")).unwrap();
     // Features for what is probed by a value of this crate, so that no field looks like it, and for formats.
-    let others =
-        ["certificate", "disk", "dns", "memory", "metrics", "page", "reqwest", "sqlx-migrate", "tcp", "utoipa"];
-    let features: Vec<_> = full.split('"').skip(1).step_by(2).filter(|feature| !others.contains(feature)).collect();
+    let others = [
+        "aws-sdk-s3",
+        "certificate",
+        "disk",
+        "dns",
+        "memory",
+        "metrics",
+        "page",
+        "reqwest",
+        "sqlx-migrate",
+        "tcp",
+        "utoipa",
+    ];
+    let features: Vec<_> = all_features().into_iter().filter(|feature| !others.contains(&&**feature)).collect();
     assert!(features.len() > 15, "{features:?}");
     for feature in features {
         assert!(errors.contains(&format!("`{feature}`")), "{feature} is not named: {errors}");
@@ -104,11 +120,17 @@ diesel = { version = "2.3", default-features = false, features = ["r2d2", "sqlit
 diesel-async = { version = "0.9", default-features = false, features = ["bb8", "deadpool", "postgres"] }
 fred = { version = "10.1", default-features = false }
 lapin = { version = "4", default-features = false, features = ["tokio"] }
+lettre = { version = "0.11", default-features = false, features = ["smtp-transport", "tokio1"] }
 memcache = { version = "0.21", default-features = false, features = ["tokio"] }
+mongodb = { version = "3.9", default-features = false, features = ["bson-2", "compat-3-3-0", "rustls-tls"] }
+object_store = { version = "0.14", default-features = false }
 redis = { version = "1", default-features = false, features = ["cluster-async", "connection-manager", "sentinel", "tokio-comp"] }
 mysql = { version = "28", default-features = false, features = ["minimal-rust"] }
 mysql_async = { version = "0.37", default-features = false, features = ["minimal-rust"] }
 r2d2 = "0.8"
+rskafka = { version = "0.6", default-features = false }
+r2d2_sqlite = { version = "0.25", default-features = false }
+rusqlite = { version = "0.32", default-features = false }
 rumqttc = { package = "rumqttc-next", version = "0.34", default-features = false }
 sea-orm = { version = "2.0", default-features = false }
 sqlx = { version = "0.9", default-features = false, features = ["postgres"] }
@@ -209,8 +231,10 @@ fn the_features_sqlx_and_redis_bring_no_driver_no_tls_and_no_macros() {
 }
 
 #[test]
-fn no_feature_brings_a_crypto_provider_of_rustls() {
-    let all = dependencies(&["--all-features"], "normal,build,features");
+fn no_feature_but_mongodb_brings_a_crypto_provider_of_rustls() {
+    let without_mongodb: Vec<_> = all_features().into_iter().filter(|feature| feature != "mongodb").collect();
+    let features = without_mongodb.join(",");
+    let all = dependencies(&["--no-default-features", "--features", &features], "normal,build,features");
     assert!(all.contains("rustls feature \"std\"") && all.contains("tokio-rustls"), "{all}");
     let providers = ["ring", "aws_lc_rs", "aws-lc-rs", "prefer-post-quantum", "fips"];
     for line in all.lines() {

@@ -21,6 +21,7 @@ pub(crate) struct Field {
     pub(crate) with: Option<Path>,
     pub(crate) name: Option<LitStr>,
     pub(crate) group: Option<LitStr>,
+    pub(crate) critical: Option<Flag>,
     pub(crate) optional: Option<Flag>,
     pub(crate) shared: Option<Flag>,
     pub(crate) timeout: Option<Duration>,
@@ -38,10 +39,10 @@ pub(crate) struct Flag(pub(crate) Path);
 
 const ON_STRUCTS: &str = "`strict`, `name = \"…\"` and `crate = path`";
 
-const FIELD_KEYS: &str = "skip probe with name group optional shared timeout max_age rise fall live flatten";
+const FIELD_KEYS: &str = "skip probe with name group critical optional shared timeout max_age rise fall live flatten";
 
-const ON_FIELDS: &str = "`skip`, `probe`, `with = path`, `name = \"…\"`, `group = \"…\"`, `optional`, `shared`, `timeout = \"…\"`, \
-                         `max_age = \"…\"`, `rise = 2`, `fall = 3`, `live` and `flatten`";
+const ON_FIELDS: &str = "`skip`, `probe`, `with = path`, `name = \"…\"`, `group = \"…\"`, `critical`, `optional`, `shared`, \
+                         `timeout = \"…\"`, `max_age = \"…\"`, `rise = 2`, `fall = 3`, `live` and `flatten`";
 
 impl Struct {
     pub(crate) fn parse(attrs: &[Attribute], errors: &mut Errors) -> Self {
@@ -75,6 +76,7 @@ impl Field {
                 "with" => set(&mut this.with, path(&meta, errors), &meta, errors),
                 "name" => set(&mut this.name, string(&meta, errors), &meta, errors),
                 "group" => set(&mut this.group, string(&meta, errors), &meta, errors),
+                "critical" => set(&mut this.critical, flag(&meta, errors), &meta, errors),
                 "optional" => set(&mut this.optional, flag(&meta, errors), &meta, errors),
                 "shared" => set(&mut this.shared, flag(&meta, errors), &meta, errors),
                 "timeout" => set(&mut this.timeout, timeout(&meta, errors), &meta, errors),

@@ -144,6 +144,7 @@ fn setters(attrs: &attr::Field) -> TokenStream {
         let ms = u64::try_from(duration.as_millis()).expect("parsed from a `u64`");
         quote!(::core::time::Duration::from_millis(#ms))
     };
+    let critical = attrs.critical.as_ref().map(|_| quote!(.critical()));
     let optional = attrs.optional.as_ref().map(|_| quote!(.optional()));
     let shared = attrs.shared.as_ref().map(|_| quote!(.shared()));
     let timeout = attrs.timeout.map(duration).map(|timeout| quote!(.timeout(#timeout)));
@@ -151,7 +152,7 @@ fn setters(attrs: &attr::Field) -> TokenStream {
     let rise = attrs.rise.map(|rise| quote!(.rise(#rise)));
     let fall = attrs.fall.map(|fall| quote!(.fall(#fall)));
     let live = attrs.live.as_ref().map(|_| quote!(.live()));
-    quote!(#optional #shared #timeout #max_age #rise #fall #live)
+    quote!(#critical #optional #shared #timeout #max_age #rise #fall #live)
 }
 
 /// A local variable that paths in the user's attributes cannot refer to.

@@ -52,8 +52,9 @@ use crate::{ast::Struct, errors::Errors};
 /// | field | `with = path` | Probes the field with an `async fn(&FieldType) -> Result<(), E>`, where `E` is any error that `health::Check::new` accepts. The group defaults to `service`. The check keeps a clone of the field, so a lock or a cell must be in an `Arc`. |
 /// | field | `name = "…"` | Replaces the field's name. |
 /// | field | `group = "…"` | Replaces the probe's group. |
+/// | field | `critical` | A failure makes the service `DOWN`. The default, except for a resource whose `Probe::OPTIONS` are others, such as a mail server. |
 /// | field | `optional` | A failure makes the service `DEGRADED` instead of `DOWN`. |
-/// | field | `shared` | The replicas share the resource: while it is down, `/health` is `DOWN`, and `/health/ready` only until the service has started once. Excludes `optional`. |
+/// | field | `shared` | The replicas share the resource: while it is down, `/health` is `DOWN`, and `/health/ready` only until the service has started once. |
 /// | field | `timeout = "250ms"` | Sets the check's own limit, in `ms` or `s`. |
 /// | field | `max_age = "30s"` | Sets how long a result is reused, in `ms` or `s`. |
 /// | field | `rise = 2` | Sets how many successes in a row bring the check up again. Defaults to 1. |

@@ -20,6 +20,9 @@ const DRIVERS: &str = "aerospike async_nats aws_sdk_ cassandra_cpp cdrs_tokio cl
                        google_cloud_ influxdb influxdb2 jetstream lapin meilisearch_sdk memcache mongodb paho_mqtt postgres \
                        redis rskafka rumqttc scylla surrealdb tiberius tikv_client tokio_postgres tonic zookeeper_client";
 
+/// The trait whose objects are resources: that of the crate `object_store`.
+const OBJECT_STORE: &str = "ObjectStore";
+
 /// The trait of `discovery::require` that the type must implement, if it is, or mentions, a type that is written like a resource.
 pub(crate) fn requirement(ty: &Type) -> Option<Ident> {
     let is_locked = |inner| types::cell(inner).is_some() && mentions_resource(inner);
@@ -38,6 +41,9 @@ fn mentions_resource(ty: &Type) -> bool {
 }
 
 fn is_resource(ty: &Type) -> bool {
+    if let Some(path) = types::object_trait(ty) {
+        return path.segments.last().is_some_and(|segment| segment.ident == OBJECT_STORE);
+    }
     let segments = types::path(ty).into_iter().flat_map(|path| &path.segments);
     let mut names = segments.rev().map(|segment| segment.ident.to_string());
     let Some(last) = names.next() else { return false };
@@ -73,6 +79,7 @@ mod tests {
             (parse_quote!(mongodb::Client), "Resource"),
             (parse_quote!(scylla::client::session::Session), "Resource"),
             (parse_quote!(Arc<aws_sdk_s3::Client>), "Resource"),
+            (parse_quote!(Arc<dyn object_store::ObjectStore + Send>), "Resource"),
             (parse_quote!(FutureProducer), "Resource"),
             (parse_quote!(AsyncSmtpTransport<Tokio1Executor>), "Resource"),
             (parse_quote!(jetstream::Context), "Resource"),
@@ -88,7 +95,7 @@ mod tests {
             let requirement = requirement(ty).map(|requirement| requirement.to_string());
             assert_eq!(requirement.as_deref(), Some(*expected), "{}", quote!(#ty));
         }
-        let others: [Type; 11] = [
+        let others: [Type; 12] = [
             parse_quote!(String),
             parse_quote!(Client),
             parse_quote!(reqwest::Client),
@@ -97,6 +104,7 @@ mod tests {
             parse_quote!(actix_session::Session),
             parse_quote!(EmailClient),
             parse_quote!(redis::ConnectionInfo),
+            parse_quote!(Arc<dyn Repository>),
             parse_quote!(PhantomData<PgPool>),
             parse_quote!(fn() -> PgPool),
             parse_quote!(PgPoolOptions),

@@ -101,6 +101,15 @@ pub(crate) fn path(ty: &Type) -> Option<&Path> {
     if let Type::Path(TypePath { path, .. }) = ungrouped(ty) { Some(path) } else { None }
 }
 
+/// The path of the first trait, if the type is a trait object.
+pub(crate) fn object_trait(ty: &Type) -> Option<&Path> {
+    let Type::TraitObject(object) = ungrouped(ty) else { return None };
+    object
+        .bounds
+        .iter()
+        .find_map(|bound| if let TypeParamBound::Trait(bound) = bound { Some(&bound.path) } else { None })
+}
+
 fn is_reference(ty: &Type) -> bool {
     matches!(ungrouped(ty), Type::Reference(_))
 }

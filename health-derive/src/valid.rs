@@ -17,7 +17,7 @@ pub(crate) fn validate(state: &Struct<'_>, errors: &mut Errors) {
     check_not_all_skipped(state, errors);
     for field in &state.fields {
         check_skip(field, errors);
-        check_optional_or_shared(field, errors);
+        check_role(field, errors);
         check_with(field, errors);
         check_flatten(field, errors);
         check_tuple_field_is_named(field, state, errors);
@@ -45,14 +45,11 @@ fn check_skip(field: &Field, errors: &mut Errors) {
     }
 }
 
-fn check_optional_or_shared(field: &Field, errors: &mut Errors) {
-    let Field { attrs, .. } = field;
-    let either = |path: &&Path| path.is_ident("optional") || path.is_ident("shared");
-    if let (Some(_), Some(_), Some(later)) = (&attrs.optional, &attrs.shared, attrs.present.iter().rfind(either)) {
-        errors.push_at(
-            later,
-            "not expected here; `optional` and `shared` exclude each other, because an optional check takes nothing down",
-        );
+fn check_role(field: &Field, errors: &mut Errors) {
+    let is_role = |path: &&Path| ["critical", "optional", "shared"].iter().any(|role| path.is_ident(role));
+    let mut roles = field.attrs.present.iter().filter(is_role);
+    if let (Some(_), Some(later)) = (roles.next(), roles.next_back()) {
+        errors.push_at(later, "not expected here; a check has one role: `critical`, `optional` or `shared`");
     }
 }
 

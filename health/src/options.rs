@@ -22,9 +22,17 @@ pub struct CheckOptions {
     pub fall: u32,
 }
 
+impl CheckOptions {
+    /// The options of a [`Check`](crate::Check) on which no setter was called, also in constants, as for
+    /// [`Probe::OPTIONS`](crate::Probe::OPTIONS).
+    pub const fn new() -> Self {
+        Self { role: Role::Critical, timeout: None, max_age: None, live: false, rise: 1, fall: 1 }
+    }
+}
+
 impl Default for CheckOptions {
     fn default() -> Self {
-        Self { role: Role::Critical, timeout: None, max_age: None, live: false, rise: 1, fall: 1 }
+        Self::new()
     }
 }
 

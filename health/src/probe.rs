@@ -10,7 +10,10 @@ use std::{
 
 use futures_util::FutureExt as _;
 
-use crate::error::{ProbeError, ProbeErrorKind};
+use crate::{
+    error::{ProbeError, ProbeErrorKind},
+    options::CheckOptions,
+};
 
 /// Checks that one resource works.
 ///
@@ -54,6 +57,27 @@ pub trait Probe: Send + Sync + 'static {
     /// The kind of resource, and the group of its checks: `database`, `cache`, `queue`, `service`, `mail`, `storage`, `system`, or
     /// a word of your own. It must be a segment of a path and not one of the scope's own paths, such as `ready`.
     const GROUP: &'static str;
+
+    /// The options of its checks, for what a setter of [`Check`](crate::Check) or an attribute of the derive does not set. Defaults to those
+    /// of any check. For a resource that is expensive to probe, for example, or that no service needs to run:
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use health::{CheckOptions, Probe, ProbeError, Role};
+    /// # struct Mailer;
+    /// impl Probe for Mailer {
+    ///     const GROUP: &'static str = "mail";
+    ///     const OPTIONS: CheckOptions = {
+    ///         let mut options = CheckOptions::new();
+    ///         options.role = Role::Optional;
+    ///         options.max_age = Some(Duration::from_secs(30));
+    ///         options
+    ///     };
+    ///     // …
+    /// #   async fn probe(&self) -> Result<(), ProbeError> { Ok(()) }
+    /// }
+    /// ```
+    const OPTIONS: CheckOptions = CheckOptions::new();
 
     /// Probes the resource once.
     ///
@@ -200,6 +224,7 @@ macro_rules! pointers_to_probes {
     ($($pointer:ty $(where P: $bound:tt Sized)?, $session:path;)*) => {$(
         impl<P: $crate::Probe $(+ $bound Sized)?> $crate::Probe for $pointer {
             const GROUP: &'static str = P::GROUP;
+            const OPTIONS: $crate::CheckOptions = P::OPTIONS;
 
             fn probe(&self) -> impl ::std::future::Future<Output = Result<(), $crate::ProbeError>> + Send {
                 P::probe(self)
@@ -267,13 +292,14 @@ pub(crate) trait LibraryProbe: Send + Sync + 'static {
     }
 }
 
-/// Implements [`Probe`] for the type of a driver: its group, the type, and a function from a reference to it to the [`LibraryProbe`] that
-/// is the session of a check.
+/// Implements [`Probe`] for the type of a driver: its group, the type, the options of its checks, and a function from a reference to it to
+/// the [`LibraryProbe`] that is the session of a check.
 #[allow(unused_macros, reason = "without features there are no drivers")]
 macro_rules! library_probe {
-    ($group:literal $(<$($parameter:ident),+>)?, $resource:ty $(where {$($bounds:tt)+})? => $open:expr) => {
+    ($group:literal $(<$($parameter:ident),+>)?, $resource:ty $(where {$($bounds:tt)+})? $(, $options:expr)? => $open:expr) => {
         impl $(<$($parameter),+>)? $crate::Probe for $resource $(where $($bounds)+)? {
             const GROUP: &'static str = $group;
+            $(const OPTIONS: $crate::CheckOptions = $options;)?
 
             async fn probe(&self) -> Result<(), $crate::ProbeError> {
                 $crate::probe::LibraryProbe::probe(&$open(self)).await

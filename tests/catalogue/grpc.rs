@@ -115,6 +115,7 @@ async fn each_service_has_the_status_of_its_endpoint() {
     for unknown in ["queue", "database.orders", "database.", ".", "Database", "health.drain", "orders.v1.Orders"] {
         assert_eq!(check(&channel, unknown).await, Err(Code::NotFound), "{unknown}");
     }
+    assert_eq!(check(&channel, &".".repeat(100_000)).await, Err(Code::OutOfRange), "longer than any name");
 }
 
 #[derive(HealthCheck)]
@@ -131,13 +132,24 @@ async fn a_run_serves_http_and_grpc() {
     // The scope is dropped before the first request.
     let server = serve(&scope().state(&data));
     let http = TestServer::start(2, move |app| {
-        app.app_data(data.clone()).service(scope());
+        app.app_data(data.clone()).service(scope()).service(scope().deadline(HOUR).path("/other"));
     });
     for _ in 0..3 {
         assert_eq!(check(&server.channel(), "").await, Ok(ServingStatus::Serving));
         assert_eq!(http.health().await.status, 200);
+        assert_eq!(http.get("/other").await.status, 200);
     }
     assert_eq!(counted.runs(), 1);
+}
+
+#[actix_web::test]
+async fn a_state_is_not_taken_for_an_earlier_one_that_was_dropped() {
+    let scope = |counted| health::scope().max_age(HOUR).state(&web::Data::new(State { counted }));
+    let server = serve(&scope(Counted::default()));
+    assert_eq!(check(&server.channel(), "").await, Ok(ServingStatus::Serving));
+    // The memory of the first state is free.
+    let other = serve(&scope(Counted::broken()));
+    assert_eq!(check(&other.channel(), "").await, Ok(ServingStatus::NotServing));
 }
 
 #[actix_web::test]

@@ -131,6 +131,36 @@ mod tonic {
     }
 }
 
+mod mongodb {
+    pub struct Client;
+    pub struct Collection<T>(T);
+    pub struct Database;
+}
+
+mod lettre {
+    pub struct AsyncSmtpTransport<E>(E);
+    pub struct SmtpTransport;
+    pub struct Tokio1Executor;
+}
+
+mod rskafka {
+    pub mod client {
+        pub struct Client;
+    }
+}
+
+mod object_store {
+    pub trait ObjectStore {}
+}
+
+mod rusqlite {
+    pub struct Connection;
+}
+
+mod r2d2_sqlite {
+    pub struct SqliteConnectionManager;
+}
+
 include!("shared/every_backend.rs");
 
 fn main() {}

@@ -114,7 +114,7 @@ impl Check {
         Self::from_dyn(group, name, Arc::new(Function(f)))
     }
 
-    /// Creates a check of a resource. Its group is [`Probe::GROUP`].
+    /// Creates a check of a resource. Its group is [`Probe::GROUP`], and its options are [`Probe::OPTIONS`].
     ///
     /// # Examples
     ///
@@ -134,7 +134,14 @@ impl Check {
     /// assert_eq!(Check::probe("license", License).to_string(), "system.license");
     /// ```
     pub fn probe<P: Probe>(name: impl Into<String>, resource: P) -> Self {
-        Self::from_dyn(P::GROUP, name, Session::open(resource).into_inner())
+        let options = CheckOptions {
+            timeout: P::OPTIONS.timeout.map(|timeout| timeout.min(MAX_TIMEOUT)),
+            max_age: P::OPTIONS.max_age.map(|max_age| max_age.min(MAX_DURATION)),
+            rise: P::OPTIONS.rise.max(1),
+            fall: P::OPTIONS.fall.max(1),
+            ..P::OPTIONS
+        };
+        Self::from_dyn(P::GROUP, name, Session::open(resource).into_inner()).modify(|inner| inner.options = options)
     }
 
     fn from_dyn(group: impl Into<String>, name: impl Into<String>, probe: Arc<dyn DynProbe>) -> Self {
@@ -148,8 +155,14 @@ impl Check {
         }
     }
 
+    /// Makes the check critical: while it is down, the service is `DOWN` (503). The default, unless the [`Probe::OPTIONS`] of a resource
+    /// are others. Of this method, [`Check::optional`] and [`Check::shared`], the last call counts.
+    pub fn critical(self) -> Self {
+        self.modify(|inner| inner.options.role = Role::Critical)
+    }
+
     /// Makes the check optional: while it is down, the service is `DEGRADED` (200) instead of `DOWN` (503). Off by default. Of
-    /// this method and [`Check::shared`], the last call counts.
+    /// this method, [`Check::critical`] and [`Check::shared`], the last call counts.
     pub fn optional(self) -> Self {
         self.modify(|inner| inner.options.role = Role::Optional)
     }
@@ -159,7 +172,7 @@ impl Check {
     /// While it is down, `/health` is `DOWN` (503). `/health/ready` is 503 only until the service has started once, which means
     /// that each critical and shared check has been up. From then on it is `DEGRADED` (200): otherwise an outage of the resource
     /// would take all replicas out of rotation together, and clients would get the load balancer's error instead of the
-    /// application's. Of this method and [`Check::optional`], the last call counts.
+    /// application's. Of this method, [`Check::critical`] and [`Check::optional`], the last call counts.
     pub fn shared(self) -> Self {
         self.modify(|inner| inner.options.role = Role::Shared)
     }
@@ -343,6 +356,33 @@ mod tests {
         let other = clone.optional();
         assert_ne!(one.identity(), other.identity());
         assert_eq!(one.options().role, Role::Critical);
+    }
+
+    #[test]
+    fn the_options_of_a_resource_are_those_of_its_checks_within_the_limits_of_the_setters() {
+        struct Mailer;
+
+        impl Probe for Mailer {
+            const GROUP: &'static str = "mail";
+            const OPTIONS: CheckOptions = CheckOptions {
+                role: Role::Optional,
+                timeout: Some(Duration::MAX),
+                max_age: Some(Duration::from_secs(30)),
+                live: true,
+                rise: 0,
+                fall: 2,
+            };
+
+            async fn probe(&self) -> Result<(), ProbeError> {
+                Ok(())
+            }
+        }
+
+        let expected = CheckOptions { timeout: Some(MAX_TIMEOUT), rise: 1, ..Mailer::OPTIONS };
+        for check in [Check::probe("mailer", Mailer), Check::probe("mailer", Arc::new(Box::new(Mailer)))] {
+            assert_eq!(check.options(), expected);
+            assert_eq!(check.critical().options(), CheckOptions { role: Role::Critical, ..expected });
+        }
     }
 
     #[test]

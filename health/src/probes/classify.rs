@@ -116,14 +116,17 @@ errors_of_drivers! {
         bb8::RunError<diesel_async::pooled_connection::PoolError>;
     "mysql_async": mysql_async::Error;
     "mysql": mysql::Error;
+    "rusqlite": rusqlite::Error;
     "tokio-postgres": tokio_postgres::Error;
     "deadpool-postgres": deadpool_postgres::PoolError;
+    "mongodb": mongodb::error::Error;
     "redis": redis::RedisError;
     "deadpool-redis": deadpool_redis::PoolError;
     "bb8-redis": bb8::RunError<redis::RedisError>;
     "fred": fred::error::Error;
     "memcache": memcache::exp::Error, memcache::MemcacheError;
     "reqwest": reqwest::Error;
+    "lettre": lettre::transport::smtp::Error;
     "lapin": lapin::Error;
     "deadpool-lapin": deadpool_lapin::PoolError;
     "async-nats":
@@ -132,5 +135,7 @@ errors_of_drivers! {
         async_nats::ConnectError,
         async_nats::PublishError;
     "tonic": tonic::Status;
+    "rskafka": rskafka::client::error::Error;
+    "object_store": object_store::Error;
     "rumqttc": rumqttc::ClientError, rumqttc::PublishNoticeError;
 }

@@ -18,11 +18,16 @@ mod sql {
     pub mod mysql;
     #[cfg(feature = "mysql_async")]
     pub mod mysql_async;
+    #[cfg(feature = "r2d2_sqlite")]
+    pub mod r2d2_sqlite;
+    #[cfg(feature = "rusqlite")]
+    pub mod rusqlite;
     #[cfg(feature = "sea-orm")]
     pub mod sea_orm;
     #[cfg(any(
         feature = "mysql",
         feature = "mysql_async",
+        feature = "rusqlite",
         feature = "sqlx",
         feature = "sqlx-0_8",
         feature = "tokio-postgres"
@@ -35,6 +40,12 @@ mod sql {
     pub mod sqlx_0_8;
     #[cfg(feature = "tokio-postgres")]
     pub mod tokio_postgres;
+}
+
+/// Databases of documents.
+mod document {
+    #[cfg(feature = "mongodb")]
+    pub mod mongodb;
 }
 
 /// Caches.
@@ -59,6 +70,12 @@ mod cache {
     pub mod redis_sentinel;
 }
 
+/// Mail servers.
+mod mail {
+    #[cfg(feature = "lettre")]
+    pub mod lettre;
+}
+
 /// Brokers of messages.
 mod queue {
     #[cfg(feature = "deadpool-lapin")]
@@ -67,8 +84,18 @@ mod queue {
     pub mod lapin;
     #[cfg(feature = "async-nats")]
     pub mod nats;
+    #[cfg(feature = "rskafka")]
+    pub mod rskafka;
     #[cfg(feature = "rumqttc")]
     pub mod rumqttc;
+}
+
+/// Stores of objects.
+mod storage {
+    #[cfg(feature = "object_store")]
+    pub mod object_store;
+    #[cfg(feature = "aws-sdk-s3")]
+    pub mod s3;
 }
 
 /// Other servers, by their protocol.
@@ -104,4 +131,4 @@ pub use self::support::amount::Amount;
 #[cfg(any(feature = "certificate", feature = "dns", feature = "tcp"))]
 pub use self::support::endpoint::InvalidProbe;
 #[allow(unreachable_pub, unused_imports, reason = "without features they are empty")]
-pub use self::{cache::*, net::*, queue::*, sql::*, system::*};
+pub use self::{cache::*, document::*, mail::*, net::*, queue::*, sql::*, storage::*, system::*};

@@ -34,6 +34,9 @@ use crate::{
 /// How often the status of a watched service is determined.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The longest request, in bytes: more than those of the longest names of a group and a check.
+const MAX_REQUEST_LEN: usize = 4096;
+
 /// Serves the endpoints of a scope as the
 /// [gRPC health service](https://github.com/grpc/grpc/blob/master/doc/health-checking.md) `grpc.health.v1.Health`, for an application
 /// that serves gRPC in addition to HTTP: add the returned service to tonic's server.
@@ -99,7 +102,7 @@ pub fn grpc(scope: &Scope) -> Result<HealthServer<GrpcHealth>, ConfigError> {
         deny: config.access.deny,
         stall: config.stall,
     };
-    Ok(HealthServer::new(GrpcHealth(Arc::new(inner))))
+    Ok(HealthServer::new(GrpcHealth(Arc::new(inner))).max_decoding_message_size(MAX_REQUEST_LEN))
 }
 
 /// The implementation of the health service that [`grpc`] returns.
@@ -115,17 +118,18 @@ struct Inner {
     stall: Duration,
 }
 
-/// Who sends a request.
+/// The sender of a request.
 struct Client {
     peer: Peer,
     metadata: MetadataMap,
 }
 
-/// What a client gets to know.
+/// Which status a client may see.
 #[derive(Clone, Copy, PartialEq)]
 enum Access {
+    /// The current one: the checks that are due run.
     Allowed,
-    /// The status of the latest results.
+    /// That of the latest results.
     StatusOnly,
 }
 
@@ -177,6 +181,10 @@ impl Inner {
             Access::Allowed => self.engine.results(endpoint.selection(), &[], false).await.entries,
             Access::StatusOnly => self.engine.latest_results(endpoint.selection(), false),
         };
+        if results.is_empty() && endpoint.fixed_index().is_none() {
+            // The check was removed meanwhile.
+            return None;
+        }
         let workers = || lifecycle::unobserved_workers(self.stall).iter().map(Worker::entry).collect();
         let report = assess(&endpoint, results, &ProcessState::now(&self.engine), workers);
         Some(if report.status() == Status::Down { ServingStatus::NotServing } else { ServingStatus::Serving })
@@ -266,7 +274,7 @@ impl Watch {
         }
     }
 
-    /// Evaluates the access rules, which may have changed. Only the request is counted, and a change.
+    /// Evaluates the access rules, which may have changed. A denial is counted once.
     fn authorize_again(&mut self) -> Result<(), tonic::Status> {
         let is_allowed = self.health.0.evaluate(&self.client).is_ok();
         if is_allowed != (self.access == Access::Allowed) {

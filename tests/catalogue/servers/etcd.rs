@@ -37,7 +37,7 @@ impl Etcd {
         self.port
     }
 
-    /// Returns how many calls of `Check` it has answered since its start.
+    /// Returns how many calls of `Check` it has handled since its start.
     pub(crate) fn checks(&self) -> u64 {
         let metrics = self.get("/metrics").unwrap();
         let counts = metrics.lines().filter_map(|line| {

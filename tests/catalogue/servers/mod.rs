@@ -5,12 +5,16 @@ pub(crate) mod cluster;
 pub(crate) mod etcd;
 pub(crate) mod grpc;
 pub(crate) mod memcached;
+pub(crate) mod mongod;
 pub(crate) mod mosquitto;
 pub(crate) mod nats;
 pub(crate) mod rabbitmq;
+pub(crate) mod s3;
 pub(crate) mod sentinel;
+pub(crate) mod smtp;
 pub(crate) mod standby;
 pub(crate) mod stub;
+pub(crate) mod tansu;
 
 /// Returns the number of connections to a port of this machine, from the kernel.
 pub(crate) fn connections_to(port: u16) -> usize {
@@ -21,4 +25,11 @@ pub(crate) fn connections_to(port: u16) -> usize {
         fields.next().is_some_and(|address| address.ends_with(&local)) && fields.nth(1) == Some("01")
     };
     table.lines().filter(established).count()
+}
+
+/// The path of a program that `tests/install` installs for this project.
+pub(crate) fn tool(path: &str) -> String {
+    let program = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools").join(path);
+    assert!(program.exists(), "{} is missing: tests/install installs it", program.display());
+    program.display().to_string()
 }

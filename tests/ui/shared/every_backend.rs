@@ -34,4 +34,13 @@ struct EveryBackend {
     mysql_async: mysql_async::Pool, // mysql_async
     r2d2_redis: r2d2::Pool<redis::Client>, // redis-r2d2
     grpc: tonic::transport::Channel, // tonic
+    mongodb: mongodb::Client, // mongodb
+    mongodb_database: mongodb::Database, // mongodb
+    mongodb_collection: mongodb::Collection<()>, // mongodb
+    lettre: lettre::AsyncSmtpTransport<lettre::Tokio1Executor>, // lettre
+    lettre_blocking: lettre::SmtpTransport, // lettre
+    rskafka: std::sync::Arc<rskafka::client::Client>, // rskafka
+    object_store: std::sync::Arc<dyn object_store::ObjectStore>, // object_store
+    rusqlite: std::sync::Arc<std::sync::Mutex<rusqlite::Connection>>, // rusqlite
+    r2d2_sqlite: r2d2::Pool<r2d2_sqlite::SqliteConnectionManager>, // r2d2_sqlite
 }

@@ -159,7 +159,7 @@ fn is_grpc(status: &Status) -> bool {
 
 impl Classify for Status {
     fn classify(&self) -> ProbeErrorKind {
-        let is_timeout = self.source().is_some_and(|error| is_in_chain::<TimeoutExpired>(error));
+        let is_timeout = self.source().is_some_and(is_in_chain::<TimeoutExpired>);
         match self.code() {
             Code::DeadlineExceeded => ProbeErrorKind::TimedOut,
             _ if is_timeout => ProbeErrorKind::TimedOut,

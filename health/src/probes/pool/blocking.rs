@@ -36,7 +36,7 @@ use crate::{
 pub(in crate::probes) trait BlockingPool: Clone + Send + Sync + 'static {
     type Error: Classify;
 
-    /// Executes the query on a connection of the pool, and tells `waiting` while all connections are in use. Blocks.
+    /// Executes the query on a connection of the pool, and sets `waiting` while all connections are in use. Blocks.
     fn query(&self, waiting: &Waiting) -> Result<(), Failure<Self::Error>>;
 
     /// How many connections the pool may have.

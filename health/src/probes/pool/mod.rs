@@ -32,7 +32,7 @@ pub(super) mod blocking;
 pub(super) mod deadpool;
 pub(super) mod driver;
 mod outside;
-#[cfg(any(feature = "diesel", feature = "redis-r2d2"))]
+#[cfg(any(feature = "diesel", feature = "r2d2_sqlite", feature = "redis-r2d2"))]
 pub(super) mod r2d2;
 #[cfg(test)]
 mod tests;

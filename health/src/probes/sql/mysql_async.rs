@@ -95,7 +95,7 @@ impl LibraryProbe for PoolProbe {
     }
 }
 
-/// mysql_async's side of the algorithm for pools.
+/// The driver's side of the algorithm for pools.
 #[derive(Clone)]
 struct MysqlPool {
     pool: Pool,
@@ -220,11 +220,16 @@ impl pool::Pool for MysqlPool {
 }
 
 impl Classify for Error {
+    #[allow(clippy::match_same_arms, reason = "the last of them does not exist without TLS")]
     fn classify(&self) -> ProbeErrorKind {
         match self {
             Self::Io(IoError::Io(error)) => classify_io(error),
             Self::Driver(DriverError::ConnectionClosed) => ProbeErrorKind::Unreachable,
-            Self::Driver(
+            Self::Server(error) => classify_mysql_error(error.code, &error.state, &error.message),
+            // Other errors of `Io` are those of TLS, whose variant depends on a feature of the driver.
+            #[allow(unreachable_patterns, reason = "without TLS there is no other variant")]
+            Self::Io(_)
+            | Self::Driver(
                 DriverError::UnknownAuthPlugin { .. }
                 | DriverError::MysqlOldPasswordDisabled
                 | DriverError::NoKeyFound
@@ -232,10 +237,6 @@ impl Classify for Error {
                 | DriverError::CleartextPluginDisabled
                 | DriverError::InvalidParsecSalt,
             ) => ProbeErrorKind::Rejected,
-            Self::Server(error) => classify_mysql_error(error.code, &error.state, &error.message),
-            // Only of TLS, whose variant depends on a feature of the driver.
-            #[allow(unreachable_patterns, reason = "without TLS there is no other variant")]
-            Self::Io(_) => ProbeErrorKind::Rejected,
             _ => ProbeErrorKind::Failed,
         }
     }

@@ -8,6 +8,8 @@ struct State {
     #[health(shared)]
     #[health(optional)]
     b: PgPool,
+    #[health(critical, optional)]
+    c: PgPool,
 }
 
 fn main() {}

@@ -1,0 +1,163 @@
+//! `Arc<Mutex<rusqlite::Connection>>` and, with the feature `r2d2_sqlite`, `r2d2::Pool<SqliteConnectionManager>`, of the version of rusqlite
+//! that the application uses, from 0.32 to 0.43.
+//!
+//! Each run executes a query that reads the file, on the application's own connection, or one of its pool, on one thread of tokio's blocking
+//! pool. A query that hangs cannot be cancelled: no other one starts until it returns, so it blocks one thread, however often the check is
+//! polled. A pool executes an empty statement before that.
+//!
+//! | what happens | kind | status |
+//! | --- | --- | --- |
+//! | the file or its folder does not exist, or cannot be opened | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | the mutex is locked, or all connections of the pool are in use, for no longer than 30 s or the pool's `connection_timeout` | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | locked by another writer, and the `busy_timeout` is shorter than the check's limit | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | locked by another writer for longer; a disk that does not respond | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | the disk is full | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | not a database; the mutex is poisoned; anything else | [`ProbeErrorKind::Failed`] | DOWN |
+//!
+//! The `busy_timeout` of rusqlite is 5 s by default, which is longer than the limit of a check, so a database that is locked exclusively is
+//! DOWN. In the WAL mode a writer does not lock out readers. SQLite continues to read a file that was removed or replaced, which is not
+//! detected. A thread that panics while it holds the mutex poisons it, and then every `lock().unwrap()` of the application panics, too.
+//!
+//! The counters of a pool before a run are values of the run: `connections_in_use`, `connections_idle` and `connections_max`.
+//!
+//! # Examples
+//!
+//! ```
+//! use std::sync::{Arc, Mutex};
+//!
+//! use health::HealthCheck;
+//! use rusqlite::Connection;
+//!
+//! #[derive(HealthCheck)]
+//! struct AppState {
+//!     notes: Arc<Mutex<Connection>>, // database.notes
+//! }
+//!
+//! # fn main() -> rusqlite::Result<()> {
+//! let state = AppState { notes: Arc::new(Mutex::new(Connection::open_in_memory()?)) };
+//! # drop(state);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    sync::{Arc, Mutex, TryLockError},
+    time::Duration,
+};
+
+use ::rusqlite::{Connection, Error};
+
+use super::sqlstate::classify_code;
+use crate::{
+    error::ProbeErrorKind,
+    probe::library_probe,
+    probes::{
+        classify::Classify,
+        pool::blocking::{BlockingPool, BlockingPoolProbe, Failure, Waiting},
+        support::label::Label,
+    },
+};
+
+pub(super) const LABEL: Label = Label::new("sqlite");
+
+/// How long a connection may be in use before the check is DOWN. The application waits for a mutex without a limit.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+
+library_probe! {
+    "database",
+    Arc<Mutex<Connection>> => |connection: &Arc<Mutex<Connection>>| BlockingPoolProbe::new(Shared(Arc::clone(connection)))
+}
+
+/// A connection that threads share, as a pool of one.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<Connection>>);
+
+/// Why a shared connection fails.
+#[derive(Debug)]
+enum SharedError {
+    Sqlite(Error),
+    Poisoned,
+}
+
+impl BlockingPool for Shared {
+    type Error = SharedError;
+
+    fn query(&self, waiting: &Waiting) -> Result<(), Failure<SharedError>> {
+        let locked = match self.0.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                waiting.set(true);
+                let locked = self.0.lock();
+                waiting.set(false);
+                locked.map_err(|_| SharedError::Poisoned)
+            }
+            Err(TryLockError::Poisoned(_)) => Err(SharedError::Poisoned),
+            Ok(locked) => Ok(locked),
+        };
+        locked.and_then(|connection| read(&connection).map_err(SharedError::Sqlite)).map_err(Failure::Driver)
+    }
+
+    fn max_size(&self) -> usize {
+        1
+    }
+
+    fn acquire_timeout(&self) -> Duration {
+        ACQUIRE_TIMEOUT
+    }
+
+    fn observe(&self) {}
+
+    fn address(&self) -> Option<usize> {
+        Some(Arc::as_ptr(&self.0).addr())
+    }
+
+    fn label(&self) -> Label {
+        LABEL
+    }
+}
+
+/// Reads the file, which SQLite does only in a read transaction. The query begins one.
+pub(super) fn read(connection: &Connection) -> Result<(), Error> {
+    connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0)).map(drop)
+}
+
+impl Classify for Error {
+    fn classify(&self) -> ProbeErrorKind {
+        self.sqlite_error().map_or(ProbeErrorKind::Failed, |error| classify_code(&error.extended_code.to_string()))
+    }
+
+    fn message(&self, name: &str) -> String {
+        match self.classify() {
+            ProbeErrorKind::Saturated => "sqlite is locked by a writer".to_owned(),
+            kind => kind.message(name),
+        }
+    }
+}
+
+impl Classify for SharedError {
+    fn classify(&self) -> ProbeErrorKind {
+        match self {
+            Self::Sqlite(error) => error.classify(),
+            Self::Poisoned => ProbeErrorKind::Failed,
+        }
+    }
+
+    fn message(&self, name: &str) -> String {
+        match self {
+            Self::Sqlite(error) => error.message(name),
+            Self::Poisoned => self.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for SharedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(error) => error.fmt(f),
+            Self::Poisoned => f.write_str("the mutex of the connection is poisoned"),
+        }
+    }
+}
+
+impl StdError for SharedError {}

@@ -1,0 +1,151 @@
+//! A mongod for one test, with a user, alone or as the member of a replica set.
+
+use std::{
+    fs,
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use ::mongodb::{
+    Client,
+    bson::{Document, doc},
+};
+use tempfile::TempDir;
+
+use super::tool;
+use crate::common::{
+    PASSWORD, USER,
+    process::Process,
+    servers::{FaultInjection, free_port},
+};
+
+pub(crate) struct Mongod {
+    port: u16,
+    folder: TempDir,
+    args: Vec<String>,
+    process: Option<Process>,
+}
+
+impl Mongod {
+    /// Prepares a server that requires a password, without starting it.
+    pub(crate) fn prepared() -> Self {
+        let mut mongod = Self::without_password();
+        // While there is no user, a local client may create one.
+        mongod.restart();
+        let create = doc! { "createUser": USER, "pwd": PASSWORD, "roles": ["root"] };
+        mongod.run(create).expect("the first user is created");
+        mongod.stop();
+        mongod.args.push("--auth".to_owned());
+        mongod
+    }
+
+    /// Prepares a server that requires no password, without starting it.
+    pub(crate) fn without_password() -> Self {
+        Self::with_args(&[])
+    }
+
+    /// Starts the members of a replica set, without passwords, and waits until the first one is the primary.
+    pub(crate) fn replica_set<const N: usize>() -> [Self; N] {
+        let members = [(); N].map(|()| {
+            let mut member = Self::with_args(&["--replSet", SET_NAME]);
+            member.restart();
+            member
+        });
+        let configured: Vec<_> = (0..)
+            .zip(&members)
+            .map(|(id, member)| doc! { "_id": id, "host": member.address(), "priority": if id == 0 { 2 } else { 1 } })
+            .collect();
+        // The first one is elected, and steps down without a majority, within a second.
+        let settings =
+            doc! { "electionTimeoutMillis": 1000, "heartbeatIntervalMillis": 200, "heartbeatTimeoutSecs": 1 };
+        let initiate = doc! { "replSetInitiate": { "_id": SET_NAME, "members": configured, "settings": settings } };
+        members[0].run(initiate).expect("the replica set is initiated");
+        let started = Instant::now();
+        while members[0].run(doc! { "hello": 1 }).is_ok_and(|hello| hello.get_bool("isWritablePrimary") != Ok(true)) {
+            assert!(started.elapsed() < Duration::from_secs(60), "no primary: {}", members[0].log_text());
+            thread::sleep(Duration::from_millis(50));
+        }
+        members
+    }
+
+    fn with_args(args: &[&str]) -> Self {
+        let folder = tempfile::Builder::new().prefix("health-").tempdir().unwrap();
+        fs::create_dir(folder.path().join("data")).unwrap();
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        Self { port: free_port(), folder, args, process: None }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn url(&self, password: &str) -> String {
+        format!("mongodb://{USER}:{password}@{}/", self.address())
+    }
+
+    /// Returns how often it has executed a command since its start.
+    pub(crate) fn received(&self, command: &str) -> u64 {
+        let command = format!("\"command\":{{\"{command}\":");
+        self.log_text().lines().filter(|line| line.contains(&command)).count().try_into().unwrap()
+    }
+
+    /// Runs a command on this server, also if it is a secondary.
+    fn run(&self, command: Document) -> ::mongodb::error::Result<Document> {
+        let url = format!("mongodb://{}/?directConnection=true", self.address());
+        // A thread of its own, because the caller may be a task.
+        let run = async move { Client::with_uri_str(url).await?.database("admin").run_command(command).await };
+        thread::spawn(|| actix_web::rt::System::new().block_on(run)).join().unwrap()
+    }
+
+    fn log_text(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+const SET_NAME: &str = "canaryset";
+
+impl FaultInjection for Mongod {
+    fn restart(&mut self) {
+        assert!(self.process.is_none(), "stop it first");
+        let port = self.port.to_string();
+        let data = self.folder.path().join("data").display().to_string();
+        let fixed = ["--dbpath", &data, "--port", &port, "--bind_ip", "127.0.0.1", "--nounixsocket"];
+        // Two megabytes of data instead of 300, and a shutdown that does not wait for clients.
+        let small = [
+            "--wiredTigerCacheSizeGB",
+            "0.25",
+            "--wiredTigerEngineConfigString",
+            "log=(prealloc=false,file_max=2MB)",
+            "--setParameter",
+            "shutdownTimeoutMillisForSignaledShutdown=0",
+            // Each command is logged.
+            "--slowms",
+            "-1",
+        ];
+        let args: Vec<_> = fixed.into_iter().chain(small).map(str::to_owned).chain(self.args.iter().cloned()).collect();
+        let program = tool("mongodb/bin/mongod");
+        self.process = Some(Process::start("root", &program, &args, &self.folder.path().join("log")));
+        let started = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(started.elapsed() < Duration::from_secs(60), "mongod does not start: {}", self.log_text());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn stop(&mut self) {
+        self.process.take().expect("it runs").stop("TERM");
+    }
+
+    fn freeze(&self) {
+        self.process.as_ref().expect("it runs").freeze();
+    }
+
+    fn resume(&self) {
+        self.process.as_ref().expect("it runs").resume();
+    }
+}
