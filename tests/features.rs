@@ -124,6 +124,7 @@ lettre = { version = "0.11", default-features = false, features = ["smtp-transpo
 memcache = { version = "0.21", default-features = false, features = ["tokio"] }
 mongodb = { version = "3.9", default-features = false, features = ["bson-2", "compat-3-3-0", "rustls-tls"] }
 object_store = { version = "0.14", default-features = false }
+rdkafka = { version = "0.39", default-features = false, features = ["tokio"] }
 redis = { version = "1", default-features = false, features = ["cluster-async", "connection-manager", "sentinel", "tokio-comp"] }
 mysql = { version = "28", default-features = false, features = ["minimal-rust"] }
 mysql_async = { version = "0.37", default-features = false, features = ["minimal-rust"] }

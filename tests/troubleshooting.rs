@@ -17,8 +17,22 @@ const PAGE: &str = include_str!("../docs/guide/troubleshooting.md");
 const FORMATS: &str = "render";
 
 /// Other texts in the sources: media types, and parts of the texts of drivers.
-const OTHER_TEXTS: [&str; 5] =
-    ["charset=", "health json", "database is locked", "no more connections allowed", "out of memory"];
+const OTHER_TEXTS: [&str; 14] = [
+    "charset=",
+    "health json",
+    "database is locked",
+    "no more connections allowed",
+    "out of memory",
+    "severity: ",
+    "addr: Tcp(",
+    "address: HostPort",
+    "blocked: true",
+    "vfs: None",
+    "inner: Status",
+    "kind: Tls",
+    "options: ClientOptions",
+    "password: ",
+];
 
 #[test]
 fn each_message_has_a_row_and_each_row_a_message() {

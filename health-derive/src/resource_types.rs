@@ -9,8 +9,8 @@ use crate::types;
 /// What the names of pools and connections end in.
 const SUFFIXES: [&str; 6] = ["Pool", "Connection", "Conn", "Collection", "Producer", "Transport"];
 
-/// How redis and memcache name theirs.
-const HANDLES: [&str; 4] = ["ConnectionManager", "ClusterClient", "SentinelClient", "Memcache"];
+/// How redis, memcache and rdkafka name theirs.
+const HANDLES: [&str; 5] = ["ConnectionManager", "ClusterClient", "SentinelClient", "Memcache", "StreamConsumer"];
 
 /// What they end in below the path of a driver's crate. Elsewhere, such as in `reqwest::Client`, these names say nothing.
 const DRIVER_SUFFIXES: [&str; 5] = ["Client", "Session", "Channel", "Context", "Database"];

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use derive_more::Display;
 
-/// The options of a [`Check`](crate::Check), as its setters have set them. See there for their meaning.
+/// The options of a [`Check`](crate::Check), as its setters or the [`Probe::OPTIONS`](crate::Probe::OPTIONS) of its resource have set them.
+/// See there for their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckOptions {
-    /// What the check does to the service while it is down. Set by [`Check::optional`](crate::Check::optional) and [`Check::shared`](crate::Check::shared).
+    /// What the check does to the service while it is down. Set by [`Check::critical`](crate::Check::critical),
+    /// [`Check::optional`](crate::Check::optional) and [`Check::shared`](crate::Check::shared).
     pub role: Role,
     /// The limit of a run; `None` for the longest deadline of the scopes that show the check. Set by [`Check::timeout`](crate::Check::timeout).
     pub timeout: Option<Duration>,

@@ -17,7 +17,13 @@ use health::{
     probes::certificate::{CertificateFile, ServerCertificate},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer, version::TLS12};
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::ring,
+    pki_types::PrivateKeyDer,
+    server::{NoClientAuth, WebPkiClientVerifier, danger::ClientCertVerifier},
+    version::TLS12,
+};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -73,11 +79,30 @@ impl Authority {
 
     /// Starts a server with a certificate of this authority, which presents the whole chain.
     pub(crate) fn server(&self, name: &str, from: SystemTime, to: SystemTime) -> Talk {
+        self.server_with_verifier(name, from, to, Arc::new(NoClientAuth))
+    }
+
+    /// Starts a server that serves only clients with a certificate of this authority.
+    pub(crate) fn server_for_known_clients(&self, name: &str) -> Talk {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        self.server_with_verifier(name, days(-1), days(30), verifier)
+    }
+
+    fn server_with_verifier(
+        &self,
+        name: &str,
+        from: SystemTime,
+        to: SystemTime,
+        verifier: Arc<dyn ClientCertVerifier>,
+    ) -> Talk {
         let made = self.make(name, from, to);
         let chain = vec![made.der, self.0.der().clone()];
         let key = PrivateKeyDer::try_from(made.key.serialize_der()).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let config = config.with_safe_default_protocol_versions().unwrap().with_client_cert_verifier(verifier);
         Talk::Tls(Arc::new(config.with_single_cert(chain, key).unwrap()))
     }
 

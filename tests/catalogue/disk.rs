@@ -86,14 +86,17 @@ async fn is_down(rig: &TestServer, message: &str) -> Response {
 
 #[actix_web::test]
 async fn a_disk_is_degraded_when_it_fills_and_down_when_it_is_nearly_full_and_up_when_there_is_room() {
-    let disk = Tmpfs::mount("size=1m");
+    let disk = Tmpfs::mount("size=1m,nr_inodes=100");
     let rig = serve(FreeSpace::new(disk.path()));
     assert_up(&rig, "system", "uploads").await;
     disk.leave(104);
     assert_up(&rig, "system", "uploads").await;
     disk.leave(100);
     let response = assert_degraded(&rig, "system", "uploads", "only 9% (100.0 KiB) of the disk is free").await;
-    assert_eq!(values(&rig, "system", "uploads").await, json!({"free_bytes": 100 << 10}));
+    assert_eq!(
+        values(&rig, "system", "uploads").await,
+        json!({"free_bytes": 100 << 10, "free_percent": 9, "free_inodes": 98})
+    );
     assert_not_leaked(&rig, &response, &[]).await;
     disk.leave(8);
     let response = is_down(&rig, "only 0% (8.0 KiB) of the disk is free").await;

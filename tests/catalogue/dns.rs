@@ -18,6 +18,7 @@ use std::{
 use actix_web::web;
 use health::{HealthCheck, probes::dns::Resolve};
 
+use crate::acceptance::values;
 use crate::common::{
     eventually,
     responses::{assert_down, assert_not_leaked, assert_up},
@@ -38,7 +39,9 @@ fn serve(name: &str) -> TestServer {
 
 #[actix_web::test]
 async fn a_name_that_the_machine_knows_is_up() {
-    assert_up(&serve("localhost"), "service", "partner").await;
+    let rig = serve("localhost");
+    assert_up(&rig, "service", "partner").await;
+    assert!(values(&rig, "service", "partner").await["addresses"].as_u64() >= Some(1));
 }
 
 #[actix_web::test]

@@ -29,6 +29,7 @@ mod mysql;
 mod mysql_async;
 mod nats;
 mod pools;
+mod rdkafka;
 mod redis;
 mod redis_cluster;
 mod redis_r2d2;

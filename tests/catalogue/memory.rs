@@ -32,7 +32,9 @@ async fn a_machine_with_memory_is_up() {
     let any = Amount::bytes(1);
     let rig = serve(Available::new().degraded_below(any).down_below(any));
     assert_up(&rig, "system", "memory").await;
-    assert!(values(&rig, "system", "memory").await["left_bytes"].as_u64() > Some(1));
+    let values = values(&rig, "system", "memory").await;
+    assert!(values["left_bytes"].as_u64() > Some(1), "{values}");
+    assert!(values["left_percent"].as_u64() <= Some(100), "{values}");
 }
 
 #[actix_web::test]

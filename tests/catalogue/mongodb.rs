@@ -14,6 +14,7 @@ use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
         DATABASE, PASSWORD, eventually, logs,
+        proxy::{Fault, Proxy},
         responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
         servers::FaultInjection as _,
         test_server::TestServer,
@@ -146,15 +147,34 @@ async fn a_wrong_password_is_denied_in_each_run_though_the_client_waits_for_its_
 }
 
 #[actix_web::test]
-async fn connections_that_the_server_closed_between_two_runs_are_no_outage() {
-    let mut mongod = started();
-    let rig = serve(connect(&mongod).await);
-    for _ in 0..3 {
-        assert_up(&rig, "database", "mongo").await;
-        mongod.stop();
-        mongod.restart();
+async fn a_connection_that_was_reset_while_it_was_idle_is_no_outage() {
+    let mut mongod = Mongod::without_password();
+    mongod.restart();
+    let proxy = Proxy::start(mongod.port()).await;
+    let client = Client::with_uri_str(format!("mongodb://127.0.0.1:{}/", proxy.port)).await.unwrap();
+    let session = client.session().unwrap();
+    // The client notices sooner or later on its own, too.
+    for _ in 0..10 {
+        session.probe().await.unwrap();
+        proxy.set(Fault::Reset);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        proxy.set(Fault::None);
     }
+}
+
+#[actix_web::test]
+async fn a_server_far_away_is_up_and_gets_no_connection_outside_the_pool() {
+    let mut mongod = Mongod::without_password();
+    mongod.restart();
+    let proxy = Proxy::start_with(mongod.port(), Fault::Distance(Duration::from_millis(200)));
+    let rig = serve(Client::with_uri_str(format!("mongodb://127.0.0.1:{}/", proxy.port)).await.unwrap());
     assert_up(&rig, "database", "mongo").await;
+    let opened = proxy.opened();
+    for _ in 0..4 {
+        tokio::time::sleep(MAX_AGE).await;
+        assert_up(&rig, "database", "mongo").await;
+    }
+    assert_eq!(proxy.opened(), opened);
 }
 
 /// Occupies both connections of a client for some seconds.

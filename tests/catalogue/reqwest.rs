@@ -133,6 +133,25 @@ async fn any_success_is_up_and_any_other_status_is_down() {
 }
 
 #[actix_web::test]
+async fn the_connection_is_reused_after_a_failure_with_a_body() {
+    let stub = Stub::page(plain(503, &"x".repeat(60_000)));
+    let rig = serve(get(&stub));
+    for _ in 0..3 {
+        is_failed(&rig, &stub, "the status is 503").await;
+    }
+    assert_eq!(stub.accepted(), 1);
+}
+
+#[actix_web::test]
+async fn a_url_that_the_client_does_not_support_is_down() {
+    let rig = serve(get_url("ftp://files.internal/path-canary"));
+    let message = "unable to send a request to server at files.internal:21";
+    let response = assert_down(&rig, "service", "shop", message).await;
+    assert_not_leaked(&rig, &response, &["builder error"]).await;
+    assert!(!logs::text().contains("path-canary"), "{}", logs::text());
+}
+
+#[actix_web::test]
 async fn the_expected_status_is_the_only_one_that_is_up() {
     let stub = Stub::page(plain(418, ""));
     let rig = serve(get(&stub).status(StatusCode::IM_A_TEAPOT));
@@ -240,6 +259,24 @@ async fn a_half_open_connection_is_not_an_outage() {
 }
 
 #[actix_web::test]
+async fn a_half_open_connection_is_not_an_outage_for_a_client_with_a_short_timeout() {
+    let stub = Stub::page(plain(200, ""));
+    let proxy = Proxy::start(stub.port()).await;
+    install_provider();
+    // Shorter than the delay before a silent request is repeated.
+    let client = Client::builder().timeout(Duration::from_millis(200)).build().unwrap();
+    let rig = serve(Get::new(client, format!("http://127.0.0.1:{}/", proxy.port).parse().unwrap()));
+    assert_up(&rig, "service", "shop").await;
+    proxy.set(Fault::HalfOpen);
+    assert_up(&rig, "service", "shop").await;
+    assert_eq!(stub.accepted(), 2);
+    // The server itself is silent.
+    stub.show(Page::Silent);
+    let message = format!("no response from http server at 127.0.0.1:{}", proxy.port);
+    assert_down(&rig, "service", "shop", &message).await;
+}
+
+#[actix_web::test]
 async fn a_pooled_connection_that_the_server_ends_is_replaced_by_a_new_one() {
     let [bad, good] = [(); 2].map(|()| Stub::page(plain(200, "all is well")));
     let balancer = Balancer::start(bad.port());
@@ -311,7 +348,7 @@ mod https {
 
     fn get(stub: &Stub, authority: &Authority) -> Get {
         let root = Certificate::from_pem(authority.pem().as_bytes()).unwrap();
-        let client = Client::builder().tls_certs_only([root]).build().unwrap();
+        let client = Client::builder().tls_certs_only([root]).https_only(true).build().unwrap();
         Get::new(client, format!("https://localhost:{}/", stub.port()).parse().unwrap())
     }
 
@@ -344,10 +381,37 @@ mod https {
         is_rejected(&serve(get(&stub, &authority)), &stub, "not valid for name").await;
         stub.talk(authority.server("localhost", days(-30), days(-1)));
         is_rejected(&serve(get(&stub, &authority)), &stub, "expired").await;
-        stub.talk(Talk::Http);
-        stub.show(Page::Garbage);
-        let response = serve(get(&stub, &authority)).health().await;
-        assert_eq!(response.status, 503, "it does not speak TLS: {response:?}");
+    }
+
+    #[actix_web::test]
+    async fn a_server_without_tls_did_not_deny_access() {
+        let stub = Stub::start(Talk::Greets);
+        let rig = serve(get(&stub, &Authority::new()));
+        let message = format!("unexpected response from https server at localhost:{}", stub.port());
+        let response = assert_down(&rig, "service", "shop", &message).await;
+        assert_not_leaked(&rig, &response, &["corrupt message"]).await;
+    }
+
+    #[actix_web::test]
+    async fn a_server_that_requires_a_client_certificate_denied_access() {
+        let authority = Authority::new();
+        let stub = Stub::start(authority.server_for_known_clients("localhost"));
+        stub.show(plain(200, ""));
+        is_rejected(&serve(get(&stub, &authority)), &stub, "CertificateRequired").await;
+    }
+
+    #[actix_web::test]
+    async fn the_target_of_a_redirect_is_not_logged() {
+        let authority = Authority::new();
+        let stub = Stub::start(authority.server("localhost", days(-1), days(30)));
+        // The client requires `https`, and its error contains an error with the URL.
+        let location = format!("location: http://{USER}:{PASSWORD}@localhost/path-canary?query-canary=1");
+        stub.show(Page::Plain(302, location.leak(), String::new()));
+        let rig = serve(get(&stub, &authority));
+        let message = format!("unexpected response from https server at localhost:{}", stub.port());
+        let response = assert_down(&rig, "service", "shop", &message).await;
+        assert_not_leaked(&rig, &response, &["error following redirect"]).await;
+        assert!(!logs::text().contains("-canary"), "{}", logs::text());
     }
 
     #[actix_web::test]

@@ -143,6 +143,18 @@ mod lettre {
     pub struct Tokio1Executor;
 }
 
+mod rdkafka {
+    pub mod consumer {
+        pub struct StreamConsumer;
+    }
+
+    pub mod producer {
+        pub struct DefaultProducerContext;
+        pub struct FutureProducer;
+        pub struct ThreadedProducer<C>(C);
+    }
+}
+
 mod rskafka {
     pub mod client {
         pub struct Client;

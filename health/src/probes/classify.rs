@@ -135,6 +135,7 @@ errors_of_drivers! {
         async_nats::ConnectError,
         async_nats::PublishError;
     "tonic": tonic::Status;
+    "rdkafka": rdkafka::error::KafkaError;
     "rskafka": rskafka::client::error::Error;
     "object_store": object_store::Error;
     "rumqttc": rumqttc::ClientError, rumqttc::PublishNoticeError;

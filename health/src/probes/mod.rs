@@ -84,6 +84,8 @@ mod queue {
     pub mod lapin;
     #[cfg(feature = "async-nats")]
     pub mod nats;
+    #[cfg(feature = "rdkafka")]
+    pub mod rdkafka;
     #[cfg(feature = "rskafka")]
     pub mod rskafka;
     #[cfg(feature = "rumqttc")]
@@ -108,6 +110,8 @@ mod net {
     pub mod reqwest;
     #[cfg(feature = "tcp")]
     pub mod tcp;
+    #[cfg(any(feature = "certificate", feature = "reqwest"))]
+    mod tls;
     #[cfg(feature = "tonic")]
     pub mod tonic;
 }

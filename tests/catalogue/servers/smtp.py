@@ -1,6 +1,6 @@
 """A mail server for one test, which prints each command that it gets. Arguments: port, user, password, folder.
 
-While the folder contains a file `no-noop`, it does not know the command NOOP.
+While the folder contains a file `no-noop`, it does not know the command NOOP; with `slow-noop`, its response takes a second.
 """
 
 import asyncio
@@ -15,6 +15,8 @@ port, user, password, folder = sys.argv[1:]
 class Handler:
     async def handle_NOOP(self, server, session, envelope, arg):
         print("NOOP", flush=True)
+        if os.path.exists(f"{folder}/slow-noop"):
+            await asyncio.sleep(1)
         return "500 5.5.1 unknown command" if os.path.exists(f"{folder}/no-noop") else "250 OK"
 
     async def handle_DATA(self, server, session, envelope):

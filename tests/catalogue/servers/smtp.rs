@@ -43,6 +43,11 @@ impl Smtp {
         fs::write(self.folder.path().join("no-noop"), "").unwrap();
     }
 
+    /// Delays the response to `NOOP` by a second.
+    pub(crate) fn delay_noop(&self) {
+        fs::write(self.folder.path().join("slow-noop"), "").unwrap();
+    }
+
     fn log_text(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }

@@ -39,6 +39,9 @@ struct EveryBackend {
     mongodb_collection: mongodb::Collection<()>, // mongodb
     lettre: lettre::AsyncSmtpTransport<lettre::Tokio1Executor>, // lettre
     lettre_blocking: lettre::SmtpTransport, // lettre
+    rdkafka: rdkafka::producer::FutureProducer, // rdkafka
+    rdkafka_threaded: rdkafka::producer::ThreadedProducer<rdkafka::producer::DefaultProducerContext>, // rdkafka
+    rdkafka_consumer: std::sync::Arc<rdkafka::consumer::StreamConsumer>, // rdkafka
     rskafka: std::sync::Arc<rskafka::client::Client>, // rskafka
     object_store: std::sync::Arc<dyn object_store::ObjectStore>, // object_store
     rusqlite: std::sync::Arc<std::sync::Mutex<rusqlite::Connection>>, // rusqlite

@@ -14,7 +14,8 @@
 //! | anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! The driver waits up to 30 s for a suitable server (`serverSelectionTimeoutMS`). A run does not: after 100 ms it looks at what the
-//! client knows, and connects to its servers if that is nothing. A query that was sent is never cancelled, because that would close its connection.
+//! client knows, and connects to its servers if that is nothing. A query that was sent is never cancelled, because that would close its
+//! connection.
 //!
 //! Operations of the application wait, without a limit, while all connections are in use (`maxPoolSize`, 10 by default). A client does not
 //! expose that. So if a run is silent, and an earlier one was not, a new connection to the server requests `hello`, which needs no password.
@@ -23,7 +24,7 @@
 //! Observations, of a replica set: `primary`, its address, and `secondaries`, their number.
 //!
 //! What a run costs the server: one `ping`. While it is silent for longer than twice the longest run before, and at least 300 ms, a
-//! connection is opened and closed, once a run, or every 2 s.
+//! connection is opened and closed: one in each run while the pool is exhausted, else one to each server, at most every 2 s.
 //!
 //! mongodb does not compile without TLS, so the feature enables the one of its default features, `rustls-tls`, which adds ring to the
 //! crypto providers of rustls. An application with another provider has to install it (`CryptoProvider::install_default`).

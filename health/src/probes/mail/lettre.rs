@@ -96,7 +96,7 @@ impl LibraryProbe for TransportProbe {
         match self.in_flight.join_or_start(&self.start).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => {
-                let text = "NOOP failed on a new connection; the transport does not expose the reason";
+                let text = "the transport does not expose why NOOP failed on a new connection";
                 Err(self.label.error_of_kind(ProbeErrorKind::Failed, text))
             }
             Ok(Err(error)) => Err(self.label.error(error)),

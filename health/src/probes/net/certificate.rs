@@ -18,13 +18,15 @@
 //! the certificate has expired.
 //!
 //! What a run of [`ServerCertificate`] costs the server: one connection with a handshake. If the server is silent, another one is opened
-//! every 2 s.
+//! every 2 s. A run of [`CertificateFile`] reads the file on a thread of the blocking pool, of which a file system that hangs blocks one.
 //!
 //! [`ServerCertificate`] uses the process's rustls crypto provider for the handshake. This crate neither contains nor installs one, because
-//! rustls panics in applications that leave the choice to it if two are compiled in. Install one at the start of `main`, before the probe is
-//! created. [`CertificateFile`] needs none.
+//! rustls panics in applications that leave the choice to it if two are compiled in. Install one at the start of `main`:
+//! [`ServerCertificate::new`] returns an error if there is none yet, so a missing line is found when the application starts, not by its
+//! first health check. [`CertificateFile`] needs none.
 //!
-//! The days until the first certificate of the chain expires are a value of the run, `expires_in_days`. It is negative after that.
+//! The days until the first certificate of the chain expires are a value of the run, `expires_in_days`. They are rounded down, and negative after
+//! that.
 
 use std::{
     fmt,
@@ -44,6 +46,7 @@ use rustls::{
 use tokio_rustls::TlsConnector;
 use x509_parser::parse_x509_certificate;
 
+use super::tls::classify_tls;
 use crate::{
     error::{ProbeError, ProbeErrorKind, classify_io},
     observe::observe,
@@ -303,17 +306,6 @@ fn evaluate(thresholds: Thresholds<Duration>, chain: &[CertificateDer<'_>]) -> R
         };
         is_below.then(|| ProbeError::new(ProbeErrorKind::Failed, message))
     })
-}
-
-/// Returns the kind of an error of a TLS connection.
-fn classify_tls(error: &io::Error) -> ProbeErrorKind {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::InvalidCertificate(_) | Error::AlertReceived(_) | Error::NoCertificatesPresented) => {
-            ProbeErrorKind::Rejected
-        }
-        Some(_) => ProbeErrorKind::Failed,
-        None => classify_io(error),
-    }
 }
 
 /// Accepts any certificate, so that expired ones can be reported, but verifies that the server has the private key.

@@ -9,12 +9,16 @@
 //! | no such name, no address for it, the resolver's servers failed | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | the resolver is silent: no response by the deadline | [`ProbeErrorKind::TimedOut`] | DOWN |
 //!
+//! The number of addresses is a value of the run, `addresses`. What a run costs the resolver's servers: one lookup, for IPv4 and for IPv6,
+//! if the name is not cached.
+//!
 //! The resolver's errors do not distinguish a name that does not exist from servers that failed. Its error text is in the log.
 
 use std::fmt;
 
 use crate::{
     error::{ProbeError, ProbeErrorKind, classify_io},
+    observe::observe,
     probe::{LibraryProbe, library_probe},
     probes::support::{
         address::{Address, is_host},
@@ -66,7 +70,10 @@ impl LibraryProbe for Resolve {
             Ok(addresses) if addresses.is_empty() => {
                 Err(ProbeError::new(ProbeErrorKind::Unreachable, format!("{host} has no address")))
             }
-            Ok(_) => Ok(()),
+            Ok(addresses) => {
+                observe("addresses", addresses.len());
+                Ok(())
+            }
             Err(error) => {
                 Err(ProbeError::new(classify_io(&error), format!("unable to resolve {host}")).with_source(error))
             }

@@ -5,22 +5,26 @@
 //! and limits of its own. A client that is built by default follows up to 10 redirects; one with `redirect(Policy::none())` makes every
 //! redirect a failure. No TLS and no crypto provider come with this crate.
 //!
-//! A pooled connection that the server closes while the request is in flight is not an outage: the request is repeated once. If a response
-//! takes longer than twice the longest one before, and at least 300 ms, the request is also sent on another connection, and again every 2 s;
-//! the first response counts. At most 64 KiB of a body are read. Without [`Get::body_contains`], the rest of a body that does
-//! not end within 100 ms is dropped, which closes its connection.
+//! A pooled connection that ends while the request is in flight, or is silent for longer than a timeout of the client, is not an outage: the
+//! request is repeated once. If a response takes longer than twice the longest one before, and at least 300 ms, the request is also sent on
+//! another connection, and again every 2 s; the first response counts. With HTTP/2 all of them share one connection, so while that one is
+//! silent the check is DOWN, like the application's requests.
+//!
+//! At most 64 KiB of a body are read. The rest of a body that does not end within 100 ms is dropped, which closes its connection.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | refused, reset, no such host, closed without a response | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | 401, 403, 407; the TLS handshake fails, for example because the certificate is not trusted | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | 401, 403, 407; with rustls: a certificate that is not trusted, or the server ends the handshake with an alert | [`ProbeErrorKind::Rejected`] | DOWN |
 //! | 408, 504; the client's own limit | [`ProbeErrorKind::TimedOut`] | DOWN |
-//! | any other status than the expected one, a body without the expected text, too many redirects, not HTTP | [`ProbeErrorKind::Failed`] | DOWN |
+//! | any other status than the expected one, a body without the expected text, too many redirects, not HTTP, not TLS; a URL that the client does not support, such as `ftp://` | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! Responses and the log name the server by host and port: never the path, the query or the credentials of the URL. The status of the last
 //! response is a value of the run, `http_status`.
 //!
-//! What a run costs the server: one request, on a connection that the application and the check share.
+//! What a run costs the server: one request, on an idle connection of the client or a new one, which both stay in its pool. A run with a
+//! stale connection or a slow response sends a second request, and a run that fails without a response, too. A silent server gets one more
+//! every 2 s, each on a new connection. While the client's resolver hangs, each of them blocks a thread.
 //!
 //! Request a cheap page, such as the liveness of the other service, and not its readiness. Otherwise one failed dependency takes all
 //! services that call each other out of rotation.
@@ -36,8 +40,9 @@ use reqwest::{
 };
 use tokio::time::{Instant, timeout};
 
+use super::tls::classify_tls;
 use crate::{
-    error::{ProbeError, ProbeErrorKind, classify_io},
+    error::{BoxError, ProbeError, ProbeErrorKind},
     observe::observe,
     probe::{LibraryProbe, library_probe},
     probes::{
@@ -149,7 +154,11 @@ impl Get {
 
 impl Target {
     fn label(&self) -> Label {
-        let name = if self.url.scheme() == "https" { "https server" } else { "http server" };
+        let name = match self.url.scheme() {
+            "http" => "http server",
+            "https" => "https server",
+            _ => "server",
+        };
         // Only in a URL does an IPv6 address have brackets.
         let host = self.url.host_str().map(|host| host.trim_start_matches('[').trim_end_matches(']').to_owned());
         let address = host.zip(self.url.port_or_known_default()).map(|(host, port)| Address { host, port });
@@ -158,10 +167,7 @@ impl Target {
 
     async fn query(&self) -> Result<(), Failure> {
         match self.request().await {
-            // A pooled connection may have been closed while it was idle.
-            Err(Failure::Client(error)) if !error.is_connect() && error.classify() == ProbeErrorKind::Unreachable => {
-                self.request().await
-            }
+            Err(Failure::Client(error)) if may_be_stale(&error) => self.request().await,
             result => result,
         }
     }
@@ -170,18 +176,21 @@ impl Target {
         let response = self.client.get(self.url.clone()).headers(self.headers.clone()).send().await?;
         let status = response.status();
         observe("http_status", status.as_u16());
+        let mut body = Body { response, read: Vec::new() };
+        let result = self.evaluate(status, &mut body).await;
+        // What the server sends after that does not matter, but the connection is only reused after the end of the body.
+        let _ = timeout(DRAIN_TIMEOUT, body.read_until(&[])).await;
+        result
+    }
+
+    async fn evaluate(&self, status: StatusCode, body: &mut Body) -> Result<(), Failure> {
         if !self.status.map_or(status.is_success(), |expected| expected == status) {
             return Err(Failure::Status(status));
         }
-        let mut body = Body { response, read: Vec::new() };
-        if let Some(text) = &self.text
-            && !body.read_until(text.as_bytes()).await?
-        {
-            return Err(Failure::Text);
+        match &self.text {
+            Some(text) if !body.read_until(text.as_bytes()).await? => Err(Failure::Text),
+            _ => Ok(()),
         }
-        // What the server sends after that does not matter.
-        let _ = timeout(DRAIN_TIMEOUT, body.read_until(&[])).await;
-        Ok(())
     }
 }
 
@@ -246,8 +255,9 @@ impl From<Error> for Failure {
 impl Failure {
     fn into_probe_error(self, label: &Label) -> ProbeError {
         match self {
-            // The URL may contain credentials.
-            Self::Client(error) => label.error(error.without_url()),
+            Self::Client(error) => {
+                label.error_with(error.classify(), error.message(&label.to_string()), without_urls(error))
+            }
             Self::Status(status) => {
                 label.error_of_kind(classify_status(status), format!("the status is {}", status.as_u16()))
             }
@@ -256,12 +266,21 @@ impl Failure {
     }
 }
 
-/// Returns the I/O error that other ones wrap, which they do not return as their source.
-fn innermost(error: &io::Error) -> &io::Error {
-    match error.get_ref().and_then(|wrapped| wrapped.downcast_ref()) {
-        Some(wrapped) => innermost(wrapped),
-        None => error,
-    }
+/// Whether the request may have failed because its connection was idle before: it ended, or was silent for as long as the client waits.
+fn may_be_stale(error: &Error) -> bool {
+    !error.is_connect() && matches!(error.classify(), ProbeErrorKind::Unreachable | ProbeErrorKind::TimedOut)
+}
+
+/// Returns what is logged. URLs may contain credentials, and the error for a redirect has a source with another URL.
+fn without_urls(error: Error) -> BoxError {
+    let has_url =
+        |error: &(dyn StdError + 'static)| error.downcast_ref::<Error>().is_some_and(|error| error.url().is_some());
+    let error = error.without_url();
+    if sources(&error).any(has_url) { error.to_string().into() } else { error.into() }
+}
+
+fn sources(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    successors(error.source(), |&error| error.source())
 }
 
 fn classify_status(status: StatusCode) -> ProbeErrorKind {
@@ -280,15 +299,10 @@ impl Classify for Error {
         if self.is_timeout() {
             return ProbeErrorKind::TimedOut;
         }
-        let sources = || successors(StdError::source(self), |&error| error.source());
-        if let Some(error) = sources().find_map(|error| error.downcast_ref::<io::Error>()) {
-            return match innermost(error).kind() {
-                // Libraries of TLS return this kind for certificates that they do not trust, and for what is not TLS.
-                io::ErrorKind::InvalidData if self.is_connect() => ProbeErrorKind::Rejected,
-                _ => classify_io(innermost(error)),
-            };
+        if let Some(error) = sources(self).find_map(|error| error.downcast_ref::<io::Error>()) {
+            return classify_tls(error);
         }
-        let http = sources().find_map(|error| error.downcast_ref::<hyper::Error>());
+        let http = sources(self).find_map(|error| error.downcast_ref::<hyper::Error>());
         let is_closed =
             |error: &hyper::Error| error.is_incomplete_message() || error.is_closed() || error.is_canceled();
         if self.is_connect() || http.is_some_and(is_closed) {
@@ -296,6 +310,10 @@ impl Classify for Error {
         } else {
             ProbeErrorKind::Failed
         }
+    }
+
+    fn message(&self, name: &str) -> String {
+        if self.is_builder() { format!("unable to send a request to {name}") } else { self.classify().message(name) }
     }
 }
 
@@ -323,6 +341,6 @@ mod tests {
         let name = |url| get(url).target.label().to_string();
         assert_eq!(name("http://b:p@[::1]:8080/a?c=d"), "http server at [::1]:8080");
         assert_eq!(name("https://münchen.example"), "https server at xn--mnchen-3ya.example:443");
-        assert_eq!(name("data:text/plain,hello"), "http server");
+        assert_eq!(name("data:text/plain,hello"), "server");
     }
 }

@@ -1,8 +1,8 @@
 //! [`Connect`]: a server that accepts TCP connections.
 //!
 //! Each run resolves the name, opens a TCP connection and closes it at once. The operating system accepts connections for a server
-//! that hangs, so such a server is UP. Prefer a probe that sends a request (`probes::reqwest`, or a [`Probe`](crate::Probe) of your own). A server may
-//! log a connection that ends without data.
+//! that hangs, so such a server is UP. Prefer a probe that sends a request (`probes::reqwest`, or a
+//! [`Probe`](crate::Probe) of your own). A server may log a connection that ends without data.
 //!
 //! What a run costs the server: one connection. If it is silent, as behind a firewall that drops packets, another one is opened every
 //! 2 s.

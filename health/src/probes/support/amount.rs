@@ -47,8 +47,13 @@ impl Amount {
 
 /// Formats what is left of a whole: `3% (1.5 GiB)`.
 pub(in crate::probes) fn format_left(left: u64, whole: u64) -> String {
-    let percent = u128::from(left) * 100 / u128::from(whole.max(1));
-    format!("{percent}% ({})", format_bytes(left))
+    format!("{}% ({})", percent(left, whole), format_bytes(left))
+}
+
+/// Returns the percentage of a part, rounded down.
+pub(in crate::probes) fn percent(part: u64, whole: u64) -> u64 {
+    let percent = u128::from(part) * 100 / u128::from(whole.max(1));
+    u64::try_from(percent).unwrap_or(u64::MAX)
 }
 
 fn format_bytes(bytes: u64) -> String {

@@ -17,7 +17,8 @@
 //! DEGRADED leaves time to free space. DOWN takes the service out of rotation, so the default threshold is where the next writes may
 //! fail. It is the smaller of two limits: 1 % of a disk of terabytes lasts for weeks, and 100 MiB is more than a small volume has.
 //!
-//! The free space is a value of the run, `free_bytes`.
+//! The free space is a value of the run, `free_bytes` and, rounded down, `free_percent`. On file systems with a fixed number of inodes,
+//! `free_inodes` is one, too. A run costs one system call.
 //!
 //! The log contains the path, responses do not. A volume that is not mounted is not detected: the query then returns the file system
 //! of the mount point.
@@ -31,7 +32,7 @@ use crate::{
     observe::observe,
     probe::{LibraryProbe, library_probe},
     probes::support::{
-        amount::{Amount, format_left},
+        amount::{Amount, format_left, percent},
         blocking_single_flight::BlockingSingleFlight,
         thresholds::Thresholds,
     },
@@ -139,6 +140,10 @@ impl LibraryProbe for FreeSpace {
             Ok(stats) => {
                 let stats = FsStats::from(stats);
                 observe("free_bytes", stats.free);
+                observe("free_percent", percent(stats.free, stats.whole));
+                if stats.inodes > 0 {
+                    observe("free_inodes", stats.free_inodes);
+                }
                 self.evaluate(&stats)
             }
             Err(error) => {

@@ -11,7 +11,8 @@
 //! | less than 2 % left, and less than 64 MiB | [`ProbeErrorKind::Failed`] | DOWN |
 //! | the files are missing or malformed | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! The least that is left of any limit is a value of the run, `left_bytes`.
+//! What is left of the limit with the least left is a value of the run, `left_bytes` and, rounded down, `left_percent`. A run reads a few
+//! files of the kernel.
 //!
 //! DEGRADED warns operators. DOWN keeps requests away from an instance that the next large one may get killed. For a process that
 //! allocates all the memory it can and keeps it, set lower thresholds or make the check `optional`.
@@ -27,7 +28,7 @@ use crate::{
     observe::observe,
     probe::{LibraryProbe, library_probe},
     probes::support::{
-        amount::{Amount, format_left},
+        amount::{Amount, format_left, percent},
         blocking_single_flight::BlockingSingleFlight,
         thresholds::Thresholds,
     },
@@ -102,8 +103,9 @@ impl LibraryProbe for Available {
         let limits = self.reading.run(move || read_limits(&root)).await.flatten().map_err(|error| {
             ProbeError::new(ProbeErrorKind::Failed, "unable to read the available memory").with_source(error)
         })?;
-        if let Some(left) = limits.iter().map(|limit| limit.left).min() {
-            observe("left_bytes", left);
+        if let Some(MemoryLimit { left, whole, .. }) = limits.iter().min_by_key(|limit| limit.left) {
+            observe("left_bytes", *left);
+            observe("left_percent", percent(*left, *whole));
         }
         // Compared with each limit, because a threshold in percent is another number of bytes of each.
         self.thresholds.evaluate(|threshold| {

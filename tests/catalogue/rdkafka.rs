@@ -1,0 +1,146 @@
+//! `rdkafka::producer::{FutureProducer, ThreadedProducer}` and `rdkafka::consumer::StreamConsumer`.
+
+use std::{any::Any, convert::identity, sync::Arc, time::Duration};
+
+use ::rdkafka::{
+    ClientConfig,
+    config::FromClientConfig,
+    consumer::{Consumer as _, StreamConsumer},
+    producer::{DefaultProducerContext, FutureProducer, Producer as _, ThreadedProducer},
+};
+use actix_web::web;
+use health::{HealthCheck, ProbeError, ProbeErrorKind};
+use serde_json::json;
+
+use crate::{
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
+    common::{
+        eventually, logs,
+        responses::{MAX_AGE, assert_down, assert_up},
+        servers::FaultInjection as _,
+        test_server::TestServer,
+    },
+    servers::{connections_to, tansu::Tansu},
+};
+
+fn connect<T: FromClientConfig>(tansu: &Tansu) -> T {
+    let mut config = ClientConfig::new();
+    // By default librdkafka waits up to 10 s before it connects again.
+    config.set("bootstrap.servers", tansu.address()).set("group.id", "orders").set("reconnect.backoff.max.ms", "500");
+    config.create().unwrap()
+}
+
+/// A backend whose resource `$open` makes of the type of a client, and whose connections `$connections` counts.
+macro_rules! backend {
+    ($backend:ident, $resource:ty, $open:expr, $connections:expr) => {
+        struct $backend;
+
+        impl Backend for $backend {
+            type Resource = $resource;
+            type Server = Tansu;
+
+            fn prepare() -> Tansu {
+                Tansu::prepared()
+            }
+
+            async fn open(tansu: &Tansu, _: Password) -> Result<$resource, Unsupported> {
+                Ok($open(connect(tansu)))
+            }
+
+            fn unreachable(tansu: &Tansu) -> (ExpectedMessage, &'static str) {
+                // Without the address while no run has succeeded.
+                let messages = ["kafka".to_owned(), format!("kafka at {}", tansu.address())];
+                let messages = messages.map(|name| format!("unable to connect to {name}"));
+                (ExpectedMessage::OneOf(messages.into()), "health check queue.resource is DOWN")
+            }
+
+            fn rejected(_: &Tansu) -> Result<(ExpectedMessage, &'static str), Unsupported> {
+                Err("the driver is built without SASL, which needs a library of C")
+            }
+
+            async fn saturate(_: &$resource) -> Result<(Box<dyn Any>, u32), Unsupported> {
+                Err("a client sends all requests on one connection to a broker, so there is nothing to use up")
+            }
+
+            async fn queries(_: &Tansu) -> Result<u64, Unsupported> {
+                Err("the broker does not count its requests")
+            }
+
+            async fn connections(tansu: &Tansu) -> Result<usize, Unsupported> {
+                $connections(tansu)
+            }
+        }
+    };
+}
+
+fn connections(tansu: &Tansu) -> Result<usize, Unsupported> {
+    Ok(connections_to(tansu.port()))
+}
+
+fn connections_of_a_consumer(_: &Tansu) -> Result<usize, Unsupported> {
+    Err("a consumer leaves its group in the background before it closes its connections, which takes a while")
+}
+
+backend!(OfFuture, FutureProducer, identity, connections);
+backend!(OfThreaded, ThreadedProducer<DefaultProducerContext>, identity, connections);
+backend!(OfConsumer, Arc<StreamConsumer>, Arc::new, connections_of_a_consumer);
+acceptance!(future_producer, OfFuture);
+acceptance!(threaded_producer, OfThreaded);
+acceptance!(stream_consumer, OfConsumer);
+
+fn started() -> Tansu {
+    let mut tansu = Tansu::prepared();
+    tansu.restart();
+    tansu
+}
+
+fn serve(kafka: FutureProducer) -> TestServer {
+    #[derive(HealthCheck)]
+    struct State {
+        kafka: FutureProducer,
+    }
+
+    let state = web::Data::new(State { kafka });
+    TestServer::start(1, move |app| {
+        app.app_data(state.clone()).service(health::scope().max_age(MAX_AGE));
+    })
+}
+
+#[actix_web::test]
+async fn a_run_observes_brokers_and_topics_and_creates_no_topic() {
+    let tansu = started();
+    let rig = serve(connect(&tansu));
+    for _ in 0..2 {
+        let data = rig.get("/health?details").await.json()["details"]["queue"]["kafka"]["data"].clone();
+        assert_eq!(data, json!({"brokers": 1, "topics": 0}), "{}", logs::text());
+        tokio::time::sleep(MAX_AGE).await;
+    }
+}
+
+#[actix_web::test]
+async fn a_frozen_broker_is_down_in_each_run_though_the_client_still_returns_the_id_of_the_cluster() {
+    let tansu = started();
+    let producer: FutureProducer = connect(&tansu);
+    let rig = serve(producer.clone());
+    assert_up(&rig, "queue", "kafka").await;
+    tansu.freeze();
+    let id = tokio::task::spawn_blocking(move || producer.client().fetch_cluster_id(Duration::from_millis(100)));
+    assert!(id.await.unwrap().is_some());
+    for _ in 0..3 {
+        tokio::time::sleep(MAX_AGE).await;
+        assert_down(&rig, "queue", "kafka", "timed out after 800 ms").await;
+    }
+    tansu.resume();
+    eventually("it is up again", || async { rig.health().await.status == 200 }).await;
+}
+
+#[actix_web::test]
+async fn the_class_of_an_error_survives_a_check_of_the_users() {
+    let stopped = Tansu::prepared();
+    let consumer: StreamConsumer = connect(&stopped);
+    let fetch = move || consumer.fetch_metadata(None, Duration::from_millis(500)).map(drop);
+    let refused = tokio::task::spawn_blocking(fetch).await.unwrap().unwrap_err();
+    assert_eq!(ProbeError::from(refused.clone()).kind(), ProbeErrorKind::Unreachable);
+    let error = anyhow::Error::from(refused).context("while the topics are listed");
+    assert_eq!(ProbeError::from_error(error).kind(), ProbeErrorKind::Unreachable);
+}
