@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn resources_are_recognized_by_what_is_written_inside_any_type() {
-        let recognized: [(Type, &str); 25] = [
+        let recognized: [(Type, &str); 26] = [
             (parse_quote!(PgPool), "Resource"),
             (parse_quote!(sqlx::postgres::PgPool), "Resource"),
             (parse_quote!(DbPool), "Resource"),

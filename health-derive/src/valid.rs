@@ -48,7 +48,9 @@ fn check_skip(field: &Field, errors: &mut Errors) {
 fn check_role(field: &Field, errors: &mut Errors) {
     let is_role = |path: &&Path| ["critical", "optional", "shared"].iter().any(|role| path.is_ident(role));
     let mut roles = field.attrs.present.iter().filter(is_role);
-    if let (Some(_), Some(later)) = (roles.next(), roles.next_back()) {
+    if let Some(first) = roles.next()
+        && let Some(later) = roles.rfind(|later| later.get_ident() != first.get_ident())
+    {
         errors.push_at(later, "not expected here; a check has one role: `critical`, `optional` or `shared`");
     }
 }

@@ -3,8 +3,9 @@
 use std::{any::Any, time::Duration};
 
 use ::lettre::{
-    Address, AsyncSmtpTransport, AsyncTransport as _, SmtpTransport, Tokio1Executor, address::Envelope,
-    transport::smtp::authentication::Credentials,
+    Address, AsyncSmtpTransport, AsyncTransport as _, SmtpTransport, Tokio1Executor,
+    address::Envelope,
+    transport::smtp::{authentication::Credentials, response::Response},
 };
 use actix_web::web;
 use health::{Check, HealthCheck, Probe, ProbeError, ProbeErrorKind, Role, Session};
@@ -173,11 +174,11 @@ async fn a_run_reuses_the_connection_of_the_one_before() {
     assert_eq!(smtp.received("AUTH"), 1);
 }
 
-/// Sends a mail.
-async fn send(mailer: &Mailer) -> Result<(), lettre::transport::smtp::Error> {
+/// Sends a mail. Returns the server's response to it.
+async fn send(mailer: &Mailer) -> Result<Response, lettre::transport::smtp::Error> {
     let address = |name: &str| Address::new(name, "example.com").unwrap();
     let envelope = Envelope::new(Some(address("orders")), vec![address("customer")]).unwrap();
-    mailer.send_raw(&envelope, b"Subject: Order\r\n\r\nThank you").await.map(drop)
+    mailer.send_raw(&envelope, b"Subject: Order\r\n\r\nThank you").await
 }
 
 #[actix_web::test]
@@ -191,7 +192,8 @@ async fn the_response_of_a_dropped_run_is_not_read_as_that_of_a_mail() {
     assert!(dropped.is_err(), "{dropped:?}");
     assert_eq!((smtp.received("AUTH"), smtp.received("NOOP")), (1, 1));
     for mails in 1..=3 {
-        send(&mailer).await.unwrap();
+        // Not 354, the response to the command before.
+        assert_eq!(send(&mailer).await.unwrap().code().to_string(), "250");
         assert_eq!(smtp.received("DATA"), mails);
     }
 }

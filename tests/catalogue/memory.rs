@@ -34,7 +34,7 @@ async fn a_machine_with_memory_is_up() {
     assert_up(&rig, "system", "memory").await;
     let values = values(&rig, "system", "memory").await;
     assert!(values["left_bytes"].as_u64() > Some(1), "{values}");
-    assert!(values["left_percent"].as_u64() <= Some(100), "{values}");
+    assert!(values["left_percent"].as_u64().is_some_and(|percent| percent <= 100), "{values}");
 }
 
 #[actix_web::test]

@@ -123,6 +123,11 @@ impl FaultInjection for Mongod {
             "log=(prealloc=false,file_max=2MB)",
             "--setParameter",
             "shutdownTimeoutMillisForSignaledShutdown=0",
+            // The least, because the hashes of a password are slow without optimization.
+            "--setParameter",
+            "scramSHA256IterationCount=5000",
+            "--setParameter",
+            "scramIterationCount=5000",
             // Each command is logged.
             "--slowms",
             "-1",
