@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        PASSWORD, USER, eventually, logs,
+        PASSWORD, USER, logs,
         responses::{MAX_AGE, assert_down, assert_not_leaked, assert_up},
         servers::FaultInjection as _,
         test_server::TestServer,

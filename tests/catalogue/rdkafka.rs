@@ -73,6 +73,7 @@ macro_rules! backend {
     };
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the other one returns an error")]
 fn connections(tansu: &Tansu) -> Result<usize, Unsupported> {
     Ok(connections_to(tansu.port()))
 }

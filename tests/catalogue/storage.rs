@@ -2,11 +2,11 @@
 
 use std::{any::Any, sync::Arc, time::Duration};
 
-use ::object_store::{ObjectStore, RetryConfig, aws::AmazonS3Builder, memory::InMemory};
+use ::object_store::{GetOptions, ObjectStore, RetryConfig, aws::AmazonS3Builder, memory::InMemory};
 use actix_web::web;
 use aws_sdk_s3::{
     Client,
-    config::{BehaviorVersion, Config, Credentials, Region, timeout::TimeoutConfig},
+    config::{BehaviorVersion, Config, Credentials, Region},
 };
 use health::{HealthCheck, Probe, ProbeError, ProbeErrorKind, probes::s3::Bucket};
 
@@ -191,12 +191,12 @@ async fn a_store_in_memory_is_up() {
 async fn the_class_of_an_error_survives_a_check_of_the_users() {
     let stopped = S3::prepared();
     let path = ::object_store::path::Path::from("order");
-    let error = store(&stopped, PASSWORD).get_opts(&path, Default::default()).await.unwrap_err();
+    let error = store(&stopped, PASSWORD).get_opts(&path, GetOptions::default()).await.unwrap_err();
     assert_eq!(ProbeError::from(error).kind(), ProbeErrorKind::Unreachable);
 
     let mut s3 = S3::prepared();
     s3.restart();
-    let error = store(&s3, WRONG).get_opts(&path, Default::default()).await.unwrap_err();
+    let error = store(&s3, WRONG).get_opts(&path, GetOptions::default()).await.unwrap_err();
     let error = anyhow::Error::from(error).context("while an order is read");
     assert_eq!(ProbeError::from_error(error).kind(), ProbeErrorKind::Rejected);
 }
