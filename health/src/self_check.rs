@@ -228,7 +228,10 @@ fn errors(body: &[u8]) -> Option<String> {
     let lines = checks.filter_map(|(group, (name, error))| {
         Some(format!("{}.{}: {}", label(group), label(name), redact(error.as_str()?, None)))
     });
-    Some(lines.collect::<Vec<_>>().join("; ")).filter(|errors| !errors.is_empty())
+    let mut lines: Vec<_> = lines.collect();
+    // A parsed object is sorted, unless a crate of the application enables a feature of serde_json.
+    lines.sort_unstable();
+    Some(lines.join("; ")).filter(|errors| !errors.is_empty())
 }
 
 fn cut(mut line: String) -> String {
