@@ -259,6 +259,12 @@ mod tests {
         }
     }
 
+    /// Runs a probe whose query is in flight, and ends the query during the run.
+    async fn run_until_it_ends(probe: &BlockingPoolProbe<Scripted>, steps: &mpsc::Sender<Step>) {
+        let end = async { steps.send(Step::Ends(Ok(()))).unwrap() };
+        tokio::join!(biased; probe.probe(), end).0.unwrap();
+    }
+
     #[tokio::test]
     async fn the_result_of_the_query_is_that_of_the_run() {
         let (steps, pool) = Scripted::new(MINUTE);
@@ -288,8 +294,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         timeout(LIMIT, probe.probe()).await.unwrap_err();
-        steps.send(Step::Ends(Ok(()))).unwrap();
-        probe.probe().await.unwrap();
+        run_until_it_ends(&probe, &steps).await;
         assert_eq!(pool.started(), 1);
     }
 
@@ -307,8 +312,7 @@ mod tests {
         steps.send(Step::Waits(true)).unwrap();
         timeout(LIMIT, probe.probe()).await.unwrap_err();
         steps.send(Step::Waits(false)).unwrap();
-        steps.send(Step::Ends(Ok(()))).unwrap();
-        probe.probe().await.unwrap();
+        run_until_it_ends(&probe, &steps).await;
         steps.send(Step::Waits(true)).unwrap();
         assert_eq!(message(&probe).await, "connection pool exhausted (2 of 2 in use)");
     }
