@@ -1,6 +1,6 @@
 //! The errors of drivers, and the conversion of any error into a [`ProbeError`]. `error` does not depend on drivers.
 
-use std::{error::Error, io, sync::Arc};
+use std::{error::Error, io};
 
 use crate::error::{BoxError, ProbeError, ProbeErrorKind, classify_io};
 
@@ -37,16 +37,6 @@ pub(super) trait Classify: Error + Send + Sync + 'static {
 impl Classify for io::Error {
     fn classify(&self) -> ProbeErrorKind {
         classify_io(self)
-    }
-}
-
-impl<E: Classify> Classify for Arc<E> {
-    fn classify(&self) -> ProbeErrorKind {
-        E::classify(self)
-    }
-
-    fn message(&self, name: &str) -> String {
-        E::message(self, name)
     }
 }
 

@@ -229,7 +229,7 @@ pub(super) enum Failure<E> {
 impl<E: Classify> Failure<E> {
     pub(super) fn into_probe_error(self, label: &Label) -> ProbeError {
         match self {
-            Self::Driver(error) => label.error(error),
+            Self::Driver(error) => label.error_with(error.classify(), error.message(&label.to_string()), error),
             Self::Pool(kind, error) => label.error_of_kind(kind, error),
             Self::Exhausted(connections) => exhausted(connections),
             Self::Full(error) => label.error_of_kind(ProbeErrorKind::Saturated, error),

@@ -17,6 +17,8 @@ enum Server {
     Up,
     Frozen,
     Refuses,
+    /// Rejects new connections with an error that shows that it serves those which are open.
+    Rejects,
     Full,
 }
 
@@ -75,6 +77,10 @@ impl std::error::Error for FakeError {}
 impl Classify for FakeError {
     fn classify(&self) -> ProbeErrorKind {
         self.0
+    }
+
+    fn may_serve_others(&self) -> bool {
+        self.is_full() || self.0 == Kind::Rejected
     }
 }
 
@@ -161,6 +167,7 @@ impl<const R: bool> Fake<R> {
             match server {
                 Server::Frozen => sleep(Duration::from_millis(1)).await,
                 Server::Refuses => return Err(FakeError(Kind::Unreachable)),
+                Server::Rejects => return Err(FakeError(Kind::Rejected)),
                 Server::Up | Server::Full => {
                     sleep(round_trip).await;
                     return Ok(());
@@ -562,6 +569,14 @@ async fn an_exhausted_pool_whose_server_refuses_is_down() {
     check.always_shows(&Shown::Down(Kind::Unreachable), 5).await;
     let attempts = pool.world().outside.clone();
     assert!(attempts.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_millis(900)), "{attempts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exhausted_pool_is_degraded_if_the_error_of_a_new_connection_shows_that_its_server_works() {
+    let pool = Plain::new(2, &[]);
+    pool.exhaust();
+    pool.set(Server::Rejects);
+    Check::of(&pool).always_shows(&Shown::Exhausted, 5).await;
 }
 
 #[tokio::test(start_paused = true)]
