@@ -306,7 +306,8 @@ fn printable(message: Cow<'static, str>) -> Cow<'static, str> {
     if message.contains(is_unprintable) { one_line(&message).into() } else { message }
 }
 
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+/// An error and its sources, also those that an [`io::Error`] wraps.
+pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&link| match link.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         // `source` skips the error that an `io::Error` wraps.
         Some(inner) => Some(inner),

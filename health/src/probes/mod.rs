@@ -24,14 +24,6 @@ mod sql {
     pub mod rusqlite;
     #[cfg(feature = "sea-orm")]
     pub mod sea_orm;
-    #[cfg(any(
-        feature = "mysql",
-        feature = "mysql_async",
-        feature = "rusqlite",
-        feature = "sqlx",
-        feature = "sqlx-0_8",
-        feature = "tokio-postgres"
-    ))]
     #[allow(dead_code, reason = "each backend uses a part of it")]
     mod sqlstate;
     #[cfg(feature = "sqlx")]

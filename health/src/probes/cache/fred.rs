@@ -106,10 +106,8 @@ impl ClientsProbe {
     }
 
     fn label(&self) -> Label {
-        let servers = self.servers();
-        let label = Label::new("redis").at(<[_; 1]>::try_from(servers).ok().map(|[server]| server));
         let password = self.connections.first().and_then(|first| first.client.client_config().password);
-        label.with_password(password)
+        Label::new("redis").at_only(&self.servers()).with_password(password)
     }
 
     async fn query(&self) -> Result<(), Failure> {

@@ -142,10 +142,7 @@ impl DatabaseProbe {
     }
 
     fn label(&self) -> Label {
-        Label::new("mongodb").at(match &*self.hosts {
-            [host] => Some(host.clone()),
-            _ => None,
-        })
+        Label::new("mongodb").at_only(&self.hosts)
     }
 
     async fn query(&self) -> Result<(), Failure> {

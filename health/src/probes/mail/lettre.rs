@@ -37,7 +37,7 @@
 //! # }
 //! ```
 
-use std::{error::Error as StdError, fmt, io, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use lettre::{
     AsyncSmtpTransport, Executor, SmtpTransport,
@@ -46,7 +46,7 @@ use lettre::{
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::{
-    error::{ProbeError, ProbeErrorKind, classify_io},
+    error::{ProbeError, ProbeErrorKind, chain, classify_io},
     options::{CheckOptions, Role},
     probe::{LibraryProbe, library_probe},
     probes::{
@@ -111,8 +111,7 @@ impl LibraryProbe for TransportProbe {
 
 impl Classify for Error {
     fn classify(&self) -> ProbeErrorKind {
-        let mut sources = std::iter::successors(self.source(), |&error| error.source());
-        if let Some(error) = sources.find_map(|error| error.downcast_ref::<io::Error>()) {
+        if let Some(error) = chain(self).find_map(|error| error.downcast_ref::<io::Error>()) {
             return classify_io(error);
         }
         // `535 Authentication credentials invalid` and others; the category is that of the protocol's states.

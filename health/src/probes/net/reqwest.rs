@@ -31,7 +31,7 @@
 //!
 //! `reqwest::Client` itself is not probed, because it names no server.
 
-use std::{error::Error as StdError, fmt, io, iter::successors, pin::pin, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, io, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::future::{Either, select};
 use reqwest::{
@@ -42,7 +42,7 @@ use tokio::time::{Instant, timeout};
 
 use super::tls::classify_tls;
 use crate::{
-    error::{BoxError, ProbeError, ProbeErrorKind},
+    error::{BoxError, ProbeError, ProbeErrorKind, chain},
     observe::observe,
     probe::{LibraryProbe, library_probe},
     probes::{
@@ -276,11 +276,7 @@ fn without_urls(error: Error) -> BoxError {
     let has_url =
         |error: &(dyn StdError + 'static)| error.downcast_ref::<Error>().is_some_and(|error| error.url().is_some());
     let error = error.without_url();
-    if sources(&error).any(has_url) { error.to_string().into() } else { error.into() }
-}
-
-fn sources(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    successors(error.source(), |&error| error.source())
+    if chain(&error).any(has_url) { error.to_string().into() } else { error.into() }
 }
 
 fn classify_status(status: StatusCode) -> ProbeErrorKind {
@@ -299,10 +295,10 @@ impl Classify for Error {
         if self.is_timeout() {
             return ProbeErrorKind::TimedOut;
         }
-        if let Some(error) = sources(self).find_map(|error| error.downcast_ref::<io::Error>()) {
+        if let Some(error) = chain(self).find_map(|error| error.downcast_ref::<io::Error>()) {
             return classify_tls(error);
         }
-        let http = sources(self).find_map(|error| error.downcast_ref::<hyper::Error>());
+        let http = chain(self).find_map(|error| error.downcast_ref::<hyper::Error>());
         let is_closed =
             |error: &hyper::Error| error.is_incomplete_message() || error.is_closed() || error.is_canceled();
         if self.is_connect() || http.is_some_and(is_closed) {

@@ -4,21 +4,17 @@ use std::io;
 
 use rustls::Error;
 
-use crate::error::{ProbeErrorKind, classify_io};
+use crate::error::{ProbeErrorKind, chain, classify_io};
 
 /// Returns the kind of an I/O error that may contain an error of rustls.
 pub(super) fn classify_tls(error: &io::Error) -> ProbeErrorKind {
-    let Some(inner) = error.get_ref() else { return classify_io(error) };
-    // Connectors wrap the errors of streams.
-    if let Some(wrapped) = inner.downcast_ref() {
-        return classify_tls(wrapped);
-    }
-    match inner.downcast_ref::<Error>() {
+    match chain(error).find_map(|link| link.downcast_ref::<Error>()) {
         Some(Error::InvalidCertificate(_) | Error::AlertReceived(_) | Error::NoCertificatesPresented) => {
             ProbeErrorKind::Rejected
         }
         Some(_) => ProbeErrorKind::Failed,
-        None => classify_io(error),
+        // Connectors wrap the errors of streams.
+        None => classify_io(chain(error).filter_map(|link| link.downcast_ref()).last().unwrap_or(error)),
     }
 }
 

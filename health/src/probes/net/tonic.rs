@@ -53,7 +53,7 @@ use ::tonic::{Code, Status, TimeoutExpired, client::GrpcService as _, transport:
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::{
-    error::{ProbeError, ProbeErrorKind},
+    error::{ProbeError, ProbeErrorKind, chain},
     observe::observe,
     probe::{LibraryProbe, library_probe},
     probes::{classify::Classify, support::label::Label},
@@ -159,7 +159,7 @@ fn is_grpc(status: &Status) -> bool {
 
 impl Classify for Status {
     fn classify(&self) -> ProbeErrorKind {
-        let is_timeout = self.source().is_some_and(is_in_chain::<TimeoutExpired>);
+        let is_timeout = chain(self).any(<dyn std::error::Error>::is::<TimeoutExpired>);
         match self.code() {
             Code::DeadlineExceeded => ProbeErrorKind::TimedOut,
             _ if is_timeout => ProbeErrorKind::TimedOut,
@@ -178,8 +178,4 @@ impl Classify for Status {
             kind => kind.message(name),
         }
     }
-}
-
-fn is_in_chain<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
-    error.is::<E>() || error.source().is_some_and(is_in_chain::<E>)
 }

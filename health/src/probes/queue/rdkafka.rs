@@ -147,7 +147,7 @@ impl ClientProbe {
     }
 
     fn label(&self) -> Label {
-        Label::new("kafka").at(<[_; 1]>::try_from(self.brokers()).ok().map(|[broker]| broker))
+        Label::new("kafka").at_only(&self.brokers())
     }
 }
 

@@ -115,7 +115,7 @@ async fn run(client: &Client, reachability: &Reachability) -> Result<(), ProbeEr
 }
 
 fn label(client: &Client) -> Label {
-    Label::new("kafka").at(<[_; 1]>::try_from(brokers(client)).ok().map(|[broker]| broker))
+    Label::new("kafka").at_only(&brokers(client))
 }
 
 /// Returns the brokers that the client has learned of, which have no accessor.

@@ -35,13 +35,13 @@
 //! # }
 //! ```
 
-use std::{error::Error as _, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use futures_util::TryStreamExt as _;
 use object_store::{Error, ObjectStore, path::Path};
 
 use crate::{
-    error::{ProbeError, ProbeErrorKind, classify_io},
+    error::{ProbeError, ProbeErrorKind, chain, classify_io},
     probe::{LibraryProbe, Probe, Session},
     probes::{
         classify::Classify,
@@ -94,8 +94,7 @@ async fn list(store: &dyn ObjectStore) -> Result<(), Error> {
 
 impl Classify for Error {
     fn classify(&self) -> ProbeErrorKind {
-        let mut sources = std::iter::successors(self.source(), |&error| error.source());
-        if let Some(error) = sources.find_map(|error| error.downcast_ref::<io::Error>()) {
+        if let Some(error) = chain(self).find_map(|error| error.downcast_ref::<io::Error>()) {
             return classify_io(error);
         }
         match self {

@@ -26,6 +26,14 @@ impl Label {
         Self { address: address.into(), ..self }
     }
 
+    /// Sets the address if there is only one: with several servers, a message does not name any.
+    pub(in crate::probes) fn at_only(self, servers: &[Address]) -> Self {
+        match servers {
+            [server] => self.at(server.clone()),
+            _ => self,
+        }
+    }
+
     pub(in crate::probes) fn with_password(self, password: Option<String>) -> Self {
         Self { password, ..self }
     }
@@ -74,6 +82,9 @@ mod tests {
         assert_eq!(label.to_string(), "redis");
         let label = label.at(Address { host: "::1".to_owned(), port: 6379 });
         assert_eq!(label.to_string(), "redis at [::1]:6379");
+        let several = [Address { host: "a".to_owned(), port: 1 }, Address { host: "b".to_owned(), port: 1 }];
+        assert_eq!(Label::new("kafka").at_only(&several[..1]).to_string(), "kafka at a:1");
+        assert_eq!(Label::new("kafka").at_only(&several).to_string(), "kafka");
         let error = label.error_of_kind(ProbeErrorKind::Failed, "AUTH sesame failed");
         assert_eq!(error.to_string(), "unexpected response from redis at [::1]:6379");
         assert!(!error.log_text().contains("sesame"), "{}", error.log_text());
