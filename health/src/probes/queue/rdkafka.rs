@@ -12,7 +12,7 @@
 //! | no permission | [`ProbeErrorKind::Rejected`] | DOWN |
 //! | anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! librdkafka connects in the background, and tells the reason of a failure only to the log and the context of its client. A call that finds
+//! librdkafka connects in the background. Only its log and the context of its client contain the reason of a failure. A call that finds
 //! no broker blocks until its limit, which is 5 s, and 600 ms before the first success. A client does not expose its brokers before that,
 //! so messages do not contain an address until then.
 //!
