@@ -20,7 +20,7 @@ use crate::{
     common::{
         PASSWORD, USER, eventually, logs,
         proxy::{Fault, Proxy},
-        responses::{assert_down, assert_not_leaked, assert_up},
+        responses::{assert_degraded, assert_down, assert_not_leaked, assert_up},
         test_server::TestServer,
     },
     servers::{
@@ -247,15 +247,21 @@ async fn a_connection_that_the_server_closes_after_each_response_is_up() {
 }
 
 #[actix_web::test]
-async fn a_half_open_connection_is_not_an_outage() {
+async fn a_half_open_connection_is_degraded_until_another_one_is_in_its_place() {
     let stub = Stub::page(plain(200, ""));
     let proxy = Proxy::start(stub.port()).await;
     let rig = serve(get_url(&format!("http://127.0.0.1:{}/", proxy.port)));
     assert_up(&rig, "service", "shop").await;
     proxy.set(Fault::HalfOpen);
-    assert_up(&rig, "service", "shop").await;
+    is_degraded(&rig, proxy.port).await;
     assert_up(&rig, "service", "shop").await;
     assert_eq!(stub.accepted(), 2);
+}
+
+/// A pooled connection is silent, and a new one is not.
+async fn is_degraded(rig: &TestServer, port: u16) {
+    let message = format!("a request to http server at 127.0.0.1:{port} has no response, a later one has");
+    assert_degraded(rig, "service", "shop", &message).await;
 }
 
 #[actix_web::test]
@@ -292,6 +298,9 @@ async fn a_pooled_connection_that_the_server_ends_is_replaced_by_a_new_one() {
 
         bad.show(page.clone());
         balancer.lead_to(good.port());
+        if let Page::Silent = page {
+            is_degraded(&rig, balancer.port).await;
+        }
         for _ in 0..3 {
             assert_up(&rig, "service", "shop").await;
         }

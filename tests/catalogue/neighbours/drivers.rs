@@ -12,7 +12,7 @@ use fred::{
     interfaces::{ClientLike as _, KeysInterface as _},
     types::config::{Config, ReconnectPolicy, ServerConfig},
 };
-use health::{Probe, probes::reqwest::Get};
+use health::{Probe, ProbeError, Session, probes::reqwest::Get};
 use redis::{
     RedisConnectionInfo,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
@@ -632,20 +632,46 @@ impl Driver for Mqtt {
 
 pub(crate) struct Http;
 
-impl Driver for Http {
-    type Resource = Get;
+/// The client of the application, and its probe.
+#[derive(Clone)]
+pub(crate) struct Service {
+    client: reqwest::Client,
+    get: Get,
+}
 
-    async fn open(port: u16) -> Get {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        Get::new(reqwest::Client::new(), format!("http://127.0.0.1:{port}/").parse().unwrap())
+impl Probe for Service {
+    const GROUP: &'static str = Get::GROUP;
+
+    async fn probe(&self) -> Result<(), ProbeError> {
+        self.get.probe().await
     }
 
-    async fn operate(_: &Get, port: u16) -> anyhow::Result<()> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
-        let mut head = [0; 12];
-        stream.read_exact(&mut head).await.context("no response")?;
-        ensure!(head == *b"HTTP/1.1 200", "{}", String::from_utf8_lossy(&head));
+    fn session(&self) -> Option<Session> {
+        self.get.session()
+    }
+}
+
+impl Driver for Http {
+    type Resource = Service;
+
+    async fn open(port: u16) -> Service {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::new();
+        Service { get: Get::new(client.clone(), http_url(port)), client }
+    }
+
+    async fn operate(service: &Service, port: u16) -> anyhow::Result<()> {
+        let response = service.client.get(http_url(port)).send().await?.error_for_status()?;
+        response.bytes().await?;
         Ok(())
     }
+
+    async fn fill_pool(service: &Service, port: u16) {
+        let [first, second] = [Self::operate(service, port), Self::operate(service, port)];
+        let _ = tokio::join!(first, second);
+    }
+}
+
+fn http_url(port: u16) -> reqwest::Url {
+    format!("http://127.0.0.1:{port}/").parse().unwrap()
 }

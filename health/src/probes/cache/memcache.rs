@@ -28,17 +28,7 @@
 //! than twice the longest one before, and at least 300 ms, an asynchronous client is queried a second time, for which it may open a
 //! connection, and for a blocking client a TCP connection to each server is opened and closed, at most every 2 s.
 
-use std::{
-    pin::pin,
-    sync::{Arc, OnceLock},
-};
-
-use ::memcache::{
-    Client, CommandError, MemcacheError, ServerError,
-    exp::{AsyncMemcache, AsyncMetaClient, Error, Get, Op, OpResult, Set, Ttl},
-};
-use futures_util::future::{Either, select};
-use tokio::time::{Instant, timeout};
+use std::sync::{Arc, OnceLock};
 
 use crate::{
     error::{ProbeError, ProbeErrorKind, classify_io},
@@ -47,14 +37,17 @@ use crate::{
         classify::Classify,
         support::{
             address::{Address, first_refusal},
-            attempts::{INTERVAL, first_result},
             blocking_single_flight::BlockingSingleFlight,
-            hedge::HedgeDelay,
+            hedge::{HedgeDelay, RepeatedError, repeated},
             label::Label,
             reachability::Reachability,
             round_trip::{RoundTripError, nonce, unique_key},
         },
     },
+};
+use ::memcache::{
+    Client, CommandError, MemcacheError, ServerError,
+    exp::{AsyncMemcache, AsyncMetaClient, Error, Get, Op, OpResult, Set, Ttl},
 };
 
 library_probe! { "cache", AsyncMemcache => |client: &AsyncMemcache| AsyncProbe::new(client.meta().clone()) }
@@ -77,13 +70,6 @@ struct AsyncProbe {
     delay: HedgeDelay,
 }
 
-/// Why a run on an asynchronous client fails.
-enum Failure {
-    RoundTrip(RoundTripError<Error>),
-    /// A connection is silent, and another one responds.
-    SilentConnection,
-}
-
 impl AsyncProbe {
     fn new(client: AsyncMetaClient) -> Self {
         let prefix = unique_key();
@@ -91,26 +77,10 @@ impl AsyncProbe {
         Self { client, keys, delay: HedgeDelay::new() }
     }
 
-    /// Runs one round trip. If it is silent for longer than those before, runs a second one, for which the client uses other connections,
-    /// because those of the first one are in use.
-    async fn query(&self) -> Result<(), Failure> {
-        // Both write the same value, because they may overtake each other.
-        let nonce = nonce().to_string();
-        let started = Instant::now();
-        let mut first = pin!(self.round_trip(&nonce));
-        let result = match timeout(self.delay.get(), &mut first).await {
-            Ok(result) => result,
-            Err(_) => match select(first, pin!(first_result(INTERVAL, || self.round_trip(&nonce)))).await {
-                Either::Left((result, _)) => result,
-                Either::Right((Ok(()), _)) => return Err(Failure::SilentConnection),
-                Either::Right((Err(error), _)) if error.classify() == ProbeErrorKind::Unreachable => Err(error),
-                Either::Right((_, first)) => first.await,
-            },
-        };
-        if result.is_ok() {
-            self.delay.record(started.elapsed());
-        }
-        result.map_err(Failure::RoundTrip)
+    async fn query(&self) -> Result<(), RepeatedError<RoundTripError<Error>>> {
+        // All repetitions write the same value, because they may overtake each other.
+        let nonce = &nonce().to_string();
+        repeated(&self.delay, self.delay.get(), || self.round_trip(nonce)).await
     }
 
     async fn round_trip(&self, nonce: &str) -> Result<(), RoundTripError<Error>> {
@@ -132,12 +102,12 @@ impl AsyncProbe {
 impl LibraryProbe for AsyncProbe {
     async fn probe(&self) -> Result<(), ProbeError> {
         self.query().await.map_err(|failure| match failure {
-            Failure::SilentConnection => ProbeError::new(
+            RepeatedError::Silent => ProbeError::new(
                 ProbeErrorKind::TimedOut,
                 "an idle connection to memcached does not respond, another one does",
             )
             .degraded(),
-            Failure::RoundTrip(error) => LABEL.error(error),
+            RepeatedError::Query(error) => LABEL.error(error),
         })
     }
 

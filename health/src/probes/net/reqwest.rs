@@ -7,8 +7,9 @@
 //!
 //! A pooled connection that ends while the request is in flight, or is silent for longer than a timeout of the client, is not an outage: the
 //! request is repeated once. If a response takes longer than twice the longest one before, and at least 300 ms, the request is also sent on
-//! another connection, and again every 2 s; the first response counts. With HTTP/2 all of them share one connection, so while that one is
-//! silent the check is DOWN, like the application's requests.
+//! another connection, and again every 2 s. If there is a response to a later request only, some requests of the application have none,
+//! either: the check is DEGRADED. With HTTP/2 all of them share one connection, so while that one is silent the check is DOWN, like the
+//! application's requests.
 //!
 //! At most 64 KiB of a body are read. The rest of a body that does not end within 100 ms is dropped, which closes its connection.
 //!
@@ -16,6 +17,7 @@
 //! | --- | --- | --- |
 //! | refused, reset, no such host, closed without a response | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | 401, 403, 407; with rustls: a certificate that is not trusted, or the server ends the handshake with an alert | [`ProbeErrorKind::Rejected`] | DOWN |
+//! | no response to a request, and one to a later request | [`ProbeErrorKind::TimedOut`] | DEGRADED |
 //! | 408, 504; the client's own limit | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | any other status than the expected one, a body without the expected text, too many redirects, not HTTP, not TLS; a URL that the client does not support, such as `ftp://` | [`ProbeErrorKind::Failed`] | DOWN |
 //!
@@ -31,14 +33,13 @@
 //!
 //! `reqwest::Client` itself is not probed, because it names no server.
 
-use std::{error::Error as StdError, fmt, io, pin::pin, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, io, sync::Arc, time::Duration};
 
-use futures_util::future::{Either, select};
 use reqwest::{
     Client, Error, Response, StatusCode, Url,
     header::{HeaderMap, HeaderName, HeaderValue},
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::tls::classify_tls;
 use crate::{
@@ -49,8 +50,8 @@ use crate::{
         classify::Classify,
         support::{
             address::Address,
-            attempts::{INTERVAL, first_result},
-            hedge::HedgeDelay,
+            attempts::INTERVAL,
+            hedge::{HedgeDelay, RepeatedError, repeated},
             label::Label,
         },
     },
@@ -132,24 +133,6 @@ impl Get {
         self.target.headers.insert(name, value);
         self
     }
-
-    /// Sends the request. If there is no response for longer than those before took, sends it on another connection, too.
-    async fn query(&self) -> Result<(), Failure> {
-        let started = Instant::now();
-        // Before the first response there is no connection that could have become silent, and connecting takes several round trips.
-        let delay = if self.delay.is_known() { self.delay.get() } else { INTERVAL };
-        let mut first = pin!(self.target.query());
-        let result = match timeout(delay, &mut first).await {
-            Ok(result) => result,
-            Err(_) => match select(first, pin!(first_result(INTERVAL, || self.target.query()))).await {
-                Either::Left((result, _)) | Either::Right((result, _)) => result,
-            },
-        };
-        if result.is_ok() {
-            self.delay.record(started.elapsed());
-        }
-        result
-    }
 }
 
 impl Target {
@@ -223,7 +206,19 @@ library_probe! { "service", Get => Get::clone }
 
 impl LibraryProbe for Get {
     async fn probe(&self) -> Result<(), ProbeError> {
-        self.query().await.map_err(|failure| failure.into_probe_error(&self.target.label()))
+        // Before the first response there is no connection that could have become silent, and connecting takes several round trips.
+        let result = repeated(&self.delay, INTERVAL, || self.target.query()).await;
+        result.map_err(|error| {
+            let label = self.target.label();
+            match error {
+                RepeatedError::Silent => ProbeError::new(
+                    ProbeErrorKind::TimedOut,
+                    format!("a request to {label} has no response, a later one has"),
+                )
+                .degraded(),
+                RepeatedError::Query(failure) => failure.into_probe_error(&label),
+            }
+        })
     }
 
     fn resource(&self) -> Option<String> {

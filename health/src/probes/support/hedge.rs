@@ -11,7 +11,9 @@ use std::{
 };
 
 use futures_util::future::{Either, select};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::attempts::{INTERVAL, first_result};
 
 /// How long a driver that is connecting may be silent before the server is connected to directly.
 pub(in crate::probes) const HEDGE_DELAY: Duration = Duration::from_millis(100);
@@ -72,13 +74,107 @@ pub(in crate::probes) async fn hedged<T, E>(
     }
 }
 
+/// Why a [`repeated`] query fails.
+#[derive(Debug, PartialEq)]
+pub(in crate::probes) enum RepeatedError<E> {
+    /// A repetition succeeds, and the first query stays silent.
+    Silent,
+    Query(E),
+}
+
+/// Runs a query. If it is silent for longer than those before, or for `unknown_delay` if there were none, it is repeated, for which the
+/// client uses other connections, because that of the first one is in use. From the first result of a repetition on, the first query has as
+/// long again: it may be slow, and not silent.
+pub(in crate::probes) async fn repeated<E, F: Future<Output = Result<(), E>>>(
+    delay: &HedgeDelay,
+    unknown_delay: Duration,
+    mut query: impl FnMut() -> F,
+) -> Result<(), RepeatedError<E>> {
+    let started = Instant::now();
+    let wait = if delay.is_known() { delay.get() } else { unknown_delay };
+    let mut first = pin!(query());
+    let result = match timeout(wait, &mut first).await {
+        Ok(result) => result,
+        Err(_) => match select(first, pin!(first_result(INTERVAL, query))).await {
+            Either::Left((result, _)) => result,
+            Either::Right((repetition, first)) => match (timeout(wait, first).await, repetition) {
+                (Ok(result), _) => result,
+                (Err(_), Ok(())) => return Err(RepeatedError::Silent),
+                (Err(_), Err(error)) => Err(error),
+            },
+        },
+    };
+    if result.is_ok() {
+        delay.record(started.elapsed());
+    }
+    result.map_err(RepeatedError::Query)
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
 
-    use tokio::time::Instant;
-
     use super::*;
+
+    /// Runs a query and repetitions that end after these durations with these results. `None` is silent.
+    async fn run(
+        delay: &HedgeDelay,
+        queries: &[Option<(Duration, Result<(), &'static str>)>],
+    ) -> Result<(), RepeatedError<&'static str>> {
+        let mut queries = queries.iter();
+        repeated(delay, INTERVAL, || {
+            let query = *queries.next().expect("no further repetition");
+            async move {
+                match query {
+                    None => pending().await,
+                    Some((duration, result)) => {
+                        sleep(duration).await;
+                        result
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    fn known() -> HedgeDelay {
+        let delay = HedgeDelay::new();
+        delay.record(Duration::from_millis(1));
+        delay
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_query_is_an_error_if_a_repetition_succeeds() {
+        let started = Instant::now();
+        let rtt = Duration::from_millis(1);
+        assert_eq!(run(&known(), &[None, Some((rtt, Ok(())))]).await, Err(RepeatedError::Silent));
+        assert_eq!(started.elapsed(), MIN_DELAY + rtt + MIN_DELAY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_query_is_no_error_and_later_ones_may_take_as_long() {
+        let delay = known();
+        let slow = MIN_DELAY + MIN_DELAY;
+        assert_eq!(run(&delay, &[Some((slow, Ok(()))), Some((Duration::from_millis(1), Ok(())))]).await, Ok(()));
+        assert_eq!(delay.get(), slow * 2);
+        assert_eq!(run(&delay, &[Some((slow, Ok(())))]).await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_error_of_a_repetition_counts_if_the_query_is_silent() {
+        let refused = Some((Duration::ZERO, Err("refused")));
+        assert_eq!(run(&known(), &[None, refused]).await, Err(RepeatedError::Query("refused")));
+        let failed = Some((MIN_DELAY + Duration::from_millis(1), Err("failed")));
+        assert_eq!(run(&known(), &[failed, refused]).await, Err(RepeatedError::Query("failed")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_earlier_results_the_first_repetition_is_later() {
+        let delay = HedgeDelay::new();
+        let slow = INTERVAL - Duration::from_millis(1);
+        assert_eq!(run(&delay, &[Some((slow, Err("failed")))]).await, Err(RepeatedError::Query("failed")));
+        assert!(!delay.is_known());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_hedge_begins_after_the_delay_and_only_its_result_ends_the_query() {
