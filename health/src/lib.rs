@@ -10,6 +10,7 @@
 #![doc = "[operations]: guide::operations"]
 #![doc = "[metrics]: guide::metrics"]
 #![doc = "[troubleshooting]: guide::troubleshooting"]
+#![doc = "[`Scope`]: Scope"]
 #![doc = ""]
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
