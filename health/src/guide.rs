@@ -1,4 +1,16 @@
-//! The guide: how to use this crate, one page for each subject.
+#![doc = "[getting-started]: getting_started"]
+#![doc = "[state]: state"]
+#![doc = "[custom-checks]: custom_checks"]
+#![doc = "[testing]: testing"]
+#![doc = "[backends]: backends"]
+#![doc = "[kubernetes]: kubernetes"]
+#![doc = "[docker]: docker"]
+#![doc = "[proxies]: proxies"]
+#![doc = "[operations]: operations"]
+#![doc = "[metrics]: metrics"]
+#![doc = "[troubleshooting]: troubleshooting"]
+#![doc = ""]
+#![doc = include_str!("../guide/README.md")]
 
 macro_rules! page {
     ($name:ident, $file:literal) => {

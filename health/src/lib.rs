@@ -1,4 +1,5 @@
 // README links to files. On docs.rs the same links lead to modules, because the first definition of a link counts.
+#![doc = "[guide]: guide"]
 #![doc = "[getting-started]: guide::getting_started"]
 #![doc = "[state]: guide::state"]
 #![doc = "[custom-checks]: guide::custom_checks"]
