@@ -257,4 +257,21 @@ mod tests {
             }
         }
     }
+
+    fn addresses(header: ForwardingHeader, line: &str) -> Vec<Result<IpAddr, ForwardedError>> {
+        hops(header, &[line.as_bytes()]).collect()
+    }
+
+    #[test]
+    fn an_escaped_quote_does_not_end_a_quoted_string() {
+        let line = r#"for=192.0.2.1;ext="a\", b", for=192.0.2.2;ext="a\\", for=192.0.2.3"#;
+        let expected = ["192.0.2.3", "192.0.2.2", "192.0.2.1"].map(|address| Ok(address.parse().unwrap()));
+        assert_eq!(addresses(ForwardingHeader::Forwarded, line), expected);
+    }
+
+    #[test]
+    fn quotes_have_no_meaning_in_x_forwarded_for() {
+        let malformed = |element: &str| Err(ForwardedError::malformed(element.as_bytes()));
+        assert_eq!(addresses(ForwardingHeader::XForwardedFor, "192.0.2.1, a\"b")[0], malformed("a\"b"));
+    }
 }

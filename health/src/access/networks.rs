@@ -202,6 +202,21 @@ mod tests {
     }
 
     #[test]
+    fn networks_that_cover_all_clients_are_recognized_also_in_parts() {
+        for (list, expected) in [
+            ("0.0.0.0/0", Some("0.0.0.0/0")),
+            ("0.0.0.0/1, 128.0.0.0/1", Some("0.0.0.0/0")),
+            ("::/0", Some("::/0")),
+            ("2000::/4, 3000::/4", Some("2000::/3")),
+            ("0.0.0.0/1", None),
+            ("10.0.0.0/8, 2000::/4", None),
+        ] {
+            let all = parse(list).unwrap().network_of_all_clients();
+            assert_eq!(all.map(|network| network.to_string()).as_deref(), expected, "{list}");
+        }
+    }
+
+    #[test]
     fn an_invalid_entry_is_named_in_the_error() {
         assert!(parse("127.0.0.1,").unwrap_err().to_string().contains("an entry is empty"));
         for entry in [

@@ -125,3 +125,67 @@ impl IntoIterator for Checks {
         self.found.into_iter()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Leaf;
+
+    impl HealthCheck for Leaf {
+        fn health_checks(&self, checks: &mut Checks) {
+            checks.add(Check::new("database", "db", || async { Ok::<_, String>(()) }));
+            checks.add(Check::new("cache", "", || async { Ok::<_, String>(()) }));
+            checks.ignore("title");
+        }
+    }
+
+    struct Panics;
+
+    impl HealthCheck for Panics {
+        fn health_checks(&self, checks: &mut Checks) {
+            Leaf.health_checks(checks);
+            panic!("a test");
+        }
+    }
+
+    struct Root;
+
+    impl HealthCheck for Root {
+        fn health_checks(&self, checks: &mut Checks) {
+            checks.nested("orders\n", &Leaf);
+            checks.nested("", &Panics);
+        }
+    }
+
+    fn names(checks: &Checks) -> Vec<&str> {
+        checks.iter().map(Check::name).collect()
+    }
+
+    #[test]
+    fn nested_states_add_their_checks_in_order_with_a_prefix() {
+        let checks = Checks::of(&Root);
+        assert_eq!(names(&checks), ["orders\\u{a}.db", "orders\\u{a}", "db", "default"]);
+        assert_eq!(checks.ignored(), ["orders\\u{a}.title", "title"]);
+        assert_eq!(checks.state_types(), [type_name::<Root>(), type_name::<Leaf>(), type_name::<Panics>()]);
+        let names: Vec<_> = checks.into_iter().map(|check| check.name().to_owned()).collect();
+        assert_eq!(names, ["orders\\u{a}.db", "orders\\u{a}", "db", "default"]);
+    }
+
+    #[test]
+    fn a_panic_of_a_nested_state_is_known_and_keeps_the_checks_before_it() {
+        assert!(Checks::of(&Root).has_panicked());
+        let checks = Checks::of(&Panics);
+        assert!(checks.has_panicked());
+        assert_eq!(names(&checks), ["db", "default"]);
+        assert!(!Checks::of(&Leaf).has_panicked());
+    }
+
+    #[test]
+    fn a_check_that_keeps_its_name_is_the_same_check() {
+        let check = Check::new("database", "db", || async { Ok::<_, String>(()) });
+        let same = renamed(check.clone(), |_| "db".to_owned());
+        assert_eq!(same.identity(), check.identity());
+        assert_ne!(renamed(check.clone(), |_| "main".to_owned()).identity(), check.identity());
+    }
+}

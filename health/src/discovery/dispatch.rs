@@ -241,3 +241,118 @@ impl<T: Clone + Send + Sync + 'static> CloneField for T {
 pub fn clone_field<T: CloneField>(field: &T) -> Arc<T> {
     field.clone_field()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ProbeError;
+
+    #[derive(Clone)]
+    struct Pool;
+
+    impl Probe for Pool {
+        const GROUP: &'static str = "database";
+
+        async fn probe(&self) -> Result<(), ProbeError> {
+            Ok(())
+        }
+    }
+
+    struct State(Pool);
+
+    impl HealthCheck for State {
+        fn health_checks(&self, checks: &mut Checks) {
+            Dispatch::<Pool, _>::discover(&self.0, "db", checks);
+        }
+    }
+
+    /// The checks of a field as the derive finds them, whether the type is probed, and its group.
+    macro_rules! field {
+        ($type:ty, $value:expr) => {{
+            let mut checks = Checks::default();
+            Dispatch::<$type, _>::discover(&$value, "field", &mut checks);
+            let names: Vec<_> = checks.iter().map(|check| check.name().to_owned()).collect();
+            (names, Dispatch::<$type, _>::IS_PROBED, Dispatch::<$type, _>::GROUP)
+        }};
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_probe_has_one_check_also_in_pointers_and_options() {
+        let database = (names(&["field"]), true, Some("database"));
+        assert_eq!(field!(Pool, Pool), database);
+        assert_eq!(field!(Arc<Pool>, Arc::new(Pool)), database);
+        assert_eq!(field!(Data<Pool>, Data::new(Pool)), database);
+        assert_eq!(field!(ThinData<Pool>, ThinData(Pool)), database);
+        assert_eq!(field!(Option<Pool>, Some(Pool)), database);
+        assert_eq!(field!(Box<Option<Pool>>, Box::new(Some(Pool))), database);
+        assert_eq!(field!(Option<Pool>, None), (vec![], true, Some("database")));
+    }
+
+    #[test]
+    fn elements_are_named_by_their_place_or_key() {
+        assert_eq!(field!(Vec<Pool>, vec![Pool, Pool]), (names(&["field.0", "field.1"]), true, None));
+        let keys = [(2, Pool), (10, Pool)];
+        // A hash map is sorted by the text of its keys.
+        assert_eq!(
+            field!(HashMap<i32, Pool>, HashMap::from(keys.clone())),
+            (names(&["field.10", "field.2"]), true, None)
+        );
+        assert_eq!(field!(BTreeMap<i32, Pool>, BTreeMap::from(keys)), (names(&["field.2", "field.10"]), true, None));
+        let key = "redis://user:5ecret@host\n";
+        let (found, ..) = field!(BTreeMap<&str, Pool>, BTreeMap::from([(key, Pool)]));
+        assert!(!found[0].contains("5ecret") && !found[0].contains('\n'), "{found:?}");
+    }
+
+    #[test]
+    fn nested_states_add_the_name_of_the_field() {
+        assert_eq!(field!(State, State(Pool)), (names(&["field.db"]), true, None));
+        assert_eq!(field!(Arc<State>, Arc::new(State(Pool))), (names(&["field.db"]), true, None));
+    }
+
+    #[test]
+    fn any_other_field_is_ignored_by_name() {
+        assert_eq!(field!(String, String::new()), (vec![], false, None));
+        let mut checks = Checks::default();
+        Dispatch::<u8, _>::discover(&1, "retries", &mut checks);
+        assert_eq!(checks.ignored(), ["retries"]);
+    }
+
+    #[test]
+    fn types_that_cannot_be_reached_are_recognized() {
+        struct NotClone;
+
+        impl Probe for NotClone {
+            const GROUP: &'static str = "database";
+
+            async fn probe(&self) -> Result<(), ProbeError> {
+                Ok(())
+            }
+        }
+
+        const { assert!(InnerDispatch::<NotClone>::IS_PROBE && !InnerDispatch::<NotClone>::IS_STATE) };
+        const { assert!(InnerDispatch::<State>::IS_STATE && !InnerDispatch::<State>::IS_PROBE) };
+        const { assert!(!InnerDispatch::<u8>::IS_PROBE && !InnerDispatch::<u8>::IS_STATE) };
+    }
+
+    #[test]
+    fn groups_are_the_same_if_both_are_known_and_equal() {
+        assert!(same_group(Some("cache"), Some("cache")));
+        assert!(!same_group(Some("cache"), Some("cachf")));
+        assert!(!same_group(Some("cache"), Some("dache")));
+        assert!(!same_group(Some("cache"), Some("caches")));
+        assert!(!same_group(Some("cache"), None));
+        assert!(!same_group(None, None));
+    }
+
+    #[test]
+    fn a_check_owns_a_clone_of_the_field() {
+        let shared = Arc::new(1);
+        let clone = clone_field(&shared);
+        assert_eq!(Arc::strong_count(&shared), 2);
+        assert!(Arc::ptr_eq(&*clone, &shared));
+    }
+}

@@ -29,3 +29,31 @@ pub fn in_group(check: Check, group: &str) -> Check {
 pub fn skipped(checks: &mut Checks, name: &str) {
     checks.ignore(name);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str) -> Check {
+        Check::new("database", name, || async { Ok::<_, String>(()) })
+    }
+
+    #[test]
+    fn either_part_of_a_name_may_be_empty() {
+        assert_eq!(join("shop", "db"), "shop.db");
+        assert_eq!(join("", "db"), "db");
+        assert_eq!(join("shop", ""), "shop");
+        assert_eq!(join("", ""), "");
+    }
+
+    #[test]
+    fn attributes_of_a_field_change_only_its_own_checks() {
+        let mut checks = Checks::default();
+        checks.add(check("first"));
+        modified(&mut checks, |checks| checks.add(check("second")), |check| in_group(check, "queue"));
+        skipped(&mut checks, "title");
+        let groups: Vec<_> = checks.iter().map(|check| (check.group(), check.name())).collect();
+        assert_eq!(groups, [("database", "first"), ("queue", "second")]);
+        assert_eq!(checks.ignored(), ["title"]);
+    }
+}

@@ -89,3 +89,73 @@ pub(super) fn find_elsewhere<S: 'static>(app_data: AppData<'_>) -> Option<Elsewh
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync;
+
+    use actix_web::test::TestRequest;
+
+    use super::{
+        super::state::tests::{Shop, Tenant},
+        *,
+    };
+
+    /// Where a value in `app_data` is found, and the step to take.
+    fn found(request: TestRequest) -> Option<(&'static str, &'static str)> {
+        let request = request.to_http_request();
+        find_elsewhere::<Shop>(AppData::Request(&request)).map(|elsewhere| (elsewhere.place, elsewhere.step))
+    }
+
+    fn place_of<T: 'static>(value: T) -> &'static str {
+        found(TestRequest::default().app_data(value)).expect("it is found").0
+    }
+
+    #[test]
+    fn a_state_in_a_lock_is_found_however_the_lock_is_kept() {
+        assert_eq!(place_of(sync::Mutex::new(Shop)), "in a `Mutex`");
+        assert_eq!(place_of(Arc::new(sync::Mutex::new(Shop))), "in a `Mutex`");
+        assert_eq!(place_of(Data::new(sync::Mutex::new(Shop))), "in a `Mutex`");
+        assert_eq!(place_of(Data::new(Arc::new(sync::Mutex::new(Shop)))), "in a `Mutex`");
+        assert_eq!(place_of(tokio::sync::Mutex::new(Shop)), "in a `Mutex`");
+        assert_eq!(place_of(parking_lot::Mutex::new(Shop)), "in a `Mutex`");
+        assert_eq!(place_of(sync::RwLock::new(Shop)), "in a `RwLock`");
+        assert_eq!(place_of(tokio::sync::RwLock::new(Shop)), "in a `RwLock`");
+        assert_eq!(place_of(parking_lot::RwLock::new(Shop)), "in a `RwLock`");
+        assert_eq!(place_of(RefCell::new(Shop)), "in a `RefCell`");
+    }
+
+    #[test]
+    fn a_state_that_no_data_holds_is_found_with_the_line_to_write() {
+        let step = |request| found(request).expect("it is found");
+        assert_eq!(
+            step(TestRequest::default().app_data(Shop)),
+            ("without `web::Data`", "write `.app_data(web::Data::new(state))`")
+        );
+        assert_eq!(
+            step(TestRequest::default().app_data(Arc::new(Shop))),
+            ("as an `Arc`, without `web::Data`", "write `.app_data(web::Data::from(state))`")
+        );
+        assert_eq!(place_of(ThinData(Shop)), "as `web::ThinData`");
+        assert_eq!(found(TestRequest::default().app_data(Data::new(Shop))), None);
+        assert_eq!(found(TestRequest::default()), None);
+    }
+
+    #[test]
+    fn the_missing_step_is_that_of_the_misplaced_state_or_of_each_kind_of_type() {
+        let request = TestRequest::default().app_data(Shop).to_http_request();
+        let misplaced = "`Shop` is in app_data without `web::Data`: write `.app_data(web::Data::new(state))`";
+        assert_eq!(misplaced_states(AppData::Request(&request)), [misplaced]);
+        assert_eq!(missing_step(AppData::Request(&request)).unwrap(), misplaced);
+
+        let request = TestRequest::default().app_data(Tenant(1)).to_http_request();
+        assert_eq!(misplaced_states(AppData::Request(&request)), [""; 0]);
+        let step = missing_step(AppData::Request(&request)).unwrap();
+        assert!(
+            step.starts_with("no state was found: add `.app_data(web::Data::new(state))` to the App, or"),
+            "{step}"
+        );
+        let generic = "; `Tenant` cannot be found in app_data because of generic parameters: add `.state(&data)` to health::scope()";
+        assert!(step.ends_with(generic), "{step}");
+    }
+}

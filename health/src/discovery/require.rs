@@ -96,3 +96,14 @@ impl<E: Into<BoxError>> FunctionError for E {
 pub fn assert_error_is_taken<E: FunctionError>(result: Result<(), E>) -> Result<(), BoxError> {
     result.map_err(E::boxed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_functions_keep_their_text() {
+        assert!(assert_error_is_taken::<String>(Ok(())).is_ok());
+        assert_eq!(assert_error_is_taken(Err("not connected yet")).unwrap_err().to_string(), "not connected yet");
+    }
+}

@@ -239,3 +239,90 @@ pub(super) fn state_types() -> impl Iterator<Item = &'static StateType> {
     types.sort_by_key(|state_type| state_type.path);
     types.into_iter()
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+    use crate::check::Check;
+
+    /// A state that is found in `app_data`.
+    pub(in crate::discovery) struct Shop;
+
+    /// A state with a type parameter, which is only given.
+    pub(in crate::discovery) struct Tenant<T>(pub(in crate::discovery) T);
+
+    const SHOP: &str = concat!(module_path!(), "::Shop");
+    const TENANT: &str = concat!(module_path!(), "::Tenant");
+
+    inventory::submit! { StateType::of::<Shop>(SHOP) }
+    inventory::submit! { StateType::generic(TENANT) }
+
+    impl HealthCheck for Shop {
+        fn health_checks(&self, checks: &mut Checks) {
+            checks.add(Check::new("database", "shop", || async { Ok::<_, String>(()) }));
+        }
+    }
+
+    impl<T> HealthCheck for Tenant<T> {
+        fn health_checks(&self, checks: &mut Checks) {
+            checks.nested("nested", &Shop);
+        }
+    }
+
+    fn names(states: &[ResolvedState]) -> Vec<&str> {
+        states.iter().flat_map(|state| state.checks().iter().map(Check::name)).collect()
+    }
+
+    #[test]
+    fn states_are_found_in_data_and_in_data_of_an_arc_once() {
+        let data = Data::new(Shop);
+        let request = TestRequest::default().app_data(data.clone()).to_http_request();
+        assert_eq!(names(&find(&[], AppData::Request(&request))), ["shop"]);
+        // The same state is also given.
+        assert_eq!(names(&find(&[Shop::found(&data)], AppData::Request(&request))), ["shop"]);
+        // Another one of its type.
+        assert_eq!(names(&find(&[Shop::found(&Data::new(Shop))], AppData::Request(&request))), ["shop", "shop"]);
+
+        let data_of_arc = Data::new(Arc::new(Shop));
+        let request = TestRequest::default().app_data(data_of_arc.clone()).to_http_request();
+        assert_eq!(names(&find(&[State::found(&data_of_arc)], AppData::Request(&request))), ["shop"]);
+        assert_eq!(names(&find(&[], AppData::None)), [""; 0]);
+    }
+
+    #[test]
+    fn handles_to_one_state_share_an_address_and_checks_while_it_is_alive() {
+        let data = Data::new(Tenant(Box::new(1)));
+        let [first, second] = [(); 2].map(|()| ResolvedState::new(State::found(&data)));
+        assert_eq!(first.address(), second.address());
+        assert!(std::ptr::eq(first.checks(), second.checks()));
+        let other = ResolvedState::new(State::found(&Data::new(Tenant(Box::new(1)))));
+        assert_ne!(other.address(), first.address());
+
+        let handle = first.downgrade();
+        drop((first, second));
+        assert!(handle.is_alive());
+        drop(data);
+        assert!(!handle.is_alive());
+    }
+
+    #[test]
+    fn unused_types_are_those_of_no_state_and_of_no_nested_state() {
+        assert_eq!(type_paths(), [SHOP, TENANT]);
+        let unused = |states: &[FoundState]| unused_state_types(&find(states, AppData::None), AppData::None);
+        assert_eq!(unused(&[]), [SHOP, TENANT]);
+        assert_eq!(unused(&[State::found(&Data::new(Shop))]), [TENANT]);
+        assert_eq!(unused(&[State::found(&Data::new(Tenant(1)))]), [""; 0]);
+
+        let request = TestRequest::default().app_data(Shop).to_http_request();
+        let elsewhere = unused_state_types(&[], AppData::Request(&request));
+        assert_eq!(elsewhere, [format!("{SHOP} (without `web::Data`)"), TENANT.to_owned()]);
+    }
+
+    #[test]
+    fn types_are_named_without_their_path() {
+        assert_eq!(StateType::generic(TENANT).name(), "Tenant");
+        assert_eq!(StateType::of::<Shop>("Shop").name(), "Shop");
+    }
+}

@@ -156,9 +156,7 @@ pub(super) trait Pool: Clone + Send + Sync + 'static {
     }
 
     /// Ends an attempt that is silent while others succeed. By default it is dropped.
-    fn abandon(attempt: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        drop(attempt);
-    }
+    fn abandon(_: Pin<Box<dyn Future<Output = ()> + Send>>) {}
 
     /// What messages call the resource.
     fn label(&self) -> Label;
@@ -188,7 +186,7 @@ impl Usage {
         for (key, value) in
             [("connections_in_use", self.taken), ("connections_idle", self.idle), ("connections_max", self.max)]
         {
-            observe(key, i64::try_from(value).unwrap_or(i64::MAX));
+            observe(key, value);
         }
     }
 

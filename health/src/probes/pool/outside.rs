@@ -108,6 +108,7 @@ struct Ended<E> {
     at: Instant,
 }
 
+#[derive(Debug)]
 enum Decision<E> {
     Use(Outcome<E>),
     Begin,
@@ -276,5 +277,201 @@ impl<E> Drop for Registered<E> {
     fn drop(&mut self) {
         self.shared.attempts.lock().end(self.id, Instant::now(), None);
         self.shared.ended.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attempts at times in milliseconds after a moment.
+    struct Timeline(Instant);
+
+    /// `usable` returns an outcome, or not.
+    const REUSED: bool = true;
+    const TOO_OLD: bool = false;
+
+    impl Timeline {
+        fn begin() -> Self {
+            Self(Instant::now() + MAX_AGE)
+        }
+
+        fn at(&self, ms: u64) -> Instant {
+            self.0 + Duration::from_millis(ms)
+        }
+
+        fn in_flight(&self, begun: &[u64]) -> Vec<InFlight> {
+            (0..).zip(begun).map(|(id, &begun)| InFlight { id, begun: self.at(begun), task: None }).collect()
+        }
+
+        /// The last outcome, of an attempt that began and ended at these times, and the attempts in flight since then.
+        fn after(
+            &self,
+            outcome: Outcome<&'static str>,
+            [begun, ended]: [u64; 2],
+            in_flight: &[u64],
+        ) -> Attempts<&'static str> {
+            Attempts {
+                in_flight: self.in_flight(in_flight),
+                last_begun: Some(self.at(in_flight.last().copied().unwrap_or(begun))),
+                silent_since: in_flight.first().map(|&begun| self.at(begun)),
+                last: Some(Ended { outcome, begun: self.at(begun), at: self.at(ended) }),
+            }
+        }
+
+        fn wait(&self, until: impl Into<Option<u64>>) -> String {
+            format!("{:?}", Decision::<&str>::Wait(until.into().map(|until| self.at(until))))
+        }
+    }
+
+    fn works() -> Outcome<&'static str> {
+        Outcome::Works(Duration::from_millis(100))
+    }
+
+    fn full() -> Outcome<&'static str> {
+        Outcome::Full(Arc::new("full"))
+    }
+
+    fn failed() -> Outcome<&'static str> {
+        Outcome::Failed(Arc::new("refused"))
+    }
+
+    #[test]
+    fn an_attempt_that_began_late_enough_counts_whatever_its_outcome() {
+        let time = Timeline::begin();
+        for outcome in [works, full, failed] {
+            let wanted = |after| {
+                let attempts = time.after(outcome(), [100, 150], &[]);
+                attempts.usable(Wanted::After(time.at(after)), time.at(90_000), time.at(90_000)).is_some()
+            };
+            assert_eq!([wanted(99), wanted(100), wanted(101)], [REUSED, REUSED, TOO_OLD]);
+        }
+    }
+
+    #[test]
+    fn a_failure_is_reused_for_less_than_the_time_until_the_next_attempt() {
+        let time = Timeline::begin();
+        let recent = |now| {
+            let attempts = time.after(failed(), [0, 100], &[]);
+            attempts.usable(Wanted::Recent, time.at(now), time.at(now)).is_some()
+        };
+        assert_eq!([recent(100), recent(999), recent(1_000), recent(1_001)], [REUSED, REUSED, TOO_OLD, TOO_OLD]);
+
+        // Of an attempt that began before the run, only once the run has waited for a newer one.
+        let since = |since, called_at, now| {
+            let attempts = time.after(failed(), [0, 100], &[]);
+            attempts.usable(Wanted::Since(time.at(since)), time.at(called_at), time.at(now)).is_some()
+        };
+        assert_eq!(since(0, 5_000, 5_000), REUSED);
+        assert_eq!([since(1, 100, 549), since(1, 100, 550), since(1, 100, 551)], [TOO_OLD, REUSED, REUSED]);
+        assert_eq!([since(1, 100, 999), since(1, 100, 1_000), since(1, 100, 1_001)], [REUSED, TOO_OLD, TOO_OLD]);
+    }
+
+    #[test]
+    fn a_success_is_reused_for_the_interval_and_longer_while_the_next_attempt_is_not_late() {
+        let time = Timeline::begin();
+        for outcome in [works, full] {
+            let usable = |wanted, [called_at, now]: [u64; 2], in_flight: &[u64]| {
+                // It took 100 ms.
+                let attempts = time.after(outcome(), [0, 100], in_flight);
+                attempts.usable(wanted, time.at(called_at), time.at(now)).is_some()
+            };
+            let since = |now| usable(Wanted::Since(time.at(50)), [0, now], &[]);
+            assert_eq!([since(2_099), since(2_100), since(2_101)], [REUSED, TOO_OLD, TOO_OLD]);
+            let recent = |times, in_flight: &[u64]| usable(Wanted::Recent, times, in_flight);
+            assert_eq!(recent([2_099, 2_099], &[]), REUSED);
+            // Then the run waits for the next attempt first,
+            assert_eq!(recent([3_000, 3_199], &[3_190]), TOO_OLD);
+            assert_eq!([recent([3_000, 3_200], &[3_190]), recent([3_000, 3_201], &[3_190])], [REUSED, REUSED]);
+            // which takes no more than a quarter longer,
+            assert_eq!([recent([2_900, 3_125], &[3_000]), recent([2_900, 3_126], &[3_000])], [REUSED, TOO_OLD]);
+            // if there is one,
+            assert_eq!(recent([2_900, 3_125], &[]), TOO_OLD);
+            // for up to a minute.
+            assert_eq!([recent([0, 60_099], &[60_090]), recent([0, 60_100], &[60_090])], [REUSED, TOO_OLD]);
+            assert_eq!(recent([0, 60_101], &[60_090]), TOO_OLD);
+        }
+    }
+
+    #[test]
+    fn an_attempt_begins_at_once_or_a_pause_after_the_last_one() {
+        let time = Timeline::begin();
+        let decide = |attempts: &Attempts<&'static str>, wanted, called_at, now, cancel_safe| {
+            format!("{:?}", attempts.decide(wanted, time.at(called_at), time.at(now), cancel_safe))
+        };
+        let begin = format!("{:?}", Decision::<&str>::Begin);
+        let after = Wanted::After(time.at(50_000));
+
+        let none = Attempts { in_flight: Vec::new(), last_begun: None, silent_since: None, last: None };
+        assert_eq!(decide(&none, Wanted::Recent, 0, 0, true), begin);
+        assert_eq!(
+            decide(&time.after(works(), [0, 10], &[]), Wanted::Recent, 20, 20, true),
+            format!("{:?}", Decision::Use(works()))
+        );
+
+        // After a success, two seconds; after a failure, 900 ms, unless another attempt is in flight.
+        let worked = time.after(works(), [0, 10], &[]);
+        assert_eq!(decide(&worked, after, 0, 1_999, true), time.wait(2_000));
+        assert_eq!(decide(&worked, after, 0, 2_000, true), begin);
+        let refused = time.after(failed(), [0, 10], &[]);
+        assert_eq!(decide(&refused, after, 0, 899, true), time.wait(900));
+        assert_eq!(decide(&refused, after, 0, 900, true), begin);
+        let overtaken = time.after(failed(), [0, 10], &[0]);
+        assert_eq!(decide(&overtaken, after, 0, 900, true), time.wait(2_000));
+
+        // Two that cannot be cancelled are the most.
+        let one = time.after(works(), [0, 10], &[1_000]);
+        assert_eq!(decide(&one, after, 0, 3_000, false), begin);
+        let two = time.after(works(), [0, 10], &[1_000, 3_000]);
+        assert_eq!(decide(&two, after, 0, 5_000, false), time.wait(None));
+        assert_eq!(decide(&two, after, 0, 5_000, true), begin);
+    }
+
+    #[test]
+    fn a_run_waits_until_an_outcome_may_be_reused_or_the_next_attempt_may_begin() {
+        let time = Timeline::begin();
+        let until = |wanted, called_at, now| {
+            let attempts = time.after(works(), [0, 10], &[4_000]);
+            format!("{:?}", attempts.decide(wanted, time.at(called_at), time.at(now), true))
+        };
+        // The next attempt may begin at 6 s.
+        assert_eq!(until(Wanted::Recent, 4_100, 4_150), time.wait(4_300));
+        assert_eq!(until(Wanted::Recent, 4_100, 4_299), time.wait(4_300));
+        assert_eq!(until(Wanted::Recent, 4_099, 4_300), time.wait(6_000));
+        assert_eq!(until(Wanted::Recent, 5_900, 5_950), time.wait(6_000));
+        assert_eq!(until(Wanted::Since(time.at(4_100)), 4_100, 4_500), time.wait(4_550));
+        assert_eq!(until(Wanted::Since(time.at(4_100)), 4_100, 4_550), time.wait(6_000));
+    }
+
+    #[test]
+    fn the_oldest_of_two_attempts_makes_room_for_a_third() {
+        let time = Timeline::begin();
+        let mut attempts = Attempts::<&str> { in_flight: Vec::new(), last_begun: None, silent_since: None, last: None };
+        for (id, begun) in [(1, 0), (2, 2_000), (3, 4_000)] {
+            attempts.begin(id, time.at(begun));
+        }
+        let ids = |attempts: &Attempts<_>| attempts.in_flight.iter().map(|attempt| attempt.id).collect::<Vec<_>>();
+        assert_eq!(ids(&attempts), [2, 3]);
+        assert_eq!((attempts.last_begun, attempts.silent_since), (Some(time.at(4_000)), Some(time.at(0))));
+
+        // The first one was aborted.
+        attempts.end(1, time.at(4_001), Some(works()));
+        assert!(attempts.last.is_none());
+        // This one ends without an outcome, and the last one is not silent any more.
+        attempts.end(2, time.at(4_002), None);
+        assert!(attempts.last.is_none());
+        assert_eq!((ids(&attempts), attempts.silent_since), (vec![3], Some(time.at(0))));
+        attempts.end(3, time.at(4_100), Some(works()));
+        let last = attempts.last.as_ref().unwrap();
+        assert_eq!((last.begun, last.at), (time.at(4_000), time.at(4_100)));
+        assert_eq!((ids(&attempts), attempts.silent_since), (vec![], None));
+    }
+
+    #[test]
+    fn after_an_outcome_the_silence_is_that_of_the_attempt_still_in_flight() {
+        let time = Timeline::begin();
+        let mut attempts = time.after(works(), [0, 10], &[2_000, 4_000]);
+        attempts.end(0, time.at(4_100), Some(failed()));
+        assert_eq!(attempts.silent_since, Some(time.at(4_000)));
     }
 }

@@ -6,8 +6,10 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::{Failure, Pool, Query, State, TakeError, Usage};
+use crate::probes::support::hedge::MIN_DELAY;
 use crate::{
     error::{ProbeErrorKind, ProbeErrorKind as Kind},
+    observe::observing,
     probes::{classify::Classify, support::label::Label},
 };
 
@@ -26,6 +28,8 @@ enum Server {
 #[derive(Clone, Copy, PartialEq)]
 enum Fate {
     Works,
+    /// Responds after this time.
+    Late(Duration),
     Silent,
     Dead,
 }
@@ -48,16 +52,22 @@ struct World {
     opened: usize,
     /// Whether the pool queries a released connection before it is idle, as sqlx does.
     pings_on_release: bool,
+    /// Whether the pool keeps dead connections.
+    keeps_dead: bool,
+    /// Whether there is a server. Otherwise connections are to a file.
+    has_server: bool,
     queries: usize,
 }
 
 /// A pool. One that retries returns no error if it cannot connect, and counts attempts to connect as connections, as sqlx does.
-struct Fake<const RETRIES: bool>(Arc<Mutex<World>>);
+/// One whose idle connections are not certain replaces a dead one when it is taken, as bb8 does.
+struct Fake<const RETRIES: bool, const CERTAIN: bool>(Arc<Mutex<World>>);
 
-type Retrying = Fake<true>;
-type Plain = Fake<false>;
+type Retrying = Fake<true, true>;
+type Plain = Fake<false, true>;
+type Replacing = Fake<false, false>;
 
-impl<const R: bool> Clone for Fake<R> {
+impl<const R: bool, const C: bool> Clone for Fake<R, C> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
@@ -84,13 +94,13 @@ impl Classify for FakeError {
     }
 }
 
-struct Taken<const R: bool> {
-    pool: Fake<R>,
+struct Taken<const R: bool, const C: bool> {
+    pool: Fake<R, C>,
     fate: Fate,
     released: bool,
 }
 
-impl<const R: bool> Drop for Taken<R> {
+impl<const R: bool, const C: bool> Drop for Taken<R, C> {
     fn drop(&mut self) {
         let mut world = self.pool.world();
         if self.released && world.pings_on_release {
@@ -104,7 +114,7 @@ impl<const R: bool> Drop for Taken<R> {
             return;
         }
         world.in_use -= 1;
-        if self.released {
+        if self.released || world.keeps_dead {
             world.idle.push_back(self.fate);
         }
     }
@@ -113,7 +123,7 @@ impl<const R: bool> Drop for Taken<R> {
 const CONNECT_ROUND_TRIPS: u32 = 4;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-impl<const R: bool> Fake<R> {
+impl<const R: bool, const C: bool> Fake<R, C> {
     fn new(max: usize, idle: &[Fate]) -> Self {
         Self(Arc::new(Mutex::new(World {
             server: Server::Up,
@@ -128,6 +138,8 @@ impl<const R: bool> Fake<R> {
             cancelled: 0,
             opened: 0,
             pings_on_release: false,
+            keeps_dead: false,
+            has_server: true,
             queries: 0,
         })))
     }
@@ -176,6 +188,19 @@ impl<const R: bool> Fake<R> {
         }
     }
 
+    /// Never returns if the attempt is one of those that are lost.
+    async fn lose(&self) {
+        let is_lost = {
+            let mut world = self.world();
+            let is_lost = world.lost > 0;
+            world.lost = world.lost.saturating_sub(1);
+            is_lost
+        };
+        if is_lost {
+            pending().await
+        }
+    }
+
     async fn open(&self) -> Result<Fate, FakeError> {
         for _ in 0..CONNECT_ROUND_TRIPS {
             self.respond().await?;
@@ -196,13 +221,14 @@ impl<F: FnMut(bool)> Drop for OnDrop<F> {
     }
 }
 
-impl<const R: bool> Pool for Fake<R> {
+impl<const R: bool, const C: bool> Pool for Fake<R, C> {
     type Connection = Fate;
-    type Taken = Taken<R>;
+    type Taken = Taken<R, C>;
     type Error = FakeError;
 
     const RETRIES_SILENTLY: bool = R;
     const PINGS_ON_RELEASE: bool = R;
+    const IDLE_IS_CERTAIN: bool = C;
 
     fn usage(&self) -> Usage {
         let world = self.world();
@@ -214,14 +240,25 @@ impl<const R: bool> Pool for Fake<R> {
         }
     }
 
-    async fn take_idle(&self) -> Option<Result<Taken<R>, TakeError<FakeError>>> {
-        let mut world = self.world();
-        let fate = world.idle.pop_front()?;
-        world.in_use += 1;
+    fn has_server(&self) -> bool {
+        self.world().has_server
+    }
+
+    async fn take_idle(&self) -> Option<Result<Taken<R, C>, TakeError<FakeError>>> {
+        let fate = self.world().idle.pop_front()?;
+        if !C && fate == Fate::Dead {
+            self.lose().await;
+            let opened = self.open().await.map(|fate| {
+                self.world().in_use += 1;
+                Taken { pool: self.clone(), fate, released: false }
+            });
+            return Some(opened.map_err(TakeError::Driver));
+        }
+        self.world().in_use += 1;
         Some(Ok(Taken { pool: self.clone(), fate, released: false }))
     }
 
-    async fn acquire(&self) -> Result<Taken<R>, TakeError<FakeError>> {
+    async fn acquire(&self) -> Result<Taken<R, C>, TakeError<FakeError>> {
         let waited = Instant::now();
         loop {
             if let Some(taken) = self.take_idle().await {
@@ -249,15 +286,7 @@ impl<const R: bool> Pool for Fake<R> {
             },
             finished: false,
         };
-        let lost = {
-            let mut world = self.world();
-            let lost = world.lost > 0;
-            world.lost = world.lost.saturating_sub(1);
-            lost
-        };
-        if lost {
-            pending::<()>().await;
-        }
+        self.lose().await;
         loop {
             match self.open().await {
                 Ok(fate) => {
@@ -291,11 +320,11 @@ impl<const R: bool> Pool for Fake<R> {
         self.open().await
     }
 
-    fn connection(taken: &mut Taken<R>) -> &mut Fate {
+    fn connection(taken: &mut Taken<R, C>) -> &mut Fate {
         &mut taken.fate
     }
 
-    fn release(mut taken: Taken<R>) {
+    fn release(mut taken: Taken<R, C>) {
         taken.released = true;
     }
 
@@ -305,15 +334,19 @@ impl<const R: bool> Pool for Fake<R> {
 }
 
 #[derive(Clone)]
-struct Ping<const R: bool>(Fake<R>);
+struct Ping<const R: bool, const C: bool>(Fake<R, C>);
 
-impl<const R: bool> Query<Fake<R>> for Ping<R> {
+impl<const R: bool, const C: bool> Query<Fake<R, C>> for Ping<R, C> {
     type Output = ();
 
     async fn run(&self, connection: &mut Fate) -> Result<(), FakeError> {
         self.0.world().queries += 1;
         match connection {
             Fate::Works => self.0.respond().await,
+            Fate::Late(time) => {
+                sleep(*time).await;
+                Ok(())
+            }
             Fate::Silent => pending().await,
             Fate::Dead => Err(FakeError(Kind::Unreachable)),
         }
@@ -341,14 +374,14 @@ const LIMIT: Duration = Duration::from_millis(800);
 type Run = Pin<Box<dyn Future<Output = Shown>>>;
 
 /// Polls as the engine does: one run at a time, which continues after the limit.
-struct Check<const R: bool> {
-    pool: Fake<R>,
-    state: Arc<State<Fake<R>>>,
+struct Check<const R: bool, const C: bool> {
+    pool: Fake<R, C>,
+    state: Arc<State<Fake<R, C>>>,
     run: Option<Run>,
 }
 
-impl<const R: bool> Check<R> {
-    fn of(pool: &Fake<R>) -> Self {
+impl<const R: bool, const C: bool> Check<R, C> {
+    fn of(pool: &Fake<R, C>) -> Self {
         Self { pool: pool.clone(), state: Arc::new(State::new()), run: None }
     }
 
@@ -393,6 +426,21 @@ impl<const R: bool> Check<R> {
     }
 }
 
+#[tokio::test]
+async fn the_counters_of_a_pool_are_values_of_the_run() {
+    let pool = Plain::new(5, &[Fate::Works, Fate::Works]);
+    pool.world().in_use = 3;
+    let ((), observed) = observing(async { pool.usage().observe() }).await;
+    let observed: Vec<_> = observed.iter().map(|(key, value)| (key, value.to_string())).collect();
+    let expected = [("connections_in_use", "3"), ("connections_idle", "2"), ("connections_max", "5")];
+    assert_eq!(observed, expected.map(|(key, value)| (key, value.to_owned())));
+}
+
+#[test]
+fn a_pool_is_not_recognized_unless_it_exposes_what_its_clones_share() {
+    assert_eq!(Plain::new(1, &[]).address(), None);
+}
+
 const DISTANCES: [u64; 4] = [80, 150, 250, 350];
 
 #[tokio::test(start_paused = true)]
@@ -411,7 +459,7 @@ async fn a_warm_pool_is_probed_on_its_own_connections_however_far_its_server_is(
 #[tokio::test(start_paused = true)]
 async fn a_cold_pool_of_a_far_server_is_up_as_soon_as_it_can_respond_to_the_query() {
     async fn cold<const R: bool>(distance: u64) {
-        let pool = Fake::<R>::new(2, &[]).far(distance);
+        let pool = Fake::<R, true>::new(2, &[]).far(distance);
         let mut check = Check::of(&pool);
         let (begun, answered) = (Instant::now(), Duration::from_millis(distance * u64::from(CONNECT_ROUND_TRIPS + 1)));
         while check.poll().await != Shown::Up {
@@ -470,6 +518,78 @@ async fn a_silent_connection_next_to_one_that_responds_is_up_and_is_discarded() 
     let mut check = Check::of(&pool);
     check.always_shows(&Shown::Up, 5).await;
     assert_eq!(pool.usage().size(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_is_degraded_as_soon_as_it_has_been_silent_for_the_delay_and_a_new_one_responds() {
+    let pool = Plain::new(2, &[Fate::Silent]);
+    let begun = Instant::now();
+    assert_eq!(Check::of(&pool).poll().await, Shown::SilentConnection);
+    let connected = Duration::from_millis(u64::from(CONNECT_ROUND_TRIPS) + 1);
+    assert_eq!(begun.elapsed(), MIN_DELAY + connected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_idle_connection_gets_time_to_respond_before_a_new_one_counts() {
+    let late = |delay| Plain::new(2, &[Fate::Silent, Fate::Late(delay)]);
+    assert_eq!(Check::of(&late(MIN_DELAY / 2 - Duration::from_millis(1))).poll().await, Shown::Up);
+    assert_eq!(Check::of(&late(MIN_DELAY / 2 + Duration::from_millis(1))).poll().await, Shown::SilentConnection);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_counts_also_if_another_idle_one_is_dead() {
+    let pool = Plain::new(2, &[Fate::Silent, Fate::Dead]);
+    let mut check = Check::of(&pool);
+    assert_eq!(check.poll().await, Shown::SilentConnection);
+    assert_eq!(check.poll().await, Shown::Up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_keeps_dead_connections_is_down_with_their_error() {
+    let pool = Plain::new(2, &[Fate::Dead, Fate::Dead]);
+    pool.world().keeps_dead = true;
+    assert_eq!(Check::of(&pool).poll().await, Shown::Down(Kind::Unreachable));
+    assert_eq!(pool.world().queries, 3);
+    assert_eq!(pool.outside(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_is_opening_a_connection_in_place_of_its_only_one_opens_another_one() {
+    let pool = Replacing::new(2, &[Fate::Dead]);
+    pool.world().lost = 1;
+    assert_eq!(Check::of(&pool).poll().await, Shown::Up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_of_a_pool_that_replaces_dead_ones_is_degraded_and_down_while_new_ones_fail() {
+    let pool = Replacing::new(2, &[Fate::Silent, Fate::Silent, Fate::Silent]);
+    let mut check = Check::of(&pool);
+    assert_eq!(check.poll().await, Shown::SilentConnection);
+    let pool = Replacing::new(2, &[Fate::Silent]);
+    pool.set(Server::Refuses);
+    assert_eq!(Check::of(&pool).poll().await, Shown::Down(Kind::Unreachable));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_connection_outside_the_pool_is_opened_to_a_file() {
+    let file = |idle: &[Fate]| {
+        let pool = Plain::new(2, idle);
+        pool.world().has_server = false;
+        pool
+    };
+    let slow = Fate::Late(MIN_DELAY * 2);
+    let pool = file(&[slow]);
+    assert_eq!(Check::of(&pool).poll().await, Shown::Up);
+    let exhausted = file(&[]);
+    exhausted.exhaust();
+    assert_eq!(Check::of(&exhausted).poll().await, Shown::Exhausted);
+    let cold = file(&[]).far(100);
+    assert_eq!(Check::of(&cold).poll().await, Shown::Up);
+    // SQLite reports a full disk as any other failure.
+    let full = file(&[]);
+    full.set(Server::Full);
+    assert_eq!(Check::of(&full).poll().await, Shown::Down(Kind::Saturated));
+    assert_eq!([pool, exhausted, cold, full].map(|pool| pool.outside()), [0; 4]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,7 +19,7 @@ use super::attempts::{INTERVAL, first_result};
 pub(in crate::probes) const HEDGE_DELAY: Duration = Duration::from_millis(100);
 
 /// The shortest delay, and the delay before any round trip is known: longer than a query to another continent takes.
-const MIN_DELAY: Duration = Duration::from_millis(300);
+pub(in crate::probes) const MIN_DELAY: Duration = Duration::from_millis(300);
 
 /// Longer round trips exceed the limit of any check.
 const MAX_DELAY: Duration = Duration::from_secs(5);
