@@ -12,6 +12,9 @@ mod round;
 mod stuck;
 // Harness of the tests.
 #[allow(dead_code, missing_docs, unreachable_pub)]
+#[path = "../tests/common/daemon.rs"]
+mod daemon;
+#[allow(dead_code, missing_docs, unreachable_pub)]
 #[path = "../tests/common/process.rs"]
 mod process;
 #[allow(dead_code, missing_docs, unreachable_pub)]

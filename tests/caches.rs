@@ -180,14 +180,14 @@ async fn a_server_that_cannot_write_its_disk_is_down<R: Probe + Clone>(handle: f
     assert_up(&app, "cache", "cache").await;
 
     let mut admin = admin(&server).await;
-    fs::set_permissions(server.folder(), fs::Permissions::from_mode(0o555)).unwrap();
+    fs::set_permissions(server.path(""), fs::Permissions::from_mode(0o555)).unwrap();
     command(&mut admin, &["CONFIG", "SET", "save", "3600 1"]).await;
     command(&mut admin, &["SET", "something", "to save"]).await;
     command(&mut admin, &["BGSAVE"]).await;
     let message = format!("redis at 127.0.0.1:{} is read-only", server.port());
     eventually("redis has failed to save", || async { app.health().await.status == 503 }).await;
     assert_not_leaked(&app, &assert_down(&app, "cache", "cache", &message).await, &["MISCONF"]).await;
-    fs::set_permissions(server.folder(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(server.path(""), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 async fn a_killed_idle_connection_is_not_an_outage<R: Probe + Clone>(handle: fn(&str) -> R) {

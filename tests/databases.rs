@@ -10,12 +10,10 @@ use sqlx::{
 };
 
 use crate::common::{
-    DATABASE, PASSWORD, USER, eventually,
+    DATABASE, PASSWORD, USER,
+    daemon::Daemon,
+    eventually,
     far::Far,
-    process::{Process, chown},
-    servers::free_port,
-};
-use crate::common::{
     logs,
     responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
     servers::{FaultInjection as _, Kind, Server},
@@ -514,47 +512,36 @@ async fn an_account_of_mariadb_that_has_all_its_connections_is_degraded() {
 #[actix_web::test]
 async fn a_pgbouncer_that_has_all_its_clients_is_degraded_while_the_pool_has_connections() {
     let server = Server::start(Kind::Postgres);
-    let bouncer = PgBouncer::start(&server, 3);
-    let pool = PoolOptions::<Postgres>::new().max_connections(3).connect_lazy(&bouncer.url).unwrap();
+    let bouncer = pgbouncer(&server, 3);
+    let url = server.url_at(bouncer.port());
+    let pool = PoolOptions::<Postgres>::new().max_connections(3).connect_lazy(&url).unwrap();
     let held = pool.acquire().await.unwrap();
     let mut others = Vec::new();
-    while let Ok(connection) = sqlx::PgConnection::connect(&bouncer.url).await {
+    while let Ok(connection) = sqlx::PgConnection::connect(&url).await {
         others.push(connection);
     }
     let app = serve(&pool);
-    let message = format!("postgres at 127.0.0.1:{} accepts no more connections", bouncer.port);
+    let message = format!("postgres at 127.0.0.1:{} accepts no more connections", bouncer.port());
     let response = assert_degraded(&app, "database", "db", &message).await;
     assert_not_leaked(&app, &response, &["no more connections allowed"]).await;
     drop((held, others));
     assert_recovers(&app, "database", "db").await;
 }
 
-/// A pgbouncer in front of a PostgreSQL.
-struct PgBouncer {
-    url: String,
-    port: u16,
-    _process: Process,
-    _folder: tempfile::TempDir,
-}
-
-impl PgBouncer {
-    fn start(server: &Server, clients: u32) -> Self {
-        let folder = tempfile::Builder::new().prefix("health-").tempdir().unwrap();
-        let (port, path) = (free_port(), |name: &str| folder.path().join(name).display().to_string());
-        std::fs::write(path("users"), format!("\"{USER}\" \"{PASSWORD}\"\n")).unwrap();
-        let settings = format!(
-            "[databases]\n{DATABASE} = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-             unix_socket_dir =\nauth_type = plain\nauth_file = {}\nmax_client_conn = {clients}\n\
-             ignore_startup_parameters = extra_float_digits\n",
-            server.port(),
-            path("users")
-        );
-        std::fs::write(path("ini"), settings).unwrap();
-        chown(folder.path(), "postgres");
-        let process = Process::start("postgres", "/usr/sbin/pgbouncer", &[path("ini")], &folder.path().join("log"));
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Self { url: server.url_at(port), port, _process: process, _folder: folder }
-    }
+/// Starts a pgbouncer in front of a PostgreSQL.
+fn pgbouncer(server: &Server, clients: u32) -> Daemon<()> {
+    let mut bouncer = Daemon::new((), "postgres", "/usr/sbin/pgbouncer");
+    bouncer.write("users", &format!("\"{USER}\" \"{PASSWORD}\"\n"));
+    let settings = format!(
+        "[databases]\n{DATABASE} = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\n\
+         unix_socket_dir =\nauth_type = plain\nauth_file = {}\nmax_client_conn = {clients}\n\
+         ignore_startup_parameters = extra_float_digits\n",
+        server.port(),
+        bouncer.port(),
+        bouncer.path("users")
+    );
+    bouncer.write("ini", &settings);
+    bouncer.add_args(&[bouncer.path("ini")]);
+    bouncer.restart();
+    bouncer
 }

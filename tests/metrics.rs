@@ -20,12 +20,11 @@ use actix_web::{middleware::Compress, web};
 use futures_util::future::join_all;
 use health::{Check, HealthCheck, ProbeError, ProbeErrorKind, Registry};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::common::{
+    daemon::Daemon,
     eventually, http,
-    process::{Process, chown},
-    servers::{FaultInjection as _, Kind, Server, free_port},
+    servers::{FaultInjection as _, Kind, Server},
     test_server::TestServer,
 };
 
@@ -94,35 +93,29 @@ struct State {
 }
 
 /// A real Prometheus that scrapes each second.
-struct Prometheus {
-    address: SocketAddr,
-    _process: Process,
-    _folder: TempDir,
-}
+struct Prometheus(Daemon<()>);
 
 impl Prometheus {
     fn start(target: SocketAddr) -> Self {
-        let folder = tempfile::Builder::new().prefix("health-").tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name).display().to_string();
+        let mut daemon = Daemon::new((), "prometheus", "prometheus");
         let config = format!(
             "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: orders\n  metrics_path: {METRICS}\n  \
              static_configs: [{{targets: [\"{target}\"]}}]\n"
         );
-        fs::write(path("config.yml"), config).unwrap();
-        chown(folder.path(), "prometheus");
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let args = [
-            format!("--config.file={}", path("config.yml")),
-            format!("--storage.tsdb.path={}", path("data")),
-            format!("--web.listen-address={address}"),
-        ];
-        let process = Process::start("prometheus", "prometheus", &args, &folder.path().join("log"));
-        Self { address, _process: process, _folder: folder }
+        daemon.write("config.yml", &config);
+        daemon.add_args(&[
+            format!("--config.file={}", daemon.path("config.yml")),
+            format!("--storage.tsdb.path={}", daemon.path("data")),
+            format!("--web.listen-address={}", daemon.address()),
+        ]);
+        daemon.restart();
+        Self(daemon)
     }
 
     /// The value of a metric with one series; `None` before it is scraped.
     async fn value(&self, metric: &str) -> Option<f64> {
-        let response = http::get(self.address, &format!("/api/v1/query?query={metric}")).await;
+        let address = self.0.address().parse().unwrap();
+        let response = http::get(address, &format!("/api/v1/query?query={metric}")).await;
         if response.status == 503 {
             // It is still starting.
             return None;
@@ -141,8 +134,6 @@ async fn prometheus_sees_a_stopped_redis_and_a_service_that_is_there() {
         app.app_data(state.clone()).service(health::scope());
     });
     let prometheus = Prometheus::start(server.address);
-    let listens = || async { tokio::net::TcpStream::connect(prometheus.address).await.is_ok() };
-    eventually("Prometheus listens", listens).await;
     eventually("the check is up", || async { prometheus.value("health_check_up").await == Some(1.0) }).await;
     redis.stop();
     eventually("the check is down", || async { prometheus.value("health_check_up").await == Some(0.0) }).await;

@@ -340,6 +340,27 @@ pub(crate) async fn run<B: Backend>() {
     assert!(failed.is_empty(), "{failed:#?} failed, see above");
 }
 
+/// The part of an `impl Backend` that is the same for all drivers of a server: how to prepare it, and what it counts.
+macro_rules! of_server {
+    ($prepared:expr, $queries:path, $connections:path) => {
+        type Server = Server;
+
+        fn prepare() -> Server {
+            $prepared
+        }
+
+        async fn queries(server: &Server) -> Result<u64, Unsupported> {
+            $queries(server).await
+        }
+
+        async fn connections(server: &Server) -> Result<usize, Unsupported> {
+            $connections(server).await
+        }
+    };
+}
+
+pub(crate) use of_server;
+
 /// Declares the test of a backend, in a module of its own.
 macro_rules! acceptance {
     ($module:ident, $backend:ident) => {

@@ -7,7 +7,7 @@ use bb8_redis::RedisConnectionManager;
 
 use super::redis::{connections_of_redis, values_written};
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
     common::{
         PASSWORD,
         responses::{MAX_AGE, assert_down, assert_not_leaked, assert_up},
@@ -23,11 +23,9 @@ pools!(as_a_pool, Bb8);
 
 impl Backend for Bb8 {
     type Resource = Pool<RedisConnectionManager>;
-    type Server = Server;
 
-    fn prepare() -> Server {
-        Server::prepared(Kind::Redis, &[])
-    }
+    // The `PING` of the pool is not counted.
+    of_server!(Server::prepared(Kind::Redis, &[]), values_written, connections_of_redis);
 
     async fn open(server: &Server, password: Password) -> Result<Self::Resource, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
@@ -44,15 +42,6 @@ impl Backend for Bb8 {
 
     async fn saturate(pool: &Self::Resource) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Ok((Box::new([pool.get_owned().await.unwrap(), pool.get_owned().await.unwrap()]), 2))
-    }
-
-    // Without the `PING` of the pool.
-    async fn queries(server: &Server) -> Result<u64, Unsupported> {
-        values_written(server).await
-    }
-
-    async fn connections(server: &Server) -> Result<usize, Unsupported> {
-        connections_of_redis(server).await
     }
 }
 

@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
     common::{
         PASSWORD, eventually,
         responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked},
@@ -25,11 +25,8 @@ pools!(as_a_pool, Deadpool);
 
 impl Backend for Deadpool {
     type Resource = Pool;
-    type Server = Server;
 
-    fn prepare() -> Server {
-        statements_are_counted()
-    }
+    of_server!(statements_are_counted(), statements, connections_of_postgres);
 
     async fn open(server: &Server, password: Password) -> Result<Pool, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
@@ -47,14 +44,6 @@ impl Backend for Deadpool {
 
     async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Ok((Box::new([pool.get().await.unwrap(), pool.get().await.unwrap()]), 2))
-    }
-
-    async fn queries(server: &Server) -> Result<u64, Unsupported> {
-        statements(server).await
-    }
-
-    async fn connections(server: &Server) -> Result<usize, Unsupported> {
-        connections_of_postgres(server).await
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::redis::{connections_of_redis, values_written};
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
     common::{
         PASSWORD,
         responses::{assert_down, assert_not_leaked},
@@ -25,11 +25,9 @@ pools!(as_a_pool, Deadpool);
 
 impl Backend for Deadpool {
     type Resource = Pool;
-    type Server = Server;
 
-    fn prepare() -> Server {
-        Server::prepared(Kind::Redis, &[])
-    }
+    // The `PING` of the pool is not counted.
+    of_server!(Server::prepared(Kind::Redis, &[]), values_written, connections_of_redis);
 
     async fn open(server: &Server, password: Password) -> Result<Pool, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
@@ -47,15 +45,6 @@ impl Backend for Deadpool {
 
     async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Ok((Box::new([pool.get().await.unwrap(), pool.get().await.unwrap()]), 2))
-    }
-
-    // Without the `PING` of the pool.
-    async fn queries(server: &Server) -> Result<u64, Unsupported> {
-        values_written(server).await
-    }
-
-    async fn connections(server: &Server) -> Result<usize, Unsupported> {
-        connections_of_redis(server).await
     }
 }
 

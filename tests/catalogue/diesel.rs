@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
     common::{
         PASSWORD, eventually,
         responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
@@ -31,11 +31,8 @@ pools!(postgres_as_a_pool, R2d2:
 
 impl Backend for R2d2 {
     type Resource = Pool<ConnectionManager<PgConnection>>;
-    type Server = Server;
 
-    fn prepare() -> Server {
-        statements_are_counted()
-    }
+    of_server!(statements_are_counted(), statements, connections_of_postgres);
 
     async fn open(server: &Server, password: Password) -> Result<Self::Resource, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
@@ -55,16 +52,8 @@ impl Backend for R2d2 {
         Ok((Box::new([pool.get().unwrap(), pool.get().unwrap()]), 2))
     }
 
-    async fn queries(server: &Server) -> Result<u64, Unsupported> {
-        statements(server).await
-    }
-
     // The pool executes a `SELECT 1` before it returns a connection.
     const QUERIES_PER_RUN: u64 = 2;
-
-    async fn connections(server: &Server) -> Result<usize, Unsupported> {
-        connections_of_postgres(server).await
-    }
 }
 
 impl Pooled for R2d2 {

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
     common::{
         PASSWORD, eventually, logs,
         responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
@@ -37,11 +37,8 @@ macro_rules! backend {
     ($backend:ident, $resource:ty, $pool:path, $get:ident, $keeps_silent:expr) => {
         impl Backend for $backend {
             type Resource = $resource;
-            type Server = Server;
 
-            fn prepare() -> Server {
-                statements_are_counted()
-            }
+            of_server!(statements_are_counted(), statements, connections_of_postgres);
 
             async fn open(server: &Server, password: Password) -> Result<$resource, Unsupported> {
                 let password = if password == Password::Right { PASSWORD } else { WRONG };
@@ -60,16 +57,8 @@ macro_rules! backend {
                 Ok((Box::new([pool.$get().await.unwrap(), pool.$get().await.unwrap()]), 2))
             }
 
-            async fn queries(server: &Server) -> Result<u64, Unsupported> {
-                statements(server).await
-            }
-
             // The pool executes a `SELECT 1` before it returns a connection.
             const QUERIES_PER_RUN: u64 = 2;
-
-            async fn connections(server: &Server) -> Result<usize, Unsupported> {
-                connections_of_postgres(server).await
-            }
         }
 
         impl Pooled for $backend {

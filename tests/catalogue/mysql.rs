@@ -13,7 +13,7 @@ use super::{
     sqlx_0_8::{close_all_of_mariadb, connections_of_mariadb, selects_of_mariadb},
 };
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
     common::{
         PASSWORD, eventually,
         responses::{MAX_AGE, assert_degraded, assert_down, assert_up},
@@ -46,11 +46,8 @@ fn take_both(pool: &Pool) -> [PooledConn; 2] {
 
 impl Backend for OfPool {
     type Resource = Pool;
-    type Server = Server;
 
-    fn prepare() -> Server {
-        Server::prepared(Kind::MariaDb, &[])
-    }
+    of_server!(Server::prepared(Kind::MariaDb, &[]), selects_of_mariadb, connections_of_mariadb);
 
     async fn open(server: &Server, password: Password) -> Result<Pool, Unsupported> {
         Ok(open(&server.url_with(if password == Password::Right { PASSWORD } else { WRONG })))
@@ -66,14 +63,6 @@ impl Backend for OfPool {
 
     async fn saturate(pool: &Pool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Ok((Box::new(take_both(pool)), 2))
-    }
-
-    async fn queries(server: &Server) -> Result<u64, Unsupported> {
-        selects_of_mariadb(server).await
-    }
-
-    async fn connections(server: &Server) -> Result<usize, Unsupported> {
-        connections_of_mariadb(server).await
     }
 }
 

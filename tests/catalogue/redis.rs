@@ -10,7 +10,7 @@ use redis::{
 };
 
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
     common::{
         PASSWORD, USER, eventually, logs,
         responses::{MAX_AGE, assert_not_leaked, assert_up},
@@ -26,11 +26,8 @@ acceptance!(manager, Manager);
 
 impl Backend for Manager {
     type Resource = ConnectionManager;
-    type Server = Server;
 
-    fn prepare() -> Server {
-        Server::prepared(Kind::Redis, &[])
-    }
+    of_server!(Server::prepared(Kind::Redis, &[]), values_written, connections_of_redis);
 
     async fn open(server: &Server, password: Password) -> Result<ConnectionManager, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
@@ -55,14 +52,6 @@ impl Backend for Manager {
 
     async fn saturate(_: &ConnectionManager) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err("all clones of a manager share one connection")
-    }
-
-    async fn queries(server: &Server) -> Result<u64, Unsupported> {
-        values_written(server).await
-    }
-
-    async fn connections(server: &Server) -> Result<usize, Unsupported> {
-        connections_of_redis(server).await
     }
 }
 

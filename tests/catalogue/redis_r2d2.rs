@@ -13,7 +13,7 @@ use super::{
     redis::{connections_of_redis, values_written},
 };
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
     common::{
         PASSWORD, eventually,
         responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
@@ -41,11 +41,9 @@ fn open_with(url: String, builder: r2d2::Builder<Client>) -> Pool<Client> {
 
 impl Backend for OfPool {
     type Resource = Pool<Client>;
-    type Server = Server;
 
-    fn prepare() -> Server {
-        Server::prepared(Kind::Redis, &[])
-    }
+    // The `PING` of the pool is not counted.
+    of_server!(Server::prepared(Kind::Redis, &[]), values_written, connections_of_redis);
 
     async fn open(server: &Server, password: Password) -> Result<Self::Resource, Unsupported> {
         Ok(open(server.url_with(if password == Password::Right { PASSWORD } else { WRONG })))
@@ -62,15 +60,6 @@ impl Backend for OfPool {
 
     async fn saturate(pool: &Self::Resource) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Ok((Box::new([pool.get().unwrap(), pool.get().unwrap()]), 2))
-    }
-
-    // Without the `PING` of the pool.
-    async fn queries(server: &Server) -> Result<u64, Unsupported> {
-        values_written(server).await
-    }
-
-    async fn connections(server: &Server) -> Result<usize, Unsupported> {
-        connections_of_redis(server).await
     }
 }
 

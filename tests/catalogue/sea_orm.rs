@@ -25,7 +25,6 @@ acceptance!(postgres, Postgres);
 
 impl Backend for Postgres {
     type Resource = DatabaseConnection;
-    type Server = Server;
 
     of_postgres!();
 

@@ -30,9 +30,11 @@ use crate::{
 /// The part of an `impl Backend` that is the same for all drivers of PostgreSQL.
 macro_rules! of_postgres {
     () => {
-        fn prepare() -> Server {
-            $crate::sqlx::statements_are_counted()
-        }
+        $crate::acceptance::of_server!(
+            $crate::sqlx::statements_are_counted(),
+            $crate::sqlx::statements,
+            $crate::sqlx::connections_of_postgres
+        );
 
         fn unreachable(server: &Server) -> (ExpectedMessage, &'static str) {
             let message = format!("unable to connect to postgres at 127.0.0.1:{}", server.port());
@@ -42,14 +44,6 @@ macro_rules! of_postgres {
         fn rejected(server: &Server) -> Result<(ExpectedMessage, &'static str), Unsupported> {
             let message = format!("postgres at 127.0.0.1:{} denied access", server.port());
             Ok((ExpectedMessage::Message(message), "password authentication failed"))
-        }
-
-        async fn queries(server: &Server) -> Result<u64, Unsupported> {
-            $crate::sqlx::statements(server).await
-        }
-
-        async fn connections(server: &Server) -> Result<usize, Unsupported> {
-            $crate::sqlx::connections_of_postgres(server).await
         }
     };
 }
@@ -62,7 +56,6 @@ acceptance!(postgres, Postgres);
 
 impl Backend for Postgres {
     type Resource = PgPool;
-    type Server = Server;
 
     of_postgres!();
 

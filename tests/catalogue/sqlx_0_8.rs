@@ -17,7 +17,7 @@ use sqlx_0_8::{
 };
 
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
     common::{
         PASSWORD,
         responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
@@ -33,7 +33,6 @@ acceptance!(postgres, Postgres);
 
 impl Backend for Postgres {
     type Resource = PgPool;
-    type Server = Server;
 
     of_postgres!();
 
@@ -58,11 +57,8 @@ acceptance!(mariadb, MariaDb);
 
 impl Backend for MariaDb {
     type Resource = MySqlPool;
-    type Server = Server;
 
-    fn prepare() -> Server {
-        Server::prepared(Kind::MariaDb, &[])
-    }
+    of_server!(Server::prepared(Kind::MariaDb, &[]), selects_of_mariadb, connections_of_mariadb);
 
     async fn open(server: &Server, password: Password) -> Result<MySqlPool, Unsupported> {
         let password = if password == Password::Right { PASSWORD } else { WRONG };
@@ -86,14 +82,6 @@ impl Backend for MariaDb {
     async fn saturate(pool: &MySqlPool) -> Result<(Box<dyn Any>, u32), Unsupported> {
         let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
         Ok((Box::new(held), 2))
-    }
-
-    async fn queries(server: &Server) -> Result<u64, Unsupported> {
-        selects_of_mariadb(server).await
-    }
-
-    async fn connections(server: &Server) -> Result<usize, Unsupported> {
-        connections_of_mariadb(server).await
     }
 }
 

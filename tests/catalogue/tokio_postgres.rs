@@ -6,7 +6,7 @@ use tokio_postgres::{Client, NoTls};
 
 use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance, of_server},
     common::{
         eventually,
         responses::{MAX_AGE, assert_down, assert_recovers, assert_up},
@@ -23,11 +23,8 @@ const ONLY_CONNECTED: Unsupported = "a client exists only once it is connected, 
 
 impl Backend for Connected {
     type Resource = Arc<Client>;
-    type Server = Server;
 
-    fn prepare() -> Server {
-        statements_are_counted()
-    }
+    of_server!(statements_are_counted(), statements, connections_of_postgres);
 
     async fn open(server: &Server, password: Password) -> Result<Arc<Client>, Unsupported> {
         assert!(password == Password::Right);
@@ -46,14 +43,6 @@ impl Backend for Connected {
 
     async fn saturate(_: &Arc<Client>) -> Result<(Box<dyn Any>, u32), Unsupported> {
         Err("a client has one connection, which executes its queries in order")
-    }
-
-    async fn queries(server: &Server) -> Result<u64, Unsupported> {
-        statements(server).await
-    }
-
-    async fn connections(server: &Server) -> Result<usize, Unsupported> {
-        connections_of_postgres(server).await
     }
 
     const NEVER_RECONNECTS: Option<Unsupported> =

@@ -1,6 +1,6 @@
 //! `tonic::transport::Channel` and `GrpcService`, against etcd and against servers with tonic-health.
 
-use std::{any::Any, fs, net::TcpStream, time::Duration};
+use std::{any::Any, time::Duration};
 
 use ::tonic::{
     Request, Status,
@@ -17,10 +17,10 @@ use tonic_health::{
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
     common::{
+        daemon::Daemon,
         eventually,
-        process::Process,
         responses::{assert_degraded, assert_down, assert_not_leaked, assert_up},
-        servers::{FaultInjection as _, free_port},
+        servers::FaultInjection as _,
         test_server::TestServer,
     },
     servers::{connections_to, etcd::Etcd, grpc::GrpcServer},
@@ -130,20 +130,18 @@ async fn a_server_without_health_service_is_up_as_a_channel_and_says_so_but_not_
 
 #[actix_web::test]
 async fn an_http_server_without_the_path_is_no_grpc_server() {
-    let folder = tempfile::tempdir().unwrap();
-    let (port, configuration) = (free_port(), folder.path().join("configuration"));
+    let mut haproxy = Daemon::new((), "root", "haproxy");
     let text = format!(
         "defaults\n mode http\n timeout connect 1s\n timeout client 9s\n timeout server 1s\n\
-         frontend all\n bind 127.0.0.1:{port} proto h2\n http-request return status 404\n"
+         frontend all\n bind {} proto h2\n http-request return status 404\n",
+        haproxy.address()
     );
-    fs::write(&configuration, text).unwrap();
-    let args = ["-db".to_owned(), "-f".to_owned(), configuration.display().to_string()];
-    let mut haproxy = Process::start("root", "haproxy", &args, &folder.path().join("log"));
-    eventually("it listens", || async { TcpStream::connect(("127.0.0.1", port)).is_ok() }).await;
-    let rig = serve(channel_to(port));
+    haproxy.write("configuration", &text);
+    haproxy.add_args(&["-db", "-f", &haproxy.path("configuration")]);
+    haproxy.restart();
+    let rig = serve(channel_to(haproxy.port()));
     let response = assert_down(&rig, "service", "grpc", "unexpected response from the grpc server").await;
     assert_not_leaked(&rig, &response, &["HTTP status code 404"]).await;
-    haproxy.kill();
 }
 
 /// A server whose health service refuses each call.

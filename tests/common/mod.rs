@@ -1,6 +1,7 @@
 //! The harness: real servers, a real HTTP client, and the log.
 
 pub(crate) mod counted;
+pub(crate) mod daemon;
 pub(crate) mod docs;
 pub(crate) mod far;
 pub(crate) mod http;

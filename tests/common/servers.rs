@@ -5,20 +5,17 @@
 use std::{
     fs::{self, File},
     io::Write as _,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::TcpListener,
     ops::Range,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Mutex,
-    thread,
-    time::{Duration, Instant},
 };
-
-use tempfile::TempDir;
 
 use super::{
     DATABASE, PASSWORD, USER,
-    process::{Process, as_user, chown, run},
+    daemon::Daemon,
+    process::{as_user, chown, run},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,13 +41,7 @@ pub(crate) trait FaultInjection {
 }
 
 /// A server of a test.
-pub(crate) struct Server {
-    kind: Kind,
-    port: u16,
-    folder: TempDir,
-    args: Vec<String>,
-    process: Option<Process>,
-}
+pub(crate) type Server = Daemon<Kind>;
 
 impl Server {
     pub(crate) fn start(kind: Kind) -> Self {
@@ -66,36 +57,42 @@ impl Server {
 
     /// A server that was never started: nothing listens on its port.
     pub(crate) fn prepared(kind: Kind, args: &[&str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("health-").tempdir().unwrap();
+        let mut server = Self::new(kind, kind.user(), &kind.program());
+        let [folder, data, port] = [server.path(""), server.path("data"), server.port().to_string()];
         if let Some(template) = kind.template() {
-            run(Command::new("cp").arg("-a").arg(template).arg(folder.path().join("data")));
+            run(Command::new("cp").arg("-a").arg(template).arg(&data));
         }
-        chown(folder.path(), kind.user());
-        let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        Self { kind, port: free_port(), folder, args, process: None }
-    }
-
-    /// Kills the server.
-    pub(crate) fn kill(&mut self) {
-        self.process.take().expect("it runs").kill();
-    }
-
-    /// Sends a signal to the running server.
-    pub(crate) fn signal(&self, signal: &str) {
-        self.process.as_ref().expect("it runs").signal(signal);
-    }
-
-    /// Stops the server by that signal.
-    pub(crate) fn stop_by(&mut self, signal: &str) {
-        self.process.take().expect("it runs").stop(signal);
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
+        match kind {
+            Kind::Postgres => {
+                server.add_args(&["-D", &data, "-p", &port, "-h", "127.0.0.1", "-k", &folder, "-F"]);
+                // Listens before it is ready.
+                server.serves = |server| {
+                    let port = server.port().to_string();
+                    let mut command = Command::new("pg_isready");
+                    command.args(["-q", "-h", "127.0.0.1", "-p", &port]).status().is_ok_and(|status| status.success())
+                };
+                // A fast shutdown, which does not wait for clients.
+                server.stop_signal = "INT";
+            }
+            Kind::MariaDb => server.add_args(&[
+                "--no-defaults",
+                &format!("--datadir={data}"),
+                &format!("--socket={}", server.path("socket")),
+                &format!("--pid-file={}", server.path("pid")),
+                &format!("--port={port}"),
+                "--bind-address=127.0.0.1",
+                "--skip-name-resolve",
+                "--innodb-buffer-pool-size=16M",
+                "--innodb-flush-log-at-trx-commit=0",
+            ]),
+            Kind::Redis => {
+                server.add_args(&["--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir", &folder]);
+                server.add_args(&["--user", USER, "on", &format!(">{PASSWORD}"), "~*", "&*", "+@all"]);
+                server.add_args(&["--user", "default", "off"]);
+            }
+        }
+        server.add_args(args);
+        server
     }
 
     pub(crate) fn url(&self) -> String {
@@ -103,7 +100,7 @@ impl Server {
     }
 
     pub(crate) fn url_with(&self, password: &str) -> String {
-        self.url_of(password, self.port)
+        self.url_of(password, self.port())
     }
 
     /// The URL through a proxy on the given port.
@@ -117,57 +114,6 @@ impl Server {
             Kind::MariaDb => format!("mysql://{USER}:{password}@127.0.0.1:{port}/{DATABASE}"),
             Kind::Redis => format!("redis://{USER}:{password}@127.0.0.1:{port}/"),
         }
-    }
-
-    fn serves(&self) -> bool {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        match self.kind {
-            // Listens before it is ready.
-            Kind::Postgres => Command::new("pg_isready")
-                .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
-                .status()
-                .is_ok_and(|status| status.success()),
-            Kind::MariaDb | Kind::Redis => TcpStream::connect(address).is_ok(),
-        }
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.path().join("log")
-    }
-
-    fn log_text(&self) -> String {
-        fs::read_to_string(self.log()).unwrap_or_default()
-    }
-}
-
-impl FaultInjection for Server {
-    fn restart(&mut self) {
-        assert!(self.process.is_none(), "stop it first");
-        let mut args = self.kind.args(self.folder.path(), self.port);
-        args.extend(self.args.iter().cloned());
-        self.process = Some(Process::start(self.kind.user(), &self.kind.program(), &args, &self.log()));
-        let started = Instant::now();
-        while !self.serves() {
-            assert!(started.elapsed() < Duration::from_secs(60), "{:?} does not start: {}", self.kind, self.log_text());
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn stop(&mut self) {
-        let signal = match self.kind {
-            // A fast shutdown, which does not wait for clients.
-            Kind::Postgres => "INT",
-            Kind::MariaDb | Kind::Redis => "TERM",
-        };
-        self.process.take().expect("it runs").stop(signal);
-    }
-
-    fn freeze(&self) {
-        self.process.as_ref().expect("it runs").freeze();
-    }
-
-    fn resume(&self) {
-        self.process.as_ref().expect("it runs").resume();
     }
 }
 
@@ -185,45 +131,6 @@ impl Kind {
             Self::Postgres => postgres_program("postgres"),
             Self::MariaDb => "mariadbd".to_owned(),
             Self::Redis => "redis-server".to_owned(),
-        }
-    }
-
-    fn args(self, folder: &Path, port: u16) -> Vec<String> {
-        let path = |name: &str| folder.join(name).display().to_string();
-        match self {
-            Self::Postgres => vec![
-                "-D".into(),
-                path("data"),
-                "-p".into(),
-                port.to_string(),
-                "-h".into(),
-                "127.0.0.1".into(),
-                "-k".into(),
-                path(""),
-                "-F".into(),
-            ],
-            Self::MariaDb => vec![
-                "--no-defaults".into(),
-                format!("--datadir={}", path("data")),
-                format!("--socket={}", path("socket")),
-                format!("--pid-file={}", path("pid")),
-                format!("--port={port}"),
-                "--bind-address=127.0.0.1".into(),
-                "--skip-name-resolve".into(),
-                "--innodb-buffer-pool-size=16M".into(),
-                "--innodb-flush-log-at-trx-commit=0".into(),
-            ],
-            Self::Redis => {
-                let user = format!("{USER} on >{PASSWORD} ~* &* +@all");
-                let mut args: Vec<String> =
-                    ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir", &path("")]
-                        .map(Into::into)
-                        .into();
-                args.push("--user".into());
-                args.extend(user.split(' ').map(Into::into));
-                args.extend(["--user", "default", "off"].map(Into::into));
-                args
-            }
         }
     }
 

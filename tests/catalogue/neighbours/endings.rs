@@ -249,7 +249,7 @@ fn endings_of_postgres() -> Vec<Ending<Server>> {
 
 /// Connects by the Unix socket as root, for whom there are no limits.
 async fn root_of_mariadb(server: &Server) -> MySqlConnection {
-    let options = MySqlConnectOptions::new().username("root").socket(server.folder().join("socket"));
+    let options = MySqlConnectOptions::new().username("root").socket(server.path("socket"));
     MySqlConnection::connect_with(&options).await.unwrap()
 }
 

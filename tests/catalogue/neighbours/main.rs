@@ -28,6 +28,6 @@ use common::servers::{Kind, Server};
 /// measured times.
 fn postgres(args: &[&str]) -> Server {
     let server = Server::prepared(Kind::Postgres, args);
-    fs::write(server.folder().join("data/pg_hba.conf"), "host all all 127.0.0.1/32 password\n").unwrap();
+    fs::write(server.path("data/pg_hba.conf"), "host all all 127.0.0.1/32 password\n").unwrap();
     server
 }

@@ -33,3 +33,9 @@ pub(crate) fn tool(path: &str) -> String {
     assert!(program.exists(), "{} is missing: tests/install installs it", program.display());
     program.display().to_string()
 }
+
+/// The path of a program that Debian installs in a folder that is in the `PATH` of root only.
+pub(crate) fn sbin(name: &str) -> String {
+    let path = format!("/usr/sbin/{name}");
+    if std::path::Path::new(&path).exists() { path } else { name.to_owned() }
+}

@@ -1,9 +1,7 @@
 //! A mongod for one test, with a user, alone or as the member of a replica set.
 
 use std::{
-    fs,
-    net::TcpStream,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -11,21 +9,15 @@ use ::mongodb::{
     Client,
     bson::{Document, doc},
 };
-use tempfile::TempDir;
 
 use super::tool;
-use crate::common::{
-    PASSWORD, USER,
-    process::Process,
-    servers::{FaultInjection, free_port},
-};
+use crate::common::{PASSWORD, USER, daemon::Daemon, servers::FaultInjection as _};
 
-pub(crate) struct Mongod {
-    port: u16,
-    folder: TempDir,
-    args: Vec<String>,
-    process: Option<Process>,
-}
+const SET_NAME: &str = "canaryset";
+
+pub(crate) type Mongod = Daemon<Kind>;
+
+pub(crate) struct Kind;
 
 impl Mongod {
     /// Prepares a server that requires a password, without starting it.
@@ -36,7 +28,7 @@ impl Mongod {
         let create = doc! { "createUser": USER, "pwd": PASSWORD, "roles": ["root"] };
         mongod.run(create).expect("the first user is created");
         mongod.stop();
-        mongod.args.push("--auth".to_owned());
+        mongod.add_args(&["--auth"]);
         mongod
     }
 
@@ -70,18 +62,21 @@ impl Mongod {
     }
 
     fn with_args(args: &[&str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("health-").tempdir().unwrap();
-        fs::create_dir(folder.path().join("data")).unwrap();
-        let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        Self { port: free_port(), folder, args, process: None }
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
-    pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        let mut mongod = Self::new(Kind, "root", &tool("mongodb/bin/mongod"));
+        let [data, port] = [mongod.path("data"), mongod.port().to_string()];
+        fs::create_dir(&data).unwrap();
+        mongod.add_args(&["--dbpath", &data, "--port", &port, "--bind_ip", "127.0.0.1", "--nounixsocket"]);
+        // Two megabytes of data instead of 300, and a shutdown that does not wait for clients.
+        mongod.add_args(&["--wiredTigerCacheSizeGB", "0.25"]);
+        mongod.add_args(&["--wiredTigerEngineConfigString", "log=(prealloc=false,file_max=2MB)"]);
+        mongod.add_args(&["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0"]);
+        // The least, because the hashes of a password are slow without optimization.
+        mongod.add_args(&["--setParameter", "scramSHA256IterationCount=5000"]);
+        mongod.add_args(&["--setParameter", "scramIterationCount=5000"]);
+        // Each command is logged.
+        mongod.add_args(&["--slowms", "-1"]);
+        mongod.add_args(args);
+        mongod
     }
 
     pub(crate) fn url(&self, password: &str) -> String {
@@ -100,57 +95,5 @@ impl Mongod {
         // A thread of its own, because the caller may be a task.
         let run = async move { Client::with_uri_str(url).await?.database("admin").run_command(command).await };
         thread::spawn(|| actix_web::rt::System::new().block_on(run)).join().unwrap()
-    }
-
-    fn log_text(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
-    }
-}
-
-const SET_NAME: &str = "canaryset";
-
-impl FaultInjection for Mongod {
-    fn restart(&mut self) {
-        assert!(self.process.is_none(), "stop it first");
-        let port = self.port.to_string();
-        let data = self.folder.path().join("data").display().to_string();
-        let fixed = ["--dbpath", &data, "--port", &port, "--bind_ip", "127.0.0.1", "--nounixsocket"];
-        // Two megabytes of data instead of 300, and a shutdown that does not wait for clients.
-        let small = [
-            "--wiredTigerCacheSizeGB",
-            "0.25",
-            "--wiredTigerEngineConfigString",
-            "log=(prealloc=false,file_max=2MB)",
-            "--setParameter",
-            "shutdownTimeoutMillisForSignaledShutdown=0",
-            // The least, because the hashes of a password are slow without optimization.
-            "--setParameter",
-            "scramSHA256IterationCount=5000",
-            "--setParameter",
-            "scramIterationCount=5000",
-            // Each command is logged.
-            "--slowms",
-            "-1",
-        ];
-        let args: Vec<_> = fixed.into_iter().chain(small).map(str::to_owned).chain(self.args.iter().cloned()).collect();
-        let program = tool("mongodb/bin/mongod");
-        self.process = Some(Process::start("root", &program, &args, &self.folder.path().join("log")));
-        let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(60), "mongod does not start: {}", self.log_text());
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn stop(&mut self) {
-        self.process.take().expect("it runs").stop("TERM");
-    }
-
-    fn freeze(&self) {
-        self.process.as_ref().expect("it runs").freeze();
-    }
-
-    fn resume(&self) {
-        self.process.as_ref().expect("it runs").resume();
     }
 }

@@ -2,19 +2,13 @@
 
 use std::{
     cell::RefCell,
-    fs,
-    net::{SocketAddr, TcpStream},
-    path::PathBuf,
     rc::{Rc, Weak},
-    thread,
-    time::{Duration, Instant},
 };
-
-use tempfile::TempDir;
 
 use crate::common::{
     PASSWORD, USER,
-    process::{Process, as_user, chown},
+    daemon::Daemon,
+    process::as_user,
     servers::{FaultInjection, free_port},
 };
 
@@ -24,42 +18,35 @@ const OWNER: &str = "rabbitmq";
 /// Debian's wrappers in `/usr/sbin` are for the system's own RabbitMQ.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
 
-pub(crate) struct RabbitMq {
-    port: u16,
+pub(crate) type RabbitMq = Daemon<Node>;
+
+pub(crate) struct Node {
     /// The port between nodes and their tools.
     distribution: u16,
-    /// The port of epmd.
-    names: u16,
-    folder: TempDir,
-    /// Dropped, and therefore ended, in this order.
-    node: Option<Process>,
-    epmd: Option<Process>,
+    epmd: Daemon<()>,
 }
 
 impl RabbitMq {
     /// Prepares a server without starting it.
     pub(crate) fn prepared() -> Self {
-        let folder = tempfile::Builder::new().prefix("health-").tempdir().unwrap();
-        let port = free_port();
+        // The node would start one itself, which would outlive it.
+        let mut epmd = Daemon::new((), OWNER, "epmd");
+        epmd.add_args(&["-port", &epmd.port().to_string(), "-address", "127.0.0.1"]);
+        epmd.restart();
+        let mut rabbit = Self::new(Node { distribution: free_port(), epmd }, OWNER, "env");
         let configuration = format!(
-            "listeners.tcp.1 = 127.0.0.1:{port}\ndefault_user = {USER}\ndefault_pass = {PASSWORD}\n\
-             log.console = true\nlog.file = false\n"
+            "listeners.tcp.1 = {}\ndefault_user = {USER}\ndefault_pass = {PASSWORD}\nlog.console = true\nlog.file = false\n",
+            rabbit.address()
         );
-        fs::write(folder.path().join("rabbitmq.conf"), configuration).unwrap();
-        chown(folder.path(), OWNER);
-        Self { port, distribution: free_port(), names: free_port(), folder, node: None, epmd: None }
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
-    pub(crate) fn runs(&self) -> bool {
-        self.node.is_some()
+        rabbit.write("rabbitmq.conf", &configuration);
+        rabbit.add_args(&rabbit.environment());
+        rabbit.add_args(&[format!("{PROGRAMS}/rabbitmq-server")]);
+        rabbit.serves = |rabbit| rabbit.log_text().contains("Server startup complete");
+        rabbit
     }
 
     pub(crate) fn url_with(&self, password: &str) -> String {
-        url(password, self.port)
+        url(password, self.port())
     }
 
     /// Returns the URL through the proxy on this port.
@@ -97,12 +84,12 @@ impl RabbitMq {
     }
 
     fn node_name(&self) -> String {
-        format!("health-{}@localhost", self.port)
+        format!("health-{}@localhost", self.port())
     }
 
     /// Arguments of `env`: an empty environment, and a cookie in a separate folder.
     fn environment(&self) -> Vec<String> {
-        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        let path = |name| self.path(name);
         let home = path("");
         let mut args = vec!["-i".to_owned(), "-C".to_owned(), home.clone()];
         args.extend([
@@ -110,8 +97,8 @@ impl RabbitMq {
             "PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
             "LANG=C.UTF-8".to_owned(),
             format!("RABBITMQ_NODENAME={}", self.node_name()),
-            format!("RABBITMQ_DIST_PORT={}", self.distribution),
-            format!("ERL_EPMD_PORT={}", self.names),
+            format!("RABBITMQ_DIST_PORT={}", self.kind.distribution),
+            format!("ERL_EPMD_PORT={}", self.kind.epmd.port()),
             "ERL_EPMD_ADDRESS=127.0.0.1".to_owned(),
             format!("RABBITMQ_CONFIG_FILE={}", path("rabbitmq.conf")),
             format!("RABBITMQ_MNESIA_BASE={}", path("mnesia")),
@@ -126,58 +113,10 @@ impl RabbitMq {
         ]);
         args
     }
-
-    fn log(&self) -> PathBuf {
-        self.folder.path().join("log")
-    }
-
-    fn log_text(&self) -> String {
-        fs::read_to_string(self.log()).unwrap_or_default()
-    }
-}
-
-impl FaultInjection for RabbitMq {
-    fn restart(&mut self) {
-        assert!(self.node.is_none(), "stop it first");
-        if self.epmd.is_none() {
-            // The node would start one itself, which would outlive it.
-            let args = ["-port", &self.names.to_string(), "-address", "127.0.0.1"].map(str::to_owned);
-            let log = self.folder.path().join("epmd");
-            self.epmd = Some(Process::start(OWNER, "epmd", &args, &log));
-            let names = SocketAddr::from(([127, 0, 0, 1], self.names));
-            let listens = || TcpStream::connect(names).is_ok();
-            wait_for(listens, || format!("epmd does not start: {}", fs::read_to_string(&log).unwrap_or_default()));
-        }
-        let mut args = self.environment();
-        args.push(format!("{PROGRAMS}/rabbitmq-server"));
-        self.node = Some(Process::start(OWNER, "env", &args, &self.log()));
-        let serves = || self.log_text().contains("Server startup complete");
-        wait_for(serves, || format!("rabbitmq-server does not start: {}", self.log_text()));
-    }
-
-    fn stop(&mut self) {
-        self.node.take().expect("it runs").stop("TERM");
-    }
-
-    fn freeze(&self) {
-        self.node.as_ref().expect("it runs").freeze();
-    }
-
-    fn resume(&self) {
-        self.node.as_ref().expect("it runs").resume();
-    }
 }
 
 fn url(password: &str, port: u16) -> String {
     format!("amqp://{USER}:{password}@127.0.0.1:{port}/%2f")
-}
-
-fn wait_for(mut holds: impl FnMut() -> bool, otherwise: impl Fn() -> String) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < Duration::from_secs(60), "{}", otherwise());
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// A RabbitMQ that the tests of this thread share, because it takes seconds to start.

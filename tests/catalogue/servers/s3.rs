@@ -1,48 +1,32 @@
 //! A server of S3 for one test, with one bucket and one pair of keys.
 
-use std::{
-    fs,
-    net::TcpStream,
-    thread,
-    time::{Duration, Instant},
-};
+use std::fs;
 
-use tempfile::TempDir;
-
-use crate::common::{
-    PASSWORD, USER,
-    process::Process,
-    servers::{FaultInjection, free_port},
-};
+use crate::common::{PASSWORD, USER, daemon::Daemon};
 
 /// The bucket that exists.
 pub(crate) const BUCKET: &str = "canary-bucket";
 
-pub(crate) struct S3 {
-    port: u16,
-    folder: TempDir,
-    process: Option<Process>,
-}
+pub(crate) type S3 = Daemon<Kind>;
+
+pub(crate) struct Kind;
 
 impl S3 {
     /// Prepares a server without starting it.
     pub(crate) fn prepared() -> Self {
-        let folder = tempfile::Builder::new().prefix("health-").tempdir().unwrap();
-        fs::create_dir_all(folder.path().join("buckets").join(BUCKET)).unwrap();
-        Self { port: free_port(), folder, process: None }
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
+        let mut s3 = Self::new(Kind, "root", env!("CARGO_BIN_EXE_s3-server"));
+        fs::create_dir_all(s3.bucket()).unwrap();
+        s3.add_args(&[&s3.port().to_string(), USER, PASSWORD, &s3.path("buckets")]);
+        s3
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address())
     }
 
     /// Deletes the bucket.
     pub(crate) fn delete_bucket(&self) {
-        fs::remove_dir_all(self.folder.path().join("buckets").join(BUCKET)).unwrap();
+        fs::remove_dir_all(self.bucket()).unwrap();
     }
 
     /// Returns how many requests it got since its start.
@@ -50,35 +34,7 @@ impl S3 {
         self.log_text().lines().count().try_into().unwrap()
     }
 
-    fn log_text(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
-    }
-}
-
-impl FaultInjection for S3 {
-    fn restart(&mut self) {
-        assert!(self.process.is_none(), "stop it first");
-        let port = self.port.to_string();
-        let buckets = self.folder.path().join("buckets").display().to_string();
-        let args = [&port, USER, PASSWORD, &buckets].map(ToString::to_string);
-        let log = self.folder.path().join("log");
-        self.process = Some(Process::start("root", env!("CARGO_BIN_EXE_s3-server"), &args, &log));
-        let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(60), "it does not start: {}", self.log_text());
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn stop(&mut self) {
-        self.process.take().expect("it runs").stop("TERM");
-    }
-
-    fn freeze(&self) {
-        self.process.as_ref().expect("it runs").freeze();
-    }
-
-    fn resume(&self) {
-        self.process.as_ref().expect("it runs").resume();
+    fn bucket(&self) -> String {
+        self.path(&format!("buckets/{BUCKET}"))
     }
 }

@@ -2,26 +2,23 @@
 
 use std::{
     collections::HashMap,
-    fs, thread,
+    thread,
     time::{Duration, Instant},
 };
 
 use redis::{Client, FromRedisValue, RedisResult};
-use tempfile::TempDir;
 
 use crate::common::{
     PASSWORD, USER,
-    process::{Process, chown},
-    servers::{FaultInjection, Kind, Server, free_port},
+    daemon::Daemon,
+    servers::{FaultInjection, Kind, Server},
 };
 
 /// A master, its replica and the sentinel, by their initial roles. All of them can be stopped and frozen together.
 pub(crate) struct Sentinel {
     pub(crate) master: Server,
     pub(crate) replica: Server,
-    port: u16,
-    folder: TempDir,
-    process: Option<Process>,
+    pub(crate) sentinel: Daemon<()>,
 }
 
 impl Sentinel {
@@ -35,19 +32,19 @@ impl Sentinel {
         };
         let master = prepared(&credentials);
         let replica = prepared(&format!("{credentials} --replicaof 127.0.0.1 {}", master.port()));
-        let folder = tempfile::Builder::new().prefix("health-").tempdir().unwrap();
-        let port = free_port();
+        let mut sentinel = Daemon::new((), "redis", "redis-server");
         let config = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor main 127.0.0.1 {} 1\nsentinel auth-user main {USER}\n\
+            "port {}\nbind 127.0.0.1\ndir {}\nsentinel monitor main 127.0.0.1 {} 1\nsentinel auth-user main {USER}\n\
              sentinel auth-pass main {PASSWORD}\nsentinel down-after-milliseconds main 1000\n\
              sentinel failover-timeout main 3000\n",
-            folder.path().display(),
+            sentinel.port(),
+            sentinel.path(""),
             master.port()
         );
         // The sentinel writes its state to the file.
-        fs::write(folder.path().join("sentinel.conf"), config).unwrap();
-        chown(folder.path(), "redis");
-        Self { master, replica, port, folder, process: None }
+        sentinel.write("sentinel.conf", &config);
+        sentinel.add_args(&[&sentinel.path("sentinel.conf"), "--sentinel"]);
+        Self { master, replica, sentinel }
     }
 
     pub(crate) fn start() -> Self {
@@ -58,12 +55,7 @@ impl Sentinel {
 
     /// Returns the URL of the sentinel, which has no password.
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
-    }
-
-    /// Returns the port of the sentinel.
-    pub(crate) fn port(&self) -> u16 {
-        self.port
+        format!("redis://{}/", self.sentinel.address())
     }
 
     /// Waits until the sentinel knows the master and a replica to promote.
@@ -85,14 +77,6 @@ impl Sentinel {
             let state: String = query(&self.replica.url(), "INFO replication")?;
             Ok(state.contains("master_link_status:up"))
         });
-    }
-
-    pub(crate) fn stop_sentinel(&mut self) {
-        self.process.take().expect("it runs").stop("TERM");
-    }
-
-    fn sentinel(&self) -> &Process {
-        self.process.as_ref().expect("it runs")
     }
 }
 
@@ -117,21 +101,19 @@ impl FaultInjection for Sentinel {
         self.master.restart();
         self.replica.restart();
         self.wait_until_it_is_followed();
-        let config = self.folder.path().join("sentinel.conf").display().to_string();
-        let args = [config, "--sentinel".to_owned()];
-        self.process = Some(Process::start("redis", "redis-server", &args, &self.folder.path().join("log")));
+        self.sentinel.restart();
         self.wait_until_it_is_whole();
     }
 
     fn stop(&mut self) {
         // The sentinel first, so that it begins no failover.
-        self.stop_sentinel();
+        self.sentinel.stop();
         self.replica.stop();
         self.master.stop();
     }
 
     fn freeze(&self) {
-        self.sentinel().freeze();
+        self.sentinel.freeze();
         self.replica.freeze();
         self.master.freeze();
     }
@@ -139,6 +121,6 @@ impl FaultInjection for Sentinel {
     fn resume(&self) {
         self.master.resume();
         self.replica.resume();
-        self.sentinel().resume();
+        self.sentinel.resume();
     }
 }

@@ -13,7 +13,7 @@ use crate::common::{
 /// A running standby of a running primary.
 pub(crate) fn standby_of(primary: &Server, args: &[&str]) -> Server {
     let mut standby = Server::prepared(Kind::Postgres, args);
-    let data = standby.folder().join("data");
+    let data = standby.path("data");
     fs::remove_dir_all(&data).unwrap();
     let origin = format!("host=127.0.0.1 port={} user={USER} password={PASSWORD}", primary.port());
     // With all that makes it a standby of its origin.
