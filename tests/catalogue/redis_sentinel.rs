@@ -142,7 +142,7 @@ async fn a_sentinel_that_stops_is_no_outage_while_the_master_works() {
     let mut servers = Sentinel::start();
     let rig = serve(State { cache: client(&servers, PASSWORD, SentinelServerType::Master) });
     assert_up(&rig, "cache", "cache").await;
-    servers.sentinel.stop();
+    servers.monitor.stop();
     tokio::time::sleep(MAX_AGE).await;
     assert_up(&rig, "cache", "cache").await;
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());

@@ -243,6 +243,7 @@ pub fn clone_field<T: CloneField>(field: &T) -> Arc<T> {
 }
 
 #[cfg(test)]
+#[allow(clippy::zero_sized_map_values, reason = "a fake pool has no content")]
 mod tests {
     use super::*;
     use crate::error::ProbeError;

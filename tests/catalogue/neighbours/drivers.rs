@@ -4,7 +4,7 @@
 use std::{any::Any, fmt::Display, sync::Arc, time::Duration};
 
 use actix_web::web;
-use anyhow::{Context as _, bail, ensure};
+use anyhow::bail;
 use bb8_redis::RedisConnectionManager;
 use diesel::connection::SimpleConnection as _;
 use diesel_async::{SimpleAsyncConnection as _, pooled_connection::AsyncDieselConnectionManager};
@@ -19,11 +19,7 @@ use redis::{
     sentinel::{SentinelNodeConnectionInfo, SentinelServerType},
 };
 use sea_orm::ConnectionTrait as _;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    sync::Mutex,
-};
+use tokio::sync::Mutex;
 
 use crate::{
     common::{DATABASE, PASSWORD, USER},

@@ -167,7 +167,7 @@ async fn after<S: Replaced>(rows: &[Row], old: Old) -> Vec<Cell> {
 /// Observes the driver of sentinels, which lead new connections to the promoted replica.
 async fn after_by_sentinel(rows: &[Row], old: Old) -> Vec<Cell> {
     let mut servers = Sentinel::start();
-    let subjects = Subject::all(rows, servers.port()).await;
+    let subjects = Subject::all(rows, servers.monitor.port()).await;
     match old {
         Old::Demoted => sentinel::query(&servers.url(), "SENTINEL FAILOVER main").unwrap(),
         Old::Stopped => servers.master.stop(),

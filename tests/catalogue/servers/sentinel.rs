@@ -18,7 +18,7 @@ use crate::common::{
 pub(crate) struct Sentinel {
     pub(crate) master: Server,
     pub(crate) replica: Server,
-    pub(crate) sentinel: Daemon<()>,
+    pub(crate) monitor: Daemon<()>,
 }
 
 impl Sentinel {
@@ -32,19 +32,19 @@ impl Sentinel {
         };
         let master = prepared(&credentials);
         let replica = prepared(&format!("{credentials} --replicaof 127.0.0.1 {}", master.port()));
-        let mut sentinel = Daemon::new((), "redis", "redis-server");
+        let mut monitor = Daemon::new((), "redis", "redis-server");
         let config = format!(
             "port {}\nbind 127.0.0.1\ndir {}\nsentinel monitor main 127.0.0.1 {} 1\nsentinel auth-user main {USER}\n\
              sentinel auth-pass main {PASSWORD}\nsentinel down-after-milliseconds main 1000\n\
              sentinel failover-timeout main 3000\n",
-            sentinel.port(),
-            sentinel.path(""),
+            monitor.port(),
+            monitor.path(""),
             master.port()
         );
         // The sentinel writes its state to the file.
-        sentinel.write("sentinel.conf", &config);
-        sentinel.add_args(&[&sentinel.path("sentinel.conf"), "--sentinel"]);
-        Self { master, replica, sentinel }
+        monitor.write("sentinel.conf", &config);
+        monitor.add_args(&[&monitor.path("sentinel.conf"), "--sentinel"]);
+        Self { master, replica, monitor }
     }
 
     pub(crate) fn start() -> Self {
@@ -55,7 +55,7 @@ impl Sentinel {
 
     /// Returns the URL of the sentinel, which has no password.
     pub(crate) fn url(&self) -> String {
-        format!("redis://{}/", self.sentinel.address())
+        format!("redis://{}/", self.monitor.address())
     }
 
     /// Waits until the sentinel knows the master and a replica to promote.
@@ -101,19 +101,19 @@ impl FaultInjection for Sentinel {
         self.master.restart();
         self.replica.restart();
         self.wait_until_it_is_followed();
-        self.sentinel.restart();
+        self.monitor.restart();
         self.wait_until_it_is_whole();
     }
 
     fn stop(&mut self) {
         // The sentinel first, so that it begins no failover.
-        self.sentinel.stop();
+        self.monitor.stop();
         self.replica.stop();
         self.master.stop();
     }
 
     fn freeze(&self) {
-        self.sentinel.freeze();
+        self.monitor.freeze();
         self.replica.freeze();
         self.master.freeze();
     }
@@ -121,6 +121,6 @@ impl FaultInjection for Sentinel {
     fn resume(&self) {
         self.master.resume();
         self.replica.resume();
-        self.sentinel.resume();
+        self.monitor.resume();
     }
 }

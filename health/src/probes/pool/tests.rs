@@ -197,7 +197,7 @@ impl<const R: bool, const C: bool> Fake<R, C> {
             is_lost
         };
         if is_lost {
-            pending().await
+            pending::<()>().await;
         }
     }
 
@@ -532,8 +532,8 @@ async fn a_silent_connection_is_degraded_as_soon_as_it_has_been_silent_for_the_d
 #[tokio::test(start_paused = true)]
 async fn a_second_idle_connection_gets_time_to_respond_before_a_new_one_counts() {
     let late = |delay| Plain::new(2, &[Fate::Silent, Fate::Late(delay)]);
-    assert_eq!(Check::of(&late(MIN_DELAY / 2 - Duration::from_millis(1))).poll().await, Shown::Up);
-    assert_eq!(Check::of(&late(MIN_DELAY / 2 + Duration::from_millis(1))).poll().await, Shown::SilentConnection);
+    assert_eq!(Check::of(&late(MIN_DELAY * 9 / 20)).poll().await, Shown::Up);
+    assert_eq!(Check::of(&late(MIN_DELAY * 11 / 20)).poll().await, Shown::SilentConnection);
 }
 
 #[tokio::test(start_paused = true)]
