@@ -340,6 +340,21 @@ mod tests {
     }
 
     #[test]
+    fn a_blocked_worker_is_down_with_its_time_in_a_readable_unit() {
+        let entry = |ms| Worker { number: 2, blocked: Duration::from_millis(ms), is_blocked: true }.entry();
+        for (ms, time) in [(999, "999 ms"), (1_000, "1 s"), (12_900, "12 s")] {
+            let Entry { name, outcome, .. } = entry(ms);
+            let expected = format!("event loop blocked for {time}");
+            assert_eq!(
+                (&*name, outcome.status, outcome.error.as_deref()),
+                ("worker.2", Status::Down, Some(&*expected))
+            );
+        }
+        let runs = Worker { number: 0, blocked: Duration::ZERO, is_blocked: false };
+        assert_eq!(runs.entry().outcome.status, Status::Up);
+    }
+
+    #[test]
     fn results_are_counted_by_status_kind_and_duration() {
         let failed = |kind| Err(ProbeError::new(kind, "it failed"));
         let mut counters = Counters::default();

@@ -38,3 +38,29 @@ impl Filter {
         names.filter(move |(_, name)| is_unmatched(name)).map(|(setting, name)| (setting, label(name)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Check;
+
+    #[test]
+    fn names_that_match_no_check_are_listed_with_their_setting() {
+        let check =
+            |group: &str, name: &str| CheckEntry::Check(Check::new(group, name, || async { Ok::<_, String>(()) }));
+        let checks = [check("database", "db"), check("cache", "sessions")];
+        let filter = Filter {
+            include: Some(vec!["database".to_owned(), "cashe".to_owned()]),
+            exclude: vec![("HEALTHCHECK_EXCLUDE", "cache.sessions".to_owned()), (".exclude", "cache.db".to_owned())],
+        };
+        let unmatched: Vec<_> = filter.unmatched(&checks).collect();
+        assert_eq!(unmatched, [(".include", "cashe".to_owned()), (".exclude", "cache.db".to_owned())]);
+    }
+
+    #[test]
+    fn what_the_process_says_of_itself_is_never_left_out() {
+        let filter = Filter { include: Some(Vec::new()), exclude: vec![(".exclude", "health".to_owned())] };
+        assert!(filter.selects(&CheckEntry::misconfigured("health", "state", "no state was found")));
+        assert!(!filter.selects(&CheckEntry::misconfigured("database", "db", "twice")));
+    }
+}

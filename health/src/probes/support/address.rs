@@ -94,6 +94,15 @@ mod tests {
     }
 
     #[test]
+    fn brackets_are_only_around_a_whole_ipv6_address() {
+        for text in ["[::1:6379", "::1]:6379", "[10.0.0.7]:6379", "::1:6379", "a b:1", "a\u{7}:1", "a/b:1", ":1", "a:0"]
+        {
+            assert_eq!(Address::parse(text), None, "{text:?}");
+        }
+        assert_eq!(Address::parse("[::1]:6379").unwrap().host, "::1");
+    }
+
+    #[test]
     fn an_address_consists_of_a_host_and_a_port_only() {
         for text in ["db.internal:5432", "127.0.0.1:1", "[::1]:443", "münchen.example:65535"] {
             assert_eq!(Address::parse(text).map(|address| address.to_string()).as_deref(), Some(text));

@@ -89,6 +89,8 @@ mod tests {
     fn bytes_are_formatted_in_binary_units() {
         assert_eq!(format_left(0, 0), "0% (0 B)");
         assert_eq!(format_left(1023, 2048), "49% (1023 B)");
+        assert_eq!(format_left(1024, 2048), "50% (1.0 KiB)");
+        assert_eq!(format_left(1 << 20, 1 << 20), "100% (1.0 MiB)");
         assert_eq!(format_left(1536, 1 << 20), "0% (1.5 KiB)");
         assert_eq!(format_left((1 << 30) - 1, 1 << 30), "99% (1023.9 MiB)");
         assert_eq!(format_left(u64::MAX, u64::MAX), "100% (15.9 EiB)");

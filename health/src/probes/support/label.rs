@@ -82,6 +82,7 @@ mod tests {
         assert_eq!(label.to_string(), "redis");
         let label = label.at(Address { host: "::1".to_owned(), port: 6379 });
         assert_eq!(label.to_string(), "redis at [::1]:6379");
+        assert_eq!(label.address().map(|address| address.port), Some(6379));
         let several = [Address { host: "a".to_owned(), port: 1 }, Address { host: "b".to_owned(), port: 1 }];
         assert_eq!(Label::new("kafka").at_only(&several[..1]).to_string(), "kafka at a:1");
         assert_eq!(Label::new("kafka").at_only(&several).to_string(), "kafka");

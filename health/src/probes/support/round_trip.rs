@@ -71,9 +71,26 @@ impl<E: Classify> Classify for RoundTripError<E> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::{collections::HashSet, error::Error as _, io};
 
-    use super::{nonce, unique_key};
+    use derive_more::Display;
+
+    use super::{MISMATCH, RoundTripError, nonce, unique_key};
+
+    #[derive(Debug, Display, derive_more::Error)]
+    #[display("cut")]
+    struct Cut {
+        source: io::Error,
+    }
+
+    #[test]
+    fn the_text_and_the_source_of_a_failed_round_trip_are_those_of_the_driver() {
+        let mismatch = RoundTripError::<io::Error>::Mismatch;
+        assert_eq!((mismatch.to_string(), mismatch.source().is_none()), (MISMATCH.to_owned(), true));
+        let failed = RoundTripError::Driver(Cut { source: io::ErrorKind::BrokenPipe.into() });
+        assert_eq!(failed.to_string(), "cut");
+        assert_eq!(failed.source().unwrap().to_string(), "broken pipe");
+    }
 
     #[test]
     fn keys_are_unique_and_nonces_differ() {
