@@ -94,7 +94,8 @@ pub trait Probe: Send + Sync + 'static {
     }
 
     /// Opens the session of a check with this resource: a probe with state between its runs, such as a connection of its own. Defaults to
-    /// `None`, with which the check holds the resource and calls [`Probe::probe`].
+    /// `None`, with which the check holds the resource and calls [`Probe::probe`]. It is called on a worker, when a request first finds the
+    /// state, so it must not block or panic: connect in the first run.
     ///
     /// # Examples
     ///
@@ -126,9 +127,8 @@ pub trait Probe: Send + Sync + 'static {
     }
 
     /// Opens the session of a check with this resource in an [`Arc`], for a type that is not [`Clone`]. Defaults to
-    /// [`session`](Self::session).
+    /// [`session`](Self::session). Call that one as `Self::session(this)`: `this.session()` calls this function again.
     fn shared_session(this: &Arc<Self>) -> Option<Session> {
-        // Not `this.session()`: on `Arc` that calls this function.
         Self::session(this)
     }
 }

@@ -11,12 +11,12 @@
 //! | the mutex is locked, or all connections of the pool are in use, for no longer than 30 s or the pool's `connection_timeout` | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | locked by another writer, and the `busy_timeout` is shorter than the check's limit | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | locked by another writer for longer; a disk that does not respond | [`ProbeErrorKind::TimedOut`] | DOWN |
-//! | the disk is full | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | not a database; the mutex is poisoned; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! The `busy_timeout` of rusqlite is 5 s by default, which is longer than the limit of a check, so a database that is locked exclusively is
-//! DOWN. In the WAL mode a writer does not lock out readers. SQLite continues to read a file that was removed or replaced, which is not
-//! detected. A thread that panics while it holds the mutex poisons it, and then every `lock().unwrap()` of the application panics, too.
+//! DOWN, and the run holds the mutex until that timeout, as a query of the application would: set `busy_timeout` to 100 ms. In the WAL mode
+//! a writer does not lock out readers. A run only reads, so a full disk, and a file that was removed, replaced or truncated, are not
+//! detected: add `probes::disk`. A thread that panics while it holds the mutex poisons it, and then every `lock().unwrap()` of the application panics, too.
 //!
 //! The counters of a pool before a run are values of the run: `connections_in_use`, `connections_idle` and `connections_max`.
 //!
