@@ -313,10 +313,7 @@ impl RegisterError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(group: &str, name: &str) -> Check {
-        Check::new(group, name, || async { Ok::<_, String>(()) })
-    }
+    use crate::check::tests::check;
 
     #[test]
     fn a_name_is_unique_and_can_be_reused_after_unregistering() {

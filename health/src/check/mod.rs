@@ -341,10 +341,11 @@ pub(crate) fn redaction_hint(name: &str) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn check(group: &str, name: &str) -> Check {
+    /// A check that is always up.
+    pub(crate) fn check(group: &str, name: &str) -> Check {
         Check::new(group, name, || async { Ok::<_, &str>(()) })
     }
 

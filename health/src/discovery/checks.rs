@@ -129,13 +129,14 @@ impl IntoIterator for Checks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::tests::check;
 
     struct Leaf;
 
     impl HealthCheck for Leaf {
         fn health_checks(&self, checks: &mut Checks) {
-            checks.add(Check::new("database", "db", || async { Ok::<_, String>(()) }));
-            checks.add(Check::new("cache", "", || async { Ok::<_, String>(()) }));
+            checks.add(check("database", "db"));
+            checks.add(check("cache", ""));
             checks.ignore("title");
         }
     }
@@ -183,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_check_that_keeps_its_name_is_the_same_check() {
-        let check = Check::new("database", "db", || async { Ok::<_, String>(()) });
+        let check = check("database", "db");
         let same = renamed(check.clone(), |_| "db".to_owned());
         assert_eq!(same.identity(), check.identity());
         assert_ne!(renamed(check.clone(), |_| "main".to_owned()).identity(), check.identity());

@@ -33,10 +33,7 @@ pub fn skipped(checks: &mut Checks, name: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(name: &str) -> Check {
-        Check::new("database", name, || async { Ok::<_, String>(()) })
-    }
+    use crate::check::tests::check;
 
     #[test]
     fn either_part_of_a_name_may_be_empty() {
@@ -49,8 +46,8 @@ mod tests {
     #[test]
     fn attributes_of_a_field_change_only_its_own_checks() {
         let mut checks = Checks::default();
-        checks.add(check("first"));
-        modified(&mut checks, |checks| checks.add(check("second")), |check| in_group(check, "queue"));
+        checks.add(check("database", "first"));
+        modified(&mut checks, |checks| checks.add(check("database", "second")), |check| in_group(check, "queue"));
         skipped(&mut checks, "title");
         let groups: Vec<_> = checks.iter().map(|check| (check.group(), check.name())).collect();
         assert_eq!(groups, [("database", "first"), ("queue", "second")]);

@@ -245,7 +245,7 @@ pub(super) mod tests {
     use actix_web::test::TestRequest;
 
     use super::*;
-    use crate::check::Check;
+    use crate::check::{Check, tests::check};
 
     /// A state that is found in `app_data`.
     pub(in crate::discovery) struct Shop;
@@ -261,7 +261,7 @@ pub(super) mod tests {
 
     impl HealthCheck for Shop {
         fn health_checks(&self, checks: &mut Checks) {
-            checks.add(Check::new("database", "shop", || async { Ok::<_, String>(()) }));
+            checks.add(check("database", "shop"));
         }
     }
 

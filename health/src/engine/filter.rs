@@ -42,13 +42,12 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Check;
+    use crate::check::tests::check;
 
     #[test]
     fn names_that_match_no_check_are_listed_with_their_setting() {
-        let check =
-            |group: &str, name: &str| CheckEntry::Check(Check::new(group, name, || async { Ok::<_, String>(()) }));
-        let checks = [check("database", "db"), check("cache", "sessions")];
+        let checks =
+            [("database", "db"), ("cache", "sessions")].map(|(group, name)| CheckEntry::Check(check(group, name)));
         let filter = Filter {
             include: Some(vec!["database".to_owned(), "cashe".to_owned()]),
             exclude: vec![("HEALTHCHECK_EXCLUDE", "cache.sessions".to_owned()), (".exclude", "cache.db".to_owned())],

@@ -51,8 +51,9 @@ const MAX_REQUEST_LEN: usize = 4096;
 /// The response is `SERVING` if the status is `UP` or `DEGRADED`, and `NOT_SERVING` if it is `DOWN`. It contains nothing else: messages
 /// and details are served over HTTP only. For another service, `Check` returns `NOT_FOUND` and `Watch` sends `SERVICE_UNKNOWN`.
 ///
-/// `Watch` sends the status, and each change within a second and the maximum age of a result. It runs the checks that are due, as a client that polls every second does.
-/// While the process is draining, it sends the status and ends, because a graceful shutdown of the server waits for open streams.
+/// `Watch` sends the status, and each change within a second and the maximum age of a result. It runs the checks that are due, as a client
+/// that polls every second does. While the process is draining, it sends the status and ends, because a graceful shutdown of the server
+/// waits for open streams.
 ///
 /// Runs and results are shared with scopes over HTTP that have the same states, checks and settings. As for [`Scope::report`], states are
 /// those of [`Scope::state`].

@@ -30,6 +30,11 @@
 
 use std::sync::{Arc, OnceLock};
 
+use ::memcache::{
+    Client, CommandError, MemcacheError, ServerError,
+    exp::{AsyncMemcache, AsyncMetaClient, Error, Get, Op, OpResult, Set, Ttl},
+};
+
 use crate::{
     error::{ProbeError, ProbeErrorKind, classify_io},
     probe::{LibraryProbe, library_probe},
@@ -38,16 +43,12 @@ use crate::{
         support::{
             address::{Address, first_refusal},
             blocking_single_flight::BlockingSingleFlight,
-            hedge::{HedgeDelay, RepeatedError, repeated},
+            hedge::{HedgeDelay, MIN_DELAY, RepeatedError, repeated},
             label::Label,
             reachability::Reachability,
             round_trip::{RoundTripError, nonce, unique_key},
         },
     },
-};
-use ::memcache::{
-    Client, CommandError, MemcacheError, ServerError,
-    exp::{AsyncMemcache, AsyncMetaClient, Error, Get, Op, OpResult, Set, Ttl},
 };
 
 library_probe! { "cache", AsyncMemcache => |client: &AsyncMemcache| AsyncProbe::new(client.meta().clone()) }
@@ -80,7 +81,7 @@ impl AsyncProbe {
     async fn query(&self) -> Result<(), RepeatedError<RoundTripError<Error>>> {
         // All repetitions write the same value, because they may overtake each other.
         let nonce = &nonce().to_string();
-        repeated(&self.delay, self.delay.get(), || self.round_trip(nonce)).await
+        repeated(&self.delay, MIN_DELAY, || self.round_trip(nonce)).await
     }
 
     async fn round_trip(&self, nonce: &str) -> Result<(), RoundTripError<Error>> {

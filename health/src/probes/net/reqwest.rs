@@ -206,7 +206,7 @@ library_probe! { "service", Get => Get::clone }
 
 impl LibraryProbe for Get {
     async fn probe(&self) -> Result<(), ProbeError> {
-        // Before the first response there is no connection that could have become silent, and connecting takes several round trips.
+        // Before the first response it is not known how long one takes, and connecting takes several round trips.
         let result = repeated(&self.delay, INTERVAL, || self.target.query()).await;
         result.map_err(|error| {
             let label = self.target.label();

@@ -16,7 +16,8 @@
 //! The `busy_timeout` of rusqlite is 5 s by default, which is longer than the limit of a check, so a database that is locked exclusively is
 //! DOWN, and the run holds the mutex until that timeout, as a query of the application would: set `busy_timeout` to 100 ms. In the WAL mode
 //! a writer does not lock out readers. A run only reads, so a full disk, and a file that was removed, replaced or truncated, are not
-//! detected: add `probes::disk`. A thread that panics while it holds the mutex poisons it, and then every `lock().unwrap()` of the application panics, too.
+//! detected: add `probes::disk`. A thread that panics while it holds the mutex poisons it, and then every `lock().unwrap()` of the
+//! application panics, too.
 //!
 //! The counters of a pool before a run are values of the run: `connections_in_use`, `connections_idle` and `connections_max`.
 //!

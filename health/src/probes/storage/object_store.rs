@@ -1,8 +1,8 @@
 //! `object_store::ObjectStore`, as `Arc<dyn ObjectStore>`, and how errors of `object_store` are classified.
 //!
 //! Each run lists the objects whose names begin with `health-probe/`, of which there are none, in one request. So the store checks the
-//! credentials, and that the bucket exists; a request for an object would not distinguish a missing bucket from a missing object. Permission: to
-//! list.
+//! credentials, and that the bucket exists; a request for an object would not distinguish a missing bucket from a missing object.
+//! Permission: to list.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
