@@ -269,6 +269,24 @@ async fn a_second_sigterm_stops_a_draining_server_at_once() {
 }
 
 #[actix_web::test]
+async fn a_server_that_stops_at_sigterm_by_itself_is_warned_of() {
+    logs::keep();
+    let app = || App::new().service(health::heartbeat());
+    let server = HttpServer::new(app).workers(1).bind(("127.0.0.1", 0)).unwrap();
+    let address = server.addrs()[0];
+    let server = server.run();
+    health::drain(server.handle(), Duration::from_hours(1));
+    let stopped = actix_web::rt::spawn(server);
+    // The server handles signals once it runs.
+    http::get(address, "/").await;
+    sigterm();
+    tokio::time::timeout(Duration::from_secs(30), stopped).await.expect("the server stops").unwrap().unwrap();
+    let is_warned =
+        || async { logs::lines().iter().any(|line| line.contains("WARN") && line.contains(".disable_signals()")) };
+    eventually("the log has the missing call", is_warned).await;
+}
+
+#[actix_web::test]
 async fn details_do_not_change_the_rest_of_the_body() {
     let (switch, check) = switched("service", "fine");
     let with_fall = check.fall(2);

@@ -300,6 +300,16 @@ async fn a_scope_keeps_the_results_of_its_reports() {
     assert_eq!(invalid.report().await.checks()[0].error(), Some(message));
 }
 
+#[test]
+fn a_path_that_no_request_can_have_is_an_error() {
+    for path in ["/status?full", "health#all"] {
+        let error = health::scope().path(path).validate().unwrap_err();
+        assert_eq!(error.kind(), health::ConfigErrorKind::Path);
+        assert!(error.to_string().contains(path), "{error}");
+    }
+    health::scope().path("/{tenant}/health").validate().unwrap();
+}
+
 #[derive(HealthCheck)]
 struct CountedState {
     resource: Counted,

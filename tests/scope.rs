@@ -117,10 +117,7 @@ async fn a_check_that_is_created_in_each_worker_is_warned_of() {
     for _ in 0..4 {
         assert_eq!(server.health().await.status, 200);
     }
-    let warned = logs::lines().iter().any(|line| {
-        line.contains("WARN") && line.contains("queue.made inside") && line.contains("each worker creates these checks")
-    });
-    assert!(warned, "{:#?}", logs::lines());
+    assert_eq!(logs::warnings("queue.made inside").len(), 1, "{:#?}", logs::lines());
 }
 
 #[actix_web::test]
@@ -170,11 +167,11 @@ async fn a_missing_state_is_down_and_the_message_names_the_missing_step() {
     assert_eq!(response.status, 503);
     let message = response.json()["errors"]["health"]["state"].as_str().unwrap().to_owned();
     assert!(message.contains(".app_data(web::Data::new(state))") && message.contains(".state(&data)"), "{message}");
-    assert!(
-        logs::lines().iter().any(|line| line.contains("ERROR") && line.contains("scope::OtherState")),
-        "{:#?}",
-        logs::lines()
-    );
+    let lines = logs::lines();
+    let of_types = |line: &&String| line.contains("are not in this application") && line.contains("scope::OtherState");
+    assert_eq!(lines.iter().filter(of_types).count(), 1, "{lines:#?}");
+    let of_step = |line: &&String| line.contains("ERROR") && line.contains("no state was found");
+    assert_eq!(lines.iter().filter(of_step).count(), 1, "{lines:#?}");
 }
 
 #[actix_web::test]
@@ -237,6 +234,10 @@ async fn a_scope_works_inside_another_scope_and_at_any_path() {
         assert_eq!(server.get(path).await.status, 200, "{path}");
     }
     assert_eq!(server.get("/health").await.status, 404);
+    for path in ["/api/health", "/internal/status"] {
+        let document = server.get(&format!("{path}/openapi.json/")).await.json();
+        assert_eq!(document, health::openapi(path));
+    }
 }
 
 #[actix_web::test]
@@ -348,12 +349,16 @@ async fn a_state_in_an_arc_is_found_and_types_without_a_state_are_logged() {
 #[actix_web::test]
 async fn a_scope_with_the_registry_of_the_process_needs_no_state() {
     health::register(ok("process", "wide")).unwrap();
+    health::register(ok("queue", "slow")).unwrap();
     let server = TestServer::start(1, |app| {
-        app.service(scope()).service(scope().path("/registered").registry(health::registry()));
+        let registered = scope().path("/registered").registry(health::registry()).exclude(["queue"]);
+        app.service(scope()).service(registered);
     });
     assert_eq!(server.health().await.status, 503);
     let response = server.get("/registered").await;
     assert_eq!((response.status, &*response.body), (200, r#"{"status":"UP","checks":{"process":{"wide":"UP"}}}"#));
+    let line = "health scope at /registered probes: process.wide; excluded: queue.slow; ignored fields: none;";
+    assert!(logs::lines().iter().any(|logged| logged.contains(line)), "{:#?}", logs::lines());
 }
 
 #[actix_web::test]

@@ -59,11 +59,6 @@ async fn three_rounds(server: &TestServer) -> Response {
     server.get("/health?details").await
 }
 
-fn warnings(check: &str) -> Vec<String> {
-    let is_warning = |line: &String| line.contains("WARN") && line.contains(check) && line.contains("each worker");
-    logs::lines().into_iter().filter(is_warning).collect()
-}
-
 /// The message of the scope about itself.
 fn message(response: &Response, name: &str) -> String {
     assert_eq!(response.status, 503, "{response:?}");
@@ -78,7 +73,7 @@ async fn a_pool_that_each_worker_clones_runs_once_per_request() {
     let response = three_rounds(&server).await;
     assert_eq!(response.json()["checks"], serde_json::json!({"database": {"db": "UP"}}));
     assert_eq!(response.json()["details"]["database"]["db"]["runs"], 9, "{response:?}");
-    assert!(warnings("database.db").is_empty(), "{:#?}", logs::lines());
+    assert!(logs::warnings("database.db").is_empty(), "{:#?}", logs::lines());
 }
 
 #[actix_web::test]
@@ -106,7 +101,7 @@ async fn a_resource_in_an_arc_runs_once_for_all_workers_and_scopes() {
         assert_eq!(server.get("/mail").await.status, 200);
     }
     assert_eq!(runs.map(|runs| runs.load(Ordering::SeqCst)), [1, 1]);
-    assert!(warnings("service.mail").is_empty(), "{:#?}", logs::lines());
+    assert!(logs::warnings("service.mail").is_empty(), "{:#?}", logs::lines());
 }
 
 #[actix_web::test]
@@ -116,8 +111,18 @@ async fn clones_that_cannot_be_recognized_run_in_each_worker_and_the_log_names_t
     let server = with_scope(move || health::scope().max_age(Duration::from_hours(1)).probe("mail", mail.clone()));
     assert_eq!(three_rounds(&server).await.status, 200);
     assert_eq!(runs.load(Ordering::SeqCst), 3);
-    let warned = warnings("service.mail");
+    let warned = logs::warnings("service.mail");
     assert!(!warned.is_empty() && warned[0].contains("put the resource into an `Arc`"), "{:#?}", logs::lines());
+}
+
+#[actix_web::test]
+async fn a_state_that_each_worker_creates_is_warned_of_once() {
+    let server = TestServer::start(3, |app| {
+        app.app_data(web::Data::new(State::new())).service(scope());
+    });
+    three_rounds(&server).await;
+    let warned = logs::warnings("states::State");
+    assert!(warned.len() == 1 && warned[0].contains("before HttpServer::new"), "{:#?}", logs::lines());
 }
 
 #[actix_web::test]
@@ -176,7 +181,8 @@ async fn message_about<T: 'static>(value: impl Fn() -> T + Send + Clone + 'stati
         app.app_data(value()).service(scope());
     });
     let message = message(&server.health().await, "state");
-    let is_logged = |line: &String| line.contains("ERROR") && line.contains("health scope:") && line.contains(&message);
+    let logged = format!("health check health.state cannot be run: {message}");
+    let is_logged = |line: &String| line.contains("ERROR") && line.contains(&logged);
     assert!(logs::lines().iter().any(is_logged), "{:#?}", logs::lines());
     message
 }

@@ -60,6 +60,9 @@ pub(crate) static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// How many servers are draining. A server counts from the start of its drain until it has stopped.
 pub(crate) static DRAINING: AtomicUsize = AtomicUsize::new(0);
 
+/// How many of these still have to serve, because the time of their drain has not passed.
+pub(crate) static DRAINING_AND_SERVING: AtomicUsize = AtomicUsize::new(0);
+
 /// Whether a server has stopped at the end of its drain. Never reset.
 pub(crate) static DRAINED: AtomicBool = AtomicBool::new(false);
 
@@ -119,6 +122,9 @@ pub(crate) static UNTRUSTED_PROXY_WARNING: LogOnce = LogOnce::new();
 
 /// A scope's deadline was longer than the maximum.
 pub(crate) static LONG_DEADLINE_WARNING: LogOnce = LogOnce::new();
+
+/// The workers ended before the time of a drain had passed.
+pub(crate) static ENDED_DRAIN_WARNING: LogOnce = LogOnce::new();
 
 /// A request had a method that is not allowed.
 pub(crate) static METHOD_WARNING: LogOnce = LogOnce::new();

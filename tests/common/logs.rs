@@ -31,6 +31,12 @@ pub(crate) fn lines() -> Vec<String> {
     text().lines().filter(|line| line.contains(" health::")).map(str::to_owned).collect()
 }
 
+/// The warnings of the crate that contain `part`.
+#[allow(dead_code, reason = "only one of the test binaries uses it")]
+pub(crate) fn warnings(part: &str) -> Vec<String> {
+    lines().into_iter().filter(|line| line.contains("WARN") && line.contains(part)).collect()
+}
+
 /// Forgets the log so far.
 #[allow(dead_code, reason = "only one of the test binaries runs several tests in one process")]
 pub(crate) fn clear() {

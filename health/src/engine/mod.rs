@@ -236,6 +236,15 @@ impl Engine {
         selected.map(|entry| entry.with_outcome(outcome(entry), details)).collect()
     }
 
+    /// The names of the checks that there are now: those that are reported, and those that the scope leaves out.
+    pub(crate) fn check_names(&self) -> (Vec<String>, Vec<String>) {
+        let all = Entries { list: Some(Arc::new(self.inner.all())), executor: self.inner.executor.clone() };
+        let checks = all.list().iter().filter(|entry| entry.check().is_some());
+        let (selected, excluded): (Vec<_>, Vec<_>) = checks.partition(|entry| self.inner.sources.filter.selects(entry));
+        let names = |entries: Vec<&CheckEntry>| entries.iter().map(ToString::to_string).collect();
+        (names(selected), names(excluded))
+    }
+
     /// The critical and shared checks that have never been up. Once there are none, the list stays empty.
     pub(crate) fn pending_startup(&self) -> Vec<String> {
         if self.started.load(Ordering::Acquire) {
@@ -338,9 +347,15 @@ impl EngineInner {
         }
     }
 
-    fn collect(&self) -> Vec<CheckEntry> {
+    /// The checks of all sources, each name once.
+    fn all(&self) -> Vec<CheckEntry> {
         let registered = self.sources.registries.iter().flat_map(Registry::checks).map(CheckEntry::Check);
-        let all = unique(self.sources.fixed.iter().cloned().chain(registered));
+        unique(self.sources.fixed.iter().cloned().chain(registered))
+    }
+
+    /// The checks that are reported.
+    fn collect(&self) -> Vec<CheckEntry> {
+        let all = self.all();
         if !self.is_filter_logged.swap(true, Ordering::Relaxed) {
             self.log_filter(&all);
         }

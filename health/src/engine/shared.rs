@@ -12,7 +12,7 @@ pub(crate) struct EngineKey {
     pub(crate) states: Vec<(TypeId, usize)>,
     /// The identities of the scope's own checks.
     pub(crate) checks: Vec<usize>,
-    /// The names of the scope's own checks.
+    /// The types of the states, and the names of the scope's own checks.
     pub(crate) names: Vec<String>,
     /// The identities of the registries.
     pub(crate) registries: Vec<usize>,
@@ -30,30 +30,31 @@ pub(crate) fn get_or_create(key: EngineKey, sources: impl FnOnce() -> Sources) -
     static ENGINES: WeakMap<EngineKey, Engine> = WeakMap::new();
 
     let mut is_new = false;
-    let mut created_per_worker = None;
-    let engine = ENGINES.get_or_insert_with(key, |key, mut others| {
+    let mut copies = None;
+    let engine = ENGINES.get_or_insert_with(key, |key, others| {
         is_new = true;
-        created_per_worker = others.any(|other| other.differs_only_by_identity(key)).then(|| key.names.clone());
+        // Logged with the second copy only.
+        copies = (others.filter(|other| other.differs_only_by_identity(key)).count() == 1).then(|| key.names.clone());
         Arc::new(Engine::new(sources(), key.config, Executor::Global))
     });
-    if let Some(names) = created_per_worker {
-        let checks: BTreeSet<_> = names.iter().map(String::as_str).collect();
+    if let Some(names) = copies {
+        let copies: BTreeSet<_> = names.iter().map(String::as_str).collect();
         tracing::warn!(
-            ?checks,
-            "health scope: each worker creates these checks and runs its own copies; create them once, outside the factory of \
-             HttpServer, and clone them into it; for `.probe`, put the resource into an `Arc` there"
+            ?copies,
+            "health scope: there are several copies of these states and checks, and each of them runs; if each worker creates them, \
+             create them once, before HttpServer::new, and clone the `web::Data` or the check into its closure; for `.probe`, put the \
+             resource into an `Arc` there"
         );
     }
     (engine, is_new)
 }
 
 impl EngineKey {
-    /// Whether the keys are the same but for the identities of checks that have the same names: checks were created per worker.
+    /// Whether the keys are the same but for the identities of states of the same types, or of checks that have the same names: they
+    /// were probably created per worker.
     fn differs_only_by_identity(&self, other: &Self) -> bool {
-        self.checks != other.checks
-            && !self.checks.is_empty()
+        (&self.states, &self.checks) != (&other.states, &other.checks)
             && self.names == other.names
-            && self.states == other.states
             && self.registries == other.registries
             && self.config == other.config
             && self.missing_state == other.missing_state

@@ -13,7 +13,7 @@ use tokio::{sync::Notify, time::sleep};
 
 use super::workers;
 use crate::{
-    process::{DRAINED, DRAINING, generation},
+    process::{DRAINED, DRAINING, DRAINING_AND_SERVING, ENDED_DRAIN_WARNING, generation},
     runtime::Executor,
 };
 
@@ -21,6 +21,18 @@ use crate::{
 /// the process is out of rotation until it ends.
 pub(crate) fn is_draining() -> bool {
     DRAINING.load(Ordering::Acquire) > 0 || (DRAINED.load(Ordering::Acquire) && !workers::any_registered())
+}
+
+/// Warns if the workers have ended while a server should still serve. Called after the end of a worker and after the start of a drain,
+/// whose order is random: at SIGTERM actix's own handler stops the server, too, unless it is disabled.
+pub(super) fn warn_if_workers_ended() {
+    if DRAINING_AND_SERVING.load(Ordering::SeqCst) > 0 && workers::have_stopped() && ENDED_DRAIN_WARNING.claim() {
+        // Not on the thread of the log: the process may be about to end.
+        tracing::warn!(
+            "the workers have ended before the time of the drain has passed: add `.disable_signals()` to the HttpServer, so that it does \
+             not stop at SIGTERM by itself"
+        );
+    }
 }
 
 /// Takes a server out of rotation at SIGTERM, or at [`Drain::start`], before it stops.
@@ -31,7 +43,8 @@ pub(crate) fn is_draining() -> bool {
 /// threshold. A second SIGTERM stops the server at once.
 ///
 /// Call [`disable_signals`](actix_web::HttpServer::disable_signals) on the `HttpServer`, because its own handler stops accepting
-/// connections at SIGTERM. Ctrl-C then ends the process without a graceful stop.
+/// connections at SIGTERM; without it, the log has a warning when the workers end too early. Ctrl-C then ends the process without a
+/// graceful stop.
 ///
 /// If the thread for the drain cannot be started, that is logged, and SIGTERM is not handled.
 ///
@@ -70,11 +83,15 @@ pub fn drain(server: ServerHandle, time: Duration) -> Drain {
             Either::Right(_) => "received SIGTERM",
         };
         DRAINING.fetch_add(1, Ordering::AcqRel);
+        DRAINING_AND_SERVING.fetch_add(1, Ordering::SeqCst);
         generation::bump();
         logger.defer(move || {
             tracing::info!("{cause}: draining: readiness is DOWN, and the server stops in {} s", time.as_secs_f32());
         });
-        if let Either::Right(_) = select(pin!(sleep(time)), pin!(sigterm.received())).await {
+        logger.defer(warn_if_workers_ended);
+        let is_cut_short = matches!(select(pin!(sleep(time)), pin!(sigterm.received())).await, Either::Right(_));
+        DRAINING_AND_SERVING.fetch_sub(1, Ordering::SeqCst);
+        if is_cut_short {
             logger.defer(|| tracing::info!("received a second SIGTERM while draining: the server stops now"));
             server.stop(false).await;
         } else {

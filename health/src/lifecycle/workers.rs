@@ -19,6 +19,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use super::drain::warn_if_workers_ended;
 use crate::{
     process::{EPOCH, TICK_INTERVAL_MS, WORKERS, WorkerState, generation},
     report::{Entry, Worker, milliseconds},
@@ -53,6 +54,12 @@ pub(crate) enum MissingWorkers {
 /// Whether any worker is registered at present.
 pub(super) fn any_registered() -> bool {
     WORKERS.lock().iter().any(Option::is_some)
+}
+
+/// Whether workers were registered, and none is any more.
+pub(super) fn have_stopped() -> bool {
+    let workers = WORKERS.lock();
+    !workers.is_empty() && workers.iter().all(Option::is_none)
 }
 
 impl Heartbeat {
@@ -146,6 +153,7 @@ impl Drop for Heartbeat {
         if let Some(number) = self.number {
             WORKERS.lock()[number] = None;
             generation::bump();
+            warn_if_workers_ended();
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     discovery::state::FoundState,
     engine::{EngineConfig, Filter},
     process::LONG_DEADLINE_WARNING,
+    redact::label,
     registry::Registry,
     report::{MAX_DURATION, Release},
 };
@@ -106,6 +107,8 @@ pub enum ConfigErrorKind {
     Network,
     /// A check of the scope cannot run, or two have one name.
     Check,
+    /// [`Scope::path`](crate::Scope::path) cannot be the path of a request.
+    Path,
     /// A duration is zero.
     Duration,
     /// `HEALTHCHECK_EXCLUDE` is not valid UTF-8.
@@ -120,6 +123,7 @@ impl ConfigError {
         match &*self.0 {
             Invalid::Network(_) | Invalid::TrustsEveryone(_) => ConfigErrorKind::Network,
             Invalid::Check(_) | Invalid::DuplicateCheck(_) => ConfigErrorKind::Check,
+            Invalid::Path(_) => ConfigErrorKind::Path,
             Invalid::ZeroDuration(_) => ConfigErrorKind::Duration,
             Invalid::ExcludeVariable => ConfigErrorKind::Exclude,
             #[cfg(feature = "tonic")]
@@ -151,6 +155,8 @@ pub(super) enum Invalid {
     PredicateOverGrpc,
     #[display("two checks of the scope are named {_0}{}", redaction_hint(_0))]
     DuplicateCheck(String),
+    #[display(".path: no request has the path `{}`, because a path ends before `?` and `#`", label(_0))]
+    Path(String),
     #[display("{_0} must be greater than zero")]
     ZeroDuration(&'static str),
     #[display(
@@ -199,6 +205,9 @@ impl ScopeOptions {
             if time.is_some_and(|time| time.is_zero()) {
                 return Err(Invalid::ZeroDuration(setting));
             }
+        }
+        if self.path.contains(['?', '#']) {
+            return Err(Invalid::Path(self.path.clone()));
         }
         validate_checks(&self.checks)?;
         let policy = Policy::new(&self.allow, self.allow_unix, self.proxies.clone().validate()?)?;

@@ -92,6 +92,7 @@ use crate::{
 /// - `HEALTHCHECK_IPS`, [`Scope::allow`] or [`Scope::trust_proxies`] has an invalid entry,
 /// - the trusted proxies include all clients,
 /// - two checks of the scope have the same group and name, or one cannot be part of a path,
+/// - the path contains `?` or `#`,
 /// - the deadline, the refresh interval or the stall time is zero.
 ///
 /// # Examples

@@ -26,10 +26,11 @@ impl Resolved {
         let registries: Vec<_> = config.registries.iter().chain([registry()]).cloned().collect();
         let missing_state = if is_empty(config, &states) { missing_step(app_data) } else { None };
         let if_empty = config.engine.if_empty.map(|message| if states.is_empty() { message } else { EMPTY_STATE });
+        let state_types = states.iter().map(|state| state.type_name().to_owned());
         let key = EngineKey {
             states: states.iter().map(ResolvedState::address).collect(),
             checks: config.checks.iter().map(Check::identity).collect(),
-            names: config.checks.iter().map(Check::to_string).collect(),
+            names: state_types.chain(config.checks.iter().map(Check::to_string)).collect(),
             registries: registries.iter().map(Registry::identity).collect(),
             config: EngineConfig { if_empty, ..config.engine },
             filter: config.filter.clone(),
@@ -42,11 +43,8 @@ impl Resolved {
             filter: config.filter.clone(),
         });
         if is_new {
-            log_static_checks(config, &states, app_data);
-            if let Some(message) = missing_state {
-                let types = state::type_paths().join(", ");
-                tracing::error!(types, "health scope: {message}; these types derive HealthCheck: {types}");
-            } else {
+            log_checks(config, &engine, &states, app_data);
+            if missing_state.is_none() {
                 // The scope has other checks, so only this line says that resources of these states are not probed.
                 for state in misplaced_states(app_data) {
                     tracing::warn!("health scope: {state}");
@@ -91,7 +89,8 @@ fn is_empty(config: &ScopeSources, states: &[ResolvedState]) -> bool {
 
 /// The checks of the states and of the scope itself.
 fn static_checks(config: &ScopeSources, states: &[ResolvedState], missing_state: Option<&str>) -> Vec<CheckEntry> {
-    let mut entries: Vec<_> = checks(config, states).cloned().map(CheckEntry::Check).collect();
+    let checks = states.iter().flat_map(|state| state.checks().iter()).chain(&config.checks);
+    let mut entries: Vec<_> = checks.cloned().map(CheckEntry::Check).collect();
     if states.iter().any(|state| state.checks().has_panicked()) {
         entries.push(CheckEntry::misconfigured("health", "state", "`health_checks` of a state panicked"));
     }
@@ -101,19 +100,16 @@ fn static_checks(config: &ScopeSources, states: &[ResolvedState], missing_state:
     entries
 }
 
-fn checks<'a>(config: &'a ScopeSources, states: &'a [ResolvedState]) -> impl Iterator<Item = &'a Check> {
-    states.iter().flat_map(|state| state.checks().iter()).chain(&config.checks)
-}
-
-/// Logs what is probed and what is ignored.
-fn log_static_checks(config: &ScopeSources, states: &[ResolvedState], app_data: AppData<'_>) {
+/// Logs what is probed, what is left out, and what is ignored.
+fn log_checks(config: &ScopeSources, engine: &Engine, states: &[ResolvedState], app_data: AppData<'_>) {
     let list = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     let ignored = list(states.iter().flat_map(|state| state.checks().ignored().to_vec()).collect());
     let elsewhere = list(state::unused_state_types(states, app_data));
-    let probed = list(checks(config, states).map(Check::to_string).collect());
-    let path = label(&config.path);
+    let (probed, excluded) = engine.check_names();
+    let excluded = if excluded.is_empty() { String::new() } else { format!("; excluded: {}", excluded.join(", ")) };
+    let (path, probed) = (label(&config.path), list(probed));
     tracing::info!(
-        "health scope at {path} probes: {probed}; ignored fields: {ignored}; types that derive HealthCheck and are not in this \
-         application: {elsewhere}"
+        "health scope at {path} probes: {probed}{excluded}; ignored fields: {ignored}; types that derive HealthCheck and are not in \
+         this application: {elsewhere}"
     );
 }

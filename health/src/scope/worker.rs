@@ -108,7 +108,9 @@ impl WorkerScope {
             },
             (Route::Schema, None) => Rendered::new(StatusCode::OK, Format::Schema, schema::SCHEMA),
             (Route::OpenApi, None) => {
-                let document = openapi::openapi(&self.config.sources.path).to_string();
+                // An outer scope of the application adds its own path.
+                let path = request.uri().path().trim_end_matches('/').trim_end_matches("/openapi.json");
+                let document = openapi::openapi(path).to_string();
                 Rendered::new(StatusCode::OK, Format::Json, document)
             }
             #[cfg(feature = "page")]
