@@ -202,3 +202,35 @@ async fn a_file_that_was_moved_away_and_replaced_before_the_first_run_is_down() 
     fs::rename(&moved, &file).unwrap();
     assert_recovers(&server, "database", "db").await;
 }
+
+/// The locks of this process on a file.
+#[cfg(target_os = "linux")]
+fn locks(file: &Path) -> Vec<String> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let (process, inode) = (format!(" {} ", std::process::id()), format!(":{} ", fs::metadata(file).unwrap().ino()));
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().filter(|line| line.contains(&process) && line.contains(&inode)).map(str::to_owned).collect()
+}
+
+/// A process that closes a file loses all locks that it has on it: <https://www.sqlite.org/howtocorrupt.html>, 2.2. Another process could
+/// then write at the same time.
+#[cfg(target_os = "linux")]
+#[actix_web::test]
+async fn a_run_keeps_the_locks_of_the_application_on_the_file() {
+    for mode in MODES {
+        let folder = folder();
+        let file = folder.path().join("notes.db");
+        let pool = database(&file, mode).await;
+        let server = serve(pool.clone());
+        assert_up(&server, "database", "db").await;
+        let mut writer = pool.acquire().await.unwrap();
+        sqlx::raw_sql("BEGIN; INSERT INTO notes VALUES ('two')").execute(&mut *writer).await.unwrap();
+        let before = locks(&file);
+        assert!(!before.is_empty());
+        tokio::time::sleep(MAX_AGE).await;
+        assert_up(&server, "database", "db").await;
+        assert_eq!(locks(&file).len(), before.len(), "{mode:?}: {before:?}, then {:?}", locks(&file));
+        sqlx::raw_sql("COMMIT").execute(&mut *writer).await.unwrap();
+    }
+}

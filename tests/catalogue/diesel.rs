@@ -177,6 +177,24 @@ async fn sqlite_is_probed() {
     drop(writer);
     assert_recovers(&rig, "database", "resource").await;
 
+    // Longer than the limit of the check.
+    let patient = open(&file);
+    for mut connection in [patient.get().unwrap(), patient.get().unwrap()] {
+        connection.batch_execute("PRAGMA busy_timeout = 5000").unwrap();
+    }
+    let rig = serve(patient);
+    assert_up(&rig, "database", "resource").await;
+    let mut writer = pool.get().unwrap();
+    writer.batch_execute("BEGIN EXCLUSIVE").unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    for _ in 0..2 {
+        assert_degraded(&rig, "database", "resource", "sqlite is locked by a writer").await;
+        tokio::time::sleep(MAX_AGE).await;
+    }
+    writer.batch_execute("ROLLBACK").unwrap();
+    drop(writer);
+    assert_recovers(&rig, "database", "resource").await;
+
     let other = folder.path().join("other");
     fs::write(&other, [b'x'; 4096]).unwrap();
     let rig = serve(open(&other));

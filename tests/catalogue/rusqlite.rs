@@ -3,11 +3,14 @@
 use std::{
     fs,
     path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use ::rusqlite::Connection;
+use ::rusqlite::{Connection, Error};
 use health::{Probe, ProbeError, ProbeErrorKind};
 use r2d2::Pool;
 use r2d2_sqlite::SqliteConnectionManager;
@@ -19,15 +22,27 @@ use crate::{
 };
 
 fn shared(file: &Path) -> Arc<Mutex<Connection>> {
-    let connection = Connection::open(file).unwrap();
-    connection.busy_timeout(Duration::from_millis(100)).unwrap();
-    Arc::new(Mutex::new(connection))
+    Arc::new(Mutex::new(Connection::open(file).unwrap()))
 }
 
 fn pool(file: &Path) -> Pool<SqliteConnectionManager> {
-    let manager = SqliteConnectionManager::file(file);
-    let manager = manager.with_init(|connection| connection.busy_timeout(Duration::from_millis(100)));
-    Pool::builder().max_size(2).build_unchecked(manager)
+    Pool::builder().max_size(2).build_unchecked(SqliteConnectionManager::file(file))
+}
+
+fn busy_timeout_ms(connection: &Connection) -> u32 {
+    connection.query_row("PRAGMA busy_timeout", [], |row| row.get(0)).unwrap()
+}
+
+fn insert_a_note(connection: &Connection) -> Result<usize, Error> {
+    connection.execute("INSERT INTO notes VALUES ('a')", [])
+}
+
+/// A database with a table, and a connection that does not wait for others.
+fn database(file: &Path) -> Connection {
+    let connection = Connection::open(file).unwrap();
+    connection.busy_timeout(Duration::ZERO).unwrap();
+    connection.execute_batch("CREATE TABLE notes (text TEXT)").unwrap();
+    connection
 }
 
 #[actix_web::test]
@@ -86,6 +101,68 @@ async fn a_locked_database_is_degraded() {
     let file = folder.path().join("canary.db");
     is_degraded_while_a_writer_locks_it(&file, shared(&file)).await;
     is_degraded_while_a_writer_locks_it(&file, pool(&file)).await;
+}
+
+#[actix_web::test]
+async fn a_run_holds_the_mutex_of_a_locked_database_briefly_and_does_not_change_its_busy_timeout() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("canary.db");
+    let writer = database(&file);
+    writer.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let connection = shared(&file);
+    // The first is the default of rusqlite.
+    for busy_timeout in [5000, 101, 100, 20, 0] {
+        connection.lock().unwrap().busy_timeout(Duration::from_millis(busy_timeout.into())).unwrap();
+        let started = Instant::now();
+        let error = connection.probe().await.unwrap_err();
+        let after = busy_timeout_ms(&connection.lock().unwrap());
+        assert_eq!((error.kind(), after), (ProbeErrorKind::Saturated, busy_timeout));
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    }
+    let pool = pool(&file);
+    assert_eq!(pool.probe().await.unwrap_err().kind(), ProbeErrorKind::Saturated);
+    for connection in [pool.get().unwrap(), pool.get().unwrap()] {
+        assert_eq!(busy_timeout_ms(&connection), 5000);
+    }
+    // After a success, too.
+    writer.execute_batch("ROLLBACK").unwrap();
+    connection.lock().unwrap().busy_timeout(Duration::from_secs(5)).unwrap();
+    connection.probe().await.unwrap();
+    assert_eq!(busy_timeout_ms(&connection.lock().unwrap()), 5000);
+}
+
+#[actix_web::test]
+async fn a_run_keeps_a_busy_handler_of_the_application() {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+    fn count(_: i32) -> bool {
+        CALLS.fetch_add(1, Ordering::SeqCst);
+        false
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("canary.db");
+    let writer = database(&file);
+    writer.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let connection = shared(&file);
+    connection.lock().unwrap().busy_handler(Some(count)).unwrap();
+    connection.probe().await.unwrap_err();
+    let calls = CALLS.load(Ordering::SeqCst);
+    insert_a_note(&connection.lock().unwrap()).unwrap_err();
+    assert!(calls > 0 && CALLS.load(Ordering::SeqCst) > calls, "{calls}, {CALLS:?}");
+}
+
+#[actix_web::test]
+async fn a_run_in_a_transaction_of_the_application_takes_no_lock_that_keeps_others_from_writing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("canary.db");
+    let other = database(&file);
+    let connection = shared(&file);
+    connection.lock().unwrap().execute_batch("BEGIN").unwrap();
+    connection.probe().await.unwrap();
+    insert_a_note(&other).unwrap();
+    connection.lock().unwrap().execute_batch("COMMIT").unwrap();
+    connection.probe().await.unwrap();
 }
 
 #[actix_web::test]

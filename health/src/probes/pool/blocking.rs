@@ -5,7 +5,7 @@
 //! | it has an idle connection, or may open one | queries it on a thread of tokio's blocking pool | UP or DOWN, by the result |
 //! | all connections are in use | waits 100 ms for one | UP if one becomes free; DEGRADED otherwise |
 //! | none has become free for as long as the application waits for one | waits until one is free | DOWN |
-//! | the query hangs | waits for it | DOWN by the limit of the check |
+//! | the query hangs | waits for it | DOWN by the limit of the check; DEGRADED after 600 ms if it may wait for a writer |
 //!
 //! A blocked query cannot be cancelled. At most one is in flight, so it blocks one thread, however many runs there are. No connection is
 //! opened outside the pool: that would be a second query that may block.
@@ -22,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Usage, exhausted};
+use super::{Usage, exhausted, locked};
 use crate::{
     error::{BoxError, ProbeError, ProbeErrorKind},
     probe::LibraryProbe,
@@ -31,6 +31,10 @@ use crate::{
         support::{hedge::HEDGE_DELAY, label::Label},
     },
 };
+
+/// How long a query that may wait for a writer is silent before the database is considered locked. r2d2 needs 400 ms for the error of an
+/// attempt to connect.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(600);
 
 /// A pool whose functions block. Clones share the pool.
 pub(in crate::probes) trait BlockingPool: Clone + Send + Sync + 'static {
@@ -44,6 +48,11 @@ pub(in crate::probes) trait BlockingPool: Clone + Send + Sync + 'static {
 
     /// How long the application waits for a connection.
     fn acquire_timeout(&self) -> Duration;
+
+    /// Whether a silent query waits for a writer, as on SQLite, whose connections have a `busy_timeout`.
+    fn waits_for_writers(&self) -> bool {
+        false
+    }
 
     /// Reports the counters of the pool, as far as it exposes them, as values of the run.
     fn observe(&self);
@@ -110,14 +119,19 @@ impl<P: BlockingPool> BlockingPoolProbe<P> {
             let _ = queries.finish().await;
         }
         let waiting = queries.start(&self.pool);
+        let started = Instant::now();
         loop {
             if let Ok(result) = timeout(HEDGE_DELAY, queries.finish()).await {
                 return result.map_err(|failure| self.error(failure));
             }
-            if waiting.time().is_some_and(|time| time < self.pool.acquire_timeout()) && !queries.is_starved {
-                let max = self.pool.max_size();
-                Usage { taken: max, idle: 0, max, connected: Some(max) }.observe();
-                return Err(exhausted(max));
+            match waiting.time() {
+                Some(time) if time < self.pool.acquire_timeout() && !queries.is_starved => {
+                    let max = self.pool.max_size();
+                    Usage { taken: max, idle: 0, max, connected: Some(max) }.observe();
+                    return Err(exhausted(max));
+                }
+                None if self.pool.waits_for_writers() && started.elapsed() >= BUSY_TIMEOUT => return Err(locked()),
+                _ => {}
             }
         }
     }
@@ -203,12 +217,14 @@ mod tests {
         steps: Arc<Mutex<mpsc::Receiver<Step>>>,
         started: Arc<AtomicUsize>,
         acquire_timeout: Duration,
+        waits_for_writers: bool,
     }
 
     impl Scripted {
         fn new(acquire_timeout: Duration) -> (mpsc::Sender<Step>, Self) {
             let (sender, steps) = mpsc::channel();
-            (sender, Self { steps: Arc::new(Mutex::new(steps)), started: Arc::default(), acquire_timeout })
+            let steps = Arc::new(Mutex::new(steps));
+            (sender, Self { steps, started: Arc::default(), acquire_timeout, waits_for_writers: false })
         }
 
         fn started(&self) -> usize {
@@ -237,6 +253,10 @@ mod tests {
 
         fn acquire_timeout(&self) -> Duration {
             self.acquire_timeout
+        }
+
+        fn waits_for_writers(&self) -> bool {
+            self.waits_for_writers
         }
 
         fn observe(&self) {}
@@ -330,5 +350,18 @@ mod tests {
         steps.send(Step::Ends(Ok(()))).unwrap();
         probe.probe().await.unwrap();
         assert_eq!(pool.started(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_silent_query_that_may_wait_for_a_writer_is_saturated_unless_it_waits_for_a_connection() {
+        let (steps, pool) = Scripted::new(Duration::ZERO);
+        let probe = BlockingPoolProbe::new(Scripted { waits_for_writers: true, ..pool });
+        for _ in 0..2 {
+            assert_eq!(message(&probe).await, "sqlite is locked by a writer");
+        }
+        run_until_it_ends(&probe, &steps).await;
+        // The application waits for a connection for no time, so the pool is not exhausted.
+        steps.send(Step::Waits(true)).unwrap();
+        timeout(BUSY_TIMEOUT + LIMIT, probe.probe()).await.unwrap_err();
     }
 }

@@ -248,6 +248,13 @@ pub(super) fn exhausted(connections: usize) -> ProbeError {
     )
 }
 
+pub(super) const LOCKED: &str = "sqlite is locked by a writer";
+
+/// The failure of an SQLite that is silent because a connection, perhaps of another process, writes.
+pub(super) fn locked() -> ProbeError {
+    ProbeError::new(ProbeErrorKind::Saturated, LOCKED)
+}
+
 /// The failure of a pool or a client with a connection that is silent, while another one responds.
 pub(super) fn silent_connection(label: &Label) -> ProbeError {
     let message = format!("an idle connection to {label} does not respond, a new one does");

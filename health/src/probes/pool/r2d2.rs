@@ -27,6 +27,11 @@ pub(in crate::probes) trait BlockingDriver: Send + Sync + 'static {
         error.breaks_connection()
     }
 
+    /// See [`BlockingPool::waits_for_writers`].
+    fn waits_for_writers() -> bool {
+        false
+    }
+
     /// A pool exposes neither its address nor its options.
     fn label() -> Label;
 }
@@ -98,6 +103,10 @@ impl<D: BlockingDriver> BlockingPool for R2d2<D> {
 
     fn observe(&self) {
         self.usage().observe();
+    }
+
+    fn waits_for_writers(&self) -> bool {
+        D::waits_for_writers()
     }
 
     fn label(&self) -> Label {

@@ -12,7 +12,6 @@
 //! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
 //! | the pool is exhausted, and the server accepts further connections, or is full | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | the server is full, and the pool has no connection | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | disk full | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | the pool is closed; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! The check does not wait for a connection that is in use. A silent connection is closed instead of returned to the pool.

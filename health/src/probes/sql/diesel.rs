@@ -12,10 +12,9 @@
 //! | --- | --- | --- |
 //! | the pool cannot connect: refused, wrong password, no such database | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | the connection breaks, and no other one works | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | no response to the query, on one connection | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | no response to the query, on one connection, not on SQLite | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | all connections of the pool are in use, for no longer than its own `connection_timeout` | [`ProbeErrorKind::Saturated`] | DEGRADED |
-//! | SQLite: locked by another writer, and its `busy_timeout` (0 by default) is shorter than the check's limit | [`ProbeErrorKind::Saturated`] | DEGRADED |
-//! | read-only transaction | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | SQLite: locked by another writer, or silent for 600 ms | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | SQLite: the file is not a database; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! Failures are distinguished less exactly than with other pools. A wrong password is [`ProbeErrorKind::Unreachable`] too; the text of the
@@ -38,7 +37,10 @@ use crate::{
     probe::library_probe,
     probes::{
         classify::Classify,
-        pool::r2d2::{BlockingDriver, R2d2Probe},
+        pool::{
+            LOCKED,
+            r2d2::{BlockingDriver, R2d2Probe},
+        },
         support::label::Label,
     },
 };
@@ -62,6 +64,10 @@ impl<T: R2D2Connection + Send + 'static> BlockingDriver for Diesel<T> {
         // If the server has ended the connection with a message, the error is that message, of any kind, and only a second query shows that
         // the connection is closed.
         error.breaks_connection() || connection.ping().is_err()
+    }
+
+    fn waits_for_writers() -> bool {
+        is_sqlite::<T::Backend>()
     }
 
     fn label() -> Label {
@@ -108,7 +114,7 @@ impl Classify for Error {
     }
 
     fn message(&self, name: &str) -> String {
-        if is_locked(self) { "sqlite is locked by a writer".to_owned() } else { self.classify().message(name) }
+        if is_locked(self) { LOCKED.to_owned() } else { self.classify().message(name) }
     }
 }
 

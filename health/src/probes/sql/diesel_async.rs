@@ -13,7 +13,6 @@
 //! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
 //! | the pool is exhausted, and the server accepts further connections, or rejects them with an error | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | SQLite: locked by another writer, or silent for 400 ms | [`ProbeErrorKind::Saturated`] | DEGRADED |
-//! | read-only transaction | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | SQLite: the file is not a database; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! The errors of diesel do not contain the database's code, so all errors of a new connection have one kind. SQLite continues to read a
@@ -51,6 +50,7 @@ use crate::{
             bb8::Bb8Probe,
             deadpool::DeadpoolProbe,
             driver::{Driver, PooledProbe},
+            locked,
         },
         support::single_flight::SingleFlight,
     },
@@ -100,7 +100,7 @@ where
         self.probe.usage().observe();
         let probe = Arc::clone(&self.probe);
         let result = timeout(BUSY_TIMEOUT, self.in_flight.join_or_spawn(async move { probe.probe().await })).await;
-        result.unwrap_or_else(|_| Err(ProbeError::new(ProbeErrorKind::Saturated, "sqlite is locked by a writer")))
+        result.unwrap_or_else(|_| Err(locked()))
     }
 
     fn resource(&self) -> Option<String> {

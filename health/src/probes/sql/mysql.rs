@@ -13,7 +13,6 @@
 //! | no response to the query or to the attempt to connect | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | all connections of the pool are in use, for no longer than 30 s; or the server is full | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | none has become free for 30 s | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | disk full | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! While all connections are in use, a busy server and a frozen one look the same, until none has become free for 30 s. The application

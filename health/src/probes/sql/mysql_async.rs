@@ -12,11 +12,11 @@
 //! | idle connections are silent, and a new one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
 //! | the pool is exhausted, and the server accepts further connections, or is full | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | the server is full, and the pool has no connection | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | disk full | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | the pool is disconnected; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! The check does not wait for a connection that is in use. The application does: `get_conn` waits without a limit while all connections
-//! are in use, so wrap it in [`tokio::time::timeout`]. A silent connection is closed instead of returned to the pool.
+//! are in use, so wrap it in [`tokio::time::timeout`]. A silent connection is closed instead of returned to the pool. `Pool::disconnect`
+//! waits until all connections are returned, that of a run in flight too, so wrap it in a `timeout` as well.
 //!
 //! A warm pool that is not exhausted is probed only on its own connections. While the pool is exhausted, is slow to open a connection, or
 //! has a silent idle one, the check opens a connection outside it, queries and closes it, at most once in 2 s (once in 900 ms while the

@@ -9,15 +9,20 @@
 //! | --- | --- | --- |
 //! | the file or its folder does not exist, or cannot be opened | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | the mutex is locked, or all connections of the pool are in use, for no longer than 30 s or the pool's `connection_timeout` | [`ProbeErrorKind::Saturated`] | DEGRADED |
-//! | locked by another writer, and the `busy_timeout` is shorter than the check's limit | [`ProbeErrorKind::Saturated`] | DEGRADED |
-//! | locked by another writer for longer; a disk that does not respond | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | locked by another writer for longer than 100 ms, or a shorter `busy_timeout` | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | the application has begun a transaction on the connection, and released the mutex | nothing is read | UP |
+//! | a disk that does not respond | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | not a database; the mutex is poisoned; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! The `busy_timeout` of rusqlite is 5 s by default, which is longer than the limit of a check, so a database that is locked exclusively is
-//! DOWN, and the run holds the mutex until that timeout, as a query of the application would: set `busy_timeout` to 100 ms. In the WAL mode
-//! a writer does not lock out readers. A run only reads, so a full disk, and a file that was removed, replaced or truncated, are not
-//! detected: add `probes::disk`. A thread that panics while it holds the mutex poisons it, and then every `lock().unwrap()` of the
-//! application panics, too.
+//! While a run reads, a `busy_timeout` of more than 100 ms (rusqlite's default is 5 s) is 100 ms, because the application waits for the
+//! mutex meanwhile. It is restored before the mutex is released. A `busy_handler` of the application is called as always: if it waits for
+//! longer than the check's limit, the check is DOWN. In the WAL mode a writer does not lock out readers.
+//!
+//! A read in a transaction of the application would lock the database until that transaction ends, and other writers could not commit. So a
+//! file that fails meanwhile is detected only by the statements of the application, also if it never ends the transaction.
+//!
+//! A run only reads, so a full disk, and a file that was removed, replaced or truncated, are not detected: add `probes::disk`. A thread that
+//! panics while it holds the mutex poisons it, and then every `lock().unwrap()` of the application panics, too.
 //!
 //! The counters of a pool before a run are values of the run: `connections_in_use`, `connections_idle` and `connections_max`.
 //!
@@ -56,7 +61,10 @@ use crate::{
     probe::library_probe,
     probes::{
         classify::Classify,
-        pool::blocking::{BlockingPool, BlockingPoolProbe, Failure, Waiting},
+        pool::{
+            LOCKED,
+            blocking::{BlockingPool, BlockingPoolProbe, Failure, Waiting},
+        },
         support::label::Label,
     },
 };
@@ -65,6 +73,9 @@ pub(super) const LABEL: Label = Label::new("sqlite");
 
 /// How long a connection may be in use before the check is DOWN. The application waits for a mutex without a limit.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a run waits for another writer at most. It holds the mutex meanwhile.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
 library_probe! {
     "database",
@@ -118,9 +129,42 @@ impl BlockingPool for Shared {
     }
 }
 
-/// Reads the file, which SQLite does only in a read transaction. The query begins one.
+/// Reads the file, which SQLite does only in a read transaction. The query begins one, and ends it.
+///
+/// In a transaction that the application has begun, the lock of the query would remain until that one ends, so nothing is read.
 pub(super) fn read(connection: &Connection) -> Result<(), Error> {
+    if !connection.is_autocommit() {
+        return Ok(());
+    }
+    let _lowered = LoweredBusyTimeout::new(connection)?;
     connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0)).map(drop)
+}
+
+/// Restores the `busy_timeout` of the application when it is dropped.
+struct LoweredBusyTimeout<'a> {
+    connection: &'a Connection,
+    original: Duration,
+}
+
+impl<'a> LoweredBusyTimeout<'a> {
+    /// Returns `None` if the timeout is short enough.
+    fn new(connection: &'a Connection) -> Result<Option<Self>, Error> {
+        // 0 if the application has a handler of its own, which `busy_timeout` would remove, and if its authorizer denies the pragma.
+        let original: u32 = connection.query_row("PRAGMA busy_timeout", [], |row| row.get(0)).unwrap_or(0);
+        let original = Duration::from_millis(original.into());
+        if original <= BUSY_TIMEOUT {
+            return Ok(None);
+        }
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        Ok(Some(Self { connection, original }))
+    }
+}
+
+impl Drop for LoweredBusyTimeout<'_> {
+    fn drop(&mut self) {
+        // SQLite fails only on a closed connection.
+        let _ = self.connection.busy_timeout(self.original);
+    }
 }
 
 impl Classify for Error {
@@ -130,7 +174,7 @@ impl Classify for Error {
 
     fn message(&self, name: &str) -> String {
         match self.classify() {
-            ProbeErrorKind::Saturated => "sqlite is locked by a writer".to_owned(),
+            ProbeErrorKind::Saturated => LOCKED.to_owned(),
             kind => kind.message(name),
         }
     }

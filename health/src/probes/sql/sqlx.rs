@@ -14,7 +14,7 @@
 //! | the pool is exhausted, and the server accepts further connections | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | the server or the account has reached its maximum of connections (PostgreSQL: 53300; MySQL: 1040, 1203, 1226; pgbouncer), and the pool has some that work | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | the same, and the pool has none | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | read-only transaction, disk full | [`ProbeErrorKind::ReadOnly`] | DOWN |
+//! | only of the functions below: a read-only database, a full disk | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | SQLite: locked by another writer for longer than 400 ms | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | SQLite: the file is gone, or was replaced while connections have the old one (Linux) | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | SQLite: the file is not a database; anything else | [`ProbeErrorKind::Failed`] | DOWN |

@@ -4,11 +4,10 @@
 //! silent connection waits for another writer. What can fail is the file.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read as _},
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -19,10 +18,10 @@ use super::{
     sqlx::{ConnectOptions as _, Connection as _, Database, Error},
 };
 use crate::{
-    error::{ProbeError, ProbeErrorKind},
+    error::ProbeError,
     probes::{
         classify::Classify,
-        pool::{Pool as _, TakeError, exhausted},
+        pool::{Pool as _, TakeError, exhausted, locked},
     },
 };
 
@@ -68,7 +67,7 @@ pub(super) async fn run<DB: Database, Q: Query<DB>>(
         // Another connection, perhaps of another process, writes, and sqlx waits for it, by default for longer than the check's limit. A
         // disk that does not respond also ends here.
         Err(_) => match file.check(pool, query, Connected::Unknown).await {
-            Ok(()) => Err(ProbeError::new(ProbeErrorKind::Saturated, "sqlite is locked by a writer")),
+            Ok(()) => Err(locked()),
             Err(error) => Err(failed(error)),
         },
     }
@@ -77,7 +76,11 @@ pub(super) async fn run<DB: Database, Q: Query<DB>>(
 /// The file of a database, as the probe last saw it.
 ///
 /// SQLite continues to read a file that was removed or replaced, and in WAL mode it may not notice that one was overwritten. The application
-/// would lose what it writes there, so the file is also opened by its path.
+/// would lose what it writes there, so the path is checked, too.
+///
+/// The file itself is never opened, except by SQLite: a process that closes a file loses its locks on it, those of SQLite's connections,
+/// too (<https://www.sqlite.org/howtocorrupt.html>, 2.2). An overwritten file in WAL mode is detected by a new connection, which is opened
+/// only if the file has changed since an earlier run. In WAL mode that happens at a checkpoint.
 ///
 /// A replaced file is detected only on Linux, from the open files of this process. If one of them was deleted under the database's path,
 /// or was at that path in an earlier run, a connection still uses it. Connections to a file that was moved before the first run are
@@ -103,6 +106,15 @@ struct Seen {
     current: Option<FileId>,
     /// Files that were at the path earlier.
     earlier: Vec<FileId>,
+    /// That of a file in WAL mode which a new connection could read, or which the first run saw.
+    change: Option<Change>,
+}
+
+/// The last change of a file.
+#[derive(Clone, Copy, PartialEq)]
+struct Change {
+    size: u64,
+    at: SystemTime,
 }
 
 impl SqliteFile {
@@ -123,25 +135,35 @@ impl SqliteFile {
         let is_path = |name: &String| !name.is_empty() && name != ":memory:" && !name.starts_with("file:");
         let Some(file) = fields.text("filename: ").filter(is_path).map(PathBuf::from) else { return Ok(()) };
         let seen = Arc::clone(&self.seen);
-        let checked = tokio::task::spawn_blocking(move || {
-            let header = header(&file)?;
-            Ok((header, seen.lock().check(&file, connected)))
-        });
-        let (header, checked) = checked.await.map_err(|_| Error::WorkerCrashed)?.map_err(Error::Io)?;
-        if header == Header::Other {
-            // Not a database, or an encrypted one, which a new connection finds out. It creates no file, because there is one.
+        let checked = tokio::task::spawn_blocking(move || seen.lock().check(&file, connected));
+        let change = checked.await.map_err(|_| Error::WorkerCrashed)?.map_err(Error::Io)?;
+        if let Some(change) = change {
+            // It creates no file, because there is one.
             let mut connection = pool.0.connect_options().connect().await?;
             query.run(&mut connection).await?;
             let _ = connection.close().await;
+            self.seen.lock().change = Some(change);
         }
-        checked.map_err(Error::Io)
+        Ok(())
     }
 }
 
 impl Seen {
+    /// Checks the file, while a connection of the pool is open. Returns its last change if it may have been overwritten.
+    fn check(&mut self, file: &Path, connected: Connected) -> io::Result<Option<Change>> {
+        let metadata = fs::metadata(file)?;
+        self.check_id(file, &metadata, connected)?;
+        if connected == Connected::Unknown || !has_wal(file)? {
+            return Ok(None);
+        }
+        let change = Change { size: metadata.len(), at: metadata.modified()? };
+        let last = *self.change.get_or_insert(change);
+        Ok(Some(change).filter(|change| *change != last))
+    }
+
     /// Checks that the connections use the file at the path.
-    fn check(&mut self, file: &Path, connected: Connected) -> io::Result<()> {
-        let Some(id) = id_of(&fs::metadata(file)?) else { return Ok(()) };
+    fn check_id(&mut self, file: &Path, metadata: &fs::Metadata, connected: Connected) -> io::Result<()> {
+        let Some(id) = id_of(metadata) else { return Ok(()) };
         // Connections that were opened since use it too.
         if self.current == Some(id) {
             return Ok(());
@@ -197,17 +219,9 @@ fn open_files(file: &Path) -> Option<OpenFiles> {
     Some(open)
 }
 
-#[derive(PartialEq)]
-enum Header {
-    /// That of a database, or of an empty file.
-    Sqlite,
-    Other,
-}
-
-fn header(file: &Path) -> io::Result<Header> {
-    // The first 16 bytes of every database: https://www.sqlite.org/fileformat.html, 'The Database Header'.
-    const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-    let mut head = Vec::with_capacity(MAGIC.len());
-    File::open(file)?.take(MAGIC.len() as u64).read_to_end(&mut head)?;
-    Ok(if head.is_empty() || head == MAGIC { Header::Sqlite } else { Header::Other })
+/// Whether the database is in WAL mode and has an open connection.
+fn has_wal(file: &Path) -> io::Result<bool> {
+    let mut wal = fs::canonicalize(file)?.into_os_string();
+    wal.push("-wal");
+    fs::exists(wal)
 }
