@@ -40,6 +40,8 @@ pub(crate) enum Page {
     EndlessHead,
     /// One byte of a good response every 200 ms.
     Slow,
+    /// Another page, after this time.
+    After(Duration, Box<Page>),
     Garbage,
     /// Accepts the connection and sends nothing.
     Silent,
@@ -307,6 +309,10 @@ fn response<'a>(
                     sleep(Duration::from_millis(200)).await;
                 }
                 Some(())
+            }
+            Page::After(delay, page) => {
+                sleep(delay).await;
+                response(stream, *page, head).await
             }
             Page::Garbage => stream.write_all(b"220 canary ESMTP\r\n\r\n").await.ok(),
             Page::Silent => std::future::pending().await,

@@ -5,11 +5,11 @@
 //! and limits of its own. A client that is built by default follows up to 10 redirects; one with `redirect(Policy::none())` makes every
 //! redirect a failure. No TLS and no crypto provider come with this crate.
 //!
-//! A pooled connection that ends while the request is in flight, or is silent for longer than a timeout of the client, is not an outage: the
-//! request is repeated once. If a response takes longer than twice the longest one before, and at least 300 ms, the request is also sent on
-//! another connection, and again every 2 s. If there is a response to a later request only, some requests of the application have none,
-//! either: the check is DEGRADED. With HTTP/2 all of them share one connection, so while that one is silent the check is DOWN, like the
-//! application's requests.
+//! A pooled connection that ends while the request is in flight is not an outage: the request is repeated once. If a response takes longer
+//! than twice the longest one before, and at least 300 ms, or longer than a timeout of the client, the request is also sent on another
+//! connection, and again every 2 s. If only a later request has a response in time, some requests of the application have none, either: the
+//! check is DEGRADED. A later request that fails does not count while the first one may still have a response, except that the server refuses
+//! connections. With HTTP/2 all requests share one connection, so while that one is silent the check is DOWN, like the application's requests.
 //!
 //! At most 64 KiB of a body are read. The rest of a body that does not end within 100 ms is dropped, which closes its connection.
 //!
@@ -17,7 +17,7 @@
 //! | --- | --- | --- |
 //! | refused, reset, no such host, closed without a response | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | 401, 403, 407; with rustls: a certificate that is not trusted, or the server ends the handshake with an alert | [`ProbeErrorKind::Rejected`] | DOWN |
-//! | no response to a request, and one to a later request | [`ProbeErrorKind::TimedOut`] | DEGRADED |
+//! | no response in time to a request, and one to a later request | [`ProbeErrorKind::TimedOut`] | DEGRADED |
 //! | 408, 504; the client's own limit | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | any other status than the expected one, a body without the expected text, too many redirects, not HTTP, not TLS; a URL that the client does not support, such as `ftp://` | [`ProbeErrorKind::Failed`] | DOWN |
 //!
@@ -35,6 +35,7 @@
 
 use std::{error::Error as StdError, fmt, io, sync::Arc, time::Duration};
 
+use derive_more::Display;
 use reqwest::{
     Client, Error, Response, StatusCode, Url,
     header::{HeaderMap, HeaderName, HeaderValue},
@@ -50,8 +51,7 @@ use crate::{
         classify::Classify,
         support::{
             address::Address,
-            attempts::INTERVAL,
-            hedge::{HedgeDelay, RepeatedError, repeated},
+            hedge::{HedgeDelay, repeated},
             label::Label,
         },
     },
@@ -206,19 +206,9 @@ library_probe! { "service", Get => Get::clone }
 
 impl LibraryProbe for Get {
     async fn probe(&self) -> Result<(), ProbeError> {
-        // Before the first response it is not known how long one takes, and connecting takes several round trips.
-        let result = repeated(&self.delay, INTERVAL, || self.target.query()).await;
-        result.map_err(|error| {
-            let label = self.target.label();
-            match error {
-                RepeatedError::Silent => ProbeError::new(
-                    ProbeErrorKind::TimedOut,
-                    format!("a request to {label} has no response, a later one has"),
-                )
-                .degraded(),
-                RepeatedError::Query(failure) => failure.into_probe_error(&label),
-            }
-        })
+        let result = repeated(&self.delay, || self.target.query()).await;
+        let label = self.target.label();
+        result.map_err(|error| error.into_probe_error(&label, |failure| failure.into_probe_error(&label)))
     }
 
     fn resource(&self) -> Option<String> {
@@ -233,11 +223,13 @@ impl fmt::Debug for Get {
     }
 }
 
-/// Why a run fails, before it has a public message.
+/// Why a request fails, before it has a public message.
+#[derive(Debug, Display, derive_more::Error)]
 enum Failure {
     Client(Error),
-    Status(StatusCode),
-    /// The body does not contain the expected text.
+    #[display("the status is {}", _0.as_u16())]
+    Status(#[error(not(source))] StatusCode),
+    #[display("the body does not contain the expected text")]
     Text,
 }
 
@@ -249,21 +241,32 @@ impl From<Error> for Failure {
 
 impl Failure {
     fn into_probe_error(self, label: &Label) -> ProbeError {
+        let kind = self.classify();
         match self {
-            Self::Client(error) => {
-                label.error_with(error.classify(), error.message(&label.to_string()), without_urls(error))
-            }
-            Self::Status(status) => {
-                label.error_of_kind(classify_status(status), format!("the status is {}", status.as_u16()))
-            }
-            Self::Text => label.error_of_kind(ProbeErrorKind::Failed, "the body does not contain the expected text"),
+            Self::Client(error) => label.error_with(kind, error.message(&label.to_string()), without_urls(error)),
+            Self::Status(_) | Self::Text => label.error_of_kind(kind, self),
         }
     }
 }
 
-/// Whether the request may have failed because its connection was idle before: it ended, or was silent for as long as the client waits.
+impl Classify for Failure {
+    fn classify(&self) -> ProbeErrorKind {
+        match self {
+            Self::Client(error) => error.classify(),
+            Self::Status(status) => classify_status(*status),
+            Self::Text => ProbeErrorKind::Failed,
+        }
+    }
+
+    /// A server that responds 504 has responded.
+    fn is_timeout(&self) -> bool {
+        matches!(self, Self::Client(error) if error.is_timeout())
+    }
+}
+
+/// Whether the request may have failed because its connection was idle before, and ended.
 fn may_be_stale(error: &Error) -> bool {
-    !error.is_connect() && matches!(error.classify(), ProbeErrorKind::Unreachable | ProbeErrorKind::TimedOut)
+    !error.is_connect() && error.classify() == ProbeErrorKind::Unreachable
 }
 
 /// Returns what is logged. URLs may contain credentials, and the error for a redirect has a source with another URL.
