@@ -182,6 +182,40 @@ async fn the_client_decides_whether_redirects_are_followed() {
 }
 
 #[actix_web::test]
+async fn the_server_that_responds_after_a_redirect_is_named() {
+    let other = Stub::page(plain(503, ""));
+    let location: &'static str = format!("location: http://127.0.0.1:{}/path-canary", other.port()).leak();
+    let stub = Stub::page(Page::Plain(302, location, String::new()));
+    is_failed(&serve(get(&stub)), &other, "the status is 503").await;
+    other.show(plain(401, ""));
+    let message = format!("http server at 127.0.0.1:{} denied access", other.port());
+    assert_down(&serve(get(&stub)), "service", "shop", &message).await;
+    other.show(plain(200, ""));
+    is_failed(&serve(get(&stub).body_contains("is well")), &other, "does not contain the expected text").await;
+    other.show(Page::CutBody);
+    let message = format!("unable to connect to http server at 127.0.0.1:{}", other.port());
+    assert_down(&serve(get(&stub).body_contains("is bad")), "service", "shop", &message).await;
+    assert!(!logs::text().contains("path-canary"), "{}", logs::text());
+}
+
+#[actix_web::test]
+async fn behind_a_proxy_the_server_of_the_url_is_named() {
+    install_provider();
+    let stub = Stub::page(plain(407, ""));
+    let proxy = format!("http://{USER}:{PASSWORD}@127.0.0.1:{}", stub.port());
+    let client = Client::builder().proxy(::reqwest::Proxy::all(proxy).unwrap()).build().unwrap();
+    for (url, name) in [
+        ("http://shop.internal/", "http server at shop.internal:80"),
+        ("https://shop.internal/", "https server at shop.internal:443"),
+    ] {
+        let rig = serve(Get::new(client.clone(), url.parse().unwrap()));
+        let response = assert_down(&rig, "service", "shop", &format!("{name} denied access")).await;
+        assert_not_leaked(&rig, &response, &[]).await;
+    }
+    assert!(stub.last_head().starts_with("CONNECT shop.internal:443 "), "{}", stub.last_head());
+}
+
+#[actix_web::test]
 async fn the_body_must_contain_the_expected_text() {
     let stub = Stub::page(plain(200, r#"{"status":"green"}"#));
     let rig = serve(get(&stub).body_contains(r#""status":"green""#));
@@ -201,6 +235,29 @@ async fn an_endless_body_is_read_up_to_the_limit() {
     assert_up(&serve(get(&stub).body_contains("is well")), "service", "shop").await;
     is_failed(&serve(get(&stub).body_contains("is bad")), &stub, "does not contain the expected text").await;
     eventually("what was not read to the end is closed", || async { stub.open() == 0 }).await;
+}
+
+#[actix_web::test]
+async fn a_text_longer_than_the_limit_is_read_to_its_end() {
+    let text = "x".repeat(70_000);
+    let stub = Stub::page(plain(200, &text));
+    let rig = serve(get(&stub).body_contains(text.clone()));
+    assert_up(&rig, "service", "shop").await;
+    stub.show(plain(200, &text[1..]));
+    is_failed(&rig, &stub, "does not contain the expected text").await;
+}
+
+#[actix_web::test]
+async fn the_rest_of_a_body_does_not_delay_the_result() {
+    let stub = Stub::page(Page::Unfinished);
+    let rig = serve(get(&stub));
+    let mut latencies = Vec::new();
+    for _ in 0..5 {
+        let details = rig.get("/health?details").await.json()["details"]["service"]["shop"].clone();
+        latencies.push(details["latency_ms"].as_f64().unwrap());
+    }
+    // The rest is waited for up to 100 ms.
+    assert!(latencies.iter().any(|&latency| latency < 100.0), "{latencies:?}");
 }
 
 #[actix_web::test]

@@ -34,6 +34,8 @@ pub(crate) enum Page {
     Endless(&'static str),
     /// 200, and the first eleven bytes of a hundred: `all is well`.
     Unfinished,
+    /// As [`Unfinished`](Self::Unfinished), and the connection is closed.
+    CutBody,
     /// The connection is closed after each response, without a header that announces it.
     ClosesAfterwards,
     /// A head that never ends.
@@ -290,6 +292,11 @@ fn response<'a>(
                 let part = GOOD.replace("content-length: 11", "content-length: 100");
                 stream.write_all(part.as_bytes()).await.ok()?;
                 std::future::pending().await
+            }
+            Page::CutBody => {
+                let part = GOOD.replace("content-length: 11", "content-length: 100");
+                stream.write_all(part.as_bytes()).await.ok()?;
+                None
             }
             Page::ClosesAfterwards => {
                 stream.write_all(GOOD.as_bytes()).await.ok()?;
