@@ -17,12 +17,13 @@ const PAGE: &str = include_str!("../docs/guide/troubleshooting.md");
 const FORMATS: &str = "render";
 
 /// Other texts in the sources: media types, and parts of the texts of drivers.
-const OTHER_TEXTS: [&str; 14] = [
+const OTHER_TEXTS: [&str; 15] = [
     "charset=",
     "health json",
     "database is locked",
     "no more connections allowed",
     "out of memory",
+    "tunnel error",
     "severity: ",
     "addr: Tcp(",
     "address: HostPort",

@@ -18,7 +18,9 @@ use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, values},
     certificate::{Authority, days, install_provider},
     common::{
-        PASSWORD, USER, eventually, logs,
+        PASSWORD, USER, eventually,
+        http::Response,
+        logs,
         proxy::{Fault, Proxy},
         responses::{assert_degraded, assert_down, assert_not_leaked, assert_up},
         test_server::TestServer,
@@ -180,6 +182,40 @@ async fn the_client_decides_whether_redirects_are_followed() {
 }
 
 #[actix_web::test]
+async fn the_server_that_responds_after_a_redirect_is_named() {
+    let other = Stub::page(plain(503, ""));
+    let location: &'static str = format!("location: http://127.0.0.1:{}/path-canary", other.port()).leak();
+    let stub = Stub::page(Page::Plain(302, location, String::new()));
+    is_failed(&serve(get(&stub)), &other, "the status is 503").await;
+    other.show(plain(401, ""));
+    let message = format!("http server at 127.0.0.1:{} denied access", other.port());
+    assert_down(&serve(get(&stub)), "service", "shop", &message).await;
+    other.show(plain(200, ""));
+    is_failed(&serve(get(&stub).body_contains("is well")), &other, "does not contain the expected text").await;
+    other.show(Page::CutBody);
+    let message = format!("unable to connect to http server at 127.0.0.1:{}", other.port());
+    assert_down(&serve(get(&stub).body_contains("is bad")), "service", "shop", &message).await;
+    assert!(!logs::text().contains("path-canary"), "{}", logs::text());
+}
+
+#[actix_web::test]
+async fn behind_a_proxy_the_server_of_the_url_is_named() {
+    install_provider();
+    let stub = Stub::page(plain(407, ""));
+    let proxy = format!("http://{USER}:{PASSWORD}@127.0.0.1:{}", stub.port());
+    let client = Client::builder().proxy(::reqwest::Proxy::all(proxy).unwrap()).build().unwrap();
+    for (url, name) in [
+        ("http://shop.internal/", "http server at shop.internal:80"),
+        ("https://shop.internal/", "https server at shop.internal:443"),
+    ] {
+        let rig = serve(Get::new(client.clone(), url.parse().unwrap()));
+        let response = assert_down(&rig, "service", "shop", &format!("{name} denied access")).await;
+        assert_not_leaked(&rig, &response, &[]).await;
+    }
+    assert!(stub.last_head().starts_with("CONNECT shop.internal:443 "), "{}", stub.last_head());
+}
+
+#[actix_web::test]
 async fn the_body_must_contain_the_expected_text() {
     let stub = Stub::page(plain(200, r#"{"status":"green"}"#));
     let rig = serve(get(&stub).body_contains(r#""status":"green""#));
@@ -199,6 +235,29 @@ async fn an_endless_body_is_read_up_to_the_limit() {
     assert_up(&serve(get(&stub).body_contains("is well")), "service", "shop").await;
     is_failed(&serve(get(&stub).body_contains("is bad")), &stub, "does not contain the expected text").await;
     eventually("what was not read to the end is closed", || async { stub.open() == 0 }).await;
+}
+
+#[actix_web::test]
+async fn a_text_longer_than_the_limit_is_read_to_its_end() {
+    let text = "x".repeat(70_000);
+    let stub = Stub::page(plain(200, &text));
+    let rig = serve(get(&stub).body_contains(text.clone()));
+    assert_up(&rig, "service", "shop").await;
+    stub.show(plain(200, &text[1..]));
+    is_failed(&rig, &stub, "does not contain the expected text").await;
+}
+
+#[actix_web::test]
+async fn the_rest_of_a_body_does_not_delay_the_result() {
+    let stub = Stub::page(Page::Unfinished);
+    let rig = serve(get(&stub));
+    let mut latencies = Vec::new();
+    for _ in 0..5 {
+        let details = rig.get("/health?details").await.json()["details"]["service"]["shop"].clone();
+        latencies.push(details["latency_ms"].as_f64().unwrap());
+    }
+    // The rest is waited for up to 100 ms.
+    assert!(latencies.iter().any(|&latency| latency < 100.0), "{latencies:?}");
 }
 
 #[actix_web::test]
@@ -258,28 +317,104 @@ async fn a_half_open_connection_is_degraded_until_another_one_is_in_its_place() 
     assert_eq!(stub.accepted(), 2);
 }
 
-/// A pooled connection is silent, and a new one is not.
+#[actix_web::test]
+async fn a_half_open_connection_from_before_the_first_run_is_degraded_at_once() {
+    let stub = Stub::page(plain(200, ""));
+    let proxy = Proxy::start(stub.port()).await;
+    let (client, url) = (client(), format!("http://127.0.0.1:{}/", proxy.port));
+    client.get(&url).send().await.unwrap().bytes().await.unwrap();
+    proxy.set(Fault::HalfOpen);
+    let rig = serve(Get::new(client, url.parse().unwrap()));
+    is_degraded(&rig, proxy.port).await;
+    assert_up(&rig, "service", "shop").await;
+}
+
+/// A request, and no later one, had no response in time.
 async fn is_degraded(rig: &TestServer, port: u16) {
-    let message = format!("a request to http server at 127.0.0.1:{port} has no response, a later one has");
-    assert_degraded(rig, "service", "shop", &message).await;
+    assert_degraded(rig, "service", "shop", &late(port)).await;
+}
+
+fn late(port: u16) -> String {
+    format!("a request to http server at 127.0.0.1:{port} had no response in time, a later one had")
 }
 
 #[actix_web::test]
-async fn a_half_open_connection_is_not_an_outage_for_a_client_with_a_short_timeout() {
-    let stub = Stub::page(plain(200, ""));
-    let proxy = Proxy::start(stub.port()).await;
-    install_provider();
-    // Shorter than the delay before a silent request is repeated.
-    let client = Client::builder().timeout(Duration::from_millis(200)).build().unwrap();
-    let rig = serve(Get::new(client, format!("http://127.0.0.1:{}/", proxy.port).parse().unwrap()));
-    assert_up(&rig, "service", "shop").await;
-    proxy.set(Fault::HalfOpen);
-    assert_up(&rig, "service", "shop").await;
-    assert_eq!(stub.accepted(), 2);
-    // The server itself is silent.
-    stub.show(Page::Silent);
-    let message = format!("no response from http server at 127.0.0.1:{}", proxy.port);
+async fn a_half_open_connection_is_degraded_for_a_client_with_a_short_timeout() {
+    // Shorter than the delay before a silent request is repeated, and longer.
+    for timeout in [200, 450].map(Duration::from_millis) {
+        let stub = Stub::page(plain(200, ""));
+        let proxy = Proxy::start(stub.port()).await;
+        let rig = serve(Get::new(client_with(timeout), format!("http://127.0.0.1:{}/", proxy.port).parse().unwrap()));
+        assert_up(&rig, "service", "shop").await;
+        proxy.set(Fault::HalfOpen);
+        is_degraded(&rig, proxy.port).await;
+        assert_up(&rig, "service", "shop").await;
+        assert_eq!(stub.accepted(), 2);
+    }
+}
+
+#[actix_web::test]
+async fn a_silent_server_is_down_for_a_client_with_a_short_timeout() {
+    let stub = Stub::page(Page::Silent);
+    let url = format!("http://127.0.0.1:{}/", stub.port()).parse().unwrap();
+    let rig = serve(Get::new(client_with(Duration::from_millis(200)), url));
+    let message = format!("no response from http server at 127.0.0.1:{}", stub.port());
     assert_down(&rig, "service", "shop", &message).await;
+}
+
+fn client_with(timeout: Duration) -> Client {
+    install_provider();
+    Client::builder().timeout(timeout).build().unwrap()
+}
+
+/// Polls while the server responds to the first request after this time, and to later ones at once with this page.
+async fn poll_while_the_first_is_late(rig: &TestServer, stub: &Stub, late: u64, later: Page) -> Response {
+    stub.show(Page::After(Duration::from_millis(late), Box::new(plain(200, ""))));
+    let before = stub.requests();
+    let shown = async {
+        eventually("the first request is there", || async { stub.requests() > before }).await;
+        stub.show(later);
+    };
+    tokio::join!(rig.health(), shown).0
+}
+
+#[actix_web::test]
+async fn a_slow_response_is_up_if_the_server_rejects_only_the_repetition() {
+    let stub = Stub::page(plain(200, ""));
+    let rig = serve(get(&stub));
+    assert_up(&rig, "service", "shop").await;
+    for status in [429, 503] {
+        let response = poll_while_the_first_is_late(&rig, &stub, 650, plain(status, "")).await;
+        assert_eq!(response.json()["status"], "UP", "{status}: {}", response.body);
+        // The next repetition is sent early again only if all runs were fast.
+        stub.show(plain(200, ""));
+        for _ in 0..20 {
+            assert_up(&rig, "service", "shop").await;
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_response_later_than_that_of_a_repetition_is_degraded() {
+    let stub = Stub::page(plain(200, ""));
+    let rig = serve(get(&stub));
+    assert_up(&rig, "service", "shop").await;
+    let response = poll_while_the_first_is_late(&rig, &stub, 700, plain(200, "")).await;
+    assert_eq!(response.json()["errors"]["service"]["shop"], late(stub.port()));
+    assert_eq!(response.json()["status"], "DEGRADED");
+}
+
+#[actix_web::test]
+async fn a_request_that_exceeds_the_timeout_of_the_client_is_degraded() {
+    let stub = Stub::page(plain(200, ""));
+    let url = format!("http://127.0.0.1:{}/", stub.port()).parse().unwrap();
+    let rig = serve(Get::new(client_with(Duration::from_millis(250)), url));
+    for _ in 0..2 {
+        let response = poll_while_the_first_is_late(&rig, &stub, 400, plain(200, "")).await;
+        assert_eq!(response.json()["errors"]["service"]["shop"], late(stub.port()));
+        assert_eq!(response.json()["status"], "DEGRADED");
+    }
+    assert_up(&rig, "service", "shop").await;
 }
 
 #[actix_web::test]
@@ -316,10 +451,15 @@ async fn a_far_server_is_requested_on_one_connection() {
         let balancer = Balancer::start(stub.port());
         balancer.delay_replies(Duration::from_millis(distance));
         let rig = serve(get_url(&format!("http://127.0.0.1:{}/", balancer.port)));
-        for _ in 0..6 {
+        assert_up(&rig, "service", "shop").await;
+        // Before the first response it is not known how long one takes.
+        let requests = if distance < 300 { 1 } else { 2 };
+        let warm = (balancer.accepted(), stub.requests());
+        assert_eq!(warm, (requests, requests as u64), "{distance} ms away");
+        for _ in 0..5 {
             assert_up(&rig, "service", "shop").await;
         }
-        assert_eq!((balancer.accepted(), stub.requests()), (1, 6), "{distance} ms away");
+        assert_eq!((balancer.accepted(), stub.requests()), (warm.0, warm.1 + 5), "{distance} ms away");
     }
 }
 

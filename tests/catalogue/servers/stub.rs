@@ -34,12 +34,16 @@ pub(crate) enum Page {
     Endless(&'static str),
     /// 200, and the first eleven bytes of a hundred: `all is well`.
     Unfinished,
+    /// As [`Unfinished`](Self::Unfinished), and the connection is closed.
+    CutBody,
     /// The connection is closed after each response, without a header that announces it.
     ClosesAfterwards,
     /// A head that never ends.
     EndlessHead,
     /// One byte of a good response every 200 ms.
     Slow,
+    /// Another page, after this time.
+    After(Duration, Box<Page>),
     Garbage,
     /// Accepts the connection and sends nothing.
     Silent,
@@ -289,6 +293,11 @@ fn response<'a>(
                 stream.write_all(part.as_bytes()).await.ok()?;
                 std::future::pending().await
             }
+            Page::CutBody => {
+                let part = GOOD.replace("content-length: 11", "content-length: 100");
+                stream.write_all(part.as_bytes()).await.ok()?;
+                None
+            }
             Page::ClosesAfterwards => {
                 stream.write_all(GOOD.as_bytes()).await.ok()?;
                 stream.shutdown().await.ok()?;
@@ -307,6 +316,10 @@ fn response<'a>(
                     sleep(Duration::from_millis(200)).await;
                 }
                 Some(())
+            }
+            Page::After(delay, page) => {
+                sleep(delay).await;
+                response(stream, *page, head).await
             }
             Page::Garbage => stream.write_all(b"220 canary ESMTP\r\n\r\n").await.ok(),
             Page::Silent => std::future::pending().await,

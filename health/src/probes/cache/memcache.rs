@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | refused, reset | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | the server requires credentials, and the client has none | [`ProbeErrorKind::Rejected`] | DOWN |
-//! | asynchronous: a connection is silent, and another one responds | [`ProbeErrorKind::TimedOut`] | DEGRADED |
+//! | asynchronous: no response in time to a request, and one to a later request | [`ProbeErrorKind::TimedOut`] | DEGRADED |
 //! | no response within the client's own timeout | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | out of memory, on a server that may not evict (`-M`) | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
@@ -43,7 +43,7 @@ use crate::{
         support::{
             address::{Address, first_refusal},
             blocking_single_flight::BlockingSingleFlight,
-            hedge::{HedgeDelay, MIN_DELAY, RepeatedError, repeated},
+            hedge::{HedgeDelay, RepeatedError, repeated},
             label::Label,
             reachability::Reachability,
             round_trip::{RoundTripError, nonce, unique_key},
@@ -81,7 +81,7 @@ impl AsyncProbe {
     async fn query(&self) -> Result<(), RepeatedError<RoundTripError<Error>>> {
         // All repetitions write the same value, because they may overtake each other.
         let nonce = &nonce().to_string();
-        repeated(&self.delay, MIN_DELAY, || self.round_trip(nonce)).await
+        repeated(&self.delay, || self.round_trip(nonce)).await
     }
 
     async fn round_trip(&self, nonce: &str) -> Result<(), RoundTripError<Error>> {
@@ -102,14 +102,8 @@ impl AsyncProbe {
 
 impl LibraryProbe for AsyncProbe {
     async fn probe(&self) -> Result<(), ProbeError> {
-        self.query().await.map_err(|failure| match failure {
-            RepeatedError::Silent => ProbeError::new(
-                ProbeErrorKind::TimedOut,
-                "an idle connection to memcached does not respond, another one does",
-            )
-            .degraded(),
-            RepeatedError::Query(error) => LABEL.error(error),
-        })
+        let result = self.query().await;
+        result.map_err(|failure| failure.into_probe_error(&LABEL, |error| LABEL.error(error)))
     }
 
     fn resource(&self) -> Option<String> {

@@ -5,24 +5,27 @@
 //! and limits of its own. A client that is built by default follows up to 10 redirects; one with `redirect(Policy::none())` makes every
 //! redirect a failure. No TLS and no crypto provider come with this crate.
 //!
-//! A pooled connection that ends while the request is in flight, or is silent for longer than a timeout of the client, is not an outage: the
-//! request is repeated once. If a response takes longer than twice the longest one before, and at least 300 ms, the request is also sent on
-//! another connection, and again every 2 s. If there is a response to a later request only, some requests of the application have none,
-//! either: the check is DEGRADED. With HTTP/2 all of them share one connection, so while that one is silent the check is DOWN, like the
-//! application's requests.
+//! A pooled connection that ends while the request is in flight is not an outage: the request is repeated once. If a response takes longer
+//! than twice the longest one before, and at least 300 ms, or longer than a timeout of the client, the request is also sent on another
+//! connection, and again every 2 s. If only a later request has a response in time, some requests of the application have none, either: the
+//! check is DEGRADED. A later request that fails does not count while the first one may still have a response, except that the server refuses
+//! connections. With HTTP/2 all requests share one connection, so while that one is silent the check is DOWN, like the application's requests.
 //!
-//! At most 64 KiB of a body are read. The rest of a body that does not end within 100 ms is dropped, which closes its connection.
+//! At most 64 KiB of a body are read, or as much as the expected text is long. The rest of a body is read after the result, so that the
+//! connection can be reused. If it does not end within 100 ms, it is dropped, which closes the connection.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | refused, reset, no such host, closed without a response | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | 401, 403, 407; with rustls: a certificate that is not trusted, or the server ends the handshake with an alert | [`ProbeErrorKind::Rejected`] | DOWN |
-//! | no response to a request, and one to a later request | [`ProbeErrorKind::TimedOut`] | DEGRADED |
+//! | no response in time to a request, and one to a later request | [`ProbeErrorKind::TimedOut`] | DEGRADED |
 //! | 408, 504; the client's own limit | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | any other status than the expected one, a body without the expected text, too many redirects, not HTTP, not TLS; a URL that the client does not support, such as `ftp://` | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! Responses and the log name the server by host and port: never the path, the query or the credentials of the URL. The status of the last
-//! response is a value of the run, `http_status`.
+//! Responses and the log name the server by host and port: never the path, the query or the credentials of the URL. After a redirect it is
+//! the server that has responded; if there is no response, it is that of the URL of the check, because errors of the client do not contain
+//! the target of the redirect. It is never a proxy: if the proxy is unreachable or denies access, the message names the server behind it. The
+//! status of the last response is a value of the run, `http_status`.
 //!
 //! What a run costs the server: one request, on an idle connection of the client or a new one, which both stay in its pool. A run with a
 //! stale connection or a slow response sends a second request, and a run that fails without a response, too. A silent server gets one more
@@ -35,6 +38,7 @@
 
 use std::{error::Error as StdError, fmt, io, sync::Arc, time::Duration};
 
+use derive_more::Display;
 use reqwest::{
     Client, Error, Response, StatusCode, Url,
     header::{HeaderMap, HeaderName, HeaderValue},
@@ -50,18 +54,20 @@ use crate::{
         classify::Classify,
         support::{
             address::Address,
-            attempts::INTERVAL,
-            hedge::{HedgeDelay, RepeatedError, repeated},
+            hedge::{HedgeDelay, repeated},
             label::Label,
         },
     },
 };
 
-/// The longest part of a body that is read.
+/// The longest part of a body that is read, unless the expected text is longer.
 const MAX_LEN: usize = 64 * 1024;
 
-/// How long the rest of a body may take, so that the connection can be reused.
+/// How long the rest of a body may take.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// The error if a proxy responds 407 to a `CONNECT`. Its type is private in hyper-util, so there is only the text.
+const PROXY_AUTH_REQUIRED: &str = "tunnel error: proxy authorization required";
 
 /// Requests a URL: UP if the response is a success, or the expected one.
 ///
@@ -122,7 +128,8 @@ impl Get {
         self
     }
 
-    /// Expects this text somewhere in the first 64 KiB of the body. Defaults to any body, as does an empty text.
+    /// Expects this text somewhere in the first 64 KiB of the body, or at its beginning if the text is longer. Defaults to any body, as does
+    /// an empty text.
     pub fn body_contains(mut self, expected: impl Into<Arc<str>>) -> Self {
         self.target.text = Some(expected.into()).filter(|text| !text.is_empty());
         self
@@ -136,18 +143,6 @@ impl Get {
 }
 
 impl Target {
-    fn label(&self) -> Label {
-        let name = match self.url.scheme() {
-            "http" => "http server",
-            "https" => "https server",
-            _ => "server",
-        };
-        // Only in a URL does an IPv6 address have brackets.
-        let host = self.url.host_str().map(|host| host.trim_start_matches('[').trim_end_matches(']').to_owned());
-        let address = host.zip(self.url.port_or_known_default()).map(|(host, port)| Address { host, port });
-        Label::new(name).at(address)
-    }
-
     async fn query(&self) -> Result<(), Failure> {
         match self.request().await {
             Err(Failure::Client(error)) if may_be_stale(&error) => self.request().await,
@@ -161,17 +156,17 @@ impl Target {
         observe("http_status", status.as_u16());
         let mut body = Body { response, read: Vec::new() };
         let result = self.evaluate(status, &mut body).await;
-        // What the server sends after that does not matter, but the connection is only reused after the end of the body.
-        let _ = timeout(DRAIN_TIMEOUT, body.read_until(&[])).await;
+        // The connection is only reused after the end of the body. What it contains does not matter, so the result does not wait for it.
+        tokio::spawn(async move { timeout(DRAIN_TIMEOUT, body.read_until(&[])).await });
         result
     }
 
     async fn evaluate(&self, status: StatusCode, body: &mut Body) -> Result<(), Failure> {
         if !self.status.map_or(status.is_success(), |expected| expected == status) {
-            return Err(Failure::Status(status));
+            return Err(Failure::Status(status, body.server()));
         }
         match &self.text {
-            Some(text) if !body.read_until(text.as_bytes()).await? => Err(Failure::Text),
+            Some(text) if !body.read_until(text.as_bytes()).await? => Err(Failure::Text(body.server())),
             _ => Ok(()),
         }
     }
@@ -184,20 +179,27 @@ struct Body {
 }
 
 impl Body {
+    /// Returns the server that has responded, which may be the target of a redirect.
+    fn server(&self) -> Label {
+        label_of(self.response.url())
+    }
+
     /// Reads until the body contains the text, and returns whether it does. An empty text reads the whole body and returns `false`. At most
-    /// [`MAX_LEN`] bytes are read.
+    /// [`MAX_LEN`] bytes are read, or the length of the text.
     async fn read_until(&mut self, text: &[u8]) -> Result<bool, Error> {
+        let max_len = MAX_LEN.max(text.len());
         let mut from = 0;
         loop {
             if !text.is_empty() && self.read[from..].windows(text.len()).any(|part| part == text) {
                 return Ok(true);
             }
             from = (self.read.len() + 1).saturating_sub(text.len()).min(self.read.len());
-            if self.read.len() >= MAX_LEN {
+            if self.read.len() >= max_len {
                 return Ok(false);
             }
-            let Some(chunk) = self.response.chunk().await? else { return Ok(false) };
-            self.read.extend_from_slice(&chunk[..chunk.len().min(MAX_LEN - self.read.len())]);
+            let chunk = self.response.chunk().await.map_err(|error| error.with_url(self.response.url().clone()))?;
+            let Some(chunk) = chunk else { return Ok(false) };
+            self.read.extend_from_slice(&chunk[..chunk.len().min(max_len - self.read.len())]);
         }
     }
 }
@@ -206,39 +208,43 @@ library_probe! { "service", Get => Get::clone }
 
 impl LibraryProbe for Get {
     async fn probe(&self) -> Result<(), ProbeError> {
-        // Before the first response it is not known how long one takes, and connecting takes several round trips.
-        let result = repeated(&self.delay, INTERVAL, || self.target.query()).await;
-        result.map_err(|error| {
-            let label = self.target.label();
-            match error {
-                RepeatedError::Silent => ProbeError::new(
-                    ProbeErrorKind::TimedOut,
-                    format!("a request to {label} has no response, a later one has"),
-                )
-                .degraded(),
-                RepeatedError::Query(failure) => failure.into_probe_error(&label),
-            }
-        })
+        let result = repeated(&self.delay, || self.target.query()).await;
+        let label = label_of(&self.target.url);
+        result.map_err(|error| error.into_probe_error(&label, |failure| failure.into_probe_error(&label)))
     }
 
     fn resource(&self) -> Option<String> {
-        Some(self.target.label().to_string())
+        Some(label_of(&self.target.url).to_string())
     }
 }
 
 /// Formats neither path nor query nor credentials.
 impl fmt::Debug for Get {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Get").field(&self.target.label().to_string()).finish()
+        f.debug_tuple("Get").field(&label_of(&self.target.url).to_string()).finish()
     }
 }
 
-/// Why a run fails, before it has a public message.
+fn label_of(url: &Url) -> Label {
+    let name = match url.scheme() {
+        "http" => "http server",
+        "https" => "https server",
+        _ => "server",
+    };
+    // Only in a URL does an IPv6 address have brackets.
+    let host = url.host_str().map(|host| host.trim_start_matches('[').trim_end_matches(']').to_owned());
+    let address = host.zip(url.port_or_known_default()).map(|(host, port)| Address { host, port });
+    Label::new(name).at(address)
+}
+
+/// Why a request fails, before it has a public message. A response is that of the labelled server.
+#[derive(Debug, Display, derive_more::Error)]
 enum Failure {
     Client(Error),
-    Status(StatusCode),
-    /// The body does not contain the expected text.
-    Text,
+    #[display("the status is {}", _0.as_u16())]
+    Status(StatusCode, Label),
+    #[display("the body does not contain the expected text")]
+    Text(#[error(not(source))] Label),
 }
 
 impl From<Error> for Failure {
@@ -248,22 +254,39 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
-    fn into_probe_error(self, label: &Label) -> ProbeError {
+    /// `requested` is the server of the URL that was requested.
+    fn into_probe_error(self, requested: &Label) -> ProbeError {
+        let kind = self.classify();
         match self {
             Self::Client(error) => {
-                label.error_with(error.classify(), error.message(&label.to_string()), without_urls(error))
+                // That of a redirect is the next target, to which the client may not have connected.
+                let url = error.url().filter(|_| !error.is_redirect());
+                let label = url.map_or_else(|| requested.clone(), label_of);
+                label.error_with(kind, error.message(&label.to_string()), without_urls(error))
             }
-            Self::Status(status) => {
-                label.error_of_kind(classify_status(status), format!("the status is {}", status.as_u16()))
-            }
-            Self::Text => label.error_of_kind(ProbeErrorKind::Failed, "the body does not contain the expected text"),
+            Self::Status(_, ref label) | Self::Text(ref label) => label.clone().error_of_kind(kind, self),
         }
     }
 }
 
-/// Whether the request may have failed because its connection was idle before: it ended, or was silent for as long as the client waits.
+impl Classify for Failure {
+    fn classify(&self) -> ProbeErrorKind {
+        match self {
+            Self::Client(error) => error.classify(),
+            Self::Status(status, _) => classify_status(*status),
+            Self::Text(_) => ProbeErrorKind::Failed,
+        }
+    }
+
+    /// A server that responds 504 has responded.
+    fn is_timeout(&self) -> bool {
+        matches!(self, Self::Client(error) if error.is_timeout())
+    }
+}
+
+/// Whether the request may have failed because its connection was idle before, and ended.
 fn may_be_stale(error: &Error) -> bool {
-    !error.is_connect() && matches!(error.classify(), ProbeErrorKind::Unreachable | ProbeErrorKind::TimedOut)
+    !error.is_connect() && error.classify() == ProbeErrorKind::Unreachable
 }
 
 /// Returns what is logged. URLs may contain credentials, and the error for a redirect has a source with another URL.
@@ -289,6 +312,9 @@ impl Classify for Error {
         }
         if self.is_timeout() {
             return ProbeErrorKind::TimedOut;
+        }
+        if chain(self).any(|error| error.to_string() == PROXY_AUTH_REQUIRED) {
+            return ProbeErrorKind::Rejected;
         }
         if let Some(error) = chain(self).find_map(|error| error.downcast_ref::<io::Error>()) {
             return classify_tls(error);
@@ -329,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_name_contains_the_host_and_the_port_of_the_url() {
-        let name = |url| get(url).target.label().to_string();
+        let name = |url: &str| label_of(&url.parse().unwrap()).to_string();
         assert_eq!(name("http://b:p@[::1]:8080/a?c=d"), "http server at [::1]:8080");
         assert_eq!(name("https://münchen.example"), "https server at xn--mnchen-3ya.example:443");
         assert_eq!(name("data:text/plain,hello"), "server");

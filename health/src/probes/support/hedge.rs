@@ -4,7 +4,9 @@
 //! nearly every run if the server is far away, so the delay follows the round trips of earlier runs.
 
 use std::{
-    future::Future,
+    error::Error,
+    future::{Future, pending},
+    io,
     pin::pin,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -13,7 +15,14 @@ use std::{
 use futures_util::future::{Either, select};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::attempts::{INTERVAL, first_result};
+use super::{
+    attempts::{INTERVAL, first_result},
+    label::Label,
+};
+use crate::{
+    error::{ProbeError, ProbeErrorKind, chain},
+    probes::classify::Classify,
+};
 
 /// How long a driver that is connecting may be silent before the server is connected to directly.
 pub(in crate::probes) const HEDGE_DELAY: Duration = Duration::from_millis(100);
@@ -40,11 +49,6 @@ impl HedgeDelay {
     pub(in crate::probes) fn get(&self) -> Duration {
         let longest = Duration::from_micros(self.longest_us.load(Ordering::Relaxed).into());
         (longest * 2).clamp(MIN_DELAY, MAX_DELAY)
-    }
-
-    /// Whether a round trip has been recorded.
-    pub(in crate::probes) fn is_known(&self) -> bool {
-        self.longest_us.load(Ordering::Relaxed) > 0
     }
 
     /// Records the duration of a successful round trip. A longer one from before decays by an eighth.
@@ -75,33 +79,50 @@ pub(in crate::probes) async fn hedged<T, E>(
 }
 
 /// Why a [`repeated`] query fails.
-#[derive(Debug, PartialEq)]
 pub(in crate::probes) enum RepeatedError<E> {
-    /// A repetition succeeds, and the first query stays silent.
-    Silent,
+    /// The first query had no response in time, and a repetition had one.
+    Late,
     Query(E),
 }
 
-/// Runs a query. If it is silent for longer than those before, or for `unknown_delay` if there were none, it is repeated, for which the
-/// client uses other connections, because that of the first one is in use. From the first result of a repetition on, the first query has as
-/// long again: it may be slow, and not silent.
-pub(in crate::probes) async fn repeated<E, F: Future<Output = Result<(), E>>>(
+impl<E> RepeatedError<E> {
+    /// Creates an error that names the server of the query.
+    pub(in crate::probes) fn into_probe_error(self, label: &Label, error: impl FnOnce(E) -> ProbeError) -> ProbeError {
+        match self {
+            Self::Late => ProbeError::new(
+                ProbeErrorKind::TimedOut,
+                format!("a request to {label} had no response in time, a later one had"),
+            )
+            .degraded(),
+            Self::Query(failure) => error(failure),
+        }
+    }
+}
+
+/// Runs a query. If it is silent for longer than those before, or ends with the client's own timeout, it is repeated, for which the client
+/// uses other connections, because that of the first one is in use. From the result of either on, the other has as long again: it may be
+/// slow, and not silent.
+pub(in crate::probes) async fn repeated<E: Classify, F: Future<Output = Result<(), E>>>(
     delay: &HedgeDelay,
-    unknown_delay: Duration,
     mut query: impl FnMut() -> F,
 ) -> Result<(), RepeatedError<E>> {
     let started = Instant::now();
-    let wait = if delay.is_known() { delay.get() } else { unknown_delay };
+    let wait = delay.get();
     let mut first = pin!(query());
-    let result = match timeout(wait, &mut first).await {
-        Ok(result) => result,
-        Err(_) => match select(first, pin!(first_result(INTERVAL, query))).await {
-            Either::Left((result, _)) => result,
-            Either::Right((repetition, first)) => match (timeout(wait, first).await, repetition) {
-                (Ok(result), _) => result,
-                (Err(_), Ok(())) => return Err(RepeatedError::Silent),
-                (Err(_), Err(error)) => Err(error),
-            },
+    let repetition = pin!(first_result(INTERVAL, || failure_by_repetition(query())));
+    let ended = match timeout(wait, &mut first).await {
+        Ok(result) => Either::Left((result, repetition)),
+        Err(_) => select(first, repetition).await,
+    };
+    let result = match ended {
+        Either::Left((Err(error), repetition)) if error.is_timeout() => {
+            return Err(timeout(wait, repetition).await.unwrap_or(RepeatedError::Query(error)));
+        }
+        Either::Left((result, _)) => result,
+        Either::Right((failure, first)) => match timeout(wait, first).await {
+            Ok(Err(error)) if error.is_timeout() => return Err(failure),
+            Ok(result) => result,
+            Err(_) => return Err(failure),
         },
     };
     if result.is_ok() {
@@ -110,70 +131,132 @@ pub(in crate::probes) async fn repeated<E, F: Future<Output = Result<(), E>>>(
     result.map_err(RepeatedError::Query)
 }
 
+/// Returns why the first query fails if it stays silent. Most errors of a repetition do not tell: the server may reject only further
+/// requests. If it refuses connections, the error is a better message than that the first query timed out.
+async fn failure_by_repetition<E: Classify>(repetition: impl Future<Output = Result<(), E>>) -> RepeatedError<E> {
+    match repetition.await {
+        Ok(()) => RepeatedError::Late,
+        Err(error) if is_refusal(&error) => RepeatedError::Query(error),
+        Err(_) => pending().await,
+    }
+}
+
+fn is_refusal(error: &(dyn Error + 'static)) -> bool {
+    let mut errors = chain(error).filter_map(|link| link.downcast_ref::<io::Error>());
+    errors.any(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, ready};
+    use std::{future::ready, io::ErrorKind};
 
     use super::*;
 
-    /// Runs a query and repetitions that end after these durations with these results. `None` is silent.
-    async fn run(
-        delay: &HedgeDelay,
-        queries: &[Option<(Duration, Result<(), &'static str>)>],
-    ) -> Result<(), RepeatedError<&'static str>> {
-        let mut queries = queries.iter();
-        repeated(delay, INTERVAL, || {
-            let query = *queries.next().expect("no further repetition");
-            async move {
-                match query {
-                    None => pending().await,
-                    Some((duration, result)) => {
-                        sleep(duration).await;
-                        result
-                    }
-                }
-            }
-        })
-        .await
+    const RTT: Duration = Duration::from_millis(1);
+
+    /// How long a query takes, and its result.
+    type Query = (Duration, Result<(), ErrorKind>);
+
+    const SILENT: Query = (Duration::from_secs(3600), Ok(()));
+    const FAST: Query = (RTT, Ok(()));
+
+    /// The outcome of a query and its repetitions, and how long they took.
+    #[derive(Debug, PartialEq)]
+    enum Outcome {
+        Ok,
+        Late,
+        Failed(ErrorKind),
+        /// Silent for longer than the limit of any check.
+        Silent,
     }
 
-    fn known() -> HedgeDelay {
-        let delay = HedgeDelay::new();
-        delay.record(Duration::from_millis(1));
-        delay
+    async fn run(delay: &HedgeDelay, queries: &[Query]) -> (Outcome, Duration) {
+        let started = Instant::now();
+        let mut queries = queries.iter();
+        let repeated = repeated(delay, || {
+            let &(duration, result) = queries.next().expect("no further repetition");
+            async move {
+                sleep(duration).await;
+                result.map_err(io::Error::from)
+            }
+        });
+        let outcome = match timeout(INTERVAL * 2, repeated).await {
+            Ok(Ok(())) => Outcome::Ok,
+            Ok(Err(RepeatedError::Late)) => Outcome::Late,
+            Ok(Err(RepeatedError::Query(error))) => Outcome::Failed(error.kind()),
+            Err(_) => Outcome::Silent,
+        };
+        (outcome, started.elapsed())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_query_is_an_error_if_a_repetition_succeeds() {
-        let started = Instant::now();
-        let rtt = Duration::from_millis(1);
-        assert_eq!(run(&known(), &[None, Some((rtt, Ok(())))]).await, Err(RepeatedError::Silent));
-        assert_eq!(started.elapsed(), MIN_DELAY + rtt + MIN_DELAY);
+    async fn a_silent_query_is_late_if_a_repetition_succeeds() {
+        let delay = HedgeDelay::new();
+        assert_eq!(run(&delay, &[SILENT, FAST]).await, (Outcome::Late, MIN_DELAY + RTT + MIN_DELAY));
+        assert_eq!(delay.get(), MIN_DELAY);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_query_is_no_error_and_later_ones_may_take_as_long() {
-        let delay = known();
-        let slow = MIN_DELAY + MIN_DELAY;
-        assert_eq!(run(&delay, &[Some((slow, Ok(()))), Some((Duration::from_millis(1), Ok(())))]).await, Ok(()));
-        assert_eq!(delay.get(), slow * 2);
-        assert_eq!(run(&delay, &[Some((slow, Ok(())))]).await, Ok(()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_error_of_a_repetition_counts_if_the_query_is_silent() {
-        let refused = Some((Duration::ZERO, Err("refused")));
-        assert_eq!(run(&known(), &[None, refused]).await, Err(RepeatedError::Query("refused")));
-        let failed = Some((MIN_DELAY + Duration::from_millis(1), Err("failed")));
-        assert_eq!(run(&known(), &[failed, refused]).await, Err(RepeatedError::Query("failed")));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn without_earlier_results_the_first_repetition_is_later() {
         let delay = HedgeDelay::new();
-        let slow = INTERVAL * 9 / 10;
-        assert_eq!(run(&delay, &[Some((slow, Err("failed")))]).await, Err(RepeatedError::Query("failed")));
-        assert!(!delay.is_known());
+        let slow = MIN_DELAY + MIN_DELAY;
+        assert_eq!(run(&delay, &[(slow, Ok(())), FAST]).await, (Outcome::Ok, slow));
+        assert_eq!(delay.get(), slow * 2);
+        assert_eq!(run(&delay, &[(slow, Ok(()))]).await, (Outcome::Ok, slow));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_of_the_query_itself_counts() {
+        let delay = HedgeDelay::new();
+        let early = (RTT, Err(ErrorKind::ConnectionReset));
+        assert_eq!(run(&delay, &[early]).await, (Outcome::Failed(ErrorKind::ConnectionReset), RTT));
+        let slow = (MIN_DELAY + MIN_DELAY, Err(ErrorKind::ConnectionReset));
+        let failed = (Outcome::Failed(ErrorKind::ConnectionReset), MIN_DELAY + MIN_DELAY);
+        assert_eq!(run(&delay, &[slow, FAST]).await, failed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_refusal_of_a_repetition_counts_and_not_before_a_slow_query_has_ended() {
+        let delay = HedgeDelay::new();
+        let refused = (Duration::ZERO, Err(ErrorKind::ConnectionRefused));
+        let failed = (Outcome::Failed(ErrorKind::ConnectionRefused), MIN_DELAY + MIN_DELAY);
+        assert_eq!(run(&delay, &[SILENT, refused]).await, failed);
+        let rejected = (Duration::ZERO, Err(ErrorKind::PermissionDenied));
+        assert_eq!(run(&delay, &[SILENT, rejected, rejected]).await.0, Outcome::Silent);
+        let slow = MIN_DELAY + MIN_DELAY + RTT;
+        assert_eq!(run(&delay, &[(slow, Ok(())), rejected]).await, (Outcome::Ok, slow));
+        let slow = MIN_DELAY + MIN_DELAY / 2;
+        assert_eq!(run(&HedgeDelay::new(), &[(slow, Ok(())), refused]).await, (Outcome::Ok, slow));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_an_error_of_a_repetition_a_silent_query_is_repeated_again() {
+        let rejected = (Duration::ZERO, Err(ErrorKind::PermissionDenied));
+        let late = (Outcome::Late, MIN_DELAY + INTERVAL + RTT + MIN_DELAY);
+        assert_eq!(run(&HedgeDelay::new(), &[SILENT, rejected, FAST]).await, late);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_query_that_exceeds_the_timeout_of_the_client_is_late_if_a_repetition_succeeds() {
+        let delay = HedgeDelay::new();
+        // Before a repetition, while one is in flight, and after its result.
+        let early = MIN_DELAY / 2;
+        let timed_out = |after| (after, Err(ErrorKind::TimedOut));
+        assert_eq!(run(&delay, &[timed_out(early), FAST]).await, (Outcome::Late, early + RTT));
+        let slow = (RTT * 3, Ok(()));
+        assert_eq!(run(&delay, &[timed_out(MIN_DELAY + RTT), slow]).await, (Outcome::Late, MIN_DELAY + RTT * 3));
+        let later = MIN_DELAY + RTT * 9;
+        assert_eq!(run(&delay, &[timed_out(later), FAST]).await, (Outcome::Late, later));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_query_that_exceeds_the_timeout_of_the_client_fails_if_its_repetition_fails() {
+        let delay = HedgeDelay::new();
+        let timed_out = (MIN_DELAY / 2, Err(ErrorKind::TimedOut));
+        let failed = |error| (Outcome::Failed(error), MIN_DELAY / 2);
+        let refused = (Duration::ZERO, Err(ErrorKind::ConnectionRefused));
+        assert_eq!(run(&delay, &[timed_out, refused]).await, failed(ErrorKind::ConnectionRefused));
+        assert_eq!(run(&delay, &[timed_out, timed_out]).await.0, Outcome::Failed(ErrorKind::TimedOut));
     }
 
     #[tokio::test(start_paused = true)]
@@ -194,9 +277,7 @@ mod tests {
     fn the_delay_is_longer_than_earlier_round_trips() {
         let delay = HedgeDelay::new();
         assert_eq!(delay.get(), MIN_DELAY);
-        assert!(!delay.is_known());
         delay.record(Duration::from_millis(2));
-        assert!(delay.is_known());
         assert_eq!(delay.get(), MIN_DELAY);
         delay.record(Duration::from_millis(350));
         assert_eq!(delay.get(), Duration::from_millis(700));
