@@ -100,6 +100,10 @@ impl<D: BlockingDriver> BlockingPool for R2d2<D> {
         self.usage().observe();
     }
 
+    fn address(&self) -> Option<usize> {
+        None
+    }
+
     fn label(&self) -> Label {
         D::label()
     }
