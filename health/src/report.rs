@@ -12,8 +12,8 @@ use crate::{
     status::Status,
 };
 
-/// The maximum of `max_age`, `refresh` and `stall`: longer than any client waits, and short enough to be added to any time.
-pub(crate) const MAX_DURATION: Duration = Duration::from_hours(24 * 365);
+/// The maximum of `max_age`, `refresh` and `stall`, a year: longer than any client waits, and short enough to be added to any time.
+pub(crate) const MAX_DURATION: Duration = Duration::from_hours(8_760);
 
 /// The results of checks at one time, in the order of registration.
 ///

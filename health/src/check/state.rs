@@ -582,7 +582,11 @@ mod tests {
     }
 
     fn failure() -> Result<(), ProbeError> {
-        Err(ProbeError::new(ProbeErrorKind::Failed, "no"))
+        failed(ProbeErrorKind::Failed)
+    }
+
+    fn failed(kind: ProbeErrorKind) -> Result<(), ProbeError> {
+        Err(ProbeError::new(kind, "no"))
     }
 
     #[test]
@@ -611,6 +615,25 @@ mod tests {
         assert!(matches!(timeline.finish(number, 16, &Ok(()), LONGER), Finished::Recorded(..)));
         assert_eq!(timeline.state.outcome_of(number).unwrap().status, Status::Up);
         assert!(timeline.state.outcome_of(number + 1).is_none());
+
+        let mut timeline = Timeline::new();
+        timeline.run(0);
+        timeline.time_out(10);
+        assert!(matches!(timeline.start(20, LONGER), Start::Fresh(_)), "the longer limit has passed, too");
+    }
+
+    #[test]
+    fn a_run_that_timed_out_in_the_queue_has_no_result_again_once_it_has_its_thread() {
+        let mut timeline = Timeline::new();
+        timeline.record(0, &failure());
+        let Start::New(number) = timeline.start(1_000, RULES) else { panic!("not due") };
+        assert!(timeline.time_out(1_010).was_queued);
+        assert!(timeline.state.outcome_of(number).is_some());
+        assert!(timeline.state.begin(number, timeline.at(1_012).instant));
+        assert!(timeline.state.outcome_of(number).is_none());
+        assert!(timeline.state.outcome_of(number - 1).is_some());
+        assert!(matches!(timeline.finish(number, 1_013, &Ok(()), RULES), Finished::Recorded(..)));
+        assert_eq!(timeline.state.outcome_of(number).unwrap().status, Status::Up);
     }
 
     #[test]
@@ -677,6 +700,62 @@ mod tests {
     }
 
     #[test]
+    fn transitions_are_logged_and_each_kind_of_failure_once_until_the_check_is_up() {
+        use ProbeErrorKind::{Failed, Saturated, Unreachable};
+        let mut timeline = Timeline::new();
+        let results = [
+            (Ok(()), false),
+            (failed(Failed), true),
+            (failed(Failed), false),
+            (failed(Unreachable), true),
+            (failed(Failed), false),
+            // It is degraded.
+            (failed(Saturated), true),
+            (failed(Failed), true),
+            (failed(Saturated), true),
+            (failed(Saturated), false),
+            (Ok(()), true),
+            (Ok(()), false),
+            (failed(Failed), true),
+            (failed(Unreachable), true),
+        ];
+        for (at, (result, should_log)) in (0..).step_by(1_000).zip(results) {
+            assert_eq!(timeline.record(at, &result).should_log, should_log, "{at}: {result:?}");
+        }
+        assert!(Timeline::new().record(0, &failure()).should_log);
+    }
+
+    #[test]
+    fn an_error_after_the_limit_explains_the_timeout_and_is_logged_once_if_the_check_is_down() {
+        let late = |timeline: &mut Timeline, at, result: &Result<(), ProbeError>| {
+            let number = timeline.run(at);
+            timeline.time_out(at + 10);
+            let Finished::Late(Some(recorded), _) = timeline.finish(number, at + 11, result, RULES) else {
+                panic!("recorded as a result of its own")
+            };
+            let error = timeline.state.outcome_of(number).unwrap().error.unwrap();
+            (recorded.should_log, error.to_string())
+        };
+        let mut timeline = Timeline::new();
+        assert_eq!(late(&mut timeline, 0, &failure()), (true, "no".to_owned()));
+        assert_eq!(late(&mut timeline, 2_000, &failure()), (false, "no".to_owned()));
+        let degraded = failed(ProbeErrorKind::Saturated);
+        assert_eq!(late(&mut timeline, 4_000, &degraded), (true, "timed out after 10 ms".to_owned()));
+
+        // One failure of two that are required.
+        let rules = Rules { fall: 2, ..RULES };
+        let mut timeline = Timeline::new();
+        timeline.record(0, &Ok(()));
+        let number = timeline.run(2_000);
+        assert!(matches!(timeline.state.expire(timeline.at(2_010), rules), Expired::TimedOut(_)));
+        let Finished::Late(Some(recorded), _) = timeline.finish(number, 2_011, &failure(), rules) else {
+            panic!("recorded as a result of its own")
+        };
+        assert_eq!((recorded.after, recorded.should_log), (Status::Up, false));
+        assert_eq!(timeline.state.outcome_of(number).unwrap().status, Status::Up);
+    }
+
+    #[test]
     fn details_count_failures_in_a_row_and_keep_the_time_of_the_last_transition() {
         let mut timeline = Timeline::new();
         for (at, result, failures, since, transitions) in [
@@ -693,6 +772,9 @@ mod tests {
             assert_eq!(details.counters.transitions, transitions, "{at}");
             assert_eq!(details.age, Duration::from_millis(7), "{at}");
         }
+        let mut timeline = Timeline::new();
+        timeline.record(0, &failure());
+        assert_eq!(timeline.state.details(timeline.at(0).instant).unwrap().consecutive_failures, 1);
     }
 
     #[test]

@@ -234,6 +234,15 @@ async fn a_check_from_two_sources_is_one_check() {
 }
 
 #[tokio::test]
+async fn a_check_that_is_invalid_is_down_with_the_reason_and_does_not_run() {
+    let (runs, check) = counted("main");
+    let engine = engine([check.timeout(Duration::ZERO)]);
+    let expected = ("service.main".into(), Status::Down, Some("timeout must be greater than zero".into()));
+    assert_eq!(statuses(&engine).await, [expected]);
+    assert_eq!(runs.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
 async fn an_engine_without_checks_is_down_unless_it_may_be_empty() {
     for (if_empty, status) in [(Some("there are no checks"), Status::Down), (None, Status::Up)] {
         let engine = Engine::new(Sources::default(), EngineConfig { if_empty, ..CONFIG }, test_executor());

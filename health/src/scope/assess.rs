@@ -98,9 +98,53 @@ mod tests {
         check::Check,
         engine::{CheckEntry, EngineConfig, Selection, Sources},
         lifecycle::Holds,
+        options::{CheckOptions, Role},
         registry::Registry,
         runtime::{Executor, Runtime},
     };
+
+    /// The status of a report, and the names of its entries, if a shared check is down.
+    fn assessed(endpoint: &Endpoint<'_>, process: &ProcessState) -> (Status, Vec<String>) {
+        let options = Some(CheckOptions { role: Role::Shared, ..CheckOptions::default() });
+        let results = vec![Entry { options, ..Entry::down("cache", "sessions", "unreachable") }];
+        let workers = || vec![Entry::plain("health", "worker.0", None)];
+        let report = assess(endpoint, results, process, workers);
+        (report.status(), report.checks().iter().map(|entry| entry.name().to_owned()).collect())
+    }
+
+    #[test]
+    fn what_the_process_says_of_itself_stands_before_the_results() {
+        use Endpoint::{Health, Live, Ready, Startup};
+        let works = || ProcessState { is_draining: false, held: None, pending: Vec::new(), missing_workers: None };
+        let drains = || ProcessState { is_draining: true, ..works() };
+        let held = || ProcessState { held: Some("maintenance".to_owned()), ..works() };
+        let starts = || ProcessState { pending: vec!["cache.sessions".to_owned()], ..works() };
+        let without_workers = |why| ProcessState { missing_workers: Some(why), ..works() };
+        let (not_registered, stopped) = (MissingWorkers::NotRegistered, MissingWorkers::Stopped);
+        let drained = ProcessState { is_draining: true, ..without_workers(stopped) };
+        for (endpoint, process, status, entries) in [
+            (Health, works(), Status::Down, vec![]),
+            (Health, held(), Status::Down, vec!["hold"]),
+            (Health, ProcessState { is_draining: true, ..held() }, Status::Down, vec!["drain", "hold"]),
+            (Health, without_workers(stopped), Status::Down, vec!["workers"]),
+            // A drain ends with the workers.
+            (Health, drained, Status::Down, vec!["drain"]),
+            // A shared check that is down only degrades a service that has started.
+            (Ready, works(), Status::Degraded, vec![]),
+            (Ready, drains(), Status::Down, vec!["drain"]),
+            (Ready, starts(), Status::Down, vec!["startup"]),
+            (Ready, ProcessState { is_draining: true, ..starts() }, Status::Down, vec!["drain", "startup"]),
+            (Live, held(), Status::Down, vec!["worker.0"]),
+            (Live, without_workers(stopped), Status::Down, vec!["worker.0", "workers"]),
+            (Startup, drains(), Status::Up, vec![]),
+            (Startup, starts(), Status::Down, vec![]),
+            (Startup, without_workers(stopped), Status::Up, vec![]),
+            (Startup, without_workers(not_registered), Status::Down, vec!["workers"]),
+        ] {
+            let entries = entries.into_iter().chain(["sessions"]).map(str::to_owned).collect();
+            assert_eq!(assessed(&endpoint, &process), (status, entries), "{endpoint:?}");
+        }
+    }
 
     /// The checks by their index: critical, optional, shared, and a critical one that is registered only at times.
     const REGISTERED: usize = 3;

@@ -58,9 +58,7 @@ pub(in crate::probes) trait BlockingPool: Clone + Send + Sync + 'static {
     fn observe(&self);
 
     /// See [`LibraryProbe::address`].
-    fn address(&self) -> Option<usize> {
-        None
-    }
+    fn address(&self) -> Option<usize>;
 
     /// What messages call the resource.
     fn label(&self) -> Label;
@@ -261,6 +259,10 @@ mod tests {
 
         fn observe(&self) {}
 
+        fn address(&self) -> Option<usize> {
+            Some(Arc::as_ptr(&self.started).addr())
+        }
+
         fn label(&self) -> Label {
             Label::new("mysql")
         }
@@ -295,6 +297,14 @@ mod tests {
         assert_eq!(probe.probe().await.unwrap_err().kind(), ProbeErrorKind::TimedOut);
         steps.send(Step::Ends(Err(Failure::Pool("refused".into())))).unwrap();
         assert_eq!(message(&probe).await, "unable to connect to mysql");
+    }
+
+    #[test]
+    fn the_probe_has_the_name_and_the_address_of_its_pool() {
+        let (_steps, pool) = Scripted::new(MINUTE);
+        let probe = BlockingPoolProbe::new(pool.clone());
+        assert_eq!(probe.resource().as_deref(), Some("mysql"));
+        assert_eq!(LibraryProbe::address(&probe), Some(Arc::as_ptr(&pool.started).addr()));
     }
 
     #[tokio::test]
@@ -335,6 +345,20 @@ mod tests {
         run_until_it_ends(&probe, &steps).await;
         steps.send(Step::Waits(true)).unwrap();
         assert_eq!(message(&probe).await, "connection pool exhausted (2 of 2 in use)");
+    }
+
+    #[tokio::test]
+    async fn a_pool_is_exhausted_while_a_query_waits_whatever_ended_the_one_before() {
+        for (was_waiting, result) in [(false, Err(Failure::Pool("refused".into()))), (true, Ok(()))] {
+            let (steps, pool) = Scripted::new(MINUTE);
+            let probe = BlockingPoolProbe::new(pool);
+            steps.send(Step::Waits(was_waiting)).unwrap();
+            steps.send(Step::Ends(result)).unwrap();
+            let _ = probe.probe().await;
+            steps.send(Step::Waits(true)).unwrap();
+            let exhausted = timeout(LIMIT, message(&probe)).await.unwrap();
+            assert_eq!(exhausted, "connection pool exhausted (2 of 2 in use)");
+        }
     }
 
     #[tokio::test]

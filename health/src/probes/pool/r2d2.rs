@@ -109,6 +109,10 @@ impl<D: BlockingDriver> BlockingPool for R2d2<D> {
         D::waits_for_writers()
     }
 
+    fn address(&self) -> Option<usize> {
+        None
+    }
+
     fn label(&self) -> Label {
         D::label()
     }

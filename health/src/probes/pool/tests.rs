@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fmt, future::pending, pin::Pin, sync::Arc, time
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, advance, sleep, timeout};
 
-use super::{Failure, Pool, Query, State, TakeError, Usage};
+use super::{CONNECT_HEDGE_DELAY, Failure, LOST_AFTER, Pool, Query, RELEASE_POLL_INTERVAL, State, TakeError, Usage};
 use crate::probes::support::hedge::MIN_DELAY;
 use crate::{
     error::{ProbeErrorKind, ProbeErrorKind as Kind},
@@ -32,6 +32,10 @@ enum Fate {
     Late(Duration),
     Silent,
     Dead,
+    /// Is found dead after this time.
+    LateDead(Duration),
+    /// Responds with an error of this kind.
+    Fails(ProbeErrorKind),
 }
 
 struct World {
@@ -46,6 +50,9 @@ struct World {
     outside: Vec<Instant>,
     outside_in_flight: usize,
     most_outside_in_flight: usize,
+    /// Callers that wait for a connection of the pool.
+    acquiring: usize,
+    most_acquiring: usize,
     /// Attempts of the pool that were dropped.
     cancelled: usize,
     /// Connections that the pool opened.
@@ -60,7 +67,8 @@ struct World {
 }
 
 /// A pool. One that retries returns no error if it cannot connect, and counts attempts to connect as connections, as sqlx does.
-/// One whose idle connections are not certain replaces a dead one when it is taken, as bb8 does.
+/// One whose idle connections are not certain queries one when it is taken, replaces a dead one, and waits for abandoned attempts, as bb8
+/// does.
 struct Fake<const RETRIES: bool, const CERTAIN: bool>(Arc<Mutex<World>>);
 
 type Retrying = Fake<true, true>;
@@ -135,6 +143,8 @@ impl<const R: bool, const C: bool> Fake<R, C> {
             outside: Vec::new(),
             outside_in_flight: 0,
             most_outside_in_flight: 0,
+            acquiring: 0,
+            most_acquiring: 0,
             cancelled: 0,
             opened: 0,
             pings_on_release: false,
@@ -229,6 +239,7 @@ impl<const R: bool, const C: bool> Pool for Fake<R, C> {
     const RETRIES_SILENTLY: bool = R;
     const PINGS_ON_RELEASE: bool = R;
     const IDLE_IS_CERTAIN: bool = C;
+    const QUERIES: u32 = if C { 1 } else { 2 };
 
     fn usage(&self) -> Usage {
         let world = self.world();
@@ -255,11 +266,23 @@ impl<const R: bool, const C: bool> Pool for Fake<R, C> {
             return Some(opened.map_err(TakeError::Driver));
         }
         self.world().in_use += 1;
-        Some(Ok(Taken { pool: self.clone(), fate, released: false }))
+        let taken = Taken { pool: self.clone(), fate, released: false };
+        if !C && fate == Fate::Works {
+            let tested = self.respond().await;
+            return Some(tested.map(|()| taken).map_err(TakeError::Driver));
+        }
+        Some(Ok(taken))
     }
 
     async fn acquire(&self) -> Result<Taken<R, C>, TakeError<FakeError>> {
         let waited = Instant::now();
+        {
+            let mut world = self.world();
+            world.acquiring += 1;
+            world.most_acquiring = world.most_acquiring.max(world.acquiring);
+        }
+        let pool = self.clone();
+        let _on_drop = OnDrop { ended: move |_| pool.world().acquiring -= 1, finished: true };
         loop {
             if let Some(taken) = self.take_idle().await {
                 return taken;
@@ -328,6 +351,12 @@ impl<const R: bool, const C: bool> Pool for Fake<R, C> {
         taken.released = true;
     }
 
+    fn abandon(attempt: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        if !C {
+            tokio::spawn(attempt);
+        }
+    }
+
     fn label(&self) -> Label {
         Label::new("fake")
     }
@@ -349,6 +378,11 @@ impl<const R: bool, const C: bool> Query<Fake<R, C>> for Ping<R, C> {
             }
             Fate::Silent => pending().await,
             Fate::Dead => Err(FakeError(Kind::Unreachable)),
+            Fate::LateDead(time) => {
+                sleep(*time).await;
+                Err(FakeError(Kind::Unreachable))
+            }
+            Fate::Fails(kind) => Err(FakeError(*kind)),
         }
     }
 }
@@ -458,8 +492,8 @@ async fn a_warm_pool_is_probed_on_its_own_connections_however_far_its_server_is(
 
 #[tokio::test(start_paused = true)]
 async fn a_cold_pool_of_a_far_server_is_up_as_soon_as_it_can_respond_to_the_query() {
-    async fn cold<const R: bool>(distance: u64) {
-        let pool = Fake::<R, true>::new(2, &[]).far(distance);
+    async fn cold<const R: bool, const C: bool>(distance: u64) {
+        let pool = Fake::<R, C>::new(2, &[]).far(distance);
         let mut check = Check::of(&pool);
         let (begun, answered) = (Instant::now(), Duration::from_millis(distance * u64::from(CONNECT_ROUND_TRIPS + 1)));
         while check.poll().await != Shown::Up {
@@ -472,8 +506,9 @@ async fn a_cold_pool_of_a_far_server_is_up_as_soon_as_it_can_respond_to_the_quer
     }
 
     for distance in DISTANCES {
-        cold::<true>(distance).await;
-        cold::<false>(distance).await;
+        cold::<true, true>(distance).await;
+        cold::<false, true>(distance).await;
+        cold::<false, false>(distance).await;
     }
 }
 
@@ -489,6 +524,32 @@ async fn a_cold_pool_that_pings_released_connections_opens_no_second_one_for_the
         check.always_shows(&Shown::Up, 10).await;
         assert_eq!(pool.world().opened, 1, "{distance} ms, after {:?}", begun.elapsed());
         assert!(pool.outside() <= 1, "{distance} ms: {}", pool.outside());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_released_connection_that_does_not_become_idle_is_waited_for_as_long_as_its_ping_may_take() {
+    let pool = Retrying::new(2, &[Fate::Works]).far(40);
+    let mut check = Check::of(&pool);
+    assert_eq!(check.poll().await, Shown::Up);
+    // The application takes it.
+    {
+        let mut world = pool.world();
+        world.idle.clear();
+        world.in_use = 1;
+    }
+    let begun = Instant::now();
+    assert_eq!(check.poll().await, Shown::Up);
+    let waited = Duration::from_millis(60) + 5 * RELEASE_POLL_INTERVAL;
+    assert_eq!(begun.elapsed(), waited + Duration::from_millis(40 * u64::from(CONNECT_ROUND_TRIPS + 1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_the_query_is_the_result_and_its_connection_is_kept_unless_the_response_may_still_arrive() {
+    for (kind, size) in [(Kind::Failed, 2), (Kind::TimedOut, 1)] {
+        let pool = Plain::new(2, &[Fate::Fails(kind), Fate::Works]);
+        assert_eq!(Check::of(&pool).poll().await, Shown::Down(kind));
+        assert_eq!(pool.usage().size(), size, "{kind:?}");
     }
 }
 
@@ -542,6 +603,15 @@ async fn a_silent_connection_counts_also_if_another_idle_one_is_dead() {
     let mut check = Check::of(&pool);
     assert_eq!(check.poll().await, Shown::SilentConnection);
     assert_eq!(check.poll().await, Shown::Up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_was_silent_and_is_dead_is_replaced_by_a_new_one() {
+    let dead_at = MIN_DELAY + Duration::from_millis(10);
+    let pool = Plain::new(2, &[Fate::LateDead(dead_at)]).far(50);
+    let begun = Instant::now();
+    assert_eq!(Check::of(&pool).poll().await, Shown::Up);
+    assert_eq!(begun.elapsed(), dead_at + Duration::from_millis(50 * u64::from(CONNECT_ROUND_TRIPS + 1)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -716,6 +786,21 @@ async fn a_connection_that_becomes_free_while_the_server_is_silent_is_queried() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_becomes_free_is_queried_although_the_server_accepts_no_new_ones() {
+    let pool = Plain::new(1, &[]);
+    pool.exhaust();
+    pool.set(Server::Frozen);
+    let mut check = Check::of(&pool);
+    assert_eq!(check.poll().await, Shown::Overdue);
+    {
+        let mut world = pool.world();
+        world.in_use = 0;
+        world.idle.push_back(Fate::Late(Duration::from_millis(1)));
+    }
+    assert_eq!(check.poll().await, Shown::Up);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_server_is_degraded_while_the_pool_has_connections_and_down_without_any() {
     let pool = Plain::new(2, &[]);
     pool.set(Server::Full);
@@ -794,6 +879,48 @@ async fn an_attempt_of_the_pool_that_is_lost_is_overtaken_by_another_one() {
     let mut check = Check::of(&one);
     assert_eq!(check.poll().await, Shown::Exhausted);
     check.always_shows(&Shown::Up, 5).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_of_the_pool_is_overtaken_once_it_takes_half_as_long_again_as_one_outside() {
+    let pool = Retrying::new(2, &[]).far(20);
+    pool.world().lost = 1;
+    let begun = Instant::now();
+    assert_eq!(Check::of(&pool).poll().await, Shown::Up);
+    let opened = Duration::from_millis(20 * u64::from(CONNECT_ROUND_TRIPS + 1));
+    assert_eq!(begun.elapsed(), CONNECT_HEDGE_DELAY + opened * 3 / 2 + CONNECT_HEDGE_DELAY + opened);
+    assert_eq!(pool.world().cancelled, 1);
+
+    let pool = Replacing::new(2, &[]);
+    pool.world().lost = 1;
+    assert_eq!(Check::of(&pool).poll().await, Shown::Up);
+    tokio::task::yield_now().await;
+    assert_eq!(pool.world().cancelled, 0, "a pool may wait for abandoned attempts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_of_the_pool_that_are_silent_for_ten_seconds_are_lost() {
+    let pool = Retrying::new(3, &[]).far(20);
+    pool.world().lost = 2;
+    let begun = Instant::now();
+    let mut check = Check::of(&pool);
+    while check.poll().await != Shown::Up {}
+    let opened = Duration::from_millis(20 * u64::from(CONNECT_ROUND_TRIPS + 1));
+    assert_eq!(begun.elapsed(), CONNECT_HEDGE_DELAY + opened * 3 / 2 + CONNECT_HEDGE_DELAY + LOST_AFTER + opened);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_task_waits_for_a_connection_of_an_exhausted_pool_and_ends_with_the_state() {
+    let pool = Retrying::new(2, &[]);
+    pool.exhaust();
+    pool.set(Server::Full);
+    let mut check = Check::of(&pool);
+    check.always_shows(&Shown::Exhausted, 2).await;
+    assert_eq!(pool.world().acquiring, 1);
+    assert_eq!(pool.world().most_acquiring, 1);
+    drop(check);
+    tokio::task::yield_now().await;
+    assert_eq!(pool.world().acquiring, 0);
 }
 
 #[tokio::test(start_paused = true)]

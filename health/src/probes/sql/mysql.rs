@@ -127,6 +127,10 @@ impl BlockingPool for MysqlPool {
         observe("connections_max", i64::try_from(self.max_size()).unwrap_or(i64::MAX));
     }
 
+    fn address(&self) -> Option<usize> {
+        None
+    }
+
     fn label(&self) -> Label {
         Label::new("mysql")
     }

@@ -61,10 +61,10 @@ fn format_bytes(bytes: u64) -> String {
     if bytes < 1024 {
         return format!("{bytes} B");
     }
-    // In tenths, rounded down, so that no more appears to be left than there is.
+    // In tenths, rounded down, so that no more appears to be left than there is. The largest number is 15.9 EiB.
     let mut unit = 0;
     let mut tenths = u128::from(bytes) * 10 / 1024;
-    while tenths >= 10 * 1024 && unit + 1 < UNITS.len() {
+    while tenths >= 10 * 1024 {
         tenths /= 1024;
         unit += 1;
     }

@@ -97,4 +97,15 @@ mod tests {
         }
         assert_eq!(single_flight.run(|| "new").await.unwrap(), "new");
     }
+
+    #[tokio::test]
+    async fn a_run_may_join_the_call_in_flight_without_starting_one() {
+        let single_flight = BlockingSingleFlight::new();
+        assert!(single_flight.join().await.is_none());
+        let (unblock, blocked) = mpsc::channel::<()>();
+        let dropped = single_flight.run(move || blocked.recv().is_ok());
+        timeout(Duration::from_millis(20), dropped).await.unwrap_err();
+        let unblock = async { unblock.send(()).unwrap() };
+        assert!(tokio::join!(biased; single_flight.join(), unblock).0.unwrap().unwrap());
+    }
 }

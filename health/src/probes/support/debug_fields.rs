@@ -4,6 +4,9 @@ use std::fmt::{self, Write as _};
 
 use super::address::Address;
 
+/// The length at which the formatting of a prefix ends.
+const MAX_PREFIX_LEN: usize = 2048;
+
 /// The `Debug` output of a driver's type, for fields without an accessor.
 ///
 /// Drivers may change that output. If a field is not found, messages contain no address, which the tests with real servers would
@@ -18,13 +21,12 @@ impl DebugFields {
 
     /// Formats only the beginning of the output.
     pub(in crate::probes) fn of_prefix(value: &impl fmt::Debug) -> Self {
-        const MAX_LEN: usize = 2048;
         struct Prefix(String);
 
         impl fmt::Write for Prefix {
             fn write_str(&mut self, text: &str) -> fmt::Result {
                 self.0.push_str(text);
-                if self.0.len() < MAX_LEN { Ok(()) } else { Err(fmt::Error) }
+                if self.0.len() < MAX_PREFIX_LEN { Ok(()) } else { Err(fmt::Error) }
             }
         }
 
@@ -86,7 +88,15 @@ mod tests {
         assert_eq!(fields.address("host: ", "port: ").unwrap().to_string(), "[::1]:5432");
         assert_eq!(fields.text("password: Some(").unwrap(), "a\"b\\c");
         assert!(DebugFields::default().address("host: ", "port: ").is_none());
+        assert_eq!(DebugFields::of(&("a", 1)).0, "(\"a\", 1)");
+        assert!(fields.starts_with("host: ") && !fields.starts_with("port: "));
+    }
+
+    #[test]
+    fn the_prefix_ends_with_the_part_that_reaches_its_length() {
         let long = DebugFields::of_prefix(&("blocked: true", "x".repeat(100_000), "blocked: false"));
         assert!(long.contains("blocked: true") && !long.contains("blocked: false"));
+        let (first, rest) = ("x".repeat(MAX_PREFIX_LEN), "rest");
+        assert_eq!(DebugFields::of_prefix(&format_args!("{first}{rest}")).0, first);
     }
 }

@@ -65,3 +65,22 @@ impl Endpoint {
         Ok(stream)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_is_resolved_and_an_address_is_itself() {
+        let resolve = async |text| Endpoint::parse(text).unwrap().resolve().await.unwrap();
+        assert_eq!(resolve("[::1]:5432").await, ["[::1]:5432".parse().unwrap()]);
+        let local = resolve("localhost:5432").await;
+        assert!(!local.is_empty() && local.iter().all(|address| address.ip().is_loopback() && address.port() == 5432));
+    }
+
+    #[test]
+    fn an_address_without_a_port_is_invalid_and_the_message_does_not_repeat_it() {
+        let message = Endpoint::parse("secret").map(drop).unwrap_err().to_string();
+        assert_eq!(message, "expected a host and a port, such as `db.internal:5432` or `[::1]:5432`");
+    }
+}

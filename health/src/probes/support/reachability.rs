@@ -168,6 +168,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_next_connection_after_one_that_succeeded_is_opened_after_two_seconds() {
+        let reachability = Reachability::new();
+        let refused = || reachability.refusal(ready(Some("refused")));
+        assert_eq!(reachability.refusal(ready(None::<&str>)).await, None);
+        sleep(Duration::from_millis(1_999)).await;
+        assert_eq!(refused().await, None);
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(refused().await, Some("refused"));
+        assert_eq!(refused().await, Some("refused"), "a refused one costs nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_run_waits_for_the_driver_while_the_server_accepts_connections() {
         let reachability = Reachability::new();
         assert_eq!(reachability.or_refusal(after(700, Ok(())), || ready(None)).await, Ok(()));

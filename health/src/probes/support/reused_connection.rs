@@ -401,6 +401,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_result_of_a_renewal_that_failed_between_two_runs_is_outdated() {
+        let (server, reused) = reused();
+        reused.query().await.unwrap();
+        sleep(MAX_AGE).await;
+        server.connect_ms.store(3_000, SeqCst);
+        server.rejects.store(true, SeqCst);
+        reused.query().await.unwrap();
+        sleep(SECOND * 4).await;
+        server.rejects.store(false, SeqCst);
+        reused.query().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_connection_that_was_idle_for_long_is_not_queried() {
         let (server, reused) = reused();
         reused.query().await.unwrap();
