@@ -5,7 +5,8 @@
 //! | it has an idle connection, or may open one | queries it on a thread of tokio's blocking pool | UP or DOWN, by the result |
 //! | all connections are in use | waits 100 ms for one | UP if one becomes free; DEGRADED otherwise |
 //! | none has become free for as long as the application waits for one | waits until one is free | DOWN |
-//! | the query hangs | waits for it | DOWN by the limit of the check; DEGRADED after 600 ms if it may wait for a writer |
+//! | the query hangs | waits for it | DOWN by the limit of the check |
+//! | the query is silent, and may still wait for a writer | waits 600 ms for it | DEGRADED |
 //!
 //! A blocked query cannot be cancelled. At most one is in flight, so it blocks one thread, however many runs there are. No connection is
 //! opened outside the pool: that would be a second query that may block.
@@ -49,9 +50,9 @@ pub(in crate::probes) trait BlockingPool: Clone + Send + Sync + 'static {
     /// How long the application waits for a connection.
     fn acquire_timeout(&self) -> Duration;
 
-    /// Whether a silent query waits for a writer, as on SQLite, whose connections have a `busy_timeout`.
-    fn waits_for_writers(&self) -> bool {
-        false
+    /// For how long a silent query is taken to wait for a writer, as on SQLite, whose connections have a `busy_timeout`.
+    fn writer_timeout(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// Reports the counters of the pool, as far as it exposes them, as values of the run.
@@ -103,6 +104,7 @@ struct Queries<E> {
 struct InFlight<E> {
     task: JoinHandle<Result<(), Failure<E>>>,
     waiting: Waiting,
+    started: Instant,
 }
 
 impl<P: BlockingPool> BlockingPoolProbe<P> {
@@ -116,8 +118,8 @@ impl<P: BlockingPool> BlockingPoolProbe<P> {
             // It ended between the runs, so its result is outdated.
             let _ = queries.finish().await;
         }
-        let waiting = queries.start(&self.pool);
-        let started = Instant::now();
+        let (waiting, query_started) = queries.start(&self.pool);
+        let run_started = Instant::now();
         loop {
             if let Ok(result) = timeout(HEDGE_DELAY, queries.finish()).await {
                 return result.map_err(|failure| self.error(failure));
@@ -128,7 +130,11 @@ impl<P: BlockingPool> BlockingPoolProbe<P> {
                     Usage { taken: max, idle: 0, max, connected: Some(max) }.observe();
                     return Err(exhausted(max));
                 }
-                None if self.pool.waits_for_writers() && started.elapsed() >= BUSY_TIMEOUT => return Err(locked()),
+                None if run_started.elapsed() >= BUSY_TIMEOUT
+                    && query_started.elapsed() < self.pool.writer_timeout() =>
+                {
+                    return Err(locked());
+                }
                 _ => {}
             }
         }
@@ -145,17 +151,17 @@ impl<P: BlockingPool> BlockingPoolProbe<P> {
 }
 
 impl<E: Classify> Queries<E> {
-    /// Starts a query, unless one is in flight.
-    fn start<P: BlockingPool<Error = E>>(&mut self, pool: &P) -> Waiting {
+    /// Starts a query, unless one is in flight. Returns what it waits for, and when it started.
+    fn start<P: BlockingPool<Error = E>>(&mut self, pool: &P) -> (Waiting, Instant) {
         let query = self.in_flight.get_or_insert_with(|| {
             let (pool, waiting) = (pool.clone(), Waiting::default());
             let task = spawn_blocking({
                 let waiting = waiting.clone();
                 move || pool.query(&waiting)
             });
-            InFlight { task, waiting }
+            InFlight { task, waiting, started: Instant::now() }
         });
-        query.waiting.clone()
+        (query.waiting.clone(), query.started)
     }
 
     /// Waits for the query in flight. If this future is dropped, the query stays in flight. The error is `None` if the runtime was shut
@@ -215,14 +221,14 @@ mod tests {
         steps: Arc<Mutex<mpsc::Receiver<Step>>>,
         started: Arc<AtomicUsize>,
         acquire_timeout: Duration,
-        waits_for_writers: bool,
+        writer_timeout: Duration,
     }
 
     impl Scripted {
         fn new(acquire_timeout: Duration) -> (mpsc::Sender<Step>, Self) {
             let (sender, steps) = mpsc::channel();
             let steps = Arc::new(Mutex::new(steps));
-            (sender, Self { steps, started: Arc::default(), acquire_timeout, waits_for_writers: false })
+            (sender, Self { steps, started: Arc::default(), acquire_timeout, writer_timeout: Duration::ZERO })
         }
 
         fn started(&self) -> usize {
@@ -253,8 +259,8 @@ mod tests {
             self.acquire_timeout
         }
 
-        fn waits_for_writers(&self) -> bool {
-            self.waits_for_writers
+        fn writer_timeout(&self) -> Duration {
+            self.writer_timeout
         }
 
         fn observe(&self) {}
@@ -377,15 +383,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_query_that_may_wait_for_a_writer_is_saturated_unless_it_waits_for_a_connection() {
+    async fn a_silent_query_is_saturated_for_as_long_as_it_may_wait_for_a_writer_and_waits_for_no_connection() {
         let (steps, pool) = Scripted::new(Duration::ZERO);
-        let probe = BlockingPoolProbe::new(Scripted { waits_for_writers: true, ..pool });
+        let probe = BlockingPoolProbe::new(Scripted { writer_timeout: MINUTE, ..pool });
         for _ in 0..2 {
             assert_eq!(message(&probe).await, "sqlite is locked by a writer");
         }
         run_until_it_ends(&probe, &steps).await;
         // The application waits for a connection for no time, so the pool is not exhausted.
         steps.send(Step::Waits(true)).unwrap();
+        timeout(BUSY_TIMEOUT + LIMIT, probe.probe()).await.unwrap_err();
+
+        let (_steps, pool) = Scripted::new(MINUTE);
+        let probe = BlockingPoolProbe::new(Scripted { writer_timeout: BUSY_TIMEOUT, ..pool });
         timeout(BUSY_TIMEOUT + LIMIT, probe.probe()).await.unwrap_err();
     }
 }

@@ -27,9 +27,9 @@ pub(in crate::probes) trait BlockingDriver: Send + Sync + 'static {
         error.breaks_connection()
     }
 
-    /// See [`BlockingPool::waits_for_writers`].
-    fn waits_for_writers() -> bool {
-        false
+    /// See [`BlockingPool::writer_timeout`].
+    fn writer_timeout() -> Duration {
+        Duration::ZERO
     }
 
     /// A pool exposes neither its address nor its options.
@@ -105,8 +105,8 @@ impl<D: BlockingDriver> BlockingPool for R2d2<D> {
         self.usage().observe();
     }
 
-    fn waits_for_writers(&self) -> bool {
-        D::waits_for_writers()
+    fn writer_timeout(&self) -> Duration {
+        D::writer_timeout()
     }
 
     fn address(&self) -> Option<usize> {

@@ -12,7 +12,7 @@
 //! | --- | --- | --- |
 //! | the pool cannot connect: refused, wrong password, no such database | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | the connection breaks, and no other one works | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | no response to the query, on one connection, not on SQLite | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | no response to the query, on one connection; on SQLite for 30 s | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | all connections of the pool are in use, for no longer than its own `connection_timeout` | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | SQLite: locked by another writer, or silent for 600 ms | [`ProbeErrorKind::Saturated`] | DEGRADED |
 //! | SQLite: the file is not a database; anything else | [`ProbeErrorKind::Failed`] | DOWN |
@@ -23,7 +23,7 @@
 //! a file that was removed or replaced, which is not detected, because the pool does not expose its path. A pool does not expose its
 //! address, so messages do not contain one.
 
-use std::{any::type_name, marker::PhantomData};
+use std::{any::type_name, marker::PhantomData, time::Duration};
 
 use diesel::{
     ConnectionError,
@@ -44,6 +44,10 @@ use crate::{
         support::label::Label,
     },
 };
+
+/// How long a writer may lock an SQLite: longer than the `busy_timeout` of most applications, after which a query fails. A query that is
+/// silent for longer waits for the disk.
+const WRITER_TIMEOUT: Duration = Duration::from_secs(30);
 
 library_probe! {
     "database" <T>,
@@ -66,8 +70,8 @@ impl<T: R2D2Connection + Send + 'static> BlockingDriver for Diesel<T> {
         error.breaks_connection() || connection.ping().is_err()
     }
 
-    fn waits_for_writers() -> bool {
-        is_sqlite::<T::Backend>()
+    fn writer_timeout() -> Duration {
+        if is_sqlite::<T::Backend>() { WRITER_TIMEOUT } else { Duration::ZERO }
     }
 
     fn label() -> Label {
