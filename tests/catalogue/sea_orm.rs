@@ -77,6 +77,8 @@ async fn a_file_of_sqlite_that_is_gone_or_no_database_is_down() {
 
     fs::write(&file, "not a database, whatever its length".repeat(1000)).unwrap();
     tokio::time::sleep(MAX_AGE).await;
+    assert_down(&rig, "database", "db", "unable to connect to sqlite").await;
+    let rig = serve(&sqlite(&file, "rw").await);
     let response = assert_down(&rig, "database", "db", "unexpected response from sqlite").await;
     assert_not_leaked(&rig, &response, &["not a database"]).await;
 }
