@@ -143,6 +143,16 @@ async fn a_run_serves_http_and_grpc() {
 }
 
 #[actix_web::test]
+async fn services_of_one_state_keep_no_more_than_one() {
+    let state = Arc::new(State { counted: Counted::default() });
+    let data = web::Data::from(Arc::clone(&state));
+    for _ in 0..100 {
+        drop(health::grpc(&health::scope().state(&data)).unwrap());
+    }
+    assert_eq!(Arc::weak_count(&state), 1, "it keeps the address unique");
+}
+
+#[actix_web::test]
 async fn a_state_is_not_taken_for_an_earlier_one_that_was_dropped() {
     let scope = |counted| health::scope().max_age(HOUR).state(&web::Data::new(State { counted }));
     let server = serve(&scope(Counted::default()));
