@@ -143,6 +143,22 @@ async fn a_run_serves_http_and_grpc() {
 }
 
 #[actix_web::test]
+async fn a_name_that_several_have_is_unknown() {
+    let up = |group, name| switched(group, name).0;
+    let checks = [("a", "b.c"), ("a.b", "c"), ("x", "y"), ("x.y", "z"), ("queue", "live"), ("queue", "x.y")];
+    let scope = checks.into_iter().fold(health::scope(), |scope, (group, name)| scope.check(up(group, name)));
+    let server = serve(&scope);
+    let channel = server.channel();
+    for ambiguous in ["a.b.c", "x.y"] {
+        assert_eq!(check(&channel, ambiguous).await, Err(Code::NotFound), "{ambiguous}");
+        assert_eq!(next(&mut watch(&channel, ambiguous).await).await, Some(ServingStatus::ServiceUnknown));
+    }
+    for unique in ["a", "a.b", "x", "x.y.z", "queue.live", "queue.x.y"] {
+        assert_eq!(check(&channel, unique).await, Ok(ServingStatus::Serving), "{unique}");
+    }
+}
+
+#[actix_web::test]
 async fn services_of_one_state_keep_no_more_than_one() {
     let state = Arc::new(State { counted: Counted::default() });
     let data = web::Data::from(Arc::clone(&state));

@@ -25,7 +25,7 @@ use crate::{
         Checks,
         state::{AppData, ResolvedState},
     },
-    engine::{Engine, Selection},
+    engine::Engine,
     lifecycle,
     report::Worker,
     status::Status,
@@ -49,7 +49,8 @@ const MAX_REQUEST_LEN: usize = 4096;
 /// | a group and a check, such as `database.orders` | `/health/database/orders` |
 ///
 /// The response is `SERVING` if the status is `UP` or `DEGRADED`, and `NOT_SERVING` if it is `DOWN`. It contains nothing else: messages
-/// and details are served over HTTP only. For another service, `Check` returns `NOT_FOUND` and `Watch` sends `SERVICE_UNKNOWN`.
+/// and details are served over HTTP only. For another service, `Check` returns `NOT_FOUND` and `Watch` sends `SERVICE_UNKNOWN`. So they do
+/// for a name that several have because of dots in names, such as `a.b.c` of the check `b.c` in the group `a` and `c` in `a.b`.
 ///
 /// `Watch` sends the status, and each change within a second and the maximum age of a result. It runs the checks that are due, as a client
 /// that polls every second does. While the process is draining, it sends the status and ends, because a graceful shutdown of the server
@@ -157,7 +158,7 @@ impl Inner {
         self.policy.evaluate(client.peer, |header| client.values(header))
     }
 
-    /// The endpoint of a service; `None` if there is no such group or check.
+    /// The endpoint of a service; `None` if there is no such group or check, or several have the name.
     fn endpoint<'a>(&self, service: &'a str, access: Access) -> Option<Endpoint<'a>> {
         Some(match service {
             "" | "ready" => Endpoint::Ready,
@@ -165,12 +166,15 @@ impl Inner {
             "live" => Endpoint::Live,
             "startup" => Endpoint::Startup,
             _ if access == Access::StatusOnly => return None,
-            group if self.engine.contains(Selection::Group(group)) => Endpoint::Group(group.into()),
             _ => {
+                // A group and a name may contain dots, so the group may end at any of them, or at the end.
                 let names = service.match_indices('.').map(|(at, _)| (&service[..at], &service[at + 1..]));
-                let mut known = names.filter(|(group, name)| self.engine.contains(Selection::Check(group, name)));
-                let (group, name) = known.next()?;
-                Endpoint::Check(group.into(), name.into())
+                let checks = names.map(|(group, name)| Endpoint::Check(group.into(), name.into()));
+                let all = checks.chain([Endpoint::Group(service.into())]);
+                let mut known = all.filter(|endpoint| self.engine.contains(endpoint.selection()));
+                let endpoint = known.next()?;
+                // The status of one must not be taken for that of another.
+                return known.next().is_none().then_some(endpoint);
             }
         })
     }
@@ -229,7 +233,8 @@ impl Health for GrpcHealth {
         let (metadata, extensions, HealthCheckRequest { service }) = request.into_parts();
         let access = self.0.authorize(&Client::of(metadata, extensions))?;
         let status = self.0.status(&service, access).await;
-        let status = status.ok_or_else(|| tonic::Status::not_found("no group or check has this name"))?;
+        let status =
+            status.ok_or_else(|| tonic::Status::not_found("no group or check has this name, or several have it"))?;
         Ok(Response::new(response(status)))
     }
 
