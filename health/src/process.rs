@@ -120,5 +120,9 @@ pub(crate) static UNTRUSTED_PROXY_WARNING: LogOnce = LogOnce::new();
 /// A scope's deadline was longer than the maximum.
 pub(crate) static LONG_DEADLINE_WARNING: LogOnce = LogOnce::new();
 
+/// A scope without a state is served over gRPC, and the log has no warning yet. Set by each such call of `health::grpc`, reset by the
+/// warning.
+pub(crate) static GRPC_WITHOUT_STATE: AtomicBool = AtomicBool::new(false);
+
 /// A request had a method that is not allowed.
 pub(crate) static METHOD_WARNING: LogOnce = LogOnce::new();

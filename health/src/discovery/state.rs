@@ -174,6 +174,10 @@ impl ResolvedState {
         &self.checks
     }
 
+    pub(crate) fn type_name(&self) -> &'static str {
+        self.state.type_name
+    }
+
     /// Returns the checks, and keeps the address of the state unique until the process ends, for a holder that is sent to other threads,
     /// which a [`StateHandle`] cannot be. The state is dropped as ever; only its own memory is not used again.
     #[cfg(feature = "tonic")]

@@ -1,6 +1,11 @@
 //! [`grpc`]: the endpoints of a scope as the gRPC health service, from the same engine and with the same access rules as over HTTP.
 
-use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::{Stream, stream::unfold};
 use tokio::time::sleep;
@@ -27,6 +32,7 @@ use crate::{
     },
     engine::Engine,
     lifecycle,
+    process::GRPC_WITHOUT_STATE,
     report::Worker,
     status::Status,
 };
@@ -56,8 +62,13 @@ const MAX_REQUEST_LEN: usize = 4096;
 /// that polls every second does. While the process is draining, it sends the status and ends, because a graceful shutdown of the server
 /// waits for open streams.
 ///
-/// Runs and results are shared with scopes over HTTP that have the same states, checks and settings. As for [`Scope::report`], states are
-/// those of [`Scope::state`].
+/// Runs and results are shared with scopes over HTTP that have the same states, checks and settings.
+///
+/// # States
+///
+/// **A state that is only in `app_data` is not part of the status over gRPC**, because there is no request of actix-web to read it from:
+/// pass each state to [`Scope::state`]. If the scope has no state and another scope of the process finds one, that is logged as a warning,
+/// once. A scope without any check is `NOT_SERVING`, except `live`, unless it has [`Scope::allow_empty`]; the log has the line to add.
 ///
 /// # Access
 ///
@@ -79,12 +90,21 @@ const MAX_REQUEST_LEN: usize = 4096;
 /// # Examples
 ///
 /// ```
-/// use health::Check;
+/// # #[derive(Clone)] struct Mailer;
+/// # impl health::Probe for Mailer {
+/// #     const GROUP: &'static str = "service";
+/// #     async fn probe(&self) -> Result<(), health::ProbeError> { Ok(()) }
+/// # }
+/// use actix_web::web;
+///
+/// #[derive(health::HealthCheck)]
+/// struct AppState {
+///     mailer: Mailer,
+/// }
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let orders = Check::new("database", "orders", || async { Ok::<_, String>(()) });
-/// let scope = health::scope().check(orders.clone());
-/// let service = health::grpc(&scope)?;
+/// let state = web::Data::new(AppState { mailer: Mailer });
+/// let service = health::grpc(&health::scope().state(&state))?;
 /// // tonic::transport::Server::builder().add_service(service).serve("0.0.0.0:50051".parse()?).await?;
 /// # drop(service);
 /// # Ok(())
@@ -97,6 +117,9 @@ pub fn grpc(scope: &Scope) -> Result<HealthServer<GrpcHealth>, ConfigError> {
         return Err(Invalid::PredicateOverGrpc.into());
     }
     let Resolved { engine, states } = Resolved::new(&config.sources, AppData::None);
+    if states.is_empty() {
+        GRPC_WITHOUT_STATE.store(true, Ordering::Relaxed);
+    }
     let inner = Inner {
         engine,
         _checks: states.iter().map(ResolvedState::pin).collect(),
@@ -179,7 +202,7 @@ impl Inner {
         })
     }
 
-    /// The status of a service; `None` if there is no such group or check.
+    /// The status of a service; `None` if it has no [endpoint](Self::endpoint).
     async fn status(&self, service: &str, access: Access) -> Option<ServingStatus> {
         let endpoint = self.endpoint(service, access)?;
         let results = match access {
