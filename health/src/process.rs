@@ -126,5 +126,9 @@ pub(crate) static LONG_DEADLINE_WARNING: LogOnce = LogOnce::new();
 /// The workers ended before the time of a drain had passed.
 pub(crate) static ENDED_DRAIN_WARNING: LogOnce = LogOnce::new();
 
+/// A scope without a state is served over gRPC, and the log has no warning yet. Set by each such call of `health::grpc`, reset by the
+/// warning.
+pub(crate) static GRPC_WITHOUT_STATE: AtomicBool = AtomicBool::new(false);
+
 /// A request had a method that is not allowed.
 pub(crate) static METHOD_WARNING: LogOnce = LogOnce::new();

@@ -143,6 +143,78 @@ async fn a_run_serves_http_and_grpc() {
 }
 
 #[actix_web::test]
+async fn a_scope_without_a_check_is_not_serving_and_the_log_names_the_step() {
+    let server = serve(&health::scope());
+    let channel = server.channel();
+    for service in ["", "ready", "health", "startup"] {
+        assert_eq!(check(&channel, service).await, Ok(ServingStatus::NotServing), "{service:?}");
+    }
+    // As over HTTP: a restart does not add a check.
+    assert_eq!(check(&channel, "live").await, Ok(ServingStatus::Serving));
+    let missing = |line: &String| line.contains("ERROR") && line.contains("no state was found");
+    eventually("the step is logged", || async { logs::lines().iter().any(missing) }).await;
+    let line = logs::lines().into_iter().find(missing).unwrap();
+    assert!(line.contains("add `.state(&data)` to health::scope()"), "{line}");
+    assert!(!line.contains(".app_data("), "gRPC has none: {line}");
+}
+
+#[actix_web::test]
+async fn a_state_that_only_http_serves_is_logged_once() {
+    let data = web::Data::new(State { counted: Counted::broken() });
+    let server = serve(&health::scope().check(switched("queue", "orders").0));
+    let http = TestServer::start(2, move |app| {
+        app.app_data(data.clone()).service(health::scope()).service(health::scope().deadline(HOUR).path("/other"));
+    });
+    for _ in 0..3 {
+        assert_eq!(http.health().await.status, 503);
+        assert_eq!(http.get("/other").await.status, 503);
+        assert_eq!(check(&server.channel(), "").await, Ok(ServingStatus::Serving), "it has no state");
+    }
+    let mut warnings = logs::lines();
+    warnings.retain(|line| line.contains("WARN") && line.contains("health::grpc"));
+    assert_eq!(warnings.len(), 1, "{}", logs::text());
+    assert!(warnings[0].contains("grpc::State") && warnings[0].contains("add `.state(&data)`"), "{warnings:?}");
+}
+
+#[actix_web::test]
+async fn a_state_that_both_serve_is_not_logged() {
+    let data = web::Data::new(State { counted: Counted::default() });
+    let server = serve(&health::scope().state(&data));
+    let http = TestServer::start(1, move |app| {
+        app.app_data(data.clone()).service(health::scope());
+    });
+    assert_eq!(http.health().await.status, 200);
+    assert_eq!(check(&server.channel(), "").await, Ok(ServingStatus::Serving));
+    assert!(!logs::lines().iter().any(|line| line.contains("WARN")), "{}", logs::text());
+}
+
+#[actix_web::test]
+async fn a_name_that_several_have_is_unknown() {
+    let up = |group, name| switched(group, name).0;
+    let checks = [("a", "b.c"), ("a.b", "c"), ("x", "y"), ("x.y", "z"), ("queue", "live"), ("queue", "x.y")];
+    let scope = checks.into_iter().fold(health::scope(), |scope, (group, name)| scope.check(up(group, name)));
+    let server = serve(&scope);
+    let channel = server.channel();
+    for ambiguous in ["a.b.c", "x.y"] {
+        assert_eq!(check(&channel, ambiguous).await, Err(Code::NotFound), "{ambiguous}");
+        assert_eq!(next(&mut watch(&channel, ambiguous).await).await, Some(ServingStatus::ServiceUnknown));
+    }
+    for unique in ["a", "a.b", "x", "x.y.z", "queue.live", "queue.x.y"] {
+        assert_eq!(check(&channel, unique).await, Ok(ServingStatus::Serving), "{unique}");
+    }
+}
+
+#[actix_web::test]
+async fn services_of_one_state_keep_no_more_than_one() {
+    let state = Arc::new(State { counted: Counted::default() });
+    let data = web::Data::from(Arc::clone(&state));
+    for _ in 0..100 {
+        drop(health::grpc(&health::scope().state(&data)).unwrap());
+    }
+    assert_eq!(Arc::weak_count(&state), 1, "it keeps the address unique");
+}
+
+#[actix_web::test]
 async fn a_state_is_not_taken_for_an_earlier_one_that_was_dropped() {
     let scope = |counted| health::scope().max_age(HOUR).state(&web::Data::new(State { counted }));
     let server = serve(&scope(Counted::default()));

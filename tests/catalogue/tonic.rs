@@ -11,6 +11,7 @@ use actix_web::web;
 use health::{HealthCheck, Probe, ProbeError, ProbeErrorKind, probes::tonic::GrpcService};
 use tonic_health::{
     ServingStatus,
+    pb::{HealthCheckRequest, health_client::HealthClient},
     server::{HealthReporter, health_reporter},
 };
 
@@ -23,7 +24,12 @@ use crate::{
         servers::FaultInjection as _,
         test_server::TestServer,
     },
-    servers::{connections_to, etcd::Etcd, grpc::GrpcServer},
+    servers::{
+        connections_to,
+        etcd::Etcd,
+        grpc::GrpcServer,
+        stub::{Page, Stub, Talk},
+    },
 };
 
 struct OfEtcd;
@@ -144,6 +150,27 @@ async fn an_http_server_without_the_path_is_no_grpc_server() {
     assert_not_leaked(&rig, &response, &["HTTP status code 404"]).await;
 }
 
+#[actix_web::test]
+async fn a_server_of_another_protocol_is_no_grpc_server() {
+    for server in [
+        Stub::page(Page::Plain(400, "connection: close", "canary page".to_owned())),
+        Stub::page(Page::Garbage),
+        Stub::start(Talk::Greets),
+    ] {
+        let rig = serve(channel_to(server.port()));
+        // The connection may also end before the request is sent.
+        eventually("the response is unexpected", || async {
+            let response = rig.health().await;
+            assert_eq!(response.status, 503);
+            response.json()["errors"]["service"]["grpc"] == "unexpected response from the grpc server"
+        })
+        .await;
+    }
+    let closes = Stub::page(Page::HangsUp);
+    let rig = serve(channel_to(closes.port()));
+    assert_down(&rig, "service", "grpc", "unable to connect to the grpc server").await;
+}
+
 /// A server whose health service refuses each call.
 fn refusing(refuse: fn() -> Status) -> GrpcServer {
     let (_, service) = health_reporter();
@@ -163,6 +190,21 @@ async fn the_code_of_a_refusal_determines_the_status() {
     assert_down(&serve(server.channel()), "service", "grpc", "unable to connect to the grpc server").await;
     let server = refusing(|| Status::internal("broken"));
     assert_down(&serve(server.channel()), "service", "grpc", "unexpected response from the grpc server").await;
+}
+
+#[actix_web::test]
+async fn while_a_limit_of_the_channel_is_reached_a_second_channel_is_up() {
+    let (_reporter, service) = health_reporter();
+    let server = GrpcServer::start(Server::builder().max_concurrent_streams(1).add_service(service));
+    let (channel, second) = (server.channel(), server.channel());
+    let rig = serve(channel.clone());
+    assert_up(&rig, "service", "grpc").await;
+    let request = HealthCheckRequest { service: String::new() };
+    let stream = HealthClient::new(channel).watch(request).await.unwrap();
+    assert_down(&rig, "service", "grpc", "timed out after 800 ms").await;
+    assert_up(&serve(second), "service", "grpc").await;
+    drop(stream);
+    eventually("it is up again", || async { rig.health().await.status == 200 }).await;
 }
 
 #[actix_web::test]

@@ -8,6 +8,12 @@ use super::state::{AppData, state_types};
 
 /// The step that is missing if no state was found. `None` if no type derives `HealthCheck`, so that none is missing.
 pub(crate) fn missing_step(app_data: AppData<'_>) -> Option<String> {
+    if matches!(app_data, AppData::None) {
+        let step = "no state was found: add `.state(&data)` to health::scope(), because app_data is read only for requests over \
+                    HTTP, `.probe(\"db\", pool.clone())` for a pool without a state, or `.registry(health::registry())` for \
+                    registered checks only";
+        return state_types().next().map(|_| step.to_owned());
+    }
     let misplaced = misplaced_states(app_data);
     if !misplaced.is_empty() {
         return Some(misplaced.join("; "));
@@ -157,5 +163,8 @@ mod tests {
         );
         let generic = "; `Tenant` cannot be found in app_data because of generic parameters: add `.state(&data)` to health::scope()";
         assert!(step.ends_with(generic), "{step}");
+
+        let step = missing_step(AppData::None).unwrap();
+        assert!(step.starts_with("no state was found: add `.state(&data)` to health::scope(), because"), "{step}");
     }
 }

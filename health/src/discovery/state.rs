@@ -177,12 +177,20 @@ impl ResolvedState {
     pub(crate) fn checks(&self) -> &Checks {
         &self.checks
     }
-
     /// Returns the checks, and keeps the address of the state unique until the process ends, for a holder that is sent to other threads,
     /// which a [`StateHandle`] cannot be. The state is dropped as ever; only its own memory is not used again.
     #[cfg(feature = "tonic")]
     pub(crate) fn pin(&self) -> Arc<Checks> {
-        std::mem::forget(Rc::clone(&self.state.is_alive));
+        use std::collections::BTreeSet;
+
+        use parking_lot::Mutex;
+
+        /// The addresses of states of which a handle was forgotten, once for each.
+        static PINNED: Mutex<BTreeSet<Address>> = Mutex::new(BTreeSet::new());
+
+        if PINNED.lock().insert(self.state.address) {
+            std::mem::forget(Rc::clone(&self.state.is_alive));
+        }
         Arc::clone(&self.checks)
     }
 

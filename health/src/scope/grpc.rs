@@ -1,6 +1,11 @@
 //! [`grpc`]: the endpoints of a scope as the gRPC health service, from the same engine and with the same access rules as over HTTP.
 
-use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::{Stream, stream::unfold};
 use tokio::time::sleep;
@@ -25,8 +30,9 @@ use crate::{
         Checks,
         state::{AppData, ResolvedState},
     },
-    engine::{Engine, Selection},
+    engine::Engine,
     lifecycle,
+    process::GRPC_WITHOUT_STATE,
     report::Worker,
     status::Status,
 };
@@ -49,14 +55,20 @@ const MAX_REQUEST_LEN: usize = 4096;
 /// | a group and a check, such as `database.orders` | `/health/database/orders` |
 ///
 /// The response is `SERVING` if the status is `UP` or `DEGRADED`, and `NOT_SERVING` if it is `DOWN`. It contains nothing else: messages
-/// and details are served over HTTP only. For another service, `Check` returns `NOT_FOUND` and `Watch` sends `SERVICE_UNKNOWN`.
+/// and details are served over HTTP only. For another service, `Check` returns `NOT_FOUND` and `Watch` sends `SERVICE_UNKNOWN`. So they do
+/// for a name that several have because of dots in names, such as `a.b.c` of the check `b.c` in the group `a` and `c` in `a.b`.
 ///
 /// `Watch` sends the status, and each change within a second and the maximum age of a result. It runs the checks that are due, as a client
 /// that polls every second does. While the process is draining, it sends the status and ends, because a graceful shutdown of the server
 /// waits for open streams.
 ///
-/// Runs and results are shared with scopes over HTTP that have the same states, checks and settings. As for [`Scope::report`], states are
-/// those of [`Scope::state`].
+/// Runs and results are shared with scopes over HTTP that have the same states, checks and settings.
+///
+/// # States
+///
+/// **A state that is only in `app_data` is not part of the status over gRPC**, because there is no request of actix-web to read it from:
+/// pass each state to [`Scope::state`]. If the scope has no state and another scope of the process finds one, that is logged as a warning,
+/// once. A scope without any check is `NOT_SERVING`, except `live`, unless it has [`Scope::allow_empty`]; the log has the line to add.
 ///
 /// # Access
 ///
@@ -78,12 +90,21 @@ const MAX_REQUEST_LEN: usize = 4096;
 /// # Examples
 ///
 /// ```
-/// use health::Check;
+/// # #[derive(Clone)] struct Mailer;
+/// # impl health::Probe for Mailer {
+/// #     const GROUP: &'static str = "service";
+/// #     async fn probe(&self) -> Result<(), health::ProbeError> { Ok(()) }
+/// # }
+/// use actix_web::web;
+///
+/// #[derive(health::HealthCheck)]
+/// struct AppState {
+///     mailer: Mailer,
+/// }
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let orders = Check::new("database", "orders", || async { Ok::<_, String>(()) });
-/// let scope = health::scope().check(orders.clone());
-/// let service = health::grpc(&scope)?;
+/// let state = web::Data::new(AppState { mailer: Mailer });
+/// let service = health::grpc(&health::scope().state(&state))?;
 /// // tonic::transport::Server::builder().add_service(service).serve("0.0.0.0:50051".parse()?).await?;
 /// # drop(service);
 /// # Ok(())
@@ -96,6 +117,9 @@ pub fn grpc(scope: &Scope) -> Result<HealthServer<GrpcHealth>, ConfigError> {
         return Err(Invalid::PredicateOverGrpc.into());
     }
     let Resolved { engine, states } = Resolved::new(&config.sources, AppData::None);
+    if states.is_empty() {
+        GRPC_WITHOUT_STATE.store(true, Ordering::Relaxed);
+    }
     let inner = Inner {
         engine,
         _checks: states.iter().map(ResolvedState::pin).collect(),
@@ -157,7 +181,7 @@ impl Inner {
         self.policy.evaluate(client.peer, |header| client.values(header))
     }
 
-    /// The endpoint of a service; `None` if there is no such group or check.
+    /// The endpoint of a service; `None` if there is no such group or check, or several have the name.
     fn endpoint<'a>(&self, service: &'a str, access: Access) -> Option<Endpoint<'a>> {
         Some(match service {
             "" | "ready" => Endpoint::Ready,
@@ -165,17 +189,20 @@ impl Inner {
             "live" => Endpoint::Live,
             "startup" => Endpoint::Startup,
             _ if access == Access::StatusOnly => return None,
-            group if self.engine.contains(Selection::Group(group)) => Endpoint::Group(group.into()),
             _ => {
+                // A group and a name may contain dots, so the group may end at any of them, or at the end.
                 let names = service.match_indices('.').map(|(at, _)| (&service[..at], &service[at + 1..]));
-                let mut known = names.filter(|(group, name)| self.engine.contains(Selection::Check(group, name)));
-                let (group, name) = known.next()?;
-                Endpoint::Check(group.into(), name.into())
+                let checks = names.map(|(group, name)| Endpoint::Check(group.into(), name.into()));
+                let all = checks.chain([Endpoint::Group(service.into())]);
+                let mut known = all.filter(|endpoint| self.engine.contains(endpoint.selection()));
+                let endpoint = known.next()?;
+                // The status of one must not be taken for that of another.
+                return known.next().is_none().then_some(endpoint);
             }
         })
     }
 
-    /// The status of a service; `None` if there is no such group or check.
+    /// The status of a service; `None` if it has no [endpoint](Self::endpoint).
     async fn status(&self, service: &str, access: Access) -> Option<ServingStatus> {
         let endpoint = self.endpoint(service, access)?;
         let results = match access {
@@ -229,7 +256,8 @@ impl Health for GrpcHealth {
         let (metadata, extensions, HealthCheckRequest { service }) = request.into_parts();
         let access = self.0.authorize(&Client::of(metadata, extensions))?;
         let status = self.0.status(&service, access).await;
-        let status = status.ok_or_else(|| tonic::Status::not_found("no group or check has this name"))?;
+        let status =
+            status.ok_or_else(|| tonic::Status::not_found("no group or check has this name, or several have it"))?;
         Ok(Response::new(response(status)))
     }
 

@@ -1,6 +1,6 @@
 //! [`Resolved`]: the states that the first request finds, and the engine for their checks.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::config::ScopeSources;
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
         state::{self, AppData, ResolvedState, StateHandle},
     },
     engine::{self, CheckEntry, Engine, EngineConfig, EngineKey, Sources},
+    process::GRPC_WITHOUT_STATE,
     redact::label,
     registry::{Registry, registry},
 };
@@ -50,6 +51,13 @@ impl Resolved {
                     tracing::warn!("health scope: {state}");
                 }
             }
+        }
+        if !states.is_empty() && GRPC_WITHOUT_STATE.swap(false, Ordering::Relaxed) {
+            let states = states.iter().map(ResolvedState::type_name).collect::<Vec<_>>().join(", ");
+            tracing::warn!(
+                "health scope: health::grpc serves a scope without a state, so its status does not include that of {states}: add \
+                 `.state(&data)` to that scope, because app_data is read only for requests over HTTP"
+            );
         }
         Self { engine, states }
     }

@@ -12,10 +12,10 @@
 //! | `UNIMPLEMENTED`, for a [`GrpcService`], or not from a gRPC server | [`ProbeErrorKind::Failed`] | DOWN |
 //! | `NOT_FOUND`: the health service does not know the name | [`ProbeErrorKind::Failed`] | DOWN |
 //! | `UNAUTHENTICATED`, `PERMISSION_DENIED` | [`ProbeErrorKind::Rejected`] | DOWN |
-//! | refused, reset, no such host, TLS, `UNAVAILABLE` | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | refused, reset, closed, no such host, TLS; `UNAVAILABLE`, which is also 429, 502, 503 and 504 of an HTTP/2 server or proxy | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | no response, `DEADLINE_EXCEEDED` | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | `RESOURCE_EXHAUSTED` | [`ProbeErrorKind::Saturated`] | DEGRADED |
-//! | anything else | [`ProbeErrorKind::Failed`] | DOWN |
+//! | the response is not HTTP/2, but HTTP/1 for example; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! The response is a value of the run, `serving_status`: `SERVING`, `NOT_SERVING`, `UNKNOWN`, `SERVICE_UNKNOWN` or `UNIMPLEMENTED`. A channel that is `UP`
 //! with `UNIMPLEMENTED` is only known to reach a gRPC server.
@@ -25,6 +25,40 @@
 //!
 //! A channel has no time limit by default, so requests of the application wait for a frozen server until its connection breaks: set
 //! `Endpoint::timeout` and `http2_keep_alive_interval`. It exposes no address, so messages do not contain one.
+//!
+//! # Limits of the channel
+//!
+//! A check is a call like those of the application, so it waits with them while a limit is reached: `Endpoint::concurrency_limit`,
+//! `Endpoint::rate_limit`, or the number of concurrent streams that the server allows for each connection. It is then DOWN with
+//! `timed out`, although the server may be up. The channel does not show whether a call waits for a limit or for a server that is frozen
+//! or cannot be connected to, so the check cannot be DEGRADED instead. With `rate_limit`, each run uses one of the calls of the interval.
+//!
+//! To check the server regardless of its load, use a second channel to the same endpoint, which has a connection and limits of its own, and
+//! skip that of the application:
+//!
+//! ```
+//! use health::{HealthCheck, probes::tonic::GrpcService};
+//! use tonic::transport::{Channel, Endpoint};
+//!
+//! #[derive(HealthCheck)]
+//! struct AppState {
+//!     #[health(skip)]
+//!     channel: Channel,
+//!     orders: GrpcService, // service.orders
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! let endpoint = Endpoint::from_static("http://10.0.0.7:50051");
+//! let state = AppState {
+//!     orders: GrpcService::new(endpoint.connect_lazy(), ""), // the server as a whole
+//!     channel: endpoint.concurrency_limit(16).connect_lazy(),
+//! };
+//! # drop(state);
+//! # }
+//! ```
+//!
+//! Such a check does not use the connection of the application. Set `http2_keep_alive_interval` on its endpoint, so that a connection that
+//! is silently dead is replaced.
 //!
 //! The other direction, which serves the endpoints of this application over gRPC, is [`grpc`](crate::grpc).
 //!
@@ -81,7 +115,8 @@ pub struct GrpcService {
 }
 
 impl GrpcService {
-    /// Creates the probe of a service. `service` is its name in the health service, by convention the full name of the gRPC service.
+    /// Creates the probe of a service. `service` is its name in the health service, by convention the full name of the gRPC service; if it
+    /// is empty, the server as a whole is probed, as by a channel.
     pub fn new(channel: Channel, service: impl Into<String>) -> Self {
         Self { channel, service: service.into() }
     }
@@ -163,8 +198,9 @@ impl Classify for Status {
         match self.code() {
             Code::DeadlineExceeded => ProbeErrorKind::TimedOut,
             _ if is_timeout => ProbeErrorKind::TimedOut,
-            // It has a cause in this process: the connection could not be opened, or broke.
-            _ if self.source().is_some() => ProbeErrorKind::Unreachable,
+            // It has a cause in this process: the connection could not be opened, or broke. The cause of `INTERNAL` is what the server
+            // sends: it is not HTTP/2.
+            code if code != Code::Internal && self.source().is_some() => ProbeErrorKind::Unreachable,
             Code::Unavailable => ProbeErrorKind::Unreachable,
             Code::Unauthenticated | Code::PermissionDenied => ProbeErrorKind::Rejected,
             Code::ResourceExhausted => ProbeErrorKind::Saturated,
