@@ -1,11 +1,17 @@
 //! `rdkafka::producer::{FutureProducer, ThreadedProducer}` and `rdkafka::consumer::StreamConsumer`.
 
-use std::{any::Any, convert::identity, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    convert::identity,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use ::rdkafka::{
-    ClientConfig,
+    ClientConfig, ClientContext,
     config::FromClientConfig,
     consumer::{Consumer as _, StreamConsumer},
+    error::{KafkaError, RDKafkaErrorCode},
     producer::{DefaultProducerContext, FutureProducer, Producer as _, ThreadedProducer},
 };
 use actix_web::web;
@@ -13,14 +19,20 @@ use health::{HealthCheck, ProbeError, ProbeErrorKind};
 use serde_json::json;
 
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        eventually, logs,
-        responses::{MAX_AGE, assert_down, assert_up},
+        PASSWORD, USER, eventually,
+        http::Response,
+        logs,
+        responses::{MAX_AGE, assert_down, assert_not_leaked, assert_up},
         servers::FaultInjection as _,
         test_server::TestServer,
     },
-    servers::{connections_to, tansu::Tansu},
+    pools,
+    servers::{
+        connections_to,
+        tansu::{Authenticating, Tansu},
+    },
 };
 
 fn connect<T: FromClientConfig>(tansu: &Tansu) -> T {
@@ -55,7 +67,7 @@ macro_rules! backend {
             }
 
             fn rejected(_: &Tansu) -> Result<(ExpectedMessage, &'static str), Unsupported> {
-                Err("the driver is built without SASL, which needs a library of C")
+                Err("the broker has no credentials, so the tests below have a proxy that authenticates its clients")
             }
 
             async fn saturate(_: &$resource) -> Result<(Box<dyn Any>, u32), Unsupported> {
@@ -133,6 +145,81 @@ async fn a_frozen_broker_is_down_in_each_run_though_the_client_still_returns_the
     }
     tansu.resume();
     eventually("it is up again", || async { rig.health().await.status == 200 }).await;
+}
+
+/// Collects the errors that librdkafka reports to the context of its client.
+#[derive(Clone, Debug, Default)]
+struct Reported(Arc<Mutex<Vec<RDKafkaErrorCode>>>);
+
+impl ClientContext for Reported {
+    fn error(&self, error: KafkaError, _: &str) {
+        self.0.lock().unwrap().extend(error.rdkafka_error_code());
+    }
+}
+
+fn log_in(tansu: &Authenticating, password: &str) -> (FutureProducer<Reported>, Reported) {
+    let reported = Reported::default();
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &tansu.address).set("reconnect.backoff.max.ms", "500");
+    config.set("security.protocol", "sasl_plaintext").set("sasl.mechanism", "PLAIN");
+    config.set("sasl.username", USER).set("sasl.password", password);
+    (config.create_with_context(reported.clone()).unwrap(), reported)
+}
+
+async fn assert_down_with_one_of(rig: &TestServer, messages: &[&str]) -> Response {
+    let response = rig.health().await;
+    let message = response.json()["errors"]["queue"]["resource"].clone();
+    assert_eq!(response.status, 503, "{response:?}");
+    assert!(messages.iter().any(|expected| message == *expected), "{message}: {messages:?}\n{}", logs::text());
+    response
+}
+
+#[actix_web::test]
+async fn a_client_with_a_wrong_password_is_down_and_only_its_context_has_the_reason() {
+    let tansu = Authenticating::start().await;
+    let (producer, reported) = log_in(&tansu, WRONG);
+    let rig = pools::serve(producer);
+    for _ in 0..3 {
+        let response = assert_down(&rig, "queue", "resource", "unable to connect to kafka").await;
+        assert_not_leaked(&rig, &response, &["Broker transport failure"]).await;
+        assert!(!response.body.contains(WRONG) && !logs::text().contains(WRONG), "{}", logs::text());
+        tokio::time::sleep(MAX_AGE).await;
+    }
+    assert!(reported.0.lock().unwrap().contains(&RDKafkaErrorCode::Authentication), "{reported:?}");
+}
+
+#[actix_web::test]
+async fn a_password_that_is_no_longer_right_is_down() {
+    let tansu = Authenticating::start().await;
+    let (producer, reported) = log_in(&tansu, PASSWORD);
+    let rig = pools::serve(producer);
+    assert_up(&rig, "queue", "resource").await;
+    assert!(reported.0.lock().unwrap().is_empty(), "{reported:?}");
+
+    tansu.set_password("another");
+    for _ in 0..3 {
+        tokio::time::sleep(MAX_AGE).await;
+        // A call that finds no broker takes longer than a run, and a later run may have its result.
+        let unreachable = format!("unable to connect to kafka at {}", tansu.address);
+        let response = assert_down_with_one_of(&rig, &["timed out after 800 ms", &unreachable]).await;
+        assert_not_leaked(&rig, &response, &[]).await;
+    }
+    assert!(reported.0.lock().unwrap().contains(&RDKafkaErrorCode::Authentication), "{reported:?}");
+
+    tansu.set_password(PASSWORD);
+    eventually("it is up again", || async { rig.health().await.status == 200 }).await;
+}
+
+#[actix_web::test]
+async fn a_client_without_credentials_is_down() {
+    let tansu = Authenticating::start().await;
+    let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", &tansu.address).create().unwrap();
+    let rig = pools::serve(producer);
+    for _ in 0..3 {
+        // The broker closes the connection only after the request.
+        assert_down_with_one_of(&rig, &["no response from kafka", "unable to connect to kafka"]).await;
+        tokio::time::sleep(MAX_AGE).await;
+    }
 }
 
 #[actix_web::test]

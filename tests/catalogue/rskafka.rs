@@ -4,21 +4,24 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 use ::rskafka::{
     BackoffConfig,
-    client::{Client, ClientBuilder},
+    client::{Client, ClientBuilder, Credentials, SaslConfig},
 };
 use actix_web::web;
 use health::{HealthCheck, Probe as _, ProbeError, ProbeErrorKind};
 use serde_json::json;
 
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
     common::{
-        eventually, logs,
-        responses::{MAX_AGE, assert_down, assert_up},
+        PASSWORD, USER, eventually, logs,
+        responses::{MAX_AGE, assert_down, assert_not_leaked, assert_up},
         servers::FaultInjection as _,
         test_server::TestServer,
     },
-    servers::{connections_to, tansu::Tansu},
+    servers::{
+        connections_to,
+        tansu::{Authenticating, Tansu},
+    },
 };
 
 struct OfClient;
@@ -45,7 +48,7 @@ impl Backend for OfClient {
     }
 
     fn rejected(_: &Tansu) -> Result<(ExpectedMessage, &'static str), Unsupported> {
-        Err("a client retries a wrong password without a limit, so it cannot be opened")
+        Err("a client cannot be opened with a wrong password; the tests below have one that is no longer right")
     }
 
     async fn saturate(_: &Arc<Client>) -> Result<(Box<dyn Any>, u32), Unsupported> {
@@ -140,6 +143,50 @@ async fn a_run_that_is_dropped_leaves_the_connection_usable() {
     tansu.resume();
     session.probe().await.unwrap();
     assert_eq!(connections_to(tansu.port()), connections);
+}
+
+fn log_in(tansu: &Authenticating, password: &str, deadline: Option<Duration>) -> ClientBuilder {
+    let credentials = Credentials::new(USER.to_owned(), password.to_owned());
+    ClientBuilder::new(vec![tansu.address.clone()])
+        .sasl_config(SaslConfig::Plain(credentials))
+        .backoff_config(BackoffConfig { deadline, ..BackoffConfig::default() })
+}
+
+/// A client that is UP with its password, DOWN with this message while the broker expects another one, and UP again.
+async fn is_down_while_its_password_is_wrong(deadline: Option<Duration>, message: impl Fn(&str) -> String) {
+    let tansu = Authenticating::start().await;
+    tansu.set_password(WRONG);
+    let rig = serve(Arc::new(log_in(&tansu, WRONG, deadline).build().await.unwrap()));
+    assert_up(&rig, "queue", "kafka").await;
+    tansu.set_password(PASSWORD);
+    for _ in 0..3 {
+        tokio::time::sleep(MAX_AGE).await;
+        let response = assert_down(&rig, "queue", "kafka", &message(&tansu.address)).await;
+        assert_not_leaked(&rig, &response, &[]).await;
+        assert!(!response.body.contains(WRONG) && !logs::text().contains(WRONG), "{}", logs::text());
+    }
+    assert!(logs::text().contains("SaslAuthenticationFailed"), "the client logs the reason: {}", logs::text());
+    tansu.set_password(WRONG);
+    eventually("it is up again", || async { rig.health().await.status == 200 }).await;
+}
+
+#[actix_web::test]
+async fn a_password_that_is_no_longer_right_is_down_by_the_deadline_because_the_client_retries_without_a_limit() {
+    is_down_while_its_password_is_wrong(None, |_| "timed out after 800 ms".to_owned()).await;
+}
+
+#[actix_web::test]
+async fn a_password_that_is_no_longer_right_is_unreachable_if_the_client_retries_with_a_limit() {
+    let limit = Some(Duration::from_millis(100));
+    is_down_while_its_password_is_wrong(limit, |address| format!("unable to connect to kafka at {address}")).await;
+}
+
+#[actix_web::test]
+async fn a_client_cannot_be_opened_with_a_wrong_password() {
+    let tansu = Authenticating::start().await;
+    let error = log_in(&tansu, WRONG, Some(Duration::ZERO)).build().await.unwrap_err();
+    assert!(error.to_string().contains("SaslAuthenticationFailed"), "{error}");
+    assert_eq!(ProbeError::from(error).kind(), ProbeErrorKind::Unreachable);
 }
 
 #[actix_web::test]

@@ -177,6 +177,7 @@ impl ResolvedState {
     pub(crate) fn checks(&self) -> &Checks {
         &self.checks
     }
+
     /// Returns the checks, and keeps the address of the state unique until the process ends, for a holder that is sent to other threads,
     /// which a [`StateHandle`] cannot be. The state is dropped as ever; only its own memory is not used again.
     #[cfg(feature = "tonic")]

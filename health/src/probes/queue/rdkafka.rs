@@ -7,14 +7,17 @@
 //! | what happens | kind | status |
 //! | --- | --- | --- |
 //! | refused, no such host, on all brokers | [`ProbeErrorKind::Unreachable`] | DOWN |
-//! | wrong password | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | no response | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | wrong or missing credentials | [`ProbeErrorKind::Unreachable`] or [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | no permission | [`ProbeErrorKind::Rejected`] | DOWN |
 //! | anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! librdkafka connects in the background. Only its log and the context of its client contain the reason of a failure. A call that finds
 //! no broker blocks until its limit, which is 5 s, and 600 ms before the first success. A client does not expose its brokers before that,
 //! so messages do not contain an address until then.
+//!
+//! So a run cannot distinguish a broker that rejects the credentials from one that it cannot connect to, or that is silent. The
+//! `ClientContext` of the application can: its `error` receives `RDKafkaErrorCode::Authentication`, and logs it by default.
 //!
 //! One broker is enough for a run. Whether each partition has a leader is not checked: use a [`Check::new`](crate::Check::new) that fetches the
 //! watermarks of the partitions that the service needs.

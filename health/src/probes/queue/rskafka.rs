@@ -7,12 +7,16 @@
 //! | --- | --- | --- |
 //! | refused, no such host, on all brokers | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | no response | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | wrong or missing credentials | [`ProbeErrorKind::TimedOut`]; [`ProbeErrorKind::Unreachable`] if a `deadline` in the client's `BackoffConfig` ends first | DOWN |
 //! | no permission | [`ProbeErrorKind::Rejected`] | DOWN |
 //! | anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! After a failure the client tries again without a limit, after longer and longer pauses. A run begins with a short pause, so the check is UP
 //! soon after the broker is back, before operations of the application that wait are. `ClientBuilder::build` does not return while the
-//! broker is stopped, or rejects the password: open the client before the server starts, or give `build` a limit.
+//! broker is stopped, or rejects the credentials: open the client before the server starts, or give `build` a limit.
+//!
+//! So a run meets wrong credentials only if they were valid before, when the client connects again. It cannot distinguish that from a
+//! silent broker: the client only logs the reason, as a warning of the target `rskafka::connection`.
 //!
 //! One broker is enough for a run. Whether each partition has a leader is not checked: use a [`Check::new`](crate::Check::new) that fetches an
 //! offset of the partitions that the service needs.
