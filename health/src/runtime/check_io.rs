@@ -245,7 +245,8 @@ mod tests {
     fn the_runtime_of_a_dropped_check_is_reused_unless_a_task_blocks_it() {
         let runtimes = IoRuntimes::default();
         let first = CheckIo::default().runtime(1, &runtimes).unwrap();
-        while !first.is_idle() {
+        // Until the thread of the runtime has started, and has run the empty task that the dropped check may have spawned.
+        while first.rank().0 || !first.is_idle() {
             thread::yield_now();
         }
         let second = CheckIo::default().runtime(1, &runtimes).unwrap();
