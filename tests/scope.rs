@@ -13,7 +13,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::common::{counted::Counted, http, logs, test_server::TestServer};
+use crate::common::{counted::Counted, eventually, http, logs, test_server::TestServer};
 
 #[derive(HealthCheck)]
 struct State {
@@ -167,11 +167,12 @@ async fn a_missing_state_is_down_and_the_message_names_the_missing_step() {
     assert_eq!(response.status, 503);
     let message = response.json()["errors"]["health"]["state"].as_str().unwrap().to_owned();
     assert!(message.contains(".app_data(web::Data::new(state))") && message.contains(".state(&data)"), "{message}");
-    let lines = logs::lines();
-    let of_types = |line: &&String| line.contains("are not in this application") && line.contains("scope::OtherState");
-    assert_eq!(lines.iter().filter(of_types).count(), 1, "{lines:#?}");
-    let of_step = |line: &&String| line.contains("ERROR") && line.contains("no state was found");
-    assert_eq!(lines.iter().filter(of_step).count(), 1, "{lines:#?}");
+    let lines_with = |parts: [&str; 2]| {
+        let lines = logs::lines();
+        lines.iter().filter(|line| parts.iter().all(|part| line.contains(part))).count()
+    };
+    eventually("the step is logged", || async { lines_with(["ERROR", "no state was found"]) == 1 }).await;
+    assert_eq!(lines_with(["are not in this application", "scope::OtherState"]), 1, "{:#?}", logs::lines());
 }
 
 #[actix_web::test]
@@ -262,7 +263,7 @@ async fn a_panic_is_down_and_its_message_is_only_in_the_log() {
     let response = server.health().await;
     let body = r#"{"status":"DOWN","errors":{"service":{"a":"the check panicked"}},"checks":{"service":{"a":"DOWN","b":"UP"}}}"#;
     assert_eq!((response.status, &*response.body), (503, body));
-    crate::common::eventually("the payload is in the log", || async {
+    eventually("the payload is in the log", || async {
         logs::lines().iter().any(|line| line.contains("canary-5ecret payload"))
     })
     .await;
@@ -298,7 +299,7 @@ async fn only_the_check_that_blocks_its_thread_is_down() {
         assert_eq!(response.json()["checks"]["service"], serde_json::json!({"blocking": "DOWN", "fine": "UP"}));
         assert_eq!(response.status, 200);
     }
-    crate::common::eventually("the timeout is in the log", || async {
+    eventually("the timeout is in the log", || async {
         logs::lines().iter().any(|line| line.contains("service.blocking") && line.contains("timed out after 800 ms"))
     })
     .await;
@@ -500,9 +501,8 @@ async fn descriptors_of_clients_that_left_are_closed_within_ten_seconds() {
         stream.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     }
     let left = Instant::now();
-    crate::common::eventually("the server has accepted them", || async { open_sockets() >= before + clients / 2 })
-        .await;
-    crate::common::eventually("their descriptors are closed", || async { open_sockets() < before + 10 }).await;
+    eventually("the server has accepted them", || async { open_sockets() >= before + clients / 2 }).await;
+    eventually("their descriptors are closed", || async { open_sockets() < before + 10 }).await;
     assert!(left.elapsed() < Duration::from_secs(14), "{:?}", left.elapsed());
     let warned: Vec<_> = logs::lines().into_iter().filter(|line| line.contains("deadline")).collect();
     assert!(matches!(&*warned, [line, ..] if line.contains("WARN") && line.contains("10 s")), "{warned:#?}");

@@ -11,7 +11,7 @@ use actix_web::web;
 use health::{HealthCheck, Registry};
 use sqlx::SqlitePool;
 
-use crate::common::{counted::Counted, http::Response, logs, test_server::TestServer};
+use crate::common::{counted::Counted, eventually, http::Response, logs, test_server::TestServer};
 
 #[derive(HealthCheck)]
 struct State {
@@ -183,7 +183,7 @@ async fn message_about<T: 'static>(value: impl Fn() -> T + Send + Clone + 'stati
     let message = message(&server.health().await, "state");
     let logged = format!("health check health.state cannot be run: {message}");
     let is_logged = |line: &String| line.contains("ERROR") && line.contains(&logged);
-    assert!(logs::lines().iter().any(is_logged), "{:#?}", logs::lines());
+    eventually(&logged, || async { logs::lines().iter().any(is_logged) }).await;
     message
 }
 
@@ -291,7 +291,7 @@ async fn a_state_without_resources_is_down_and_the_message_says_that_it_was_foun
          `.allow_empty()` to health::scope()"
     );
     let is_logged = || logs::lines().iter().any(|line| line.contains("ERROR") && line.contains(&message));
-    crate::common::eventually("it is logged", || async { is_logged() }).await;
+    eventually("it is logged", || async { is_logged() }).await;
     let response = server.get("/empty").await;
     assert_eq!((response.status, &*response.body), (200, r#"{"status":"UP","checks":{}}"#));
 }
