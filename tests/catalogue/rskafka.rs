@@ -48,7 +48,9 @@ impl Backend for OfClient {
     }
 
     fn rejected(_: &Tansu) -> Result<(ExpectedMessage, &'static str), Unsupported> {
-        Err("a client cannot be opened with a wrong password; the tests below have one that is no longer right")
+        Err(
+            "a client cannot be opened with a wrong password, so the tests below change the password of the broker after that",
+        )
     }
 
     async fn saturate(_: &Arc<Client>) -> Result<(Box<dyn Any>, u32), Unsupported> {

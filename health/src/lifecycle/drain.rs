@@ -13,26 +13,14 @@ use tokio::{sync::Notify, time::sleep};
 
 use super::workers;
 use crate::{
-    process::{DRAINED, DRAINING, DRAINING_AND_SERVING, ENDED_DRAIN_WARNING, generation},
+    process::{DRAINED, DRAINING, DRAINING_AND_SERVING, generation},
     runtime::Executor,
 };
 
 /// Whether a server is draining, or has stopped after its drain and none is left. Then only a management server still responds, and
 /// the process is out of rotation until it ends.
 pub(crate) fn is_draining() -> bool {
-    DRAINING.load(Ordering::Acquire) > 0 || (DRAINED.load(Ordering::Acquire) && !workers::any_registered())
-}
-
-/// Warns if the workers have ended while a server should still serve. Called after the end of a worker and after the start of a drain,
-/// whose order is random: at SIGTERM actix's own handler stops the server, too, unless it is disabled.
-pub(super) fn warn_if_workers_ended() {
-    if DRAINING_AND_SERVING.load(Ordering::SeqCst) > 0 && workers::have_stopped() && ENDED_DRAIN_WARNING.claim() {
-        // Not on the thread of the log: the process may be about to end.
-        tracing::warn!(
-            "the workers have ended before the time of the drain has passed: add `.disable_signals()` to the HttpServer, so that it does \
-             not stop at SIGTERM by itself"
-        );
-    }
+    DRAINING.load(Ordering::Acquire) > 0 || (DRAINED.load(Ordering::Acquire) && workers::missing_workers().is_some())
 }
 
 /// Takes a server out of rotation at SIGTERM, or at [`Drain::start`], before it stops.
@@ -88,7 +76,7 @@ pub fn drain(server: ServerHandle, time: Duration) -> Drain {
         logger.defer(move || {
             tracing::info!("{cause}: draining: readiness is DOWN, and the server stops in {} s", time.as_secs_f32());
         });
-        logger.defer(warn_if_workers_ended);
+        logger.defer(workers::warn_if_ended_before_drain);
         let is_cut_short = matches!(select(pin!(sleep(time)), pin!(sigterm.received())).await, Either::Right(_));
         DRAINING_AND_SERVING.fetch_sub(1, Ordering::SeqCst);
         if is_cut_short {

@@ -19,9 +19,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::drain::warn_if_workers_ended;
 use crate::{
-    process::{EPOCH, TICK_INTERVAL_MS, WORKERS, WorkerState, generation},
+    process::{DRAINING_AND_SERVING, ENDED_DRAIN_WARNING, EPOCH, TICK_INTERVAL_MS, WORKERS, WorkerState, generation},
     report::{Entry, Worker, milliseconds},
 };
 
@@ -51,15 +50,29 @@ pub(crate) enum MissingWorkers {
     Stopped,
 }
 
-/// Whether any worker is registered at present.
-pub(super) fn any_registered() -> bool {
-    WORKERS.lock().iter().any(Option::is_some)
+/// Why no worker is registered at present; `None` if one is.
+pub(super) fn missing_workers() -> Option<MissingWorkers> {
+    let workers = WORKERS.lock();
+    match (workers.is_empty(), workers.iter().any(Option::is_some)) {
+        (true, _) => Some(MissingWorkers::NotRegistered),
+        (false, false) => Some(MissingWorkers::Stopped),
+        (false, true) => None,
+    }
 }
 
-/// Whether workers were registered, and none is any more.
-pub(super) fn have_stopped() -> bool {
-    let workers = WORKERS.lock();
-    !workers.is_empty() && workers.iter().all(Option::is_none)
+/// Warns if the workers have ended while a server should still serve. Called after the end of a worker and after the start of a drain,
+/// whose order is random: at SIGTERM actix's own handler stops the server, too, unless it is disabled.
+pub(super) fn warn_if_ended_before_drain() {
+    if DRAINING_AND_SERVING.load(Ordering::SeqCst) > 0
+        && missing_workers() == Some(MissingWorkers::Stopped)
+        && ENDED_DRAIN_WARNING.claim()
+    {
+        // Not on the thread of the log: the process may be about to end.
+        tracing::warn!(
+            "the workers have ended before the time of the drain has passed: add `.disable_signals()` to the HttpServer, so that it does \
+             not stop at SIGTERM by itself"
+        );
+    }
 }
 
 impl Heartbeat {
@@ -120,15 +133,7 @@ impl Heartbeat {
 
     /// Whether there is no worker to report. Always `None` in a worker.
     pub(crate) fn missing_workers(&self) -> Option<MissingWorkers> {
-        if self.number.is_some() {
-            return None;
-        }
-        let workers = WORKERS.lock();
-        match (workers.is_empty(), workers.iter().any(Option::is_some)) {
-            (true, _) => Some(MissingWorkers::NotRegistered),
-            (false, false) => Some(MissingWorkers::Stopped),
-            (false, true) => None,
-        }
+        if self.number.is_some() { None } else { missing_workers() }
     }
 }
 
@@ -153,7 +158,7 @@ impl Drop for Heartbeat {
         if let Some(number) = self.number {
             WORKERS.lock()[number] = None;
             generation::bump();
-            warn_if_workers_ended();
+            warn_if_ended_before_drain();
         }
     }
 }

@@ -181,7 +181,7 @@ impl Inner {
         self.policy.evaluate(client.peer, |header| client.values(header))
     }
 
-    /// The endpoint of a service; `None` if there is no such group or check, or several have the name.
+    /// The endpoint of a service; `None` if no group or check has the name, or if several have it.
     fn endpoint<'a>(&self, service: &'a str, access: Access) -> Option<Endpoint<'a>> {
         Some(match service {
             "" | "ready" => Endpoint::Ready,

@@ -92,7 +92,7 @@ async fn relay(mut client: TcpStream, broker: String, mut passwords: watch::Rece
     }
 }
 
-/// Returns when the client has authenticated. Returns an error if it has not, and has been told so.
+/// Returns once the client has authenticated, or an error after the response that its credentials are wrong.
 async fn authenticate(client: &mut TcpStream, broker: &mut TcpStream, password: &str) -> io::Result<()> {
     const SASL_HANDSHAKE: i16 = 17;
     const API_VERSIONS: i16 = 18;

@@ -22,10 +22,10 @@
 //! | 408, 504; the client's own limit | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | any other status than the expected one, a body without the expected text, too many redirects, not HTTP, not TLS; a URL that the client does not support, such as `ftp://` | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! Responses and the log name the server by host and port: never the path, the query or the credentials of the URL. After a redirect it is
-//! the server that has responded; if there is no response, it is that of the URL of the check, because errors of the client do not contain
-//! the target of the redirect. It is never a proxy: if the proxy is unreachable or denies access, the message names the server behind it. The
-//! status of the last response is a value of the run, `http_status`.
+//! Responses and the log name the server by host and port: never the path, the query or the credentials of the URL. After a
+//! redirect they name the server that has responded. Without a response they name the server in the URL of the check, because errors of the
+//! client do not contain the target of the redirect. They never name a proxy: if it is unreachable or denies access, they name the server
+//! behind it. The status of the last response is a value of the run, `http_status`.
 //!
 //! What a run costs the server: one request, on an idle connection of the client or a new one, which both stay in its pool. A run with a
 //! stale connection or a slow response sends a second request, and a run that fails without a response, too. A silent server gets one more

@@ -770,34 +770,21 @@ async fn an_exhausted_pool_is_degraded_if_the_error_of_a_new_connection_shows_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_becomes_free_while_the_server_is_silent_is_queried() {
-    let pool = Plain::new(1, &[]);
-    pool.exhaust();
-    pool.set(Server::Frozen);
-    let mut check = Check::of(&pool);
-    assert_eq!(check.poll().await, Shown::Overdue);
-    {
-        let mut world = pool.world();
-        world.server = Server::Up;
-        world.in_use = 0;
-        world.idle.push_back(Fate::Works);
+async fn a_connection_that_becomes_free_is_queried_although_the_server_was_silent_or_accepts_no_new_ones() {
+    for (server, connection) in [(Server::Up, Fate::Works), (Server::Frozen, Fate::Late(Duration::from_millis(1)))] {
+        let pool = Plain::new(1, &[]);
+        pool.exhaust();
+        pool.set(Server::Frozen);
+        let mut check = Check::of(&pool);
+        assert_eq!(check.poll().await, Shown::Overdue);
+        pool.set(server);
+        {
+            let mut world = pool.world();
+            world.in_use = 0;
+            world.idle.push_back(connection);
+        }
+        assert_eq!(check.poll().await, Shown::Up);
     }
-    assert_eq!(check.poll().await, Shown::Up);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_connection_that_becomes_free_is_queried_although_the_server_accepts_no_new_ones() {
-    let pool = Plain::new(1, &[]);
-    pool.exhaust();
-    pool.set(Server::Frozen);
-    let mut check = Check::of(&pool);
-    assert_eq!(check.poll().await, Shown::Overdue);
-    {
-        let mut world = pool.world();
-        world.in_use = 0;
-        world.idle.push_back(Fate::Late(Duration::from_millis(1)));
-    }
-    assert_eq!(check.poll().await, Shown::Up);
 }
 
 #[tokio::test(start_paused = true)]

@@ -131,8 +131,8 @@ pub(in crate::probes) async fn repeated<E: Classify, F: Future<Output = Result<(
     result.map_err(RepeatedError::Query)
 }
 
-/// Returns why the first query fails if it stays silent. Most errors of a repetition do not tell: the server may reject only further
-/// requests. If it refuses connections, the error is a better message than that the first query timed out.
+/// Returns why the first query fails if it stays silent. Most errors of a repetition say nothing about that, because the server may reject
+/// only further requests. If the server refuses connections, the error is a better message than that the first query timed out.
 async fn failure_by_repetition<E: Classify>(repetition: impl Future<Output = Result<(), E>>) -> RepeatedError<E> {
     match repetition.await {
         Ok(()) => RepeatedError::Late,
