@@ -673,8 +673,3 @@ async fn structs_may_contain_themselves_and_come_from_macros() {
     let state = ByExample { a: pg(), b: 1, c: Some(pg()) };
     assert_eq!(names(&state), ["database.called", "service.b", "database.c"]);
 }
-
-#[test]
-fn invalid_states_do_not_compile_and_the_errors_name_the_solution() {
-    trybuild::TestCases::new().compile_fail("ui/*.rs");
-}

@@ -1,7 +1,7 @@
 //! The features of `health`: which error names them, and which dependencies they bring.
 //!
-//! `ui/missing_features.rs` shows the errors for types that only look like those of the drivers. The tests named `long_` compile
-//! projects of their own, because all tests of one build share its features.
+//! `compile-errors/ui/missing_features.rs` shows the errors for types that only look like those of the drivers. The tests named `long_`
+//! compile projects of their own, because all tests of one build share its features.
 
 use std::{
     fs,
@@ -47,7 +47,7 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-const EVERY_BACKEND: &str = include_str!("ui/shared/every_backend.rs");
+const EVERY_BACKEND: &str = include_str!("compile-errors/ui/shared/every_backend.rs");
 
 /// The fields of `EVERY_BACKEND`, as written, each with the feature that probes it.
 fn fields() -> Vec<(&'static str, &'static str)> {
@@ -77,7 +77,7 @@ fn all_features() -> Vec<String> {
 
 #[test]
 fn the_error_for_a_resource_names_every_feature_for_a_driver() {
-    let errors = fs::read_to_string(workspace().join("tests/ui/one_missing_feature.stderr")).unwrap();
+    let errors = fs::read_to_string(workspace().join("tests/compile-errors/ui/one_missing_feature.stderr")).unwrap();
     // Features for what is probed by a value of this crate, so that no field looks like it, and for formats.
     let others = [
         "aws-sdk-s3",
@@ -101,7 +101,7 @@ fn the_error_for_a_resource_names_every_feature_for_a_driver() {
 
 #[test]
 fn the_error_for_a_missing_feature_names_a_feature_that_exists() {
-    let errors = fs::read_to_string(workspace().join("tests/ui/missing_features.stderr")).unwrap();
+    let errors = fs::read_to_string(workspace().join("tests/compile-errors/ui/missing_features.stderr")).unwrap();
     assert_each_field_names_its_feature(&errors);
     let manifest = fs::read_to_string(workspace().join("health/Cargo.toml")).unwrap();
     for (field, feature) in fields() {

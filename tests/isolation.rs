@@ -50,7 +50,7 @@ fn serve(checks: Vec<Check>) -> TestServer {
     serve_as(checks, |scope| scope)
 }
 
-fn serve_as(checks: Vec<Check>, set: impl Fn(health::Scope) -> health::Scope + Send + Clone + 'static) -> TestServer {
+fn serve_as(checks: Vec<Check>, set: impl Fn(health::Scope) -> health::Scope + Send + Sync + 'static) -> TestServer {
     TestServer::start(1, move |app| {
         app.service(checks.iter().cloned().fold(set(health::scope()), health::Scope::check));
     })

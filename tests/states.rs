@@ -45,7 +45,7 @@ fn scope() -> health::Scope {
 }
 
 /// A server with three workers that call this function.
-fn with_scope(scope: impl Fn() -> health::Scope + Send + Clone + 'static) -> TestServer {
+fn with_scope(scope: impl Fn() -> health::Scope + Send + Sync + 'static) -> TestServer {
     TestServer::start(3, move |app| {
         app.service(scope());
     })
@@ -176,7 +176,7 @@ async fn a_state_is_given_as_data_or_as_data_of_an_arc() {
 }
 
 /// The message of an application with this value in `app_data`, which is not a state that a scope can find.
-async fn message_about<T: 'static>(value: impl Fn() -> T + Send + Clone + 'static) -> String {
+async fn message_about<T: 'static>(value: impl Fn() -> T + Send + Sync + 'static) -> String {
     let server = TestServer::start(1, move |app| {
         app.app_data(value()).service(scope());
     });

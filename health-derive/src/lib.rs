@@ -64,39 +64,6 @@ use crate::{ast::Struct, errors::Errors};
 /// | struct | `strict` | Every field must be probed or marked `skip`. |
 /// | struct | `name = "…"` | Is put before the names of all checks of the struct, as in `billing.db`. |
 /// | struct | `crate = path` | The path of the crate `health`, if it was renamed. |
-///
-/// # Examples
-///
-/// ```
-/// use std::{collections::HashMap, net::SocketAddr};
-///
-/// use health::{HealthCheck, Probe, ProbeError};
-///
-/// #[derive(Clone)]
-/// struct Mailer;
-///
-/// impl Probe for Mailer {
-///     const GROUP: &'static str = "service";
-///
-///     async fn probe(&self) -> Result<(), ProbeError> {
-///         Ok(())
-///     }
-/// }
-///
-/// async fn accepts_connections(server: &SocketAddr) -> std::io::Result<()> {
-///     tokio::net::TcpStream::connect(server).await.map(drop)
-/// }
-///
-/// #[derive(HealthCheck)]
-/// struct AppState {
-///     mailer: Mailer,                        // service.mailer
-///     #[health(optional, timeout = "250ms")]
-///     newsletters: HashMap<String, Mailer>,  // one per key, e.g. service.newsletters.monday
-///     #[health(with = accepts_connections)]
-///     search: SocketAddr,                    // service.search
-///     title: String,                         // ignored
-/// }
-/// ```
 #[proc_macro_derive(HealthCheck, attributes(health))]
 pub fn derive_health_check(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);

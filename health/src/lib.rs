@@ -55,7 +55,6 @@ pub use check::Check;
 pub use discovery::{Checks, HealthCheck};
 pub use error::{BoxError, ProbeError, ProbeErrorKind};
 pub use events::{Transition, Transitions, transitions};
-pub use health_derive::HealthCheck;
 pub use ipnet::IpNet;
 pub use lifecycle::{Drain, Hold, drain, heartbeat, hold};
 pub use management::{ManagementServer, serve};
@@ -70,6 +69,41 @@ pub use report::{Details, Entry, LastError, Report, Sample};
 pub use scope::{ConfigError, ConfigErrorKind, Deny, Scope, metrics_text, on_connect, report, scope, snapshot};
 pub use self_check::self_check;
 pub use status::Status;
+
+// The example stands here, because it needs this crate.
+/// Finds the resources of the application state, and registers a check for each.
+///
+/// ```
+/// use std::{collections::HashMap, net::SocketAddr};
+///
+/// use health::{HealthCheck, Probe, ProbeError};
+///
+/// #[derive(Clone)]
+/// struct Mailer;
+///
+/// impl Probe for Mailer {
+///     const GROUP: &'static str = "service";
+///
+///     async fn probe(&self) -> Result<(), ProbeError> {
+///         Ok(())
+///     }
+/// }
+///
+/// async fn accepts_connections(server: &SocketAddr) -> std::io::Result<()> {
+///     tokio::net::TcpStream::connect(server).await.map(drop)
+/// }
+///
+/// #[derive(HealthCheck)]
+/// struct AppState {
+///     mailer: Mailer,                        // service.mailer
+///     #[health(optional, timeout = "250ms")]
+///     newsletters: HashMap<String, Mailer>,  // one per key, e.g. service.newsletters.monday
+///     #[health(with = accepts_connections)]
+///     search: SocketAddr,                    // service.search
+///     title: String,                         // ignored
+/// }
+/// ```
+pub use health_derive::HealthCheck;
 
 #[cfg(feature = "tonic")]
 pub use scope::{GrpcHealth, grpc};

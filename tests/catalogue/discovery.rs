@@ -1,4 +1,4 @@
 //! Every type that a feature probes, as the applications write it. A field that cannot be probed does not compile.
 #![allow(dead_code, reason = "compiling is the test")]
 
-include!("../ui/shared/every_backend.rs");
+include!("../compile-errors/ui/shared/every_backend.rs");

@@ -1,10 +1,13 @@
 //! An application under test: a real `HttpServer` on a free port, and optionally on a Unix socket.
 
-use std::{net::SocketAddr, os::unix::net::UnixListener, path::Path};
+use std::{net::SocketAddr, os::unix::net::UnixListener, path::Path, sync::Arc};
 
 use actix_web::{App, HttpServer, dev::ServerHandle, web::ServiceConfig};
 
 use super::{http, logs};
+
+/// Adds the services of an application, once for each worker.
+type Configure = dyn Fn(&mut ServiceConfig) + Send + Sync;
 
 /// A running application. It is stopped when dropped.
 pub(crate) struct TestServer {
@@ -14,7 +17,7 @@ pub(crate) struct TestServer {
 
 impl TestServer {
     /// Starts an application with the given number of workers.
-    pub(crate) fn start(workers: usize, configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static) -> Self {
+    pub(crate) fn start(workers: usize, configure: impl Fn(&mut ServiceConfig) + Send + Sync + 'static) -> Self {
         Self::start_on(0, workers, configure)
     }
 
@@ -22,28 +25,24 @@ impl TestServer {
     pub(crate) fn start_on(
         port: u16,
         workers: usize,
-        configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static,
+        configure: impl Fn(&mut ServiceConfig) + Send + Sync + 'static,
     ) -> Self {
-        Self::bind(port, None, workers, configure)
+        Self::bind(port, None, workers, Arc::new(configure))
     }
 
     /// Starts an application that also listens on a Unix socket.
     pub(crate) fn start_at(
         socket: Option<&Path>,
         workers: usize,
-        configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static,
+        configure: impl Fn(&mut ServiceConfig) + Send + Sync + 'static,
     ) -> Self {
-        Self::bind(0, socket, workers, configure)
+        Self::bind(0, socket, workers, Arc::new(configure))
     }
 
-    fn bind(
-        port: u16,
-        socket: Option<&Path>,
-        workers: usize,
-        configure: impl Fn(&mut ServiceConfig) + Send + Clone + 'static,
-    ) -> Self {
+    // One type for all applications: the compiler generates code for each type of an `HttpServer`, which takes a second.
+    fn bind(port: u16, socket: Option<&Path>, workers: usize, configure: Arc<Configure>) -> Self {
         logs::keep();
-        let mut server = HttpServer::new(move || App::new().configure(configure.clone()))
+        let mut server = HttpServer::new(move || App::new().configure(|app| configure(app)))
             .on_connect(health::on_connect)
             .workers(workers)
             .disable_signals()

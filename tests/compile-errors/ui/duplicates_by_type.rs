@@ -1,5 +1,5 @@
 use health::HealthCheck;
-use sqlx::{MySqlPool, PgPool};
+use sqlx::{AnyPool, PgPool};
 
 #[derive(HealthCheck)]
 struct State {
@@ -7,7 +7,7 @@ struct State {
     #[health(name = "main")]
     cache: redis::Client,
     #[health(name = "main")]
-    orders: Option<MySqlPool>,
+    orders: Option<AnyPool>,
 }
 
 fn main() {}

@@ -10,7 +10,7 @@ struct State {
     pair: (PgPool, u8),
     replicas: [PgPool; 2],
     queue: VecDeque<PgPool>,
-    repository: Repository<::sqlx::SqlitePool>,
+    repository: Repository<::sqlx::AnyPool>,
 }
 
 struct Repository<T>(T);
