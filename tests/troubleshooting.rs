@@ -226,7 +226,7 @@ fn is_group(token: &TokenTree, delimiter: Delimiter) -> bool {
 
 /// The errors that the UI tests of the derive expect, without their codes.
 fn compile_errors() -> BTreeSet<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("ui");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("compile-errors/ui");
     let outputs = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let outputs = outputs.filter(|path| path.extension().is_some_and(|extension| extension == "stderr"));
     let errors: BTreeSet<_> = outputs.flat_map(|path| errors_of(&fs::read_to_string(path).unwrap())).collect();
