@@ -112,6 +112,7 @@ fn the_error_for_a_missing_feature_names_a_feature_that_exists() {
 /// The crates of `EVERY_BACKEND`, with the features that bring its types.
 const DRIVERS: &str = r#"
 async-nats = { version = "0.51", default-features = false, features = ["jetstream", "ring"] }
+bb8-postgres = "0.9"
 bb8-redis = "0.26"
 deadpool-lapin = { version = "0.14", default-features = false }
 deadpool-postgres = { version = "0.14", default-features = false }

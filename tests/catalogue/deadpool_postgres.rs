@@ -67,12 +67,12 @@ fn pool(url: &str) -> Pool {
 }
 
 /// A server with a maximum of five connections.
-fn small() -> Server {
+pub(crate) fn small() -> Server {
     let args = ["max_connections=5", "superuser_reserved_connections=0", "max_wal_senders=0"];
     Server::start_with(Kind::Postgres, &args.map(|arg| ["-c", arg]).concat())
 }
 
-async fn connected(server: &Server) -> Client {
+pub(crate) async fn connected(server: &Server) -> Client {
     let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
     actix_web::rt::spawn(connection);
     client

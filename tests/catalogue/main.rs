@@ -7,6 +7,7 @@
 mod common;
 
 mod acceptance;
+mod bb8_postgres;
 mod bb8_redis;
 mod certificate;
 mod chaos;

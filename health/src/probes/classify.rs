@@ -109,6 +109,7 @@ errors_of_drivers! {
     "rusqlite": rusqlite::Error;
     "tokio-postgres": tokio_postgres::Error;
     "deadpool-postgres": deadpool_postgres::PoolError;
+    "bb8-postgres": bb8::RunError<tokio_postgres::Error>;
     "mongodb": mongodb::error::Error;
     "redis": redis::RedisError;
     "deadpool-redis": deadpool_redis::PoolError;

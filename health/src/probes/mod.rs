@@ -8,6 +8,8 @@
 
 /// Databases that are queried with SQL.
 mod sql {
+    #[cfg(feature = "bb8-postgres")]
+    pub mod bb8_postgres;
     #[cfg(feature = "deadpool-postgres")]
     pub mod deadpool_postgres;
     #[cfg(feature = "diesel")]

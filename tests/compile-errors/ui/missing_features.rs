@@ -37,10 +37,19 @@ mod diesel_async {
 
 mod tokio_postgres {
     pub struct Client;
+    pub struct NoTls;
 }
 
 mod deadpool_postgres {
     pub struct Pool;
+}
+
+mod bb8_postgres {
+    pub struct PostgresConnectionManager<T>(T);
+
+    pub mod bb8 {
+        pub struct Pool<M>(M);
+    }
 }
 
 mod redis {

@@ -20,7 +20,7 @@
 //!
 //! The counters of the pool before a run are values of the run: `connections_in_use`, `connections_idle` and `connections_max`.
 
-#[cfg(any(feature = "bb8-redis", feature = "diesel-async"))]
+#[cfg(any(feature = "bb8-postgres", feature = "bb8-redis", feature = "diesel-async"))]
 pub(super) mod bb8;
 pub(super) mod blocking;
 #[cfg(any(

@@ -10,7 +10,7 @@
 //! | in a transaction that has failed; anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! A client never reconnects: once its connection is closed, the check is DOWN until the application creates a new client.
-//! `deadpool_postgres::Pool` reconnects. A client does not expose its address, so messages do not contain one.
+//! `deadpool_postgres::Pool` and `bb8::Pool` reconnect. A client does not expose its address, so messages do not contain one.
 
 use std::{error::Error as _, io, sync::Arc};
 
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-const LABEL: Label = Label::new("postgres");
+pub(super) const LABEL: Label = Label::new("postgres");
 
 impl Probe for Client {
     const GROUP: &'static str = "database";

@@ -11,6 +11,7 @@ struct EveryBackend {
     diesel_async_deadpool: diesel_async::pooled_connection::deadpool::Pool<diesel_async::AsyncPgConnection>, // diesel-async
     tokio_postgres: std::sync::Arc<tokio_postgres::Client>, // tokio-postgres
     deadpool_postgres: deadpool_postgres::Pool, // deadpool-postgres
+    bb8_postgres: bb8_postgres::bb8::Pool<bb8_postgres::PostgresConnectionManager<tokio_postgres::NoTls>>, // bb8-postgres
     redis: redis::Client, // redis
     redis_multiplexed: redis::aio::MultiplexedConnection, // redis
     redis_manager: redis::aio::ConnectionManager, // redis
