@@ -49,11 +49,11 @@ mod tests {
         let checks =
             [("database", "db"), ("cache", "sessions")].map(|(group, name)| CheckEntry::Check(check(group, name)));
         let filter = Filter {
-            include: Some(vec!["database".to_owned(), "cashe".to_owned()]),
+            include: Some(vec!["database".to_owned(), "unknown".to_owned()]),
             exclude: vec![("HEALTHCHECK_EXCLUDE", "cache.sessions".to_owned()), (".exclude", "cache.db".to_owned())],
         };
         let unmatched: Vec<_> = filter.unmatched(&checks).collect();
-        assert_eq!(unmatched, [(".include", "cashe".to_owned()), (".exclude", "cache.db".to_owned())]);
+        assert_eq!(unmatched, [(".include", "unknown".to_owned()), (".exclude", "cache.db".to_owned())]);
     }
 
     #[test]
