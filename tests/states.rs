@@ -106,13 +106,16 @@ async fn a_resource_in_an_arc_runs_once_for_all_workers_and_scopes() {
 
 #[actix_web::test]
 async fn clones_that_cannot_be_recognized_run_in_each_worker_and_the_log_names_the_step() {
-    let mail = Counted::default();
+    let (pool, mail) = (memory(), Counted::default());
     let runs = Arc::clone(&mail.runs);
-    let server = with_scope(move || health::scope().max_age(Duration::from_hours(1)).probe("mail", mail.clone()));
+    let server = with_scope(move || {
+        health::scope().max_age(Duration::from_hours(1)).probe("recognized", pool.clone()).probe("mail", mail.clone())
+    });
     assert_eq!(three_rounds(&server).await.status, 200);
     assert_eq!(runs.load(Ordering::SeqCst), 3);
     let warned = logs::warnings("service.mail");
     assert!(!warned.is_empty() && warned[0].contains("put the resource into an `Arc`"), "{:#?}", logs::lines());
+    assert!(!warned[0].contains("database.recognized"), "it has one copy: {}", warned[0]);
 }
 
 #[actix_web::test]

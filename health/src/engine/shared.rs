@@ -1,6 +1,6 @@
 //! The engines of the process: scopes of all workers that have the same states, checks and settings share one.
 
-use std::{any::TypeId, collections::BTreeSet, sync::Arc};
+use std::{any::TypeId, sync::Arc};
 
 use super::{Engine, EngineConfig, Filter, Sources};
 use crate::{runtime::Executor, weak_map::WeakMap};
@@ -12,7 +12,7 @@ pub(crate) struct EngineKey {
     pub(crate) states: Vec<(TypeId, usize)>,
     /// The identities of the scope's own checks.
     pub(crate) checks: Vec<usize>,
-    /// The types of the states, and the names of the scope's own checks.
+    /// The types of the states, and then the names of the scope's own checks, in the same order.
     pub(crate) names: Vec<String>,
     /// The identities of the registries.
     pub(crate) registries: Vec<usize>,
@@ -34,11 +34,11 @@ pub(crate) fn get_or_create(key: EngineKey, sources: impl FnOnce() -> Sources) -
     let engine = ENGINES.get_or_insert_with(key, |key, others| {
         is_new = true;
         // Logged with the second copy only.
-        copies = (others.filter(|other| other.differs_only_by_identity(key)).count() == 1).then(|| key.names.clone());
+        let mut found = others.filter_map(|other| key.copies_in(other));
+        copies = found.next().filter(|_| found.next().is_none());
         Arc::new(Engine::new(sources(), key.config, Executor::Global))
     });
-    if let Some(names) = copies {
-        let copies: BTreeSet<_> = names.iter().map(String::as_str).collect();
+    if let Some(copies) = copies {
         tracing::warn!(
             ?copies,
             "health scope: there are several copies of these states and checks, and each of them runs; if each worker creates them, \
@@ -50,14 +50,18 @@ pub(crate) fn get_or_create(key: EngineKey, sources: impl FnOnce() -> Sources) -
 }
 
 impl EngineKey {
-    /// Whether the keys are the same but for the identities of states of the same types, or of checks that have the same names: they
-    /// were probably created per worker.
-    fn differs_only_by_identity(&self, other: &Self) -> bool {
-        (&self.states, &self.checks) != (&other.states, &other.checks)
-            && self.names == other.names
+    /// The names of the states and checks of which `other` has another copy, if that is all that differs: they were probably created
+    /// per worker.
+    fn copies_in(&self, other: &Self) -> Option<Vec<String>> {
+        let is_same = self.names == other.names
             && self.registries == other.registries
             && self.config == other.config
             && self.missing_state == other.missing_state
-            && self.filter == other.filter
+            && self.filter == other.filter;
+        let states = self.states.iter().zip(&other.states).map(|(ours, theirs)| ours == theirs);
+        let checks = self.checks.iter().zip(&other.checks).map(|(ours, theirs)| ours == theirs);
+        let named = self.names.iter().zip(states.chain(checks));
+        let copies: Vec<_> = named.filter(|(_, is_shared)| !is_shared).map(|(name, _)| name.clone()).collect();
+        (is_same && !copies.is_empty()).then_some(copies)
     }
 }
