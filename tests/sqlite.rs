@@ -178,7 +178,7 @@ async fn a_file_that_is_replaced_is_down_until_all_connections_have_the_new_one(
         tokio::time::sleep(MAX_AGE).await;
         let response = assert_down(&server, "database", "db", "unable to connect to sqlite").await;
         assert_not_leaked(&server, &response, &["replaced"]).await;
-        // A task of the pool takes back the connection of the run. Only then is it the first of both.
+        // A task returns the connection of the run to the pool. Until then, `acquire` would open the new connection first.
         eventually("all are idle", || async { pool.num_idle() == pool.size() as usize }).await;
         let both = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
         tokio::time::sleep(MAX_AGE).await;
