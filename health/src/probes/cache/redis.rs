@@ -13,9 +13,9 @@
 //! | `READONLY`, `OOM`, `MISCONF`, `NOREPLICAS` | [`ProbeErrorKind::ReadOnly`] | DOWN |
 //! | `LOADING`, another value read than written, anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
-//! A `Client` connects for each use, so its check keeps a connection of its own from run to run, and never for longer than
-//! 30 s: a server at its `maxclients`, or whose password was changed, is DOWN within a minute. Only a success counts on the
-//! kept connection. A failure is retried once on a new one, which leads to the new master where the name does so after a
+//! A `Client` connects for each use, so its check keeps a connection of its own from run to run, and opens another one every
+//! 5 s: a server at its `maxclients`, or whose password was changed, is DOWN in the next run after that. Only a success counts on
+//! the kept connection. A failure is retried once on a new one, which leads to the new master where the name does so after a
 //! failover.
 //!
 //! A `ConnectionManager` keeps its connection as long as it works, for the application as for the check: one to a demoted
@@ -23,7 +23,7 @@
 //! is retried once. A `MultiplexedConnection` never connects again: once broken it is DOWN for good, for the application as
 //! for its check.
 //!
-//! What a run costs the server: one pipelined `SET` and `GET`. A `Client`'s check opens one connection every 30 s, and one in
+//! What a run costs the server: one pipelined `SET` and `GET`. A `Client`'s check opens one connection every 5 s, and one in
 //! each run that fails. While a `ConnectionManager` is silent for longer than twice its longest round trip, and at least
 //! 300 ms, the check opens a TCP connection and closes it, at most every 2 s.
 
@@ -57,13 +57,19 @@ pub(super) const LABEL: Label = Label::new("redis");
 /// How long the server keeps a written value.
 const EXPIRY_MS: u64 = 10_000;
 
+/// How old the connection of a `Client`'s check is when it is renewed. The application connects more often than that.
+const RENEWAL_AGE: Duration = Duration::from_secs(5);
+
 /// How long a `PING` may take before the server is connected to directly. [`ping`] does not know the round trips of earlier runs, so
 /// this is longer than drivers wait for a response.
 pub(super) const PING_HEDGE_DELAY: Duration = Duration::from_millis(600);
 
 library_probe! { "cache", ConnectionManager => ManagerProbe::of }
 library_probe! { "cache", MultiplexedConnection => |connection: &MultiplexedConnection| connection.clone() }
-library_probe! { "cache", Client => |client: &Client| ReusedConnection::new(ClientConnector(client.clone())) }
+library_probe! {
+    "cache",
+    Client => |client: &Client| ReusedConnection::renewed_after(RENEWAL_AGE, ClientConnector(client.clone()))
+}
 
 /// A manager, and what its probe remembers between runs.
 struct ManagerProbe {
@@ -351,7 +357,7 @@ mod tests {
     async fn a_server_at_its_maxclients_is_down_when_the_kept_connection_is_old() {
         let server = Server::start();
         let mut admin = server.admin().await;
-        let kept = ReusedConnection::with_max_age(ClientConnector(server.client("")), AGE);
+        let kept = ReusedConnection::renewed_after(AGE, ClientConnector(server.client("")));
         kept.probe().await.unwrap();
         config(&mut admin, "maxclients", "1").await;
         sleep(AGE).await;
@@ -369,7 +375,7 @@ mod tests {
         let server = Server::start();
         let mut admin = server.admin().await;
         config(&mut admin, "requirepass", "first").await;
-        let kept = ReusedConnection::with_max_age(ClientConnector(server.client("?pass=first")), AGE);
+        let kept = ReusedConnection::renewed_after(AGE, ClientConnector(server.client("?pass=first")));
         kept.probe().await.unwrap();
         config(&mut admin, "requirepass", "second").await;
         sleep(AGE).await;

@@ -7,10 +7,11 @@
 //!   DNS or a load balancer may lead to another server.
 //! - A reused connection that is silent for longer than its round trips took so far is hedged: the query is also sent on a new one, and the
 //!   first result counts. There are at least two seconds between two hedges.
-//! - A connection is reused for [`MAX_AGE`]. The next run opens its successor concurrently. If that fails, the run fails, because the
-//!   application could not connect either. If it is slow, because the server is far away, the old connection is used until it is open.
+//! - A connection is renewed when it is as old as the probe says: a run opens its successor concurrently. If that fails, the run fails, because
+//!   the application could not connect either. If it is slow, because the server is far away, the old connection is used until it is open.
 //!
-//! So a run sends one query, or two when a connection is hedged or renewed. A new connection is opened every 30 s and in each run that fails.
+//! So a run sends one query, or two when a connection is hedged or renewed. A new connection is opened when the old one is renewed, and in
+//! each run that fails.
 
 use std::{
     future::Future,
@@ -33,8 +34,11 @@ use super::{
     hedge::HedgeDelay,
 };
 
-/// How long a connection is reused, so that a server that rejects new ones is reported within a minute.
-pub(in crate::probes) const MAX_AGE: Duration = Duration::from_secs(30);
+/// How old a connection is when it is renewed, where connecting means several connections or a lock of the application.
+const RENEWAL_AGE: Duration = Duration::from_secs(30);
+
+/// A connection that is older is closed unused: no run has renewed it in time, and a firewall may have dropped it.
+const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// How long a run that has succeeded on the old connection waits for its successor.
 const RENEWAL_GRACE: Duration = Duration::from_millis(100);
@@ -53,7 +57,7 @@ pub(in crate::probes) trait Connector: Send + Sync + 'static {
 /// A connector, and the connection that its runs reuse.
 pub(in crate::probes) struct ReusedConnection<C: Connector> {
     shared: Arc<Shared<C>>,
-    max_age: Duration,
+    renewal_age: Duration,
     state: Mutex<State<C>>,
 }
 
@@ -79,12 +83,12 @@ type OpenResult<C> = Result<Option<Opened<<C as Connector>::Connection>>, <C as 
 
 impl<C: Connector> ReusedConnection<C> {
     pub(in crate::probes) fn new(connector: C) -> Self {
-        Self::with_max_age(connector, MAX_AGE)
+        Self::renewed_after(RENEWAL_AGE, connector)
     }
 
-    pub(in crate::probes) fn with_max_age(connector: C, max_age: Duration) -> Self {
+    pub(in crate::probes) fn renewed_after(renewal_age: Duration, connector: C) -> Self {
         let shared = Arc::new(Shared { connector, round_trips: HedgeDelay::new() });
-        Self { shared, max_age, state: Mutex::new(State { reused: None, renewal: None, last_hedge: None }) }
+        Self { shared, renewal_age, state: Mutex::new(State { reused: None, renewal: None, last_hedge: None }) }
     }
 
     pub(in crate::probes) fn connector(&self) -> &C {
@@ -105,12 +109,12 @@ impl<C: Connector> ReusedConnection<C> {
             // A failure is outdated, and this run connects again.
             *reused = ended.await.ok().flatten();
         }
-        // Taken, so that the next run opens a connection if this one is dropped. A connection that no run has renewed in time is closed.
-        let Some(mut old) = reused.take().filter(|old| old.at.elapsed() < self.max_age * 2) else {
+        // Taken, so that the next run opens a connection if this one is dropped.
+        let Some(mut old) = reused.take().filter(|old| old.at.elapsed() < MAX_AGE) else {
             *reused = self.replacement(renewal).await?;
             return Ok(());
         };
-        if old.at.elapsed() >= self.max_age && renewal.is_none() {
+        if old.at.elapsed() >= self.renewal_age && renewal.is_none() {
             *renewal = Some(Renewal::spawn(&self.shared));
         }
 
@@ -404,7 +408,7 @@ mod tests {
     async fn the_result_of_a_renewal_that_failed_between_two_runs_is_outdated() {
         let (server, reused) = reused();
         reused.query().await.unwrap();
-        sleep(MAX_AGE).await;
+        sleep(RENEWAL_AGE).await;
         server.connect_ms.store(3_000, SeqCst);
         server.rejects.store(true, SeqCst);
         reused.query().await.unwrap();
@@ -414,10 +418,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_connection_is_renewed_in_each_run_if_the_runs_are_further_apart_than_its_age() {
+        let server = Arc::new(Server::default());
+        let reused = ReusedConnection::renewed_after(SECOND * 5, Client(Arc::clone(&server)));
+        // Connecting takes longer than a check may, so only the old connection can have the result of its run.
+        server.connect_ms.store(700, SeqCst);
+        server.query_ms.store(150, SeqCst);
+        reused.query().await.unwrap();
+        for opened in 1..4 {
+            let started = Instant::now();
+            sleep(SECOND * 10).await;
+            reused.query().await.unwrap();
+            assert_eq!(
+                started.elapsed(),
+                SECOND * 10 + Duration::from_millis(250),
+                "a query, and the wait for the successor"
+            );
+            assert_eq!(server.opened.load(SeqCst), opened);
+        }
+        sleep(SECOND).await;
+        server.rejects.store(true, SeqCst);
+        sleep(SECOND * 9).await;
+        reused.query().await.unwrap();
+        sleep(SECOND * 10).await;
+        assert_eq!(reused.query().await, Err("rejected"), "the successor failed after its run");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_connection_that_was_idle_for_long_is_not_queried() {
         let (server, reused) = reused();
         reused.query().await.unwrap();
-        sleep(MAX_AGE * 2).await;
+        sleep(MAX_AGE).await;
         reused.query().await.unwrap();
         assert_eq!((server.opened.load(SeqCst), server.queries.load(SeqCst)), (2, 2));
     }
@@ -443,7 +474,7 @@ mod tests {
         server.silent.store(0, SeqCst);
         reused.query().await.unwrap();
 
-        sleep(MAX_AGE).await;
+        sleep(RENEWAL_AGE).await;
         server.connect_ms.store(10_000, SeqCst);
         reused.query().await.unwrap();
         let opened = server.opened.load(SeqCst);
