@@ -16,7 +16,7 @@ use std::{
 use derive_more::Display;
 
 use crate::{
-    redact::{MAX_INPUT_LEN, is_unprintable, one_line, redact},
+    redact::{MAX_INPUT_LEN, redact},
     status::Status,
 };
 
@@ -141,14 +141,15 @@ struct Inner {
 }
 
 impl ProbeError {
-    /// Creates an error with a public message, in which control characters are escaped.
+    /// Creates an error with a public message. Control characters in it are escaped, and credentials are redacted: passwords in URLs,
+    /// and what follows words such as `password=`. More than 4 KiB is truncated.
     ///
     /// The status of the check is [`Status::Degraded`] for [`ProbeErrorKind::Saturated`], else [`Status::Down`].
     pub fn new(kind: ProbeErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
             status: if kind == ProbeErrorKind::Saturated { Status::Degraded } else { Status::Down },
-            message: printable(message.into()),
+            message: public(message.into()),
             source: None,
             secret: None,
         }))
@@ -301,9 +302,10 @@ impl Error for Inner {
     }
 }
 
-/// The message in one line.
-fn printable(message: Cow<'static, str>) -> Cow<'static, str> {
-    if message.contains(is_unprintable) { one_line(&message).into() } else { message }
+/// The message in one line, with credentials redacted.
+fn public(message: Cow<'static, str>) -> Cow<'static, str> {
+    let redacted = redact(&message, None);
+    if redacted == *message { message } else { redacted.into() }
 }
 
 /// An error and its sources, also those that an [`io::Error`] wraps.
@@ -376,6 +378,19 @@ mod tests {
         assert_eq!(found.kind(), ProbeErrorKind::ReadOnly);
         assert_eq!(found.to_string(), "rejects orders");
         assert!(found.log_text().contains("driver text"), "{}", found.log_text());
+    }
+
+    #[test]
+    fn a_message_is_public_without_credentials_and_in_one_line() {
+        let message = |text: &'static str| ProbeError::new(ProbeErrorKind::Failed, text).to_string();
+        assert_eq!(message("no jobs in amqp://bob:pw@mq:5672/a"), "no jobs in amqp://***@mq:5672/a");
+        assert_eq!(message("rejected password=pw"), "rejected password=***");
+        assert_eq!(message("two\nlines"), "two\\nlines");
+        for unchanged in
+            ["the queue at 10.0.0.7:5672 holds 10001 jobs", "unable to connect to https://shop.example:8443"]
+        {
+            assert_eq!(message(unchanged), unchanged);
+        }
     }
 
     #[test]

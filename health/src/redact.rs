@@ -36,7 +36,7 @@ pub(crate) fn label(text: &str) -> String {
 }
 
 /// Escapes control characters, so that text cannot forge a log line.
-pub(crate) fn one_line(text: &str) -> String {
+fn one_line(text: &str) -> String {
     escape(text, |c| c.escape_default().collect())
 }
 
@@ -54,7 +54,7 @@ fn escape(text: &str, escaped: impl Fn(char) -> String) -> String {
 
 /// Whether it is a control character, a line separator, or a character that changes the direction of text, with which a terminal
 /// shows other text than was written.
-pub(crate) fn is_unprintable(c: char) -> bool {
+fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}')
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
