@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_postgres::NoTls;
 
 use super::{
-    deadpool_postgres::{connected, small},
+    deadpool_postgres::{clients, small},
     sqlx::{connections_of_postgres, statements, statements_are_counted},
 };
 use crate::{
@@ -86,10 +86,7 @@ async fn a_server_that_is_full_is_degraded_while_the_pool_has_a_connection_and_d
     let server = small();
     let (with, without) = (pool(&server.url()), pool(&server.url()));
     let _held = with.get_owned().await.unwrap();
-    let mut others = Vec::new();
-    for _ in 0..4 {
-        others.push(connected(&server).await);
-    }
+    let _others = clients(&server, 4).await;
     let message = "postgres accepts no more connections";
     let rig = serve(with);
     let response = assert_degraded(&rig, "database", "resource", message).await;
@@ -102,10 +99,7 @@ async fn a_pool_that_is_all_in_use_on_a_server_that_is_full_is_degraded() {
     let server = small();
     let pool = pool(&server.url());
     let _held = Bb8::saturate(&pool).await.unwrap();
-    let mut others = Vec::new();
-    for _ in 0..3 {
-        others.push(connected(&server).await);
-    }
+    let _others = clients(&server, 3).await;
     assert_degraded(&serve(pool), "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
 }
 

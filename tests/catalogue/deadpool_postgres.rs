@@ -72,10 +72,19 @@ pub(crate) fn small() -> Server {
     Server::start_with(Kind::Postgres, &args.map(|arg| ["-c", arg]).concat())
 }
 
-pub(crate) async fn connected(server: &Server) -> Client {
-    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
+/// Clients with one connection each.
+pub(crate) async fn clients(server: &Server, count: usize) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        clients.push(connected(server).await.unwrap());
+    }
+    clients
+}
+
+async fn connected(server: &Server) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await?;
     actix_web::rt::spawn(connection);
-    client
+    Ok(client)
 }
 
 #[actix_web::test]
@@ -83,10 +92,7 @@ async fn a_server_that_is_full_is_degraded_while_the_pool_has_connections_and_do
     let server = small();
     let pool = pool(&server.url());
     let held = pool.get().await.unwrap();
-    let mut others = Vec::new();
-    for _ in 0..4 {
-        others.push(connected(&server).await);
-    }
+    let others = clients(&server, 4).await;
     let rig = serve(pool);
     let message = format!("postgres at 127.0.0.1:{} accepts no more connections", server.port());
     let response = assert_degraded(&rig, "database", "resource", &message).await;
@@ -95,11 +101,8 @@ async fn a_server_that_is_full_is_degraded_while_the_pool_has_connections_and_do
     // The pool loses its connection, and another client takes the slot.
     drop(deadpool_postgres::Object::take(held));
     let other = loop {
-        match tokio_postgres::connect(&server.url(), NoTls).await {
-            Ok((client, connection)) => {
-                actix_web::rt::spawn(connection);
-                break client;
-            }
+        match connected(&server).await {
+            Ok(other) => break other,
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     };
@@ -114,10 +117,7 @@ async fn a_pool_that_is_all_in_use_on_a_server_that_is_full_is_degraded() {
     let server = small();
     let pool = pool(&server.url());
     let _held = Deadpool::saturate(&pool).await.unwrap();
-    let mut others = Vec::new();
-    for _ in 0..3 {
-        others.push(connected(&server).await);
-    }
+    let _others = clients(&server, 3).await;
     assert_degraded(&serve(pool), "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
 }
 

@@ -49,9 +49,19 @@ impl Process {
         self.wait();
     }
 
-    /// Pauses the server and its children; their connections stay open.
+    /// Pauses the server and its children; their connections stay open. Returns when all their threads are paused.
     pub(crate) fn freeze(&self) {
-        kill("STOP", &self.process_tree());
+        let started = Instant::now();
+        loop {
+            let process_tree = self.process_tree();
+            kill("STOP", &process_tree);
+            // A thread that runs on another core is paused a moment later, and may start a child until then.
+            if process_tree.iter().all(|&pid| is_paused(pid)) && self.process_tree() == process_tree {
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(30), "the server does not pause");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Resumes the server and its children.
@@ -118,6 +128,15 @@ pub(crate) fn chown(folder: &Path, user: &str) {
 
 fn is_root() -> bool {
     fs::read_to_string("/proc/self/status").unwrap().lines().any(|line| line.starts_with("Uid:\t0\t"))
+}
+
+/// Whether all threads of a process are paused, or have ended.
+fn is_paused(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok()).all(|stat| {
+        // The state follows the name of the program, which is in parentheses and may contain any character.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 'Z', 'X']))
+    })
 }
 
 fn kill(signal: &str, pids: &[u32]) {
