@@ -81,8 +81,14 @@ struct State<R> {
     resource: R,
 }
 
-fn serve<R: Probe + Clone>(resource: R) -> TestServer {
+/// Serves the check `resource` of a state.
+pub(crate) fn serve<R: Probe + Clone>(resource: R) -> TestServer {
     serve_with_max_age(resource, MAX_AGE)
+}
+
+/// Serves the check `resource` of a state. Each request runs it.
+pub(crate) fn serve_uncached<R: Probe + Clone>(resource: R) -> TestServer {
+    serve_with_max_age(resource, Duration::ZERO)
 }
 
 fn serve_with_max_age<R: Probe + Clone>(resource: R, max_age: Duration) -> TestServer {
@@ -248,7 +254,7 @@ async fn is_down_while_nothing_listens_from_the_start<B: Backend>(mut server: B:
 async fn queries_once_per_run_on_the_connections_of_the_application<B: Backend>(server: B::Server) -> B::Server {
     const RUNS: u64 = 5;
     // Every request starts a run.
-    let rig = serve_with_max_age(open::<B>(&server).await, Duration::ZERO);
+    let rig = serve_uncached(open::<B>(&server).await);
     // The first run may open what later ones reuse.
     assert_up(&rig, group::<B>(), "resource").await;
     assert_up(&rig, group::<B>(), "resource").await;

@@ -13,13 +13,13 @@ use super::{
     sqlx::{connections_of_postgres, statements, statements_are_counted},
 };
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server, serve},
     common::{
         PASSWORD,
         responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_up},
         servers::{FaultInjection as _, Kind, Server},
     },
-    pools::{Pooled, close_all_of_postgres, pools, serve},
+    pools::{Pooled, close_all_of_postgres, pools},
 };
 
 type Manager = PostgresConnectionManager<NoTls>;

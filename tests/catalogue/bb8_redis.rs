@@ -7,13 +7,13 @@ use bb8_redis::RedisConnectionManager;
 
 use super::redis::{connections_of_redis, values_written};
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server, serve},
     common::{
         PASSWORD,
         responses::{MAX_AGE, assert_down, assert_not_leaked, assert_up},
         servers::{FaultInjection as _, Kind, Server},
     },
-    pools::{Pooled, close_all_of_redis, pools, serve},
+    pools::{Pooled, close_all_of_redis, pools},
 };
 
 pub(crate) struct Bb8;

@@ -11,11 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use actix_web::web;
-use health::{
-    HealthCheck, Probe,
-    probes::certificate::{CertificateFile, ServerCertificate},
-};
+use health::probes::certificate::{CertificateFile, ServerCertificate};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     RootCertStore, ServerConfig,
@@ -28,7 +24,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance, values},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance, serve_uncached, values},
     common::{
         logs,
         responses::{assert_degraded, assert_down, assert_not_leaked, assert_up},
@@ -159,29 +155,16 @@ impl Backend for Server {
     }
 }
 
-#[derive(HealthCheck)]
-struct State<C> {
-    #[health(probe)]
-    certificate: C,
-}
-
-fn serve<C: Probe + Clone>(certificate: C) -> TestServer {
-    let state = web::Data::new(State { certificate });
-    TestServer::start(1, move |app| {
-        app.service(health::scope().max_age(Duration::ZERO).state(&state));
-    })
-}
-
 async fn is_up(rig: &TestServer) {
-    assert_up(rig, "system", "certificate").await;
+    assert_up(rig, "system", "resource").await;
 }
 
 async fn is_degraded(rig: &TestServer, message: &str) {
-    assert_degraded(rig, "system", "certificate", message).await;
+    assert_degraded(rig, "system", "resource", message).await;
 }
 
 async fn is_down(rig: &TestServer, message: &str) {
-    assert_down(rig, "system", "certificate", message).await;
+    assert_down(rig, "system", "resource", message).await;
 }
 
 fn file(text: &str) -> (TempDir, PathBuf) {
@@ -195,7 +178,7 @@ fn file(text: &str) -> (TempDir, PathBuf) {
 async fn a_file_is_up_degraded_or_down_by_the_days_until_its_certificate_expires() {
     let authority = Authority::new();
     let (_folder, path) = file("");
-    let rig = serve(CertificateFile::new(&path));
+    let rig = serve_uncached(CertificateFile::new(&path));
     let valid = |from, to| fs::write(&path, authority.make("localhost", days(from), days(to)).pem).unwrap();
     valid(-1, 14);
     is_up(&rig).await;
@@ -219,25 +202,29 @@ async fn a_file_is_up_degraded_or_down_by_the_days_until_its_certificate_expires
 #[actix_web::test]
 async fn the_days_can_be_set() {
     let (_folder, path) = file(&Authority::new().make("localhost", days(-1), days(20)).pem);
-    let rig = serve(CertificateFile::new(&path));
-    assert_up(&rig, "system", "certificate").await;
-    assert_eq!(values(&rig, "system", "certificate").await, json!({"expires_in_days": 20}));
+    let rig = serve_uncached(CertificateFile::new(&path));
+    assert_up(&rig, "system", "resource").await;
+    assert_eq!(values(&rig, "system", "resource").await, json!({"expires_in_days": 20}));
     is_degraded(
-        &serve(CertificateFile::new(&path).degraded_below(Duration::from_hours(21 * 24))),
+        &serve_uncached(CertificateFile::new(&path).degraded_below(Duration::from_hours(21 * 24))),
         "the certificate expires in 20 days",
     )
     .await;
     is_down(
-        &serve(CertificateFile::new(&path).down_below(Duration::from_hours(21 * 24))),
+        &serve_uncached(CertificateFile::new(&path).down_below(Duration::from_hours(21 * 24))),
         "the certificate expires in 20 days",
     )
     .await;
     let stub = Stub::start(Authority::new().server("localhost", days(-1), days(20)));
     let server = || ServerCertificate::new(format!("localhost:{}", stub.port())).unwrap();
-    is_up(&serve(server())).await;
-    is_degraded(&serve(server().degraded_below(Duration::from_hours(21 * 24))), "the certificate expires in 20 days")
+    is_up(&serve_uncached(server())).await;
+    is_degraded(
+        &serve_uncached(server().degraded_below(Duration::from_hours(21 * 24))),
+        "the certificate expires in 20 days",
+    )
+    .await;
+    is_down(&serve_uncached(server().down_below(Duration::from_hours(21 * 24))), "the certificate expires in 20 days")
         .await;
-    is_down(&serve(server().down_below(Duration::from_hours(21 * 24))), "the certificate expires in 20 days").await;
 }
 
 #[actix_web::test]
@@ -247,10 +234,10 @@ async fn the_certificate_of_a_chain_that_expires_first_counts() {
     // In one file with its key, as some servers require.
     let (_folder, path) = file(&(made.key.serialize_pem() + &made.pem + &authority.pem()));
     let message = "a further certificate of the chain expires in 5 days";
-    is_degraded(&serve(CertificateFile::new(path)), message).await;
+    is_degraded(&serve_uncached(CertificateFile::new(path)), message).await;
     let stub = Stub::start(authority.server("localhost", days(-1), days(90)));
     let server = ServerCertificate::new(format!("127.0.0.1:{}", stub.port())).unwrap();
-    is_degraded(&serve(server), message).await;
+    is_degraded(&serve_uncached(server), message).await;
 }
 
 #[actix_web::test]
@@ -258,13 +245,13 @@ async fn a_file_may_be_binary() {
     let made = Authority::new().make("localhost", days(-1), days(5));
     let (_folder, path) = file("");
     fs::write(&path, &made.der).unwrap();
-    is_degraded(&serve(CertificateFile::new(path)), "the certificate expires in 5 days").await;
+    is_degraded(&serve_uncached(CertificateFile::new(path)), "the certificate expires in 5 days").await;
 }
 
 #[actix_web::test]
 async fn a_file_without_a_certificate_is_down() {
     let (_folder, path) = file("");
-    let rig = serve(CertificateFile::new(&path));
+    let rig = serve_uncached(CertificateFile::new(&path));
     is_down(&rig, "there is no certificate").await;
     fs::write(&path, Authority::new().make("localhost", days(-1), days(90)).key.serialize_pem()).unwrap();
     is_down(&rig, "there is no certificate").await;
@@ -278,7 +265,7 @@ async fn a_file_without_a_certificate_is_down() {
         is_down(&rig, "unable to parse the certificate").await;
     }
     fs::remove_file(&path).unwrap();
-    let response = assert_down(&rig, "system", "certificate", "the certificate's file does not exist").await;
+    let response = assert_down(&rig, "system", "resource", "the certificate's file does not exist").await;
     assert_not_leaked(&rig, &response, &[]).await;
 }
 
@@ -286,8 +273,8 @@ async fn a_file_without_a_certificate_is_down() {
 async fn the_log_contains_the_path_and_responses_do_not() {
     let (_folder, path) = file("");
     fs::remove_file(&path).unwrap();
-    let rig = serve(CertificateFile::new(&path));
-    let response = assert_down(&rig, "system", "certificate", "the certificate's file does not exist").await;
+    let rig = serve_uncached(CertificateFile::new(&path));
+    let response = assert_down(&rig, "system", "resource", "the certificate's file does not exist").await;
     assert_not_leaked(&rig, &response, &["canarybase.pem", "No such file"]).await;
     assert!(logs::text().contains("canarybase.pem"));
 }
@@ -296,7 +283,7 @@ async fn the_log_contains_the_path_and_responses_do_not() {
 async fn a_server_is_checked_for_the_expiry_of_its_certificate_and_not_for_its_issuer() {
     let authority = Authority::new();
     let stub = Stub::start(authority.server("other.example", days(-1), days(90)));
-    let rig = serve(ServerCertificate::new(format!("127.0.0.1:{}", stub.port())).unwrap());
+    let rig = serve_uncached(ServerCertificate::new(format!("127.0.0.1:{}", stub.port())).unwrap());
     is_up(&rig).await;
     stub.talk(authority.server("other.example", days(-1), days(5)));
     is_degraded(&rig, "the certificate expires in 5 days").await;
@@ -313,7 +300,7 @@ async fn the_certificate_of_a_tls_1_2_server_is_checked() {
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let config = config.with_protocol_versions(&[&TLS12]).unwrap().with_no_client_auth();
     let stub = Stub::start(Talk::Tls(Arc::new(config.with_single_cert(vec![made.der], key).unwrap())));
-    let rig = serve(ServerCertificate::new(format!("localhost:{}", stub.port())).unwrap());
+    let rig = serve_uncached(ServerCertificate::new(format!("localhost:{}", stub.port())).unwrap());
     is_degraded(&rig, "the certificate expires in 5 days").await;
 }
 
@@ -321,12 +308,12 @@ async fn the_certificate_of_a_tls_1_2_server_is_checked() {
 async fn a_server_without_tls_is_down() {
     install_provider();
     let stub = Stub::start(Talk::Greets);
-    let rig = serve(ServerCertificate::new(format!("127.0.0.1:{}", stub.port())).unwrap());
+    let rig = serve_uncached(ServerCertificate::new(format!("127.0.0.1:{}", stub.port())).unwrap());
     let message = format!("unexpected response from tls server at 127.0.0.1:{}", stub.port());
-    let response = assert_down(&rig, "system", "certificate", &message).await;
+    let response = assert_down(&rig, "system", "resource", &message).await;
     assert_not_leaked(&rig, &response, &["received corrupt message"]).await;
     stub.talk(Talk::Tcp);
-    let response = assert_down(&rig, "system", "certificate", "timed out after 800 ms").await;
+    let response = assert_down(&rig, "system", "resource", "timed out after 800 ms").await;
     assert!(response.took < Duration::from_secs(5), "{:?}", response.took);
 }
 
@@ -339,9 +326,9 @@ async fn a_server_that_ends_the_handshake_with_an_alert_denied_access() {
     let none = config.with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
     let stub = Stub::start(Talk::Tls(Arc::new(none)));
     let server = ServerCertificate::new(format!("127.0.0.1:{}", stub.port())).unwrap();
-    let rig = serve(server.server_name("shop.example".try_into().unwrap()));
+    let rig = serve_uncached(server.server_name("shop.example".try_into().unwrap()));
     let message = format!("tls server at 127.0.0.1:{} denied access", stub.port());
-    let response = assert_down(&rig, "system", "certificate", &message).await;
+    let response = assert_down(&rig, "system", "resource", &message).await;
     assert_not_leaked(&rig, &response, &["received fatal alert"]).await;
 }
 

@@ -9,13 +9,13 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server, serve},
     common::{
         PASSWORD, eventually,
         responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked},
         servers::{FaultInjection as _, Kind, Server},
     },
-    pools::{Pooled, close_all_of_postgres, pools, serve},
+    pools::{Pooled, close_all_of_postgres, pools},
 };
 
 pub(crate) struct Deadpool;

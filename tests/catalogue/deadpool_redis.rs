@@ -9,13 +9,13 @@ use tokio::time::timeout;
 
 use super::redis::{connections_of_redis, values_written};
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server, serve},
     common::{
         PASSWORD,
         responses::{assert_down, assert_not_leaked},
         servers::{FaultInjection as _, Kind, Server},
     },
-    pools::{Pooled, close_all_of_redis, pools, serve},
+    pools::{Pooled, close_all_of_redis, pools},
 };
 
 pub(crate) struct Deadpool;

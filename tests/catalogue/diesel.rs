@@ -12,13 +12,13 @@ use tokio::time::timeout;
 
 use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server, serve},
     common::{
         PASSWORD, eventually,
         responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
         servers::{FaultInjection as _, Server},
     },
-    pools::{Pooled, close_all_of_postgres, pools, serve},
+    pools::{Pooled, close_all_of_postgres, pools},
 };
 
 pub(crate) struct R2d2;

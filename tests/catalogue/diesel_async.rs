@@ -15,13 +15,13 @@ use tokio::time::timeout;
 
 use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server, serve},
     common::{
         PASSWORD, eventually, logs,
         responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
         servers::{FaultInjection as _, Server},
     },
-    pools::{Pooled, close_all_of_postgres, pools, serve},
+    pools::{Pooled, close_all_of_postgres, pools},
 };
 
 struct OfDeadpool;

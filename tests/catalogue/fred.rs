@@ -11,11 +11,11 @@ use fred::{
         config::{Config, ReconnectPolicy, ServerConfig},
     },
 };
-use health::{HealthCheck, Probe};
+use health::HealthCheck;
 
 use super::redis::{connections_of_redis, opens_no_connection_at_any_distance, values_written};
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, serve},
     common::{
         PASSWORD, USER, eventually, logs,
         responses::{MAX_AGE, assert_down, assert_not_leaked, assert_recovers, assert_up},
@@ -165,19 +165,6 @@ async fn connected(client: &impl fred::interfaces::ClientLike, password: Passwor
     }
 }
 
-#[derive(HealthCheck)]
-struct State<R> {
-    #[health(probe)]
-    cache: R,
-}
-
-fn serve<R: Probe + Clone>(cache: R) -> TestServer {
-    let state = web::Data::new(State { cache });
-    TestServer::start(1, move |app| {
-        app.service(health::scope().max_age(MAX_AGE).state(&state));
-    })
-}
-
 fn started(args: &[&str]) -> Server {
     let mut server = Server::prepared(Kind::Redis, args);
     server.restart();
@@ -192,13 +179,13 @@ async fn a_read_only_server_is_down() {
         ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "OOM"),
         ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "READONLY"),
     ] {
-        assert_up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "resource").await;
         command(&server, ill);
         tokio::time::sleep(MAX_AGE).await;
         let message = format!("redis at 127.0.0.1:{} is read-only", server.port());
-        assert_not_leaked(&rig, &assert_down(&rig, "cache", "cache", &message).await, &[word]).await;
+        assert_not_leaked(&rig, &assert_down(&rig, "cache", "resource", &message).await, &[word]).await;
         command(&server, well);
-        assert_recovers(&rig, "cache", "cache").await;
+        assert_recovers(&rig, "cache", "resource").await;
     }
 }
 
@@ -210,10 +197,10 @@ async fn a_client_without_a_reconnect_policy_stays_down_once_its_connection_is_l
     let client = Builder::from_config(config).build().unwrap();
     client.init().await.unwrap();
     let rig = serve(client);
-    assert_up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "resource").await;
     server.stop();
     tokio::time::sleep(MAX_AGE).await;
-    assert_down(&rig, "cache", "cache", &format!("unable to connect to redis at 127.0.0.1:{}", server.port())).await;
+    assert_down(&rig, "cache", "resource", &format!("unable to connect to redis at 127.0.0.1:{}", server.port())).await;
     server.restart();
     tokio::time::sleep(MAX_AGE).await;
     assert_eq!(rig.health().await.status, 503, "{}", logs::text());
@@ -227,7 +214,7 @@ async fn the_check_opens_no_connection_and_a_client_that_quits_closes_its_own() 
     let opened = connections_of_redis(&server).await.unwrap();
     let rig = serve(pool.clone());
     for _ in 0..2 {
-        assert_up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "resource").await;
         assert_eq!(connections_of_redis(&server).await.unwrap(), opened);
         tokio::time::sleep(MAX_AGE).await;
     }

@@ -18,7 +18,7 @@ use lapin::{
 use serde_json::json;
 
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, values},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, serve_uncached, values},
     common::{
         PASSWORD, eventually,
         proxy::{Fault, Proxy},
@@ -182,19 +182,6 @@ impl Backend for OfPool {
     }
 }
 
-#[derive(HealthCheck)]
-struct State<R> {
-    #[health(probe)]
-    rabbit: R,
-}
-
-fn serve<R: health::Probe + Clone>(rabbit: R) -> TestServer {
-    let state = web::Data::new(State { rabbit });
-    TestServer::start(1, move |app| {
-        app.service(health::scope().max_age(Duration::ZERO).state(&state));
-    })
-}
-
 async fn declared(channel: &Channel, name: &str) {
     channel.queue_declare(name.into(), QueueDeclareOptions::default(), FieldTable::default()).await.unwrap();
 }
@@ -214,10 +201,10 @@ async fn a_publishing_connection_is_down_during_an_alarm_and_any_other_is_up() {
     let of_pool = held[0].create_channel().await.unwrap();
     let consumer = connect(&rabbit, ConnectionProperties::default()).await;
     declared(&channel, "jobs").await;
-    let [of_connection, of_consumer] = [Arc::clone(&publisher), consumer].map(serve);
-    let of_channel = serve(channel.clone());
+    let [of_connection, of_consumer] = [Arc::clone(&publisher), consumer].map(serve_uncached);
+    let of_channel = serve_uncached(channel.clone());
     for rig in [&of_connection, &of_channel, &of_consumer] {
-        assert_up(rig, "queue", "rabbit").await;
+        assert_up(rig, "queue", "resource").await;
     }
 
     rabbit.with(|it| it.alarm(true));
@@ -227,23 +214,23 @@ async fn a_publishing_connection_is_down_during_an_alarm_and_any_other_is_up() {
     eventually("they are notified", || async { publisher.status().blocked() && held[0].status().blocked() }).await;
     let message = "rabbitmq is read-only";
     for rig in [&of_connection, &of_channel] {
-        assert_down(rig, "queue", "rabbit", message).await;
+        assert_down(rig, "queue", "resource", message).await;
     }
-    assert_up(&of_consumer, "queue", "rabbit").await;
+    assert_up(&of_consumer, "queue", "resource").await;
     let result = queue(&publisher, "jobs", Limits::new()).await.unwrap_err();
     assert_eq!(result.kind(), ProbeErrorKind::ReadOnly);
     drop(held);
-    let of_pool = serve(pool);
+    let of_pool = serve_uncached(pool);
     let message = format!("rabbitmq at 127.0.0.1:{} is read-only", rabbit.with(RabbitMq::port));
     // Whichever of its connections is used first.
     for _ in 0..3 {
-        assert_down(&of_pool, "queue", "rabbit", &message).await;
+        assert_down(&of_pool, "queue", "resource", &message).await;
     }
 
     rabbit.with(|it| it.alarm(false));
     eventually("they are notified", || async { !publisher.status().blocked() }).await;
-    assert_up(&of_connection, "queue", "rabbit").await;
-    assert_up(&of_channel, "queue", "rabbit").await;
+    assert_up(&of_connection, "queue", "resource").await;
+    assert_up(&of_channel, "queue", "resource").await;
     eventually("the pool is up", || async { of_pool.health().await.status == 200 }).await;
 }
 
@@ -347,10 +334,10 @@ async fn a_channel_that_the_application_lost_is_down_and_its_connection_is_up() 
     let channel = connection.create_channel().await.unwrap();
     let missing = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     channel.queue_declare("missing".into(), missing, FieldTable::default()).await.unwrap_err();
-    let rig = serve(channel);
-    let response = assert_down(&rig, "queue", "rabbit", "unexpected response from rabbitmq").await;
+    let rig = serve_uncached(channel);
+    let response = assert_down(&rig, "queue", "resource", "unexpected response from rabbitmq").await;
     assert_not_leaked(&rig, &response, &["invalid channel state"]).await;
-    assert_up(&serve(connection), "queue", "rabbit").await;
+    assert_up(&serve_uncached(connection), "queue", "resource").await;
 }
 
 #[actix_web::test]
@@ -360,12 +347,12 @@ async fn a_connection_without_a_free_channel_is_degraded_and_one_with_an_open_pr
     let connection = Arc::new(Connection::connect(&url, ConnectionProperties::default()).await.unwrap());
     let first = connection.create_channel().await.unwrap();
     let second = connection.create_channel().await.unwrap();
-    let rig = serve(Arc::clone(&connection));
-    assert_degraded(&rig, "queue", "rabbit", "all 2 channels are in use").await;
+    let rig = serve_uncached(Arc::clone(&connection));
+    assert_degraded(&rig, "queue", "resource", "all 2 channels are in use").await;
     drop(first);
     eventually("it is up", || async { rig.health().await.json()["status"] == "UP" }).await;
     assert!(connection.create_channel().await.is_err(), "the check has the last one");
-    assert_up(&rig, "queue", "rabbit").await;
+    assert_up(&rig, "queue", "resource").await;
     drop(second);
 }
 
@@ -374,14 +361,14 @@ async fn a_pooled_connection_that_is_silent_is_degraded_and_is_discarded() {
     let rabbit = Shared::started();
     let proxy = Proxy::start(rabbit.with(RabbitMq::port)).await;
     let pool = pool_at(RabbitMq::url_at(proxy.port));
-    let rig = serve(pool.clone());
-    assert_up(&rig, "queue", "rabbit").await;
+    let rig = serve_uncached(pool.clone());
+    assert_up(&rig, "queue", "resource").await;
     proxy.set(Fault::HalfOpen);
     let message =
         format!("an idle connection to rabbitmq at 127.0.0.1:{} does not respond, a new one does", proxy.port);
-    assert_degraded(&rig, "queue", "rabbit", &message).await;
+    assert_degraded(&rig, "queue", "resource", &message).await;
     assert_eq!(pool.status().size, 0);
-    assert_up(&rig, "queue", "rabbit").await;
+    assert_up(&rig, "queue", "resource").await;
 }
 
 #[actix_web::test]
@@ -389,12 +376,12 @@ async fn a_pool_that_is_used_up_on_a_frozen_server_is_down() {
     let rabbit = Shared::started();
     let pool = pool(&rabbit, PASSWORD);
     let held = [pool.get().await.unwrap(), pool.get().await.unwrap()];
-    let rig = serve(pool);
-    assert_degraded(&rig, "queue", "rabbit", "connection pool exhausted (2 of 2 in use)").await;
+    let rig = serve_uncached(pool);
+    assert_degraded(&rig, "queue", "resource", "connection pool exhausted (2 of 2 in use)").await;
     rabbit.freeze();
     // The outcome of a connection outside the pool is reused for a while.
     eventually("it is down", || async { rig.health().await.json()["status"] == "DOWN" }).await;
-    assert_down(&rig, "queue", "rabbit", "timed out after 800 ms").await;
+    assert_down(&rig, "queue", "resource", "timed out after 800 ms").await;
     rabbit.resume();
     drop(held);
     eventually("it is up again", || async { rig.health().await.json()["status"] == "UP" }).await;

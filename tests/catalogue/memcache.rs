@@ -3,18 +3,16 @@
 use std::{any::Any, fs, time::Duration};
 
 use ::memcache::{Client, ConnectionManager, Url, exp::AsyncMemcache};
-use actix_web::web;
 use diesel::r2d2;
-use health::{HealthCheck, Probe};
+use health::Probe;
 
-use super::redis::{opens_no_connection_at_any_distance, serve_each};
+use super::redis::opens_no_connection_at_any_distance;
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance, serve, serve_uncached},
     common::{
         eventually,
         responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
         servers::FaultInjection,
-        test_server::TestServer,
     },
     servers::{balancer::Balancer, memcached::Memcached},
 };
@@ -113,28 +111,15 @@ fn blocking_client(server: &Memcached) -> Client {
     Client::with_pool(pool.build_unchecked(ConnectionManager::new(Url::parse(&url).unwrap()))).unwrap()
 }
 
-#[derive(HealthCheck)]
-struct State<R> {
-    #[health(probe)]
-    cache: R,
-}
-
-fn serve<R: Probe + Clone>(cache: R) -> TestServer {
-    let state = web::Data::new(State { cache });
-    TestServer::start(1, move |app| {
-        app.service(health::scope().max_age(MAX_AGE).state(&state));
-    })
-}
-
 async fn all_of_three_servers_are_queried<R: Probe + Clone>(rig: impl AsyncFnOnce(&[&Memcached]) -> R) {
     let mut servers = [(); 3].map(|()| Memcached::start(&[]));
     let rig = serve(rig(&servers.each_ref()).await);
-    assert_up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "resource").await;
     for server in &mut servers {
         assert!(server.counter("cmd_set") > 0, "it was queried");
         server.stop();
         tokio::time::sleep(MAX_AGE).await;
-        assert_down(&rig, "cache", "cache", "unable to connect to memcached").await;
+        assert_down(&rig, "cache", "resource", "unable to connect to memcached").await;
         server.restart();
         eventually("it is up again", || async { rig.health().await.status == 200 }).await;
     }
@@ -162,7 +147,7 @@ async fn a_server_that_wants_credentials_refuses_access() {
     crate::common::process::chown(users.path(), "memcache");
     let server = Memcached::start(&["-Y", &path]);
     let rig = serve(asynchronous_client(&[&server]).await);
-    let response = assert_down(&rig, "cache", "cache", "memcached denied access").await;
+    let response = assert_down(&rig, "cache", "resource", "memcached denied access").await;
     assert_not_leaked(&rig, &response, &["unauthenticated"]).await;
 }
 
@@ -171,8 +156,8 @@ async fn a_server_that_is_full_and_may_not_evict_is_down() {
     let server = Memcached::start(&["-m", "2", "-M", "-I", "512k"]);
     let client = asynchronous_client(&[&server]).await;
     let [asynchronous, blocking] = [serve(client.clone()), serve(blocking_client(&server))];
-    assert_up(&asynchronous, "cache", "cache").await;
-    assert_up(&blocking, "cache", "cache").await;
+    assert_up(&asynchronous, "cache", "resource").await;
+    assert_up(&blocking, "cache", "resource").await;
 
     // Values as small as those of the check, because memory is allocated by size.
     let fill = async |size: usize| {
@@ -191,8 +176,8 @@ async fn a_server_that_is_full_and_may_not_evict_is_down() {
     }
     tokio::time::sleep(MAX_AGE).await;
     // A key that cannot be overwritten is removed, which frees memory, so the check of new keys comes first.
-    assert_down(&blocking, "cache", "cache", &format!("memcached at {} is read-only", server.address())).await;
-    let response = assert_down(&asynchronous, "cache", "cache", "memcached is read-only").await;
+    assert_down(&blocking, "cache", "resource", &format!("memcached at {} is read-only", server.address())).await;
+    let response = assert_down(&asynchronous, "cache", "resource", "memcached is read-only").await;
     assert_not_leaked(&asynchronous, &response, &["out of memory"]).await;
 }
 
@@ -200,13 +185,13 @@ async fn a_server_that_is_full_and_may_not_evict_is_down() {
 async fn a_killed_idle_connection_is_no_outage() {
     let mut server = Memcached::start(&[]);
     let [asynchronous, blocking] = [serve(asynchronous_client(&[&server]).await), serve(blocking_client(&server))];
-    assert_up(&asynchronous, "cache", "cache").await;
-    assert_up(&blocking, "cache", "cache").await;
+    assert_up(&asynchronous, "cache", "resource").await;
+    assert_up(&blocking, "cache", "resource").await;
     // After the restart of the server all connections are dead.
     server.stop();
     server.restart();
-    assert_recovers(&asynchronous, "cache", "cache").await;
-    assert_recovers(&blocking, "cache", "cache").await;
+    assert_recovers(&asynchronous, "cache", "resource").await;
+    assert_recovers(&blocking, "cache", "resource").await;
     let lines = crate::common::logs::lines();
     assert!(lines.iter().all(|line| !line.contains("is DOWN")), "{lines:#?}");
 }
@@ -233,14 +218,14 @@ async fn a_silent_connection_of_an_asynchronous_client_is_degraded_while_a_new_o
     let balancer = Balancer::start(old.port());
     let client = AsyncMemcache::connect([format!("127.0.0.1:{}", balancer.port)]).await.unwrap();
     let rig = serve(client);
-    assert_up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "resource").await;
 
     old.freeze();
     balancer.lead_to(new.port());
     tokio::time::sleep(MAX_AGE).await;
     let message = "a request to memcached had no response in time, a later one had";
-    assert_degraded(&rig, "cache", "cache", message).await;
-    assert_recovers(&rig, "cache", "cache").await;
+    assert_degraded(&rig, "cache", "resource", message).await;
+    assert_recovers(&rig, "cache", "resource").await;
 }
 
 #[actix_web::test]
@@ -253,15 +238,15 @@ async fn distance_to_the_server_opens_no_connection() {
     for distance in [80, 150] {
         let balancer = Balancer::start(server.port());
         let client = Client::builder().add_server(format!("memcache://127.0.0.1:{}", balancer.port)).unwrap();
-        let rig = serve_each(client.with_max_pool_size(1).build().unwrap());
-        assert_up(&rig, "cache", "cache").await;
+        let rig = serve_uncached(client.with_max_pool_size(1).build().unwrap());
+        assert_up(&rig, "cache", "resource").await;
         balancer.delay_replies(Duration::from_millis(distance));
         // The first run at this distance takes longer than all before.
-        assert_up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "resource").await;
         let warm = balancer.accepted();
         assert!(warm <= 2, "{distance} ms away: {warm} connections");
         for _ in 0..6 {
-            assert_up(&rig, "cache", "cache").await;
+            assert_up(&rig, "cache", "resource").await;
         }
         assert_eq!(balancer.accepted(), warm, "{distance} ms away");
     }

@@ -11,7 +11,7 @@ use health::{HealthCheck, Probe, ProbeError, ProbeErrorKind};
 use serde_json::json;
 
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, serve},
     common::{
         DATABASE, PASSWORD, eventually, logs,
         proxy::{Fault, Proxy},
@@ -62,19 +62,6 @@ impl Backend for OfClient {
     }
 }
 
-fn serve<R: Probe + Clone>(resource: R) -> TestServer {
-    #[derive(HealthCheck)]
-    struct State<R> {
-        #[health(probe)]
-        mongo: R,
-    }
-
-    let state = web::Data::new(State { mongo: resource });
-    TestServer::start(1, move |app| {
-        app.service(health::scope().max_age(MAX_AGE).state(&state));
-    })
-}
-
 fn started() -> Mongod {
     let mut mongod = Mongod::prepared();
     mongod.restart();
@@ -115,7 +102,7 @@ async fn without_a_primary_only_a_client_that_reads_from_secondaries_is_up() {
     let reader = Client::with_uri_str(format!("{url}&readPreference=secondaryPreferred")).await.unwrap();
     let (rig, of_reader) = (serve(client), serve(reader));
     let data = async |rig: &TestServer| {
-        rig.get("/health?details").await.json()["details"]["database"]["mongo"]["data"].clone()
+        rig.get("/health?details").await.json()["details"]["database"]["resource"]["data"].clone()
     };
     let both = json!({"primary": primary.address(), "secondaries": 1});
     eventually("both members are observed", || async { data(&rig).await == both }).await;
@@ -126,9 +113,9 @@ async fn without_a_primary_only_a_client_that_reads_from_secondaries_is_up() {
         response.status == 503 && response.body.contains("mongodb has no primary")
     };
     eventually("there is no primary", has_no_primary).await;
-    let response = assert_down(&rig, "database", "mongo", "mongodb has no primary").await;
+    let response = assert_down(&rig, "database", "resource", "mongodb has no primary").await;
     assert_not_leaked(&rig, &response, &["only the secondaries", &secondary.address()]).await;
-    assert_up(&of_reader, "database", "mongo").await;
+    assert_up(&of_reader, "database", "resource").await;
     // A primary is a secondary for a moment before it stops.
     let one = json!({"secondaries": 1});
     eventually("the other member is gone", || async { data(&of_reader).await == one }).await;
@@ -143,7 +130,7 @@ async fn a_wrong_password_is_denied_in_each_run_though_the_client_waits_for_its_
     let rig = serve(OfClient::open(&mongod, Password::Wrong).await.unwrap());
     for _ in 0..3 {
         let message = format!("mongodb at {} denied access", mongod.address());
-        assert_down(&rig, "database", "mongo", &message).await;
+        assert_down(&rig, "database", "resource", &message).await;
         tokio::time::sleep(MAX_AGE).await;
     }
 }
@@ -170,11 +157,11 @@ async fn a_server_far_away_is_up_and_gets_no_connection_outside_the_pool() {
     mongod.restart();
     let proxy = Proxy::start_with(mongod.port(), Fault::Distance(Duration::from_millis(200)));
     let rig = serve(Client::with_uri_str(format!("mongodb://127.0.0.1:{}/", proxy.port)).await.unwrap());
-    assert_up(&rig, "database", "mongo").await;
+    assert_up(&rig, "database", "resource").await;
     let opened = proxy.opened();
     for _ in 0..4 {
         tokio::time::sleep(MAX_AGE).await;
-        assert_up(&rig, "database", "mongo").await;
+        assert_up(&rig, "database", "resource").await;
     }
     assert_eq!(proxy.opened(), opened);
 }
@@ -197,7 +184,7 @@ async fn a_client_without_a_free_connection_is_degraded_and_down_if_its_server_i
     let address = mongod.address();
     let client = Client::with_uri_str(format!("mongodb://{address}/?maxPoolSize=2")).await.unwrap();
     let rig = serve(client.clone());
-    assert_up(&rig, "database", "mongo").await;
+    assert_up(&rig, "database", "resource").await;
     let occupied = occupy(&client).await;
     let database = client.database(DATABASE);
     let has_no_connection = || async {
@@ -208,19 +195,19 @@ async fn a_client_without_a_free_connection_is_degraded_and_down_if_its_server_i
     tokio::time::sleep(MAX_AGE).await;
     let message = format!("no connection of the pool to mongodb at {address} responds, a new one does");
     for _ in 0..2 {
-        assert_degraded(&rig, "database", "mongo", &message).await;
+        assert_degraded(&rig, "database", "resource", &message).await;
         tokio::time::sleep(MAX_AGE).await;
     }
 
     mongod.freeze();
     tokio::time::sleep(MAX_AGE).await;
-    assert_down(&rig, "database", "mongo", "timed out after 800 ms").await;
+    assert_down(&rig, "database", "resource", "timed out after 800 ms").await;
     mongod.resume();
     for task in occupied {
         task.await.unwrap();
     }
     eventually("it is up again", || async { rig.health().await.status == 200 }).await;
-    assert_recovers(&rig, "database", "mongo").await;
+    assert_recovers(&rig, "database", "resource").await;
 }
 
 #[actix_web::test]

@@ -13,13 +13,13 @@ use super::{
     sqlx_0_8::{close_all_of_mariadb, connections_of_mariadb, selects_of_mariadb},
 };
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server, serve},
     common::{
         PASSWORD, eventually,
         responses::{MAX_AGE, assert_degraded, assert_down, assert_up},
         servers::{FaultInjection as _, Kind, Server},
     },
-    pools::{Pooled, pools, serve},
+    pools::{Pooled, pools},
 };
 
 struct OfPool;

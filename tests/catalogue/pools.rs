@@ -2,20 +2,18 @@
 
 use std::time::Duration;
 
-use actix_web::web;
-use health::{HealthCheck, Probe};
+use health::Probe;
 use redis::Client;
 use sqlx::{Connection as _, PgConnection};
 
 use crate::{
-    acceptance::{Backend, Password, Unsupported},
+    acceptance::{Backend, Password, Unsupported, serve},
     common::{
         eventually,
         far::Far,
         logs,
         responses::{MAX_AGE, assert_down, assert_not_leaked, assert_up},
         servers::{FaultInjection as _, Server},
-        test_server::TestServer,
     },
 };
 
@@ -32,19 +30,6 @@ pub(crate) trait Pooled: Backend<Server = Server> {
 
     /// Why the pool keeps a silent connection, if it does.
     const KEEPS_SILENT: Option<Unsupported> = None;
-}
-
-#[derive(HealthCheck)]
-struct State<R> {
-    #[health(probe)]
-    resource: R,
-}
-
-pub(crate) fn serve<R: Probe + Clone>(resource: R) -> TestServer {
-    let state = web::Data::new(State { resource });
-    TestServer::start(1, move |app| {
-        app.service(health::scope().max_age(MAX_AGE).state(&state));
-    })
 }
 
 fn group<P: Pooled>() -> &'static str {

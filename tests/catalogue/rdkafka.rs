@@ -14,12 +14,11 @@ use ::rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     producer::{DefaultProducerContext, FutureProducer, Producer as _, ThreadedProducer},
 };
-use actix_web::web;
-use health::{HealthCheck, ProbeError, ProbeErrorKind};
+use health::{ProbeError, ProbeErrorKind};
 use serde_json::json;
 
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, serve},
     common::{
         PASSWORD, USER, eventually,
         http::Response,
@@ -28,7 +27,6 @@ use crate::{
         servers::FaultInjection as _,
         test_server::TestServer,
     },
-    pools,
     servers::{
         connections_to,
         tansu::{Authenticating, Tansu},
@@ -107,24 +105,12 @@ fn started() -> Tansu {
     tansu
 }
 
-fn serve(kafka: FutureProducer) -> TestServer {
-    #[derive(HealthCheck)]
-    struct State {
-        kafka: FutureProducer,
-    }
-
-    let state = web::Data::new(State { kafka });
-    TestServer::start(1, move |app| {
-        app.app_data(state.clone()).service(health::scope().max_age(MAX_AGE));
-    })
-}
-
 #[actix_web::test]
 async fn a_run_observes_brokers_and_topics_and_creates_no_topic() {
     let tansu = started();
-    let rig = serve(connect(&tansu));
+    let rig = serve(connect::<FutureProducer>(&tansu));
     for _ in 0..2 {
-        let data = rig.get("/health?details").await.json()["details"]["queue"]["kafka"]["data"].clone();
+        let data = rig.get("/health?details").await.json()["details"]["queue"]["resource"]["data"].clone();
         assert_eq!(data, json!({"brokers": 1, "topics": 0}), "{}", logs::text());
         tokio::time::sleep(MAX_AGE).await;
     }
@@ -135,13 +121,13 @@ async fn a_frozen_broker_is_down_in_each_run_though_the_client_still_returns_the
     let tansu = started();
     let producer: FutureProducer = connect(&tansu);
     let rig = serve(producer.clone());
-    assert_up(&rig, "queue", "kafka").await;
+    assert_up(&rig, "queue", "resource").await;
     tansu.freeze();
     let id = tokio::task::spawn_blocking(move || producer.client().fetch_cluster_id(Duration::from_millis(100)));
     assert!(id.await.unwrap().is_some());
     for _ in 0..3 {
         tokio::time::sleep(MAX_AGE).await;
-        assert_down(&rig, "queue", "kafka", "timed out after 800 ms").await;
+        assert_down(&rig, "queue", "resource", "timed out after 800 ms").await;
     }
     tansu.resume();
     eventually("it is up again", || async { rig.health().await.status == 200 }).await;
@@ -178,7 +164,7 @@ async fn assert_down_with_one_of(rig: &TestServer, messages: &[&str]) -> Respons
 async fn a_client_with_a_wrong_password_is_down_and_only_its_context_has_the_reason() {
     let tansu = Authenticating::start().await;
     let (producer, reported) = log_in(&tansu, WRONG);
-    let rig = pools::serve(producer);
+    let rig = serve(producer);
     for _ in 0..3 {
         let response = assert_down(&rig, "queue", "resource", "unable to connect to kafka").await;
         assert_not_leaked(&rig, &response, &["Broker transport failure"]).await;
@@ -192,7 +178,7 @@ async fn a_client_with_a_wrong_password_is_down_and_only_its_context_has_the_rea
 async fn a_password_that_is_no_longer_right_is_down() {
     let tansu = Authenticating::start().await;
     let (producer, reported) = log_in(&tansu, PASSWORD);
-    let rig = pools::serve(producer);
+    let rig = serve(producer);
     assert_up(&rig, "queue", "resource").await;
     assert!(reported.0.lock().unwrap().is_empty(), "{reported:?}");
 
@@ -214,7 +200,7 @@ async fn a_password_that_is_no_longer_right_is_down() {
 async fn a_client_without_credentials_is_down() {
     let tansu = Authenticating::start().await;
     let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", &tansu.address).create().unwrap();
-    let rig = pools::serve(producer);
+    let rig = serve(producer);
     for _ in 0..3 {
         // The broker closes the connection only after the request.
         assert_down_with_one_of(&rig, &["no response from kafka", "unable to connect to kafka"]).await;

@@ -10,7 +10,7 @@ use redis::{
 };
 
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server, serve_uncached},
     common::{
         PASSWORD, USER, eventually, logs,
         responses::{MAX_AGE, assert_not_leaked, assert_up},
@@ -187,20 +187,6 @@ async fn command(connection: &mut MultiplexedConnection, words: &str) {
     command.query_async::<redis::Value>(connection).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
-#[derive(HealthCheck)]
-struct State<R> {
-    #[health(probe)]
-    cache: R,
-}
-
-/// Every request starts a run.
-pub(crate) fn serve_each<R: Probe + Clone>(cache: R) -> TestServer {
-    let state = web::Data::new(State { cache });
-    TestServer::start(1, move |app| {
-        app.service(health::scope().max_age(Duration::ZERO).state(&state));
-    })
-}
-
 /// Checks that the check of a far server is UP, and opens at most one connection in the first run and none later. `open` opens the resource
 /// through the balancer on a port.
 pub(crate) async fn opens_no_connection_at_any_distance<R: Probe + Clone>(server: u16, open: impl AsyncFn(u16) -> R) {
@@ -209,13 +195,13 @@ pub(crate) async fn opens_no_connection_at_any_distance<R: Probe + Clone>(server
         let balancer = Balancer::start(server);
         balancer.delay_replies(Duration::from_millis(distance));
         let resource = open(balancer.port).await;
-        let rig = serve_each(resource);
+        let rig = serve_uncached(resource);
         let before = balancer.accepted().max(1);
         eventually("it is up", || async { rig.health().await.status == 200 }).await;
         let warm = balancer.accepted();
         assert!(warm <= before + 1, "{distance} ms away: {warm} connections, and {before} before the first run");
         for _ in 0..POLLS {
-            assert_up(&rig, "cache", "cache").await;
+            assert_up(&rig, "cache", "resource").await;
         }
         assert_eq!(balancer.accepted(), warm, "{distance} ms away, in {POLLS} runs");
     }
@@ -247,8 +233,8 @@ async fn a_client_whose_reused_connection_leads_to_a_demoted_master_is_up_on_a_n
     words.push(old.port().to_string());
     let new = restarted(Server::prepared(Kind::Redis, &words.iter().map(String::as_str).collect::<Vec<_>>()));
     let balancer = Balancer::start(old.port());
-    let rig = serve_each(Client::open(url(balancer.port)).unwrap());
-    assert_up(&rig, "cache", "cache").await;
+    let rig = serve_uncached(Client::open(url(balancer.port)).unwrap());
+    assert_up(&rig, "cache", "resource").await;
 
     let admin =
         async |server: &Server| Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
@@ -256,7 +242,7 @@ async fn a_client_whose_reused_connection_leads_to_a_demoted_master_is_up_on_a_n
     command(&mut admin(&old).await, &format!("REPLICAOF 127.0.0.1 {}", new.port())).await;
     balancer.lead_to(new.port());
     for _ in 0..3 {
-        assert_up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "resource").await;
     }
     assert_eq!(balancer.accepted(), 2, "the new connection is kept");
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());

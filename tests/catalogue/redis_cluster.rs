@@ -3,12 +3,11 @@
 use std::{any::Any, time::Duration};
 
 use actix_web::web;
-use health::{HealthCheck, Probe};
+use health::HealthCheck;
 use redis::{Value, cluster::ClusterClient, cluster_async::ClusterConnection};
 
-use super::redis::serve_each;
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, serve, serve_uncached},
     common::{
         PASSWORD, eventually, logs,
         responses::{MAX_AGE, assert_down, assert_not_leaked, assert_up},
@@ -128,19 +127,6 @@ fn connections(cluster: &Cluster) -> usize {
 }
 
 #[derive(HealthCheck)]
-struct State<R> {
-    #[health(probe)]
-    cache: R,
-}
-
-fn serve<R: Probe + Clone>(cache: R) -> TestServer {
-    let state = web::Data::new(State { cache });
-    TestServer::start(1, move |app| {
-        app.service(health::scope().max_age(MAX_AGE).state(&state));
-    })
-}
-
-#[derive(HealthCheck)]
 struct Pinged {
     #[health(with = health::probes::redis::ping, group = "cache")]
     client: ClusterClient,
@@ -169,10 +155,10 @@ async fn a_ping_writes_nothing_and_sees_a_cluster_that_is_stopped() {
 async fn every_master_is_queried_once_per_run() {
     let cluster = Cluster::start();
     let rig = serve(client(&cluster, Password::Right));
-    assert_up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "resource").await;
     let before = values_written(&cluster);
     tokio::time::sleep(MAX_AGE).await;
-    assert_up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "resource").await;
     assert_eq!(values_written(&cluster), before.map(|calls| calls + 1));
 }
 
@@ -189,7 +175,7 @@ async fn a_cluster_is_down_if_any_of_three_masters_is_stopped() {
         cluster.nodes[node].stop();
         tokio::time::sleep(MAX_AGE).await;
         for rig in &rigs {
-            let response = assert_down(rig, "cache", "cache", &refused(cluster.ports()[node])).await;
+            let response = assert_down(rig, "cache", "resource", &refused(cluster.ports()[node])).await;
             assert_not_leaked(rig, &response, &["Connection refused"]).await;
         }
         cluster.restart_node(node);
@@ -204,7 +190,7 @@ async fn a_cluster_with_one_master_of_three_frozen_is_down_by_the_deadline_and_u
         eventually("it is up", || async { rig.health().await.status == 200 }).await;
         cluster.nodes[node].freeze();
         tokio::time::sleep(MAX_AGE).await;
-        assert_down(&rig, "cache", "cache", "timed out after 800 ms").await;
+        assert_down(&rig, "cache", "resource", "timed out after 800 ms").await;
         cluster.nodes[node].resume();
         cluster.wait_until_it_is_whole();
     }
@@ -216,10 +202,10 @@ async fn a_cluster_with_one_read_only_master_is_down() {
     let cluster = Cluster::start();
     let rig = serve(client(&cluster, Password::Right));
     for node in 0..3 {
-        assert_up(&rig, "cache", "cache").await;
+        assert_up(&rig, "cache", "resource").await;
         cluster.query::<Value>(node, "CONFIG SET maxmemory 1").unwrap();
         tokio::time::sleep(MAX_AGE).await;
-        let response = assert_down(&rig, "cache", "cache", "redis cluster is read-only").await;
+        let response = assert_down(&rig, "cache", "resource", "redis cluster is read-only").await;
         assert_not_leaked(&rig, &response, &["OOM"]).await;
         cluster.query::<Value>(node, "CONFIG SET maxmemory 0").unwrap();
         tokio::time::sleep(MAX_AGE).await;
@@ -232,14 +218,14 @@ async fn killed_idle_connections_are_no_outage() {
     let clients = client(&cluster, Password::Right);
     let rigs = [serve(clients.get_async_connection().await.unwrap()), serve(clients)];
     for rig in &rigs {
-        assert_up(rig, "cache", "cache").await;
+        assert_up(rig, "cache", "resource").await;
     }
     for node in 0..3 {
         cluster.query::<Value>(node, "CLIENT KILL TYPE normal SKIPME yes").unwrap();
     }
     tokio::time::sleep(MAX_AGE).await;
     for rig in &rigs {
-        assert_up(rig, "cache", "cache").await;
+        assert_up(rig, "cache", "resource").await;
     }
     assert!(logs::lines().iter().all(|line| !line.contains("is DOWN")), "{:#?}", logs::lines());
 }
@@ -252,14 +238,14 @@ async fn a_cluster_with_unassigned_slots_is_down() {
         cluster.query::<Value>(node, "CONFIG SET cluster-require-full-coverage no").unwrap();
     }
     let rig = serve(client(&cluster, Password::Right));
-    assert_up(&rig, "cache", "cache").await;
+    assert_up(&rig, "cache", "resource").await;
     for node in 0..3 {
         cluster.query::<Value>(node, "CLUSTER DELSLOTSRANGE 16000 16383").unwrap();
     }
     // The keys of the check have moved, or have no slot; then the driver retries until the check's limit.
     eventually("it is down", || async { rig.health().await.status == 503 }).await;
     let rig = serve(client(&cluster, Password::Right));
-    assert_down(&rig, "cache", "cache", "384 slots of redis cluster have no master").await;
+    assert_down(&rig, "cache", "resource", "384 slots of redis cluster have no master").await;
 }
 
 #[actix_web::test]
@@ -290,7 +276,7 @@ async fn distance_to_the_nodes_opens_no_connection() {
             balancer.delay_replies(Duration::from_millis(distance));
         }
         let before = accepted();
-        let rigs = [serve_each(connection), serve_each(clients)];
+        let rigs = [serve_uncached(connection), serve_uncached(clients)];
         for rig in &rigs {
             eventually("it is up", || async { rig.health().await.status == 200 }).await;
         }
@@ -298,7 +284,7 @@ async fn distance_to_the_nodes_opens_no_connection() {
         println!("{distance} ms away: {before:?} and {warm:?} after the first runs");
         for rig in &rigs {
             for _ in 0..POLLS {
-                assert_up(rig, "cache", "cache").await;
+                assert_up(rig, "cache", "resource").await;
             }
         }
         assert_eq!(accepted(), warm, "{distance} ms away, in {POLLS} runs of each");

@@ -16,9 +16,8 @@ use r2d2::Pool;
 use r2d2_sqlite::SqliteConnectionManager;
 
 use crate::{
-    acceptance::values,
+    acceptance::{serve, values},
     common::responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
-    pools::serve,
 };
 
 fn shared(file: &Path) -> Arc<Mutex<Connection>> {

@@ -6,13 +6,12 @@ use tokio_postgres::{Client, NoTls};
 
 use super::sqlx::{connections_of_postgres, statements, statements_are_counted};
 use crate::{
-    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance, of_server},
+    acceptance::{Backend, ExpectedMessage, Password, Unsupported, acceptance, of_server, serve},
     common::{
         eventually,
         responses::{MAX_AGE, assert_down, assert_recovers, assert_up},
         servers::{FaultInjection as _, Server},
     },
-    pools::serve,
 };
 
 struct Connected;
