@@ -166,6 +166,36 @@ async fn a_server_far_away_is_up_and_gets_no_connection_outside_the_pool() {
     assert_eq!(proxy.opened(), opened);
 }
 
+#[actix_web::test]
+async fn a_far_client_without_a_free_connection_is_degraded_also_after_its_server_was_frozen() {
+    for distance in [30, 150] {
+        let mut mongod = Mongod::without_password();
+        mongod.restart();
+        let proxy = Proxy::start_with(mongod.port(), Fault::Distance(Duration::from_millis(distance)));
+        let address = format!("127.0.0.1:{}", proxy.port);
+        let client = Client::with_uri_str(format!("mongodb://{address}/?maxPoolSize=2")).await.unwrap();
+        let rig = serve(client.clone());
+        assert_up(&rig, "database", "resource").await;
+        mongod.freeze();
+        tokio::time::sleep(MAX_AGE).await;
+        assert_down(&rig, "database", "resource", "timed out after 800 ms").await;
+        // A run that begins now ends when the server continues.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        mongod.resume();
+        assert_recovers(&rig, "database", "resource").await;
+
+        let occupied = occupy(&client).await;
+        let message = format!("no connection of the pool to mongodb at {address} responds, a new one does");
+        // The client may still be connecting in the first run.
+        eventually("it is degraded", || async { rig.health().await.body.contains(&message) }).await;
+        for _ in 0..3 {
+            tokio::time::sleep(MAX_AGE).await;
+            assert_degraded(&rig, "database", "resource", &message).await;
+        }
+        assert!(occupied.iter().any(|task| !task.is_finished()), "{distance} ms away: it is degraded too late");
+    }
+}
+
 /// Occupies both connections of a client for some seconds.
 async fn occupy(client: &Client) -> Vec<tokio::task::JoinHandle<()>> {
     let orders = client.database(DATABASE).collection::<Document>("orders");

@@ -3,7 +3,7 @@
 use std::{any::Any, time::Duration};
 
 use ::mysql::{
-    DriverError, Error, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, PooledConn, prelude::Queryable as _,
+    Conn, DriverError, Error, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, PooledConn, prelude::Queryable as _,
 };
 use health::{Probe as _, ProbeError, ProbeErrorKind};
 use tokio::time::timeout;
@@ -16,7 +16,7 @@ use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, of_server, serve},
     common::{
         PASSWORD, eventually,
-        responses::{MAX_AGE, assert_degraded, assert_down, assert_up},
+        responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_up},
         servers::{FaultInjection as _, Kind, Server},
     },
     pools::{Pooled, pools},
@@ -120,6 +120,22 @@ async fn an_exhausted_pool_is_degraded_and_the_application_waits_without_a_limit
     drop(held);
     waits.await.unwrap().unwrap();
     eventually("it is up", || async { rig.health().await.json()["status"] == "UP" }).await;
+}
+
+#[actix_web::test]
+async fn a_server_that_is_full_is_degraded_while_the_pool_has_a_connection_and_down_without_any() {
+    let server = Server::start_with(Kind::MariaDb, &["--max-connections=10"]);
+    let (with, without) = (open(&server.url()), open(&server.url()));
+    let _held = with.get_conn().unwrap();
+    let mut others = Vec::new();
+    while let Ok(connection) = Conn::new(Opts::from_url(&server.url()).unwrap()) {
+        others.push(connection);
+    }
+    let message = "mysql accepts no more connections";
+    let rig = serve(with);
+    let response = assert_degraded(&rig, "database", "resource", message).await;
+    assert_not_leaked(&rig, &response, &["Too many connections"]).await;
+    assert_down(&serve(without), "database", "resource", message).await;
 }
 
 #[actix_web::test]

@@ -112,17 +112,39 @@ async fn a_server_that_stopped_while_all_was_in_use_is_down() {
 }
 
 #[actix_web::test]
-async fn a_pool_that_is_exhausted_from_the_start_is_degraded_and_has_waiters_of_the_application_only() {
+async fn a_pool_that_is_exhausted_from_the_start_is_degraded_and_has_one_waiter_however_many_runs_there_are() {
     let server = started();
     let pool = open(&server.url());
     let held = take_both(&pool).await;
     // Without a limit of its own.
     timeout(Duration::from_secs(2), pool.get_conn()).await.unwrap_err();
     let rig = serve(pool.clone());
-    assert_degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
-    assert_eq!(pool.metrics().active_wait_requests.load(Ordering::Relaxed), 0, "the check does not wait");
+    for _ in 0..3 {
+        assert_degraded(&rig, "database", "resource", "connection pool exhausted (2 of 2 in use)").await;
+        tokio::time::sleep(MAX_AGE).await;
+    }
+    let waiting = pool.metrics().active_wait_requests.load(Ordering::Relaxed);
+    assert_eq!(waiting, 1, "one run waits until the options of the pool are known");
     drop(held);
     eventually("it is up", || async { rig.health().await.json()["status"] == "UP" }).await;
+}
+
+#[actix_web::test]
+async fn a_server_that_is_full_is_degraded_while_the_pool_has_a_connection_and_down_without_any() {
+    let server = Server::start_with(Kind::MariaDb, &["--max-connections=10"]);
+    let (with, without) = (open(&server.url()), open(&server.url()));
+    let mut connections = vec![with.get_conn().await.unwrap()];
+    while let Ok(connection) = Conn::new(Opts::from_url(&server.url()).unwrap()).await {
+        connections.push(connection);
+    }
+    let message = format!("mysql at 127.0.0.1:{} accepts no more connections", server.port());
+    let rig = serve(with);
+    let response = assert_degraded(&rig, "database", "resource", &message).await;
+    assert_not_leaked(&rig, &response, &["Too many connections"]).await;
+    assert_down(&serve(without), "database", "resource", &message).await;
+    for connection in connections {
+        connection.disconnect().await.unwrap();
+    }
 }
 
 #[actix_web::test]

@@ -125,6 +125,23 @@ async fn a_server_that_froze_while_all_was_in_use_is_down_when_the_application_g
 }
 
 #[actix_web::test]
+async fn a_pool_that_is_exhausted_again_after_a_restart_is_degraded() {
+    let mut server = started();
+    let pool = open(server.url());
+    let rig = serve(pool.clone());
+    let held = OfPool::saturate(&pool).await.unwrap();
+    assert_degraded(&rig, "cache", "resource", "connection pool exhausted (2 of 2 in use)").await;
+    server.stop();
+    drop(held);
+    // The query of that run still waits, and now gets the error of an attempt to connect.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    server.restart();
+    let _held = actix_web::web::block(move || [pool.get().unwrap(), pool.get().unwrap()]).await.unwrap();
+    tokio::time::sleep(MAX_AGE).await;
+    assert_degraded(&rig, "cache", "resource", "connection pool exhausted (2 of 2 in use)").await;
+}
+
+#[actix_web::test]
 async fn a_frozen_server_costs_one_thread_however_many_runs_there_are() {
     let server = started();
     let pool = open(server.url());

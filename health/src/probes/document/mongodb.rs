@@ -2,7 +2,7 @@
 //!
 //! Each run sends the command `ping`, with the read preference of the client, the database or the collection, on a connection of the
 //! client's own pool. So a client that reads from secondaries is UP as long as the replica set has one, and any other needs a primary. No
-//! permission is needed.
+//! permission is needed, so a user that loses its permissions, or is removed, is noticed only when the client opens its next connection.
 //!
 //! | what happens | kind | status |
 //! | --- | --- | --- |
@@ -19,7 +19,8 @@
 //!
 //! Operations of the application wait, without a limit, while all connections are in use (`maxPoolSize`, 10 by default). A client does not
 //! expose that. So if a run is silent, and an earlier one was not, a new connection to the server requests `hello`, which needs no password.
-//! It has no TLS: with a server that requires TLS, the check is DOWN while the pool is exhausted.
+//! It has no TLS: with a server that requires TLS, the check is DOWN while the pool is exhausted. So is the first run of an exhausted pool
+//! whose server is more than 100 ms away, because until then the client may still be connecting.
 //!
 //! Observations, of a replica set: `primary`, its address, and `secondaries`, their number.
 //!
@@ -47,7 +48,10 @@
 
 use std::{
     io,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -63,7 +67,7 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -85,6 +89,12 @@ use crate::{
 
 /// How long a client may know only secondaries. It takes less to discover a replica set on another continent.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// A client connects, logs in and sends the ping in five round trips. `hello` on a new connection takes two.
+const CONNECT_HELLOS: u32 = 3;
+
+/// How long a client computes the response to the challenge of the server.
+const LOGIN_TIME: Duration = Duration::from_millis(100);
 
 const DEFAULT_PORT: u16 = 27_017;
 
@@ -109,8 +119,9 @@ struct DatabaseProbe {
     hosts: Vec<Address>,
     in_flight: SingleFlight<Result<(), DriverError>>,
     reachability: Reachability,
-    /// The duration of the first run that succeeded, for which the client had to connect.
-    first_run: OnceLock<Duration>,
+    /// When the ping in flight began, or the last one.
+    pinged_at: Arc<Mutex<Instant>>,
+    has_succeeded: AtomicBool,
     /// The server rejected the credentials. The client then tries again only at its next heartbeat, and is silent until then.
     rejected: Mutex<Option<DriverError>>,
 }
@@ -136,7 +147,8 @@ impl DatabaseProbe {
             database,
             in_flight: SingleFlight::abandoning_lost_work(),
             reachability: Reachability::new(),
-            first_run: OnceLock::new(),
+            pinged_at: Arc::new(Mutex::new(Instant::now())),
+            has_succeeded: AtomicBool::new(false),
             rejected: Mutex::default(),
         }
     }
@@ -158,7 +170,9 @@ impl DatabaseProbe {
 
     async fn ping(&self) -> Result<(), DriverError> {
         let (database, criteria) = (self.database.clone(), self.criteria.clone());
+        let pinged_at = Arc::clone(&self.pinged_at);
         let ping = async move {
+            *pinged_at.lock() = Instant::now();
             let ping = database.run_command(doc! { "ping": 1 });
             match criteria {
                 Some(criteria) => ping.selection_criteria(criteria).await.map(drop),
@@ -189,15 +203,20 @@ impl DatabaseProbe {
     }
 
     /// Why a ping is silent, although the client knows a suitable server: all servers refuse new connections, or that one responds on
-    /// a new connection, also after the time that the client takes to connect.
+    /// a new connection, and the ping has taken longer than the client takes to connect.
     async fn silence(&self) -> Option<Failure> {
         if let Some((_, error)) = common_refusal(&self.hosts).await {
             return Some(Failure::Driver(error.into()));
         }
-        let first_run = *self.first_run.get()?;
+        if !self.has_succeeded.load(Ordering::Relaxed) {
+            return None;
+        }
         let address = Address::parse(&self.suitable_server()?.address)?;
+        let started = Instant::now();
         hello(&address).await.ok()?;
-        sleep(first_run).await;
+        let connects_in = started.elapsed() * CONNECT_HELLOS + LOGIN_TIME;
+        let pinged_at = *self.pinged_at.lock();
+        sleep_until(pinged_at + connects_in).await;
         Some(Failure::Exhausted(address))
     }
 
@@ -247,11 +266,10 @@ struct Server {
 
 impl LibraryProbe for DatabaseProbe {
     async fn probe(&self) -> Result<(), ProbeError> {
-        let started = Instant::now();
         let query = hedged(self.query(), HEDGE_DELAY, async { self.selection_failure().await.map(Err) });
         let result = self.reachability.or_refusal(query, || self.silence()).await;
         if result.is_ok() {
-            self.first_run.get_or_init(|| started.elapsed());
+            self.has_succeeded.store(true, Ordering::Relaxed);
             self.observe();
         }
         result.map_err(|failure| self.label().error(failure))

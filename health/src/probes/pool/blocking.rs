@@ -23,7 +23,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Usage, exhausted, locked};
+use super::{Usage, exhausted, locked, no_connection};
 use crate::{
     error::{BoxError, ProbeError, ProbeErrorKind},
     probe::LibraryProbe,
@@ -70,6 +70,8 @@ pub(in crate::probes) trait BlockingPool: Clone + Send + Sync + 'static {
 pub(in crate::probes) enum Failure<E> {
     /// The pool returned no connection.
     Pool(BoxError),
+    /// The pool has no connection, and the server rejects new ones.
+    NoConnection(E),
     Driver(E),
 }
 
@@ -144,6 +146,7 @@ impl<P: BlockingPool> BlockingPoolProbe<P> {
         let label = self.pool.label();
         match failure {
             Some(Failure::Pool(error)) => label.error_of_kind(ProbeErrorKind::Unreachable, error),
+            Some(Failure::NoConnection(error)) => no_connection(&label, error),
             Some(Failure::Driver(error)) => label.error(error),
             None => label.error_of_kind(ProbeErrorKind::Failed, "the runtime was shut down"),
         }

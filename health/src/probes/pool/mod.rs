@@ -61,7 +61,10 @@ use tokio::{
 use self::outside::{Outcome, Outside, Wanted};
 use super::{
     classify::Classify,
-    support::{hedge::HedgeDelay, label::Label},
+    support::{
+        hedge::{HedgeDelay, MAX_ROUND_TRIP},
+        label::Label,
+    },
 };
 use crate::{
     error::{BoxError, ProbeError, ProbeErrorKind},
@@ -82,9 +85,6 @@ const FULL_RETRY: Duration = Duration::from_secs(1);
 
 /// How often a run checks whether a connection that an earlier run released is idle again.
 const RELEASE_POLL_INTERVAL: Duration = Duration::from_millis(20);
-
-/// Longer round trips are caused by a fault of the server, and not by its distance.
-const MAX_ROUND_TRIP: Duration = Duration::from_secs(1);
 
 /// A pool, and the meaning of its driver's errors. Clones share the pool.
 pub(super) trait Pool: Clone + Send + Sync + 'static {
@@ -124,13 +124,18 @@ pub(super) trait Pool: Clone + Send + Sync + 'static {
         true
     }
 
+    /// Whether a connection can be opened outside the pool.
+    fn connects_outside(&self) -> bool {
+        self.has_server()
+    }
+
     /// Takes an idle connection. Returns `None` if there is none.
     fn take_idle(&self) -> impl Future<Output = Option<Result<Self::Taken, TakeError<Self::Error>>>> + Send;
 
     /// Takes an idle connection, or waits for the pool to open one.
     fn acquire(&self) -> impl Future<Output = Result<Self::Taken, TakeError<Self::Error>>> + Send;
 
-    /// How long the application waits for a connection, if [`Usage::connected`] is unknown.
+    /// How long the application waits for a connection, if [`Usage::connected`] is unknown, or no connection can be opened outside the pool.
     fn acquire_timeout(&self) -> Duration {
         Duration::MAX
     }
@@ -231,10 +236,7 @@ impl<E: Classify> Failure<E> {
             Self::Pool(kind, error) => label.error_of_kind(kind, error),
             Self::Exhausted(connections) => exhausted(connections),
             Self::Full(error) => label.error_of_kind(ProbeErrorKind::Saturated, error),
-            Self::NoConnection(error) => {
-                let message = ProbeErrorKind::Saturated.message(&label.to_string());
-                label.error_with(ProbeErrorKind::Unreachable, message, error)
-            }
+            Self::NoConnection(error) => no_connection(label, error),
             Self::SilentConnection => silent_connection(label),
         }
     }
@@ -247,6 +249,14 @@ pub(super) fn exhausted(connections: usize) -> ProbeError {
         format!("connection pool exhausted ({connections} of {connections} in use)"),
     )
 }
+
+/// The failure of a pool without any connection whose server rejects new ones.
+pub(super) fn no_connection(label: &Label, error: impl Into<BoxError>) -> ProbeError {
+    label.error_with(ProbeErrorKind::Unreachable, ProbeErrorKind::Saturated.message(&label.to_string()), error)
+}
+
+/// Why a pool is unusable whose connections have all been in use for as long as the application waits for one.
+pub(super) const NONE_BECAME_FREE: &str = "no connection has become free";
 
 pub(super) const LOCKED: &str = "sqlite is locked by a writer";
 
@@ -268,13 +278,13 @@ pub(super) struct State<P: Pool> {
     /// Whether the last run ended because idle connections were silent.
     silent: AtomicBool,
     starvation: Arc<Starvation>,
-    /// The task that waits for a connection of a pool whose server is full.
+    /// The task that waits for a connection of a pool.
     waiting: Mutex<Option<AbortHandle>>,
     /// The time by which the connection that the last run released is idle again, if the pool pings it before.
     released_until: Mutex<Option<Instant>>,
 }
 
-/// Whether a pool that counts attempts to connect as connections has no connection that works.
+/// Whether none of the connections of a pool works, if its counters and the server do not show that.
 #[derive(Default)]
 struct Starvation(AtomicBool);
 
@@ -370,7 +380,7 @@ impl<P: Pool> State<P> {
         let mut attempts = Attempts::<P, Q::Output>::new();
         attempts.push(idle_attempt(pool, query));
         let delay = self.delay.get();
-        if !pool.has_server() {
+        if !pool.connects_outside() {
             let attempted = attempts.next().await;
             return self.evaluate(pool, attempted, None);
         }
@@ -431,7 +441,7 @@ impl<P: Pool> State<P> {
         let begun = Instant::now();
         let mut attempts = Attempts::<P, Q::Output>::new();
         attempts.push(new_attempt(pool, query));
-        if !pool.has_server() {
+        if !pool.connects_outside() {
             let attempted = attempts.next().await;
             return self.evaluate(pool, attempted, Some(before));
         }
@@ -493,6 +503,16 @@ impl<P: Pool> State<P> {
         let usage = pool.usage();
         if !pool.has_server() {
             return Step::End(Err(Failure::Exhausted(usage.max)));
+        }
+        if !pool.connects_outside() {
+            // Only a connection that becomes free shows that they work.
+            self.wait_for_connection(pool);
+            let failure = if self.starvation.is_starved() {
+                Failure::Pool(ProbeErrorKind::Unreachable, NONE_BECAME_FREE.into())
+            } else {
+                Failure::Exhausted(usage.max)
+            };
+            return Step::End(Err(failure));
         }
         let mut outcome = pin!(self.outside.outcome(pool, query, Wanted::Recent));
         let outcome = loop {
@@ -564,8 +584,7 @@ impl<P: Pool> State<P> {
         if works { Failure::Full(error) } else { Failure::NoConnection(error) }
     }
 
-    /// Finds out whether a pool that counts attempts to connect as connections has any, by waiting for one as the application does, also
-    /// between the runs.
+    /// Finds out whether a pool has connections that work, by waiting for one as the application does, also between the runs.
     fn wait_for_connection(&self, pool: &P) {
         let mut waiting = self.waiting.lock();
         if waiting.as_ref().is_some_and(|task| !task.is_finished()) {

@@ -66,9 +66,18 @@ impl<D: BlockingDriver> R2d2<D> {
             waiting.set(self.usage().is_exhausted());
             let left = limit.saturating_sub(started.elapsed());
             match self.0.get_timeout(left.min(GET_TIMEOUT)) {
-                // The cause has no accessor, but the `Debug` output contains it. Without one, an attempt is in flight.
-                Err(error) if left > GET_TIMEOUT && format!("{error:?}") == "Error(None)" => {}
-                Err(error) => return Err(error),
+                // The cause has no accessor, but the `Debug` output contains it. Without one, an attempt is in flight. An exhausted pool
+                // does not connect, so that its error is one from before.
+                Err(error)
+                    if left > GET_TIMEOUT && (format!("{error:?}") == "Error(None)" || self.usage().is_exhausted()) => {
+                }
+                Err(error) => {
+                    if left > GET_TIMEOUT {
+                        // It has not waited for as long as the application does.
+                        waiting.set(false);
+                    }
+                    return Err(error);
+                }
                 Ok(connection) => {
                     waiting.set(false);
                     return Ok(connection);

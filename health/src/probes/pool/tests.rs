@@ -38,6 +38,15 @@ enum Fate {
     Fails(ProbeErrorKind),
 }
 
+/// What connections lead to.
+#[derive(Clone, Copy, PartialEq)]
+enum Connections {
+    ToServer,
+    /// None can be opened outside the pool.
+    OfPoolOnly,
+    ToFile,
+}
+
 struct World {
     server: Server,
     round_trip: Duration,
@@ -61,8 +70,7 @@ struct World {
     pings_on_release: bool,
     /// Whether the pool keeps dead connections.
     keeps_dead: bool,
-    /// Whether there is a server. Otherwise connections are to a file.
-    has_server: bool,
+    connections: Connections,
     queries: usize,
 }
 
@@ -149,7 +157,7 @@ impl<const R: bool, const C: bool> Fake<R, C> {
             opened: 0,
             pings_on_release: false,
             keeps_dead: false,
-            has_server: true,
+            connections: Connections::ToServer,
             queries: 0,
         })))
     }
@@ -252,7 +260,11 @@ impl<const R: bool, const C: bool> Pool for Fake<R, C> {
     }
 
     fn has_server(&self) -> bool {
-        self.world().has_server
+        self.world().connections != Connections::ToFile
+    }
+
+    fn connects_outside(&self) -> bool {
+        self.world().connections == Connections::ToServer
     }
 
     async fn take_idle(&self) -> Option<Result<Taken<R, C>, TakeError<FakeError>>> {
@@ -644,7 +656,7 @@ async fn a_silent_connection_of_a_pool_that_replaces_dead_ones_is_degraded_and_d
 async fn no_connection_outside_the_pool_is_opened_to_a_file() {
     let file = |idle: &[Fate]| {
         let pool = Plain::new(2, idle);
-        pool.world().has_server = false;
+        pool.world().connections = Connections::ToFile;
         pool
     };
     let slow = Fate::Late(MIN_DELAY * 2);
@@ -660,6 +672,30 @@ async fn no_connection_outside_the_pool_is_opened_to_a_file() {
     full.set(Server::Full);
     assert_eq!(Check::of(&full).poll().await, Shown::Down(Kind::Saturated));
     assert_eq!([pool, exhausted, cold, full].map(|pool| pool.outside()), [0; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_cannot_be_bypassed_is_exhausted_for_as_long_as_the_application_waits_for_a_connection() {
+    let pool = Plain::new(2, &[]);
+    pool.world().connections = Connections::OfPoolOnly;
+    pool.exhaust();
+    let mut check = Check::of(&pool);
+    let shown = check.poll_for(6).await;
+    let down = shown.iter().position(|(_, shown)| *shown == Shown::Down(Kind::Unreachable)).expect("it is down");
+    assert!(shown[..down].iter().all(|(_, shown)| *shown == Shown::Exhausted), "{shown:?}");
+    assert!(shown[down..].iter().all(|(_, shown)| *shown == Shown::Down(Kind::Unreachable)), "{shown:?}");
+    assert!((3..5).contains(&shown[down].0.as_secs()), "{shown:?}");
+    pool.world().in_use = 1;
+    assert_eq!(check.poll().await, Shown::Up);
+    // The connections work, so it is only busy.
+    pool.exhaust();
+    assert_eq!(check.poll().await, Shown::Exhausted);
+
+    let without_connections = Plain::new(2, &[]);
+    without_connections.world().connections = Connections::OfPoolOnly;
+    without_connections.set(Server::Full);
+    assert_eq!(Check::of(&without_connections).poll().await, Shown::NoConnection);
+    assert_eq!([pool, without_connections].map(|pool| pool.outside()), [0; 2]);
 }
 
 #[tokio::test(start_paused = true)]

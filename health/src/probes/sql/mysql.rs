@@ -11,8 +11,8 @@
 //! | refused, reset, no such host, shutting down | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | wrong password, no such database, no permission, blocked host, TLS | [`ProbeErrorKind::Rejected`] | DOWN |
 //! | no response to the query or to the attempt to connect | [`ProbeErrorKind::TimedOut`] | DOWN |
-//! | all connections of the pool are in use, for no longer than 30 s; or the server is full | [`ProbeErrorKind::Saturated`] | DEGRADED |
-//! | none has become free for 30 s | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | all connections of the pool are in use, for no longer than 30 s; or the server is full, and the pool has connections | [`ProbeErrorKind::Saturated`] | DEGRADED |
+//! | none has become free for 30 s; or the server is full, and the pool has no connection | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! While all connections are in use, a busy server and a frozen one look the same, until none has become free for 30 s. The application
@@ -52,7 +52,10 @@ use crate::{
     probe::library_probe,
     probes::{
         classify::Classify,
-        pool::blocking::{BlockingPool, BlockingPoolProbe, Failure, Waiting},
+        pool::{
+            NONE_BECAME_FREE,
+            blocking::{BlockingPool, BlockingPoolProbe, Failure, Waiting},
+        },
         support::{debug_fields::DebugFields, label::Label},
     },
 };
@@ -100,7 +103,8 @@ impl BlockingPool for MysqlPool {
         let mut others = self.number("count: ");
         loop {
             let mut connection = self.acquire(waiting).map_err(|error| match error {
-                Error::DriverError(DriverError::Timeout) => Failure::Pool("no connection has become free".into()),
+                Error::DriverError(DriverError::Timeout) => Failure::Pool(NONE_BECAME_FREE.into()),
+                error if error.is_full() && self.number("count: ") == 0 => Failure::NoConnection(error),
                 error => Failure::Driver(error),
             })?;
             let result = connection.query_drop("SELECT 1");

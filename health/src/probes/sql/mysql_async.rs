@@ -21,8 +21,8 @@
 //! A warm pool that is not exhausted is probed only on its own connections. While the pool is exhausted, is slow to open a connection, or
 //! has a silent idle one, the check opens a connection outside it, queries and closes it, at most once in 2 s (once in 900 ms while the
 //! server cannot be connected to). It opens a second one concurrently only if the first gets no response for 2 s. Each replica of the
-//! application does so. A pool exposes its options only by a connection. Until the check has had one, it opens none outside the pool, so an
-//! exhausted pool is DEGRADED even if its server is stopped.
+//! application does so. A pool exposes its options only by a connection. Until the check has had one, it opens none outside the pool, so a
+//! pool that is exhausted before that is DEGRADED while its server is stopped or frozen, and DOWN when no connection has become free for 30 s.
 //!
 //! By default a pool keeps no more idle connections than the minimum of its constraints, 10. One whose minimum is 0 closes each connection
 //! that is returned, so that each run opens one: set `with_inactive_connection_ttl`.
@@ -49,6 +49,7 @@
 use std::{
     future::{Future, pending},
     sync::{Arc, OnceLock, atomic::Ordering},
+    time::Duration,
 };
 
 use ::mysql_async::{Conn, DriverError, Error, IoError, Opts, Pool, prelude::Queryable as _};
@@ -64,6 +65,10 @@ use crate::{
         support::{address::Address, debug_fields::DebugFields, label::Label},
     },
 };
+
+/// After this time without a free connection, a pool whose options are not known is unusable. The pool itself has no such limit; it is the
+/// default of r2d2.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
 library_probe! { "database", Pool => PoolProbe::of }
 
@@ -174,9 +179,12 @@ impl pool::Pool for MysqlPool {
         Usage { taken: in_use, idle, max: self.max, connected: Some(in_use + idle) }
     }
 
-    fn has_server(&self) -> bool {
-        // Without the options, no connection can be opened outside the pool.
+    fn connects_outside(&self) -> bool {
         self.options.get().is_some()
+    }
+
+    fn acquire_timeout(&self) -> Duration {
+        ACQUIRE_TIMEOUT
     }
 
     async fn take_idle(&self) -> Option<Result<Taken, TakeError<Error>>> {

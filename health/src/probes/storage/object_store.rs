@@ -16,6 +16,9 @@
 //! While a request is silent, a run begins another one every 2 s, so the check is UP soon after the store is back. A store does not expose
 //! its address, so messages do not contain one.
 //!
+//! What a run does not notice: `object_store` reads any other XML or HTML document of a server as an empty list, so a server that is not a
+//! store may be UP; and the folder of a `LocalFileSystem` may be missing, because the next write creates it.
+//!
 //! What a run costs the store: one request to list. Providers bill it as a write; set a `max_age`.
 //!
 //! # Examples

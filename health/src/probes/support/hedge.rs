@@ -33,6 +33,9 @@ pub(in crate::probes) const MIN_DELAY: Duration = Duration::from_millis(300);
 /// Longer round trips exceed the limit of any check.
 const MAX_DELAY: Duration = Duration::from_secs(5);
 
+/// Longer round trips are caused by a fault of the server, and not by its distance, unless all are that long.
+pub(in crate::probes) const MAX_ROUND_TRIP: Duration = Duration::from_secs(1);
+
 /// The delay before a silent connection is hedged, from the round trips of one resource.
 #[derive(Debug, Default)]
 pub(in crate::probes) struct HedgeDelay {
@@ -51,10 +54,12 @@ impl HedgeDelay {
         (longest * 2).clamp(MIN_DELAY, MAX_DELAY)
     }
 
-    /// Records the duration of a successful round trip. A longer one from before decays by an eighth.
+    /// Records the duration of a successful round trip. A longer one from before decays by an eighth. One that is longer than
+    /// [`MAX_ROUND_TRIP`], because it began while the server was frozen, counts only if none is known.
     pub(in crate::probes) fn record(&self, round_trip: Duration) {
         let round_trip_us = u32::try_from(round_trip.as_micros()).unwrap_or(u32::MAX);
-        let decayed = |longest: u32| Some(round_trip_us.max(longest - longest / 8));
+        let is_distance = round_trip <= MAX_ROUND_TRIP;
+        let decayed = |longest: u32| (longest == 0 || is_distance).then(|| round_trip_us.max(longest - longest / 8));
         // The runs of one check do not overlap, so relaxed ordering is enough.
         let _ = self.longest_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, decayed);
     }
@@ -281,7 +286,18 @@ mod tests {
         assert_eq!(delay.get(), MIN_DELAY);
         delay.record(Duration::from_millis(350));
         assert_eq!(delay.get(), Duration::from_millis(700));
-        delay.record(Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_round_trip_that_began_on_a_frozen_server_is_no_distance() {
+        let frozen = Duration::from_secs(60);
+        let delay = HedgeDelay::new();
+        delay.record(Duration::from_millis(350));
+        delay.record(frozen);
+        assert_eq!(delay.get(), Duration::from_millis(700));
+        // Unless all are that long.
+        let delay = HedgeDelay::new();
+        delay.record(frozen);
         assert_eq!(delay.get(), MAX_DELAY);
     }
 

@@ -78,6 +78,11 @@ impl<T: Send + 'static> SingleFlight<T> {
         Some(output)
     }
 
+    /// Leaves the work in flight to itself, so that the next run starts other work.
+    pub(in crate::probes) async fn abandon(&self) {
+        self.0.lock().await.in_flight = None;
+    }
+
     /// Returns the output of the task in flight, or of `future`, which is spawned if there is none. A panic of the task is resumed.
     pub(in crate::probes) async fn join_or_spawn(&self, future: impl Future<Output = T> + Send + 'static) -> T {
         let output = self.join_or_start(|| tokio::spawn(future)).await;
