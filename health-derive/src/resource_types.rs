@@ -9,8 +9,17 @@ use crate::types;
 /// What the names of pools and connections end in.
 const SUFFIXES: [&str; 6] = ["Pool", "Connection", "Conn", "Collection", "Producer", "Transport"];
 
-/// How redis, memcache and rdkafka name theirs.
-const HANDLES: [&str; 5] = ["ConnectionManager", "ClusterClient", "SentinelClient", "Memcache", "StreamConsumer"];
+/// How redis, memcache, rdkafka and `object_store` name theirs.
+const HANDLES: [&str; 8] = [
+    "ConnectionManager",
+    "ClusterClient",
+    "SentinelClient",
+    "Memcache",
+    "StreamConsumer",
+    "AmazonS3",
+    "GoogleCloudStorage",
+    "MicrosoftAzure",
+];
 
 /// What they end in below the path of a driver's crate. Elsewhere, such as in `reqwest::Client`, these names say nothing.
 const DRIVER_SUFFIXES: [&str; 5] = ["Client", "Session", "Channel", "Context", "Database"];
@@ -63,7 +72,7 @@ mod tests {
 
     #[test]
     fn resources_are_recognized_by_what_is_written_inside_any_type() {
-        let recognized: [(Type, &str); 26] = [
+        let recognized: [(Type, &str); 27] = [
             (parse_quote!(PgPool), "Resource"),
             (parse_quote!(sqlx::postgres::PgPool), "Resource"),
             (parse_quote!(DbPool), "Resource"),
@@ -80,6 +89,7 @@ mod tests {
             (parse_quote!(scylla::client::session::Session), "Resource"),
             (parse_quote!(Arc<aws_sdk_s3::Client>), "Resource"),
             (parse_quote!(Arc<dyn object_store::ObjectStore + Send>), "Resource"),
+            (parse_quote!(Arc<object_store::aws::AmazonS3>), "Resource"),
             (parse_quote!(FutureProducer), "Resource"),
             (parse_quote!(AsyncSmtpTransport<Tokio1Executor>), "Resource"),
             (parse_quote!(jetstream::Context), "Resource"),

@@ -54,7 +54,7 @@ requirements! {
         message = "`{Self}` looks like a resource but cannot be probed",
         label = "this field would not be health-checked",
         note = "to probe a type of a driver, enable the feature of `health` for its crate, of the version that `cargo tree` shows: `async-nats`, `bb8-postgres`, `bb8-redis`, `deadpool-lapin`, `deadpool-postgres`, `deadpool-redis`, `diesel`, `diesel-async`, `fred`, `lapin`, `lettre`, `memcache`, `mongodb`, `mysql`, `mysql_async`, `object_store`, `r2d2_sqlite`, `rdkafka`, `redis`, `redis-cluster`, `redis-r2d2`, `redis-sentinel`, `rskafka`, `rumqttc`, `rusqlite`, `sea-orm`, `sqlx`, `sqlx-0_8`, `tokio-postgres` or `tonic`",
-        note = "if that feature is enabled, put a client that is not `Clone`, such as `tokio_postgres::Client` or `rskafka::client::Client`, and a trait object in an `Arc`",
+        note = "if that feature is enabled, put a client that is not `Clone`, such as `tokio_postgres::Client` or `rskafka::client::Client`, in an `Arc`, and a store of `object_store` in an `Arc<dyn ObjectStore>`",
         note = "to probe a type of your own, implement `health::Probe` and `Clone`; to probe the field with a function, write `#[health(with = path)]`; to leave it unprobed, `#[health(skip)]`",
         note = "in a map, a resource is only found if the keys are `Display`"
     )]
