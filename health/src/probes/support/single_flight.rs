@@ -135,6 +135,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn work_that_is_abandoned_is_not_waited_for() {
+        let single_flight = SingleFlight::new();
+        timeout(Duration::from_secs(1), single_flight.join_or_spawn(pending())).await.unwrap_err();
+        single_flight.abandon().await;
+        let next = single_flight.join_or_spawn(async { "next" });
+        assert_eq!(timeout(Duration::from_secs(1), next).await, Ok("next"));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn work_that_never_ends_is_restarted_at_growing_intervals() {
         let single_flight = SingleFlight::abandoning_lost_work();
         let started = Arc::new(AtomicU32::new(0));
