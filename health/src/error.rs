@@ -385,6 +385,22 @@ mod tests {
         let message = |text: &'static str| ProbeError::new(ProbeErrorKind::Failed, text).to_string();
         assert_eq!(message("no jobs in amqp://bob:pw@mq:5672/a"), "no jobs in amqp://***@mq:5672/a");
         assert_eq!(message("rejected password=pw"), "rejected password=***");
+        for hidden in [
+            "postgres://u:it's3same@db:5432/app",
+            "redis://:pa\"s3same@db/0",
+            "redis://u:<s3same>@db",
+            "redis://u:a`s3same@db",
+            "url \"redis://u:a>s3same@db\"",
+            "password=p's3same",
+            "password=a\"s3same",
+            "password='it's3same'",
+            "password=(a)s3same",
+            r#"{"url":"postgres://u:a's3same@db","password":"a's3same"}"#,
+        ] {
+            assert!(!message(hidden).contains("s3same"), "{}", message(hidden));
+        }
+        let json = r#"{"url":"http://db:5432","password":"pw","host":"db"}"#;
+        assert_eq!(message(json), r#"{"url":"http://db:5432","password":***,"host":"db"}"#);
         assert_eq!(message("two\nlines"), "two\\nlines");
         for unchanged in
             ["the queue at 10.0.0.7:5672 holds 10001 jobs", "unable to connect to https://shop.example:8443"]

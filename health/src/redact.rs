@@ -94,12 +94,22 @@ fn is_quote(c: char) -> bool {
     matches!(c, '"' | '\'' | '`' | '<' | '>')
 }
 
+/// Whether a word continues behind a quote or a bracket, which then is a character of a password: `it's`.
+fn continues(rest: &str) -> bool {
+    rest.starts_with(|c: char| c.is_alphanumeric() || c == '@')
+}
+
 /// The userinfo of URLs: `scheme://user:password@host`.
 fn find_in_urls(text: &str, is_cut: bool, found: &mut Vec<Range<usize>>) {
     let mut from = 0;
     while let Some(scheme) = text[from..].find("://") {
         let start = from + scheme + "://".len();
-        let ends = |from: usize| text[from..].find(|c: char| c.is_whitespace() || is_quote(c)).map(|end| from + end);
+        let ends = |from: usize| {
+            let is_end = |&(at, c): &(usize, char)| {
+                c.is_whitespace() || is_quote(c) && !continues(&text[from + at + c.len_utf8()..])
+            };
+            text[from..].char_indices().find(is_end).map(|(end, _)| from + end)
+        };
         let end = ends(start).unwrap_or(text.len());
         let url = &text[start..end];
         from = end;
@@ -300,8 +310,11 @@ fn assigned(text: &str, separator: usize, word: &str, before: &str) -> Option<Ra
     if is_harmless || value.is_empty() {
         return None;
     }
-    let length =
+    let mut length =
         quoted(value).or_else(|| header(word, value)).or_else(|| printed(value)).unwrap_or_else(|| bare(value));
+    if continues(&value[length..]) {
+        length += bare(&value[length..]);
+    }
     (length > 0).then(|| start..start + length)
 }
 
@@ -446,7 +459,7 @@ fn bare(value: &str) -> usize {
         let ends = match c {
             // libpq escapes a blank with a backslash.
             c if c.is_whitespace() => backslashes == 0,
-            '"' | '\'' | '`' => return at - backslashes,
+            '"' | '\'' | '`' if !continues(&value[at + 1..]) => return at - backslashes,
             ';' | '&' | ',' | '}' => ends_value(&value[at + 1..]),
             _ => false,
         };
