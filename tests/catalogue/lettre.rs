@@ -14,9 +14,9 @@ use serde_json::json;
 use crate::{
     acceptance::{Backend, ExpectedMessage, Password, Unsupported, WRONG, acceptance, serve},
     common::{
-        PASSWORD, USER, logs,
+        PASSWORD, USER, eventually, logs,
         proxy::{Fault, Proxy},
-        responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_up},
+        responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_recovers, assert_up},
         servers::FaultInjection as _,
         test_server::TestServer,
     },
@@ -201,6 +201,32 @@ async fn a_connection_that_died_silently_is_degraded_once_and_then_replaced() {
         assert_degraded(rig, "mail", "resource", &message).await;
         tokio::time::sleep(MAX_AGE).await;
         assert_up(rig, "mail", "resource").await;
+    }
+}
+
+#[actix_web::test]
+async fn several_connections_that_died_silently_are_replaced_while_the_transport_works() {
+    let smtp = started();
+    let proxy = Proxy::start(smtp.port()).await;
+    let mailer = mailer_at(proxy.port, Password::Right);
+    let connected = futures_util::future::join_all((0..4).map(|_| mailer.test_connection())).await;
+    assert!(connected.into_iter().all(Result::unwrap));
+    let blocking = blocking_at(proxy.port, Password::Right);
+    let connect = |_| {
+        let transport = blocking.clone();
+        actix_web::web::block(move || transport.test_connection().unwrap())
+    };
+    let connected = futures_util::future::join_all((0..3).map(connect)).await;
+    assert!(connected.into_iter().all(Result::unwrap));
+    let rigs = [serve(Polled(mailer)), serve(Polled(blocking.clone()))];
+    for rig in &rigs {
+        assert_up(rig, "mail", "resource").await;
+    }
+    proxy.set(Fault::HalfOpen);
+    tokio::time::sleep(MAX_AGE).await;
+    for rig in &rigs {
+        eventually("it is up", || async { rig.health().await.status == 200 }).await;
+        assert_recovers(rig, "mail", "resource").await;
     }
 }
 

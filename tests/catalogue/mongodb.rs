@@ -184,7 +184,7 @@ async fn a_far_client_without_a_free_connection_is_degraded_also_after_its_serve
         mongod.resume();
         assert_recovers(&rig, "database", "resource").await;
 
-        let occupied = occupy(&client).await;
+        let occupied = occupy(&client, Duration::from_secs(6)).await;
         let message = format!("no connection of the pool to mongodb at {address} responds, a new one does");
         // The client may still be connecting in the first run.
         eventually("it is degraded", || async { rig.health().await.body.contains(&message) }).await;
@@ -196,13 +196,17 @@ async fn a_far_client_without_a_free_connection_is_degraded_also_after_its_serve
     }
 }
 
-/// Occupies both connections of a client for some seconds.
-async fn occupy(client: &Client) -> Vec<tokio::task::JoinHandle<()>> {
+/// Occupies both connections of a client for this time.
+async fn occupy(client: &Client, time: Duration) -> Vec<tokio::task::JoinHandle<()>> {
     let orders = client.database(DATABASE).collection::<Document>("orders");
     orders.insert_one(doc! { "number": 1 }).await.unwrap();
-    let occupy = |orders: Collection<Document>| async move {
-        // The server runs it for each document.
-        let _ = orders.find_one(doc! { "$where": "sleep(6000) || true" }).await;
+    // The server runs it for each document.
+    let code = format!("sleep({}) || true", time.as_millis());
+    let occupy = |orders: Collection<Document>| {
+        let code = code.clone();
+        async move {
+            let _ = orders.find_one(doc! { "$where": code }).await;
+        }
     };
     (0..2).map(|_| tokio::spawn(occupy(orders.clone()))).collect()
 }
@@ -215,7 +219,7 @@ async fn a_client_without_a_free_connection_is_degraded_and_down_if_its_server_i
     let client = Client::with_uri_str(format!("mongodb://{address}/?maxPoolSize=2")).await.unwrap();
     let rig = serve(client.clone());
     assert_up(&rig, "database", "resource").await;
-    let occupied = occupy(&client).await;
+    let occupied = occupy(&client, Duration::from_secs(12)).await;
     let database = client.database(DATABASE);
     let has_no_connection = || async {
         let ping = database.run_command(doc! { "ping": 1 });
@@ -232,7 +236,11 @@ async fn a_client_without_a_free_connection_is_degraded_and_down_if_its_server_i
     mongod.freeze();
     tokio::time::sleep(MAX_AGE).await;
     assert_down(&rig, "database", "resource", "timed out after 800 ms").await;
+    // A run that begins now opens a connection to the server, which responds when it continues.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     mongod.resume();
+    eventually("it is degraded again", || async { rig.health().await.body.contains(&message) }).await;
+    assert!(occupied.iter().any(|task| !task.is_finished()), "it is degraded too late");
     for task in occupied {
         task.await.unwrap();
     }

@@ -26,6 +26,8 @@ pub(crate) struct Row {
     /// How long a run of the check takes, in operations of the application: the first run of a cold start, and a later one.
     pub(crate) first_run: u32,
     pub(crate) run: u32,
+    /// How old the connection of the check is when it is replaced.
+    pub(crate) renewal_age: Option<Duration>,
     open: fn(u16) -> LocalBoxFuture<'static, Application>,
 }
 
@@ -41,7 +43,7 @@ pub(crate) const ROWS: [Row; 23] = [
     row::<drivers::DieselR2d2>("diesel, r2d2", Kind::Postgres, 2),
     row::<drivers::SqlxMariaDb>("sqlx, MariaDB", Kind::MariaDb, 1),
     row::<drivers::Sqlx08MariaDb>("sqlx 0.8, MariaDB", Kind::MariaDb, 1),
-    row::<drivers::RedisClient>("redis::Client", Kind::Redis, 1),
+    Row { renewal_age: Some(Duration::from_secs(5)), ..row::<drivers::RedisClient>("redis::Client", Kind::Redis, 1) },
     row::<drivers::RedisManager>("ConnectionManager", Kind::Redis, 1),
     row::<drivers::RedisMultiplexed>("MultiplexedConnection", Kind::Redis, 1),
     row::<drivers::DeadpoolRedis>("deadpool-redis", Kind::Redis, 1),
@@ -72,7 +74,15 @@ pub(crate) const SLOW_ROWS: [Row; 5] = [
 ];
 
 const fn row<D: Driver>(name: &'static str, server: Kind, connections: u64) -> Row {
-    Row { name, server, connections, first_run: 1, run: 1, open: |port| Box::pin(Application::start::<D>(port)) }
+    Row {
+        name,
+        server,
+        connections,
+        first_run: 1,
+        run: 1,
+        renewal_age: None,
+        open: |port| Box::pin(Application::start::<D>(port)),
+    }
 }
 
 /// All drivers of a kind of server.

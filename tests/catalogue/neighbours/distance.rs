@@ -242,7 +242,8 @@ impl Measured {
             // A run of several operations may exceed the limit, and cannot be UP then.
             Start::Warm => {
                 let fits = row.run == 1 || first.is_some_and(|first| first * row.run < LIMIT);
-                polled.all(if fits { Status::is_up } else { Status::is_down }) && *outside == 0
+                let renewals = row.renewal_age.map_or(0, |age| time.as_secs().div_ceil(age.as_secs()));
+                polled.all(if fits { Status::is_up } else { Status::is_down }) && *outside <= renewals
             }
         }
     }

@@ -67,7 +67,7 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{
@@ -79,7 +79,7 @@ use crate::{
         support::{
             address::{Address, common_refusal},
             debug_fields::DebugFields,
-            hedge::{HEDGE_DELAY, hedged},
+            hedge::{HEDGE_DELAY, MAX_ROUND_TRIP, hedged},
             label::Label,
             reachability::Reachability,
             single_flight::SingleFlight,
@@ -213,7 +213,8 @@ impl DatabaseProbe {
         }
         let address = Address::parse(&self.suitable_server()?.address)?;
         let started = Instant::now();
-        hello(&address).await.ok()?;
+        // One that began while the server was frozen says nothing about its distance.
+        timeout(MAX_ROUND_TRIP, hello(&address)).await.ok()?.ok()?;
         let connects_in = started.elapsed() * CONNECT_HELLOS + LOGIN_TIME;
         let pinged_at = *self.pinged_at.lock();
         sleep_until(pinged_at + connects_in).await;

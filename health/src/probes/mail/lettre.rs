@@ -17,10 +17,10 @@
 //!
 //! The blocking transport waits up to 60 s for each response of the server, the asynchronous one without a limit. A run does not, but what
 //! it has started is never cancelled: a response that was not awaited would be read by the application, as that of its own command. So if
-//! a `NOOP` takes longer than twice the longest one before, and at least 300 ms, a second one is sent, for which the transport uses another
-//! connection. No further one starts until then, so a blocking transport blocks two threads, however often the check is polled.
+//! a `NOOP` takes longer than twice the longest one before, and at least 300 ms, another one is sent, for which the transport uses another
+//! connection, and so on: up to ten at a time, or four of a blocking transport, each of which blocks a thread.
 //!
-//! What a run costs the server: one or two `NOOP`, and a new connection if the transport has none; twice that if the server is silent.
+//! What a run costs the server: one or two `NOOP`, and a new connection if the transport has none. A silent server gets up to ten.
 //!
 //! # Examples
 //!
@@ -39,15 +39,24 @@
 //! # }
 //! ```
 
-use std::{fmt, io, time::Duration};
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::{Future as _, poll_fn},
+    io,
+    pin::Pin,
+    task::Poll,
+    time::Duration,
+};
 
 use lettre::{
     AsyncSmtpTransport, Executor, SmtpTransport,
     transport::smtp::{Error, response::Category},
 };
 use tokio::{
-    task::{JoinHandle, spawn_blocking},
-    time::Instant,
+    sync::Mutex,
+    task::{JoinError, JoinHandle, spawn_blocking},
+    time::{Instant, timeout},
 };
 
 use crate::{
@@ -57,14 +66,8 @@ use crate::{
     probes::{
         classify::Classify,
         pool::silent_connection,
-        support::{
-            debug_fields::DebugFields,
-            hedge::{HedgeDelay, hedged},
-            label::Label,
-            single_flight::SingleFlight,
-        },
+        support::{debug_fields::DebugFields, hedge::HedgeDelay, label::Label},
     },
-    status::Status,
 };
 
 const OPTIONS: CheckOptions =
@@ -73,48 +76,96 @@ const OPTIONS: CheckOptions =
 library_probe! { "mail" <E>, AsyncSmtpTransport<E> where { E: Executor }, OPTIONS => TransportProbe::of_async }
 library_probe! { "mail", SmtpTransport, OPTIONS => TransportProbe::of_blocking }
 
+/// How many connections are tested at a time while the server is silent: as many as a pool keeps idle by default, and fewer if each
+/// blocks a thread.
+const MAX_TASKS: usize = 10;
+const MAX_THREADS: usize = 4;
+
+/// After this time, a test may be lost.
+const ABANDON_AFTER: Duration = Duration::from_mins(1);
+
 /// A transport, and what its probe remembers between runs.
 struct TransportProbe {
     label: Label,
     start: Box<dyn Fn() -> JoinHandle<Tested> + Send + Sync>,
-    first: SingleFlight<Tested>,
-    /// Begins while the first one is silent.
-    second: SingleFlight<Tested>,
+    /// The most that may be in flight.
+    max_attempts: usize,
+    attempts: Mutex<Attempts>,
     round_trips: HedgeDelay,
 }
 
 /// The result of [`SmtpTransport::test_connection`].
 type Tested = Result<bool, Error>;
 
+/// Tests of connections in flight, the oldest first. Each has a connection of its own, so those before one that succeeds are silent.
+#[derive(Default)]
+struct Attempts(VecDeque<Attempt>);
+
+struct Attempt {
+    test: JoinHandle<Tested>,
+    since: Instant,
+}
+
+impl Attempts {
+    /// Starts another test, unless there are too many. The oldest may be lost, and is left to itself after some time.
+    fn start(&mut self, probe: &TransportProbe) {
+        let attempts = &mut self.0;
+        if attempts.len() >= probe.max_attempts
+            && attempts.front().is_some_and(|oldest| oldest.since.elapsed() >= ABANDON_AFTER)
+        {
+            attempts.pop_front();
+        }
+        if attempts.len() < probe.max_attempts {
+            attempts.push_back(Attempt { test: (probe.start)(), since: Instant::now() });
+        }
+    }
+
+    /// Waits until a test ends. Returns its result, and how many older ones are in flight.
+    async fn next(&mut self) -> (Result<Tested, JoinError>, usize) {
+        poll_fn(|context| {
+            let ended = self.0.iter_mut().enumerate().find_map(|(at, attempt)| {
+                match Pin::new(&mut attempt.test).poll(context) {
+                    Poll::Ready(result) => Some((at, result)),
+                    Poll::Pending => None,
+                }
+            });
+            let Some((at, result)) = ended else { return Poll::Pending };
+            self.0.remove(at);
+            Poll::Ready((result, at))
+        })
+        .await
+    }
+}
+
 impl TransportProbe {
     fn of_async<E: Executor>(transport: &AsyncSmtpTransport<E>) -> Self {
         let test = |transport: AsyncSmtpTransport<E>| tokio::spawn(async move { transport.test_connection().await });
-        Self::new(transport, test, SingleFlight::abandoning_lost_work)
+        Self::new(transport, test, MAX_TASKS)
     }
 
     fn of_blocking(transport: &SmtpTransport) -> Self {
         let test = |transport: SmtpTransport| spawn_blocking(move || transport.test_connection());
-        Self::new(transport, test, SingleFlight::new)
+        Self::new(transport, test, MAX_THREADS)
     }
 
     fn new<T: Clone + fmt::Debug + Send + Sync + 'static>(
         transport: &T,
         start: fn(T) -> JoinHandle<Tested>,
-        in_flight: fn() -> SingleFlight<Tested>,
+        max_attempts: usize,
     ) -> Self {
         let address = DebugFields::of(transport).address("server: ", "port: ");
         let transport = transport.clone();
         Self {
             label: Label::new("smtp").at(address),
             start: Box::new(move || start(transport.clone())),
-            first: in_flight(),
-            second: in_flight(),
+            max_attempts,
+            attempts: Mutex::default(),
             round_trips: HedgeDelay::new(),
         }
     }
 
-    async fn test(&self, connection: &SingleFlight<Tested>) -> Result<(), ProbeError> {
-        match connection.join_or_start(&self.start).await {
+    fn outcome(&self, tested: Result<Tested, JoinError>) -> Result<(), ProbeError> {
+        match tested {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => {
                 let text = "the transport does not expose why NOOP failed on a new connection";
@@ -124,29 +175,37 @@ impl TransportProbe {
             Err(panicked) => Err(self.label.error_of_kind(ProbeErrorKind::Failed, panicked)),
         }
     }
-
-    /// Why the first `NOOP` is silent. Most errors of the second one say nothing about that, because the server may reject only further
-    /// connections.
-    async fn silence(&self) -> Option<ProbeError> {
-        match self.test(&self.second).await {
-            Ok(()) => Some(silent_connection(&self.label)),
-            Err(error) => Some(error).filter(|error| error.kind() == ProbeErrorKind::Unreachable),
-        }
-    }
 }
 
 impl LibraryProbe for TransportProbe {
     async fn probe(&self) -> Result<(), ProbeError> {
+        let mut attempts = self.attempts.lock().await;
+        // The result of one that ended between the runs is outdated.
+        attempts.0.retain(|attempt| !attempt.test.is_finished());
         let started = Instant::now();
-        let silence = async { self.silence().await.map(Err) };
-        let result = hedged(self.test(&self.first), self.round_trips.get(), silence).await;
-        match &result {
-            Ok(()) => self.round_trips.record(started.elapsed()),
-            // Its connection is lost, and the next run gets another one.
-            Err(error) if error.status() == Status::Degraded => self.first.abandon().await,
-            Err(_) => {}
+        attempts.start(self);
+        let delay = self.round_trips.get();
+        loop {
+            let Ok((tested, older)) = timeout(delay, attempts.next()).await else {
+                // Its connection may be dead, and those of others, too.
+                attempts.start(self);
+                continue;
+            };
+            match self.outcome(tested) {
+                Ok(()) if older == 0 => {
+                    self.round_trips.record(started.elapsed());
+                    return Ok(());
+                }
+                Ok(()) => {
+                    // The next run shall not wait for them.
+                    attempts.0.clear();
+                    return Err(silent_connection(&self.label));
+                }
+                // The server may reject only further connections.
+                Err(error) if older > 0 && error.kind() != ProbeErrorKind::Unreachable => {}
+                result => return result,
+            }
         }
-        result
     }
 
     fn resource(&self) -> Option<String> {

@@ -19,6 +19,9 @@
 //! waits longer: `get_conn` waits without a limit, so call `try_get_conn`. The pool is locked while it opens a connection, so one attempt
 //! that hangs blocks all other users of the pool; `tcp_connect_timeout_ms` and `read_timeout` in the options limit that.
 //!
+//! A query on a connection that has died silently, behind a firewall for example, returns only after `read_timeout`, which has no default, or
+//! when TCP gives up. Until then the check is DOWN, although other connections of the pool may work: set `read_timeout`.
+//!
 //! `Pool::new` opens the minimum number of connections (10 by default), and fails if it cannot.
 //!
 //! A pool does not expose its address, so messages do not contain one. The maximum number of connections is a value of each run,

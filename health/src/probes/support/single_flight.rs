@@ -78,11 +78,6 @@ impl<T: Send + 'static> SingleFlight<T> {
         Some(output)
     }
 
-    /// Leaves the work in flight to itself, so that the next run starts other work.
-    pub(in crate::probes) async fn abandon(&self) {
-        self.0.lock().await.in_flight = None;
-    }
-
     /// Returns the output of the task in flight, or of `future`, which is spawned if there is none. A panic of the task is resumed.
     pub(in crate::probes) async fn join_or_spawn(&self, future: impl Future<Output = T> + Send + 'static) -> T {
         let output = self.join_or_start(|| tokio::spawn(future)).await;
@@ -132,15 +127,6 @@ mod tests {
         timeout(Duration::from_millis(1), single_flight.join_or_spawn(slow("second"))).await.unwrap_err();
         sleep(Duration::from_secs(2)).await;
         assert!(single_flight.join().await.is_none(), "it ended between the runs");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn work_that_is_abandoned_is_not_waited_for() {
-        let single_flight = SingleFlight::new();
-        timeout(Duration::from_secs(1), single_flight.join_or_spawn(pending())).await.unwrap_err();
-        single_flight.abandon().await;
-        let next = single_flight.join_or_spawn(async { "next" });
-        assert_eq!(timeout(Duration::from_secs(1), next).await, Ok("next"));
     }
 
     #[tokio::test(start_paused = true)]
