@@ -23,7 +23,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Usage, exhausted, locked, no_connection};
+use super::{Usage, exhausted, locked, no_connection, none_became_free};
 use crate::{
     error::{BoxError, ProbeError, ProbeErrorKind},
     probe::LibraryProbe,
@@ -124,7 +124,7 @@ impl<P: BlockingPool> BlockingPoolProbe<P> {
         let run_started = Instant::now();
         loop {
             if let Ok(result) = timeout(HEDGE_DELAY, queries.finish()).await {
-                return result.map_err(|failure| self.error(failure));
+                return result.map_err(|failure| self.error(failure, queries.is_starved));
             }
             match waiting.time() {
                 Some(time) if time < self.pool.acquire_timeout() && !queries.is_starved => {
@@ -142,9 +142,10 @@ impl<P: BlockingPool> BlockingPoolProbe<P> {
         }
     }
 
-    fn error(&self, failure: Option<Failure<P::Error>>) -> ProbeError {
+    fn error(&self, failure: Option<Failure<P::Error>>, is_starved: bool) -> ProbeError {
         let label = self.pool.label();
         match failure {
+            Some(Failure::Pool(error)) if is_starved => none_became_free(&label, error),
             Some(Failure::Pool(error)) => label.error_of_kind(ProbeErrorKind::Unreachable, error),
             Some(Failure::NoConnection(error)) => no_connection(&label, error),
             Some(Failure::Driver(error)) => label.error(error),
@@ -345,8 +346,10 @@ mod tests {
         assert_eq!(message(&probe).await, "connection pool exhausted (2 of 2 in use)");
         tokio::time::sleep(Duration::from_millis(150)).await;
         timeout(LIMIT, probe.probe()).await.unwrap_err();
-        steps.send(Step::Ends(Err(Failure::Pool("timed out".into())))).unwrap();
-        is_ended(&probe).await;
+        let (shown, ()) = tokio::join!(biased; message(&probe), async {
+            steps.send(Step::Ends(Err(Failure::Pool("timed out".into())))).unwrap();
+        });
+        assert_eq!(shown, "no connection to mysql has become free");
         // Nor is it while the next query waits.
         steps.send(Step::Waits(true)).unwrap();
         timeout(LIMIT, probe.probe()).await.unwrap_err();

@@ -221,6 +221,8 @@ pub(super) enum Failure<E> {
     Pool(ProbeErrorKind, BoxError),
     /// All connections are in use, and work: their number.
     Exhausted(usize),
+    /// All connections have been in use for as long as the application waits for one.
+    NoneBecameFree,
     /// The pool has connections that work, and the server rejects further ones.
     Full(Arc<E>),
     /// The pool has no connection, and the server rejects new ones.
@@ -235,6 +237,7 @@ impl<E: Classify> Failure<E> {
             Self::Driver(error) => label.error_with(error.classify(), error.message(&label.to_string()), error),
             Self::Pool(kind, error) => label.error_of_kind(kind, error),
             Self::Exhausted(connections) => exhausted(connections),
+            Self::NoneBecameFree => none_became_free(label, ALL_IN_USE),
             Self::Full(error) => label.error_of_kind(ProbeErrorKind::Saturated, error),
             Self::NoConnection(error) => no_connection(label, error),
             Self::SilentConnection => silent_connection(label),
@@ -255,8 +258,13 @@ pub(super) fn no_connection(label: &Label, error: impl Into<BoxError>) -> ProbeE
     label.error_with(ProbeErrorKind::Unreachable, ProbeErrorKind::Saturated.message(&label.to_string()), error)
 }
 
-/// Why a pool is unusable whose connections have all been in use for as long as the application waits for one.
-pub(super) const NONE_BECAME_FREE: &str = "no connection has become free";
+/// The failure of a pool whose connections have all been in use for as long as the application waits for one.
+pub(super) fn none_became_free(label: &Label, error: impl Into<BoxError>) -> ProbeError {
+    label.error_with(ProbeErrorKind::TimedOut, format!("no connection to {label} has become free"), error)
+}
+
+/// The cause, where the pool has no error of its own.
+pub(super) const ALL_IN_USE: &str = "all connections of the pool are in use";
 
 pub(super) const LOCKED: &str = "sqlite is locked by a writer";
 
@@ -507,11 +515,8 @@ impl<P: Pool> State<P> {
         if !pool.connects_outside() {
             // Only a connection that becomes free shows that they work.
             self.wait_for_connection(pool);
-            let failure = if self.starvation.is_starved() {
-                Failure::Pool(ProbeErrorKind::Unreachable, NONE_BECAME_FREE.into())
-            } else {
-                Failure::Exhausted(usage.max)
-            };
+            let failure =
+                if self.starvation.is_starved() { Failure::NoneBecameFree } else { Failure::Exhausted(usage.max) };
             return Step::End(Err(failure));
         }
         let mut outcome = pin!(self.outside.outcome(pool, query, Wanted::Recent));

@@ -443,6 +443,7 @@ impl<const R: bool, const C: bool> Check<R, C> {
                     Err(Failure::SilentConnection) => Shown::SilentConnection,
                     Err(Failure::Driver(error)) => Shown::Down(error.0),
                     Err(Failure::Pool(kind, _)) => Shown::Down(kind),
+                    Err(Failure::NoneBecameFree) => Shown::Down(Kind::TimedOut),
                 }
             })
         });
@@ -681,9 +682,9 @@ async fn a_pool_that_cannot_be_bypassed_is_exhausted_for_as_long_as_the_applicat
     pool.exhaust();
     let mut check = Check::of(&pool);
     let shown = check.poll_for(6).await;
-    let down = shown.iter().position(|(_, shown)| *shown == Shown::Down(Kind::Unreachable)).expect("it is down");
+    let down = shown.iter().position(|(_, shown)| *shown == Shown::Down(Kind::TimedOut)).expect("it is down");
     assert!(shown[..down].iter().all(|(_, shown)| *shown == Shown::Exhausted), "{shown:?}");
-    assert!(shown[down..].iter().all(|(_, shown)| *shown == Shown::Down(Kind::Unreachable)), "{shown:?}");
+    assert!(shown[down..].iter().all(|(_, shown)| *shown == Shown::Down(Kind::TimedOut)), "{shown:?}");
     assert!((3..5).contains(&shown[down].0.as_secs()), "{shown:?}");
     pool.world().in_use = 1;
     assert_eq!(check.poll().await, Shown::Up);

@@ -12,7 +12,8 @@
 //! | wrong password, no such database, no permission, blocked host, TLS | [`ProbeErrorKind::Rejected`] | DOWN |
 //! | no response to the query or to the attempt to connect | [`ProbeErrorKind::TimedOut`] | DOWN |
 //! | all connections of the pool are in use, for no longer than 30 s; or the server is full, and the pool has connections | [`ProbeErrorKind::Saturated`] | DEGRADED |
-//! | none has become free for 30 s; or the server is full, and the pool has no connection | [`ProbeErrorKind::Unreachable`] | DOWN |
+//! | none has become free for 30 s | [`ProbeErrorKind::TimedOut`] | DOWN |
+//! | the server is full, and the pool has no connection | [`ProbeErrorKind::Unreachable`] | DOWN |
 //! | anything else | [`ProbeErrorKind::Failed`] | DOWN |
 //!
 //! While all connections are in use, a busy server and a frozen one look the same, until none has become free for 30 s. The application
@@ -56,7 +57,7 @@ use crate::{
     probes::{
         classify::Classify,
         pool::{
-            NONE_BECAME_FREE,
+            ALL_IN_USE,
             blocking::{BlockingPool, BlockingPoolProbe, Failure, Waiting},
         },
         support::{debug_fields::DebugFields, label::Label},
@@ -106,7 +107,7 @@ impl BlockingPool for MysqlPool {
         let mut others = self.number("count: ");
         loop {
             let mut connection = self.acquire(waiting).map_err(|error| match error {
-                Error::DriverError(DriverError::Timeout) => Failure::Pool(NONE_BECAME_FREE.into()),
+                Error::DriverError(DriverError::Timeout) => Failure::Pool(ALL_IN_USE.into()),
                 error if error.is_full() && self.number("count: ") == 0 => Failure::NoConnection(error),
                 error => Failure::Driver(error),
             })?;
