@@ -19,7 +19,7 @@ use crate::{
         responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_up},
         servers::{FaultInjection as _, Kind, Server},
     },
-    pools::{Pooled, pools},
+    pools::{Pooled, pools, until_it_stays_full},
 };
 
 struct OfPool;
@@ -128,9 +128,14 @@ async fn a_server_that_is_full_is_degraded_while_the_pool_has_a_connection_and_d
     let (with, without) = (open(&server.url()), open(&server.url()));
     let _held = with.get_conn().unwrap();
     let mut others = Vec::new();
-    while let Ok(connection) = Conn::new(Opts::from_url(&server.url()).unwrap()) {
-        others.push(connection);
-    }
+    let is_full = async || match Conn::new(Opts::from_url(&server.url()).unwrap()) {
+        Ok(connection) => {
+            others.push(connection);
+            false
+        }
+        Err(_) => true,
+    };
+    until_it_stays_full(is_full).await;
     let message = "mysql accepts no more connections";
     let rig = serve(with);
     let response = assert_degraded(&rig, "database", "resource", message).await;

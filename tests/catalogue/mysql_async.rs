@@ -14,7 +14,7 @@ use crate::{
         responses::{MAX_AGE, assert_degraded, assert_down, assert_not_leaked, assert_up},
         servers::{FaultInjection as _, Kind, Server},
     },
-    pools::{Pooled, pools},
+    pools::{Pooled, pools, until_it_stays_full},
 };
 
 struct OfPool;
@@ -134,9 +134,14 @@ async fn a_server_that_is_full_is_degraded_while_the_pool_has_a_connection_and_d
     let server = Server::start_with(Kind::MariaDb, &["--max-connections=10"]);
     let (with, without) = (open(&server.url()), open(&server.url()));
     let mut connections = vec![with.get_conn().await.unwrap()];
-    while let Ok(connection) = Conn::new(Opts::from_url(&server.url()).unwrap()).await {
-        connections.push(connection);
-    }
+    let is_full = async || match Conn::new(Opts::from_url(&server.url()).unwrap()).await {
+        Ok(connection) => {
+            connections.push(connection);
+            false
+        }
+        Err(_) => true,
+    };
+    until_it_stays_full(is_full).await;
     let message = format!("mysql at 127.0.0.1:{} accepts no more connections", server.port());
     let rig = serve(with);
     let response = assert_degraded(&rig, "database", "resource", &message).await;

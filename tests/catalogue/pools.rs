@@ -32,6 +32,15 @@ pub(crate) trait Pooled: Backend<Server = Server> {
     const KEEPS_SILENT: Option<Unsupported> = None;
 }
 
+/// Waits until a server is full ten times in a row, because it may still be closing connections from before.
+pub(crate) async fn until_it_stays_full(mut is_full: impl AsyncFnMut() -> bool) {
+    let mut in_a_row = 0;
+    while in_a_row < 10 {
+        in_a_row = if is_full().await { in_a_row + 1 } else { 0 };
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 fn group<P: Pooled>() -> &'static str {
     <P::Resource as Probe>::GROUP
 }
