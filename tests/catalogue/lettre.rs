@@ -218,7 +218,7 @@ async fn several_connections_that_died_silently_are_replaced_while_the_transport
     };
     let connected = futures_util::future::join_all((0..3).map(connect)).await;
     assert!(connected.into_iter().all(Result::unwrap));
-    let rigs = [serve(Polled(mailer)), serve(Polled(blocking.clone()))];
+    let rigs = [serve(Polled(mailer)), serve(Polled(blocking))];
     for rig in &rigs {
         assert_up(rig, "mail", "resource").await;
     }
@@ -246,7 +246,9 @@ async fn the_response_of_a_dropped_run_is_not_read_as_that_of_a_mail() {
     // On new connections, so each NOOP is that of the run.
     let dropped = tokio::time::timeout(Duration::from_millis(500), session.probe()).await;
     assert!(dropped.is_err(), "{dropped:?}");
-    assert!(smtp.received("NOOP") > 0 && smtp.received("NOOP") == smtp.received("AUTH"));
+    // A second one is sent while the first is silent.
+    let noops = smtp.received("NOOP");
+    assert!((1..=2).contains(&noops) && noops == smtp.received("AUTH"), "{noops}");
     for mails in 1..=3 {
         // Not 354, the response to the command before.
         assert_eq!(send(&mailer).await.unwrap().code().to_string(), "250");

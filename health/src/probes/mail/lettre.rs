@@ -39,16 +39,9 @@
 //! # }
 //! ```
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    future::{Future as _, poll_fn},
-    io,
-    pin::Pin,
-    task::Poll,
-    time::Duration,
-};
+use std::{collections::VecDeque, fmt, io, time::Duration};
 
+use futures_util::future::select_all;
 use lettre::{
     AsyncSmtpTransport, Executor, SmtpTransport,
     transport::smtp::{Error, response::Category},
@@ -122,18 +115,10 @@ impl Attempts {
 
     /// Waits until a test ends. Returns its result, and how many older ones are in flight.
     async fn next(&mut self) -> (Result<Tested, JoinError>, usize) {
-        poll_fn(|context| {
-            let ended = self.0.iter_mut().enumerate().find_map(|(at, attempt)| {
-                match Pin::new(&mut attempt.test).poll(context) {
-                    Poll::Ready(result) => Some((at, result)),
-                    Poll::Pending => None,
-                }
-            });
-            let Some((at, result)) = ended else { return Poll::Pending };
-            self.0.remove(at);
-            Poll::Ready((result, at))
-        })
-        .await
+        let tests = self.0.iter_mut().map(|attempt| &mut attempt.test);
+        let (tested, older, _) = select_all(tests).await;
+        self.0.remove(older);
+        (tested, older)
     }
 }
 

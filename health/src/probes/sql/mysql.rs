@@ -21,7 +21,8 @@
 //! that hangs blocks all other users of the pool; `tcp_connect_timeout_ms` and `read_timeout` in the options limit that.
 //!
 //! A query on a connection that has died silently, behind a firewall for example, returns only after `read_timeout`, which has no default, or
-//! when TCP gives up. Until then the check is DOWN, although other connections of the pool may work: set `read_timeout`.
+//! when the operating system closes the connection. Until then the check is DOWN, although other connections of the pool may work: set
+//! `read_timeout`.
 //!
 //! `Pool::new` opens the minimum number of connections (10 by default), and fails if it cannot.
 //!
